@@ -1,0 +1,2 @@
+//! cellwall-suexec
+fn main() {}

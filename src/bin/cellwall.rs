@@ -1,0 +1,2 @@
+//! cellwall
+fn main() {}

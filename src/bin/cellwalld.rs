@@ -1,0 +1,2 @@
+//! cellwalld
+fn main() {}

@@ -1,0 +1,354 @@
+//! From policy to bytes: the mirror of [`super::decode`], field by field. Used by `cellwall apply` alone.
+
+use super::decode::{KIND_HOST, KIND_RECORD, MAGIC, VERSION, checksum};
+use super::{
+    ControlGroup, Enforcement, Environment, Format, Handler, Host, Identity, Jail, Landlock, Limits, Links,
+    Record, Sink, Site, Step, StepKind,
+};
+
+/// The host file.
+#[must_use]
+pub fn host(host: &Host<'_>) -> Vec<u8> {
+    let mut body = Body::default();
+    body.host(host);
+    body.seal(KIND_HOST)
+}
+
+/// The file of one uid.
+#[must_use]
+pub fn record(record: &Record<'_>) -> Vec<u8> {
+    let mut body = Body::default();
+    body.host(&record.host);
+    body.u32(record.uid);
+    body.bytes(record.user);
+    body.list(&record.sites, Body::site);
+    body.seal(KIND_RECORD)
+}
+
+#[derive(Default)]
+struct Body(Vec<u8>);
+
+impl Body {
+    fn seal(self, kind: u16) -> Vec<u8> {
+        let Self(body) = self;
+        let mut head = Self(MAGIC.to_vec());
+        head.u16(VERSION);
+        head.u16(kind);
+        head.size(body.len());
+        head.u64(checksum(&body));
+        let Self(mut file) = head;
+        file.extend(body);
+        file
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    /// A record is at most 1 MiB; a length that does not fit makes one that no decoder takes.
+    fn size(&mut self, value: usize) {
+        self.u32(u32::try_from(value).unwrap_or(u32::MAX));
+    }
+
+    fn bool(&mut self, value: bool) {
+        self.u8(u8::from(value));
+    }
+
+    fn bytes(&mut self, value: &[u8]) {
+        self.size(value.len());
+        self.0.extend(value);
+    }
+
+    fn list<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) {
+        self.size(items.len());
+        for one in items {
+            item(self, one);
+        }
+    }
+
+    fn texts(&mut self, items: &[&[u8]]) {
+        self.list(items, |body, text| body.bytes(text));
+    }
+
+    fn pairs(&mut self, items: &[(&[u8], &[u8])]) {
+        self.list(items, |body, (name, value)| {
+            body.bytes(name);
+            body.bytes(value);
+        });
+    }
+
+    fn ports(&mut self, ports: Option<&Vec<u16>>) {
+        self.bool(ports.is_some());
+        if let Some(ports) = ports {
+            self.list(ports, |body, port| body.u16(*port));
+        }
+    }
+
+    fn host(&mut self, host: &Host<'_>) {
+        self.list(&host.callers, |body, uid| body.u32(*uid));
+        self.bytes(host.caller_name);
+        self.u32(host.uid_min);
+        self.u32(host.gid_min);
+        self.bytes(host.docroot);
+        self.bytes(host.userdir);
+        self.bytes(host.safe_path);
+        self.u16(host.umask);
+        self.u8(match host.log.sink {
+            Sink::Syslog => 0,
+            Sink::File => 1,
+        });
+        self.bytes(host.log.file);
+        self.bool(host.log.strict);
+        self.u8(match host.log.format {
+            Format::Keys => 0,
+            Format::Suexec => 1,
+        });
+    }
+
+    fn site(&mut self, site: &Site<'_>) {
+        self.bytes(site.name);
+        self.bytes(site.source.path);
+        self.u64(site.source.modified);
+        self.identity(&site.identity);
+        self.texts(&site.docroots);
+        self.bool(site.userdir);
+        self.texts(&site.programs);
+        self.list(&site.handlers, |body, Handler { suffix, command }| {
+            body.bytes(suffix);
+            body.texts(command);
+        });
+        self.u8(match site.links {
+            Links::Deny => 0,
+            Links::OwnerMatch => 1,
+        });
+        self.bool(site.hard_links);
+        self.texts(&site.interpreters);
+        self.jail(&site.jail);
+        self.landlock(&site.landlock);
+        self.bytes(site.seccomp);
+        self.bool(site.seccomp_log);
+        self.bool(site.set_id_mail);
+        self.limits(&site.limits);
+        self.environment(&site.environment);
+    }
+
+    fn identity(&mut self, identity: &Identity<'_>) {
+        self.u32(identity.gid);
+        self.bytes(identity.group);
+        self.list(&identity.groups, |body, gid| body.u32(*gid));
+        self.bytes(identity.home);
+        self.u64(identity.home_inode);
+    }
+
+    fn jail(&mut self, jail: &Jail<'_>) {
+        match jail {
+            Jail::Host => self.u8(0),
+            Jail::View(view) => {
+                self.u8(1);
+                self.u64(view.id);
+                self.list(&view.steps, Self::step);
+            }
+            Jail::Chroot(directory) => {
+                self.u8(2);
+                self.bytes(directory);
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step<'_>) {
+        self.u8(match step.kind {
+            StepKind::Directory => 0,
+            StepKind::Link => 1,
+            StepKind::BindDirectory => 2,
+            StepKind::BindFile => 3,
+            StepKind::Memory => 4,
+            StepKind::Processes => 5,
+        });
+        self.bytes(step.source);
+        self.bytes(step.target);
+        self.u8(step.flags);
+    }
+
+    fn landlock(&mut self, landlock: &Landlock<'_>) {
+        self.u8(match landlock.mode {
+            Enforcement::Off => 0,
+            Enforcement::BestEffort => 1,
+            Enforcement::Required => 2,
+        });
+        self.u8(landlock.abi_min);
+        self.list(&landlock.rules, |body, rule| {
+            body.bytes(rule.path);
+            body.u8(rule.rights);
+        });
+        self.ports(landlock.connect.as_ref());
+        self.ports(landlock.bind.as_ref());
+        self.bool(landlock.scoped);
+    }
+
+    fn limits(&mut self, limits: &Limits<'_>) {
+        self.list(&limits.resources, |body, limit| {
+            body.u8(limit.number);
+            body.u64(limit.value);
+        });
+        self.u16(limits.umask);
+        self.0.extend(limits.nice.to_le_bytes());
+        self.0.extend(limits.oom_score.to_le_bytes());
+        self.u32(limits.wall_seconds);
+        self.list(&limits.groups, |body, ControlGroup { version, directory, settings }| {
+            body.u8(*version);
+            body.bytes(directory);
+            body.pairs(settings);
+        });
+        self.bool(limits.groups_required);
+    }
+
+    fn environment(&mut self, environment: &Environment<'_>) {
+        self.texts(&environment.pass);
+        self.texts(&environment.pass_prefixes);
+        self.bool(environment.authorization);
+        self.pairs(&environment.set);
+        self.u16(environment.entries_max);
+        self.u32(environment.bytes_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LogRules, PathRule, Resource, Source, View, decode};
+    use super::*;
+
+    fn sample_host() -> Host<'static> {
+        Host {
+            callers: vec![33],
+            caller_name: b"www-data",
+            uid_min: 1000,
+            gid_min: 1000,
+            docroot: b"/",
+            userdir: b"public_html",
+            safe_path: b"/usr/bin:/bin",
+            umask: 0o022,
+            log: LogRules {
+                sink: Sink::File,
+                file: b"/var/log/cellwall/x.log",
+                strict: true,
+                format: Format::Keys,
+            },
+        }
+    }
+
+    fn sample_site() -> Site<'static> {
+        Site {
+            name: b"shop",
+            source: Source { path: b"/etc/cellwall/sites.d/shop.toml", modified: 5 },
+            identity: Identity {
+                gid: 1001,
+                group: b"shop",
+                groups: vec![1001],
+                home: b"/home/shop",
+                home_inode: 7,
+            },
+            docroots: vec![b"/srv/www/shop"],
+            userdir: false,
+            programs: vec![b"/usr/bin/php-cgi"],
+            handlers: vec![Handler { suffix: b".php", command: vec![b"/usr/bin/php-cgi", b"-q"] }],
+            links: Links::OwnerMatch,
+            hard_links: false,
+            interpreters: vec![],
+            jail: Jail::View(View {
+                id: 9,
+                steps: vec![
+                    Step {
+                        kind: StepKind::BindDirectory,
+                        source: b"/usr",
+                        target: b"/usr",
+                        flags: Step::READ_ONLY,
+                    },
+                    Step { kind: StepKind::Link, source: b"usr/bin", target: b"/bin", flags: 0 },
+                    Step { kind: StepKind::Memory, source: b"", target: b"/dev/shm", flags: 0 },
+                ],
+            }),
+            landlock: Landlock {
+                mode: Enforcement::Required,
+                abi_min: 1,
+                rules: vec![PathRule { path: b"/usr", rights: PathRule::READ | PathRule::EXECUTE }],
+                connect: Some(vec![25]),
+                bind: None,
+                scoped: true,
+            },
+            seccomp: &[0; 16],
+            seccomp_log: false,
+            set_id_mail: false,
+            limits: Limits {
+                resources: vec![Resource { number: 0, value: 30 }],
+                umask: 0o027,
+                nice: -3,
+                oom_score: 100,
+                wall_seconds: 60,
+                groups: vec![ControlGroup {
+                    version: 2,
+                    directory: b"/sys/fs/cgroup/cellwall/1001",
+                    settings: vec![(b"memory.max", b"1")],
+                }],
+                groups_required: false,
+            },
+            environment: Environment {
+                pass: vec![b"QUERY_STRING", b"TZ"],
+                pass_prefixes: vec![b"HTTP_"],
+                authorization: true,
+                set: vec![(b"PATH", b"/usr/bin")],
+                entries_max: 512,
+                bytes_max: 65536,
+            },
+        }
+    }
+
+    fn sample() -> Record<'static> {
+        Record { host: sample_host(), uid: 1001, user: b"shop", sites: vec![sample_site()] }
+    }
+
+    #[test]
+    fn what_was_written_is_what_is_read() {
+        assert_eq!(decode::record(&record(&sample())), Ok(sample()));
+        assert_eq!(decode::host(&host(&sample_host())), Ok(sample_host()));
+    }
+
+    #[test]
+    fn no_prefix_of_a_record_and_no_record_with_a_tail_is_one() {
+        let whole = record(&sample());
+        for length in 0..whole.len() {
+            assert!(decode::record(&whole[..length]).is_err(), "{length}");
+        }
+        let mut longer = whole;
+        longer.push(0);
+        assert_eq!(decode::record(&longer), Err(decode::Malformed::Length));
+    }
+
+    #[test]
+    fn a_changed_byte_is_seen() {
+        let whole = record(&sample());
+        for place in 0..whole.len() {
+            let mut other = whole.clone();
+            other[place] ^= 0x20;
+            assert!(decode::record(&other).is_err(), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_passes_a_forbidden_name_is_refused_even_with_a_right_checksum() {
+        let mut record_with = sample();
+        record_with.sites[0].environment.pass = vec![b"LD_PRELOAD"];
+        assert_eq!(decode::record(&record(&record_with)), Err(decode::Malformed::Field("environment.pass")));
+    }
+}
