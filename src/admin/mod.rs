@@ -1,1 +1,60 @@
-//! admin.
+//! The administrator's command: one file for each subcommand, each with `Args` and `run`.
+
+pub mod apply;
+pub mod check;
+pub mod json;
+pub mod policy;
+pub mod say;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every site of a shared web server in its own cell.
+#[derive(Debug, Parser)]
+#[command(name = "cellwall", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compile the configuration to policy records
+    Apply(apply::Args),
+    /// Check the configuration, or a file of it, and write nothing
+    Check(check::Args),
+    /// Print a policy record, with the line behind each rule
+    Policy(policy::Args),
+}
+
+/// Reads the command line and does what it says. Wrong arguments end with status 2.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Apply(args) => apply::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Policy(args) => policy::run(&args),
+    }
+}
+
+/// How a command ends; the numbers are the same for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is wrong.
+    Good,
+    /// The configuration is wrong, or what was asked for is not there.
+    Findings,
+    /// Not permitted, or the system failed.
+    Failed,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Good => Self::SUCCESS,
+            End::Findings => Self::from(1),
+            End::Failed => Self::from(3),
+        }
+    }
+}

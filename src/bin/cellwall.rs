@@ -1,2 +1,5 @@
-//! cellwall
-fn main() {}
+//! `cellwall`: the administrator's command.
+
+fn main() -> std::process::ExitCode {
+    cellwall::admin::run()
+}

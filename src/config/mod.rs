@@ -1,1 +1,45 @@
-//! config.
+//! The administrator's configuration: from TOML to policy records.
+//!
+//! * [`problem`], [`reader`], [`values`]: one file, its keys, and messages with line and column.
+//! * [`rules`], [`host`], [`profiles`], [`sites`]: the layers, and how they merge.
+//! * [`accounts`], [`ground`]: what the name service and the file system say.
+//! * [`compile`], [`jail`], [`view`], [`limits`], [`environment`]: one site becomes a [`cell`].
+//! * [`whole`]: all sites, grouped by uid, and their records.
+//! * [`store`]: records on disk: one writer at a time, all or nothing.
+//! * [`facts`]: a record in words, and the difference of two.
+
+pub mod accounts;
+pub mod cell;
+pub mod compile;
+pub mod environment;
+pub mod facts;
+pub mod ground;
+pub mod host;
+pub mod jail;
+pub mod limits;
+pub mod lists;
+pub mod problem;
+pub mod profiles;
+pub mod provenance;
+pub mod reader;
+pub mod rules;
+pub mod sites;
+pub mod store;
+pub mod values;
+pub mod view;
+pub mod whole;
+
+use std::sync::Arc;
+
+use values::Seccomp;
+
+/// The host's file.
+pub const HOST_FILE: &str = "/etc/cellwall/cellwall.toml";
+/// The sites' directory.
+pub const SITES_DIRECTORY: &str = "/etc/cellwall/sites.d";
+/// Who calls the launcher when `caller` is not written.
+pub const DEFAULT_CALLER: [&str; 1] = ["www-data"];
+
+fn seccomp_program(_choice: Option<Seccomp>) -> Arc<[u8]> {
+    Arc::from([])
+}

@@ -1,0 +1,343 @@
+//! `cellwall apply`: the configuration becomes policy records, all of it or nothing. Root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::accounts::{Account, Accounts, Listed};
+use crate::config::problem::{Problem, Problems, Weight};
+use crate::config::store::{self, Private, Store};
+use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
+use crate::config::{HOST_FILE, facts};
+use crate::policy::{decode, encode};
+
+use super::json::Json;
+use super::{End, say};
+
+/// Arguments of `cellwall apply`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these sites and those that share their user (`shop`, `~alice`); all without one
+    pub sites: Vec<String>,
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        say::note("error: only root can write policy records\n  help: run: sudo cellwall apply");
+        return End::Failed.into();
+    }
+    let waiting = || say::note("waiting for another cellwall apply to end…");
+    let result = Store::open(waiting).and_then(|store| Run::new(&store, args.dry_run).all(&args.sites));
+    match result {
+        Ok(done) => {
+            let end = if done.problems.iter().any(|problem| problem.weight == Weight::Error) {
+                End::Findings
+            } else {
+                End::Good
+            };
+            if end == End::Good && !args.dry_run {
+                audit(&done);
+            }
+            report(args, &done, end);
+            end.into()
+        }
+        Err(error) => {
+            say::note(format_args!("error: nothing was applied: {error}"));
+            End::Failed.into()
+        }
+    }
+}
+
+/// What one run did, or would do.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Records written.
+    pub written: BTreeSet<String>,
+    /// Records removed.
+    pub removed: BTreeSet<String>,
+    /// Records that were as they should be.
+    pub unchanged: usize,
+    /// Sites in all these records.
+    pub sites: usize,
+    /// What must exist before the records do.
+    private: Vec<Private>,
+    /// The difference, in words; only for a dry run.
+    pub changes: Vec<String>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// One run under the lock.
+struct Run<'s> {
+    store: &'s Store,
+    dry: bool,
+}
+
+impl<'s> Run<'s> {
+    fn new(store: &'s Store, dry: bool) -> Self {
+        Self { store, dry }
+    }
+
+    fn all(&self, sites: &[String]) -> io::Result<Done> {
+        let problems = Problems::default();
+        let listed = if sites.is_empty() { Listed::all() } else { Arc::default() };
+        let host = WholeHost::load(None, &mut Accounts::new(&listed), &problems);
+        let (groups, gone) = if sites.is_empty() {
+            let origins = whole::everything(&host, &listed, &problems);
+            let groups = whole::group(&host, &listed, origins);
+            let wanted: BTreeSet<u32> = groups.iter().filter_map(|(uid, _)| *uid).collect();
+            let gone = store::uids().into_iter().filter(|uid| !wanted.contains(uid)).collect();
+            (groups, gone)
+        } else {
+            some(&host, sites, &problems)
+        };
+        let host_changed = self.host(&host, sites.is_empty(), &problems)?;
+        let mut done = self.groups(&host, &listed, &groups)?;
+        done.removed = gone.iter().map(ToString::to_string).collect();
+        if host_changed {
+            done.written.insert(store::host_name());
+        }
+        if self.dry {
+            done.changes.extend(gone.iter().flat_map(|uid| gone_words(*uid)));
+        }
+        problems.extend(std::mem::take(&mut done.problems));
+        let wrong = problems.any_error();
+        done.problems = problems.into_sorted();
+        if self.dry || wrong {
+            self.store.discard()?;
+        } else {
+            self.private(&done.private)?;
+            self.store.commit(&done.written, &done.removed)?;
+        }
+        Ok(done)
+    }
+
+    /// Stages the host's own record. A run over some sites leaves it alone unless there is none.
+    fn host(&self, host: &WholeHost, all: bool, problems: &Problems) -> io::Result<bool> {
+        let bytes = encode::host(&host.cell.host());
+        let name = store::host_name();
+        let old = store::read(&name);
+        if !all && old.as_ref().is_some_and(|old| *old != bytes) {
+            let message = format!("{HOST_FILE} has changed since all sites were applied");
+            problems.warning(None, message, "run: cellwall apply");
+            return Ok(false);
+        }
+        if self.dry { Ok(old.is_none_or(|old| old != bytes)) } else { self.store.stage(&name, &bytes) }
+    }
+
+    fn groups(&self, host: &WholeHost, listed: &Arc<Listed>, groups: &[Group]) -> io::Result<Done> {
+        let counter = AtomicUsize::new(0);
+        let shared = Mutex::new((Done::default(), None::<io::Error>));
+        let problems = say::with_progress("compiling", groups.len(), &counter, || {
+            whole::compile(host, listed, groups, &counter, |ready, _| {
+                let result = self.one(&ready);
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                match result {
+                    Ok(One { changed, words }) => {
+                        shared.0.sites += ready.cells.len();
+                        shared.0.private.extend(ready.cells.iter().map(|cell| Private::of(ready.uid, cell)));
+                        shared.0.changes.extend(words);
+                        if changed {
+                            shared.0.written.insert(ready.uid.to_string());
+                        } else {
+                            shared.0.unchanged += 1;
+                        }
+                    }
+                    Err(error) => drop(shared.1.get_or_insert(error)),
+                }
+            })
+        });
+        let (mut done, failed) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.problems = problems;
+        done.changes.sort();
+        match failed {
+            Some(error) => {
+                self.store.discard()?;
+                Err(error)
+            }
+            None => Ok(done),
+        }
+    }
+
+    /// Makes what the records refer to, before they are in place.
+    fn private(&self, all: &[Private]) -> io::Result<()> {
+        let counter = AtomicUsize::new(0);
+        let failed = Mutex::new(None::<io::Error>);
+        let half = all.len().div_ceil(2).max(1);
+        let (counter, failures) = (&counter, &failed);
+        say::with_progress("private directories", all.len(), counter, || {
+            std::thread::scope(|scope| {
+                for part in all.chunks(half) {
+                    scope.spawn(move || {
+                        for private in part {
+                            if let Err(error) = self.store.private(private) {
+                                failures.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                                return;
+                            }
+                            counter.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn one(&self, ready: &Ready) -> io::Result<One> {
+        let name = ready.uid.to_string();
+        if self.dry {
+            let old = store::read(&name);
+            let changed = old.as_ref().is_none_or(|old| *old != ready.bytes);
+            let before = old.as_deref().and_then(|old| decode::record(old).ok());
+            let words = facts::difference(before.as_ref(), decode::record(&ready.bytes).ok().as_ref());
+            return Ok(One { changed, words: if changed { words } else { Vec::new() } });
+        }
+        Ok(One { changed: self.store.stage(&name, &ready.bytes)?, words: Vec::new() })
+    }
+}
+
+struct One {
+    changed: bool,
+    words: Vec<String>,
+}
+
+fn gone_words(uid: u32) -> Vec<String> {
+    let old = store::read(&uid.to_string());
+    facts::difference(old.as_deref().and_then(|old| decode::record(old).ok()).as_ref(), None)
+}
+
+/// The groups of the named sites and of those that share a uid with them, and the uids that have no site any more.
+fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>, BTreeSet<u32>) {
+    let mut accounts = Accounts::new(&Arc::default());
+    let mut groups: BTreeMap<Option<u32>, Vec<Origin>> = BTreeMap::new();
+    let mut waiting: BTreeSet<u32> = BTreeSet::new();
+    for name in sites {
+        let holders = holders(name);
+        let found = match name.strip_prefix('~') {
+            Some(user) => accounts.user(user).map(|account| account.uid),
+            None => {
+                let origin = Origin::installed(name);
+                let uid = origin.uid(host, &mut accounts);
+                if uid.is_none() && site_exists(name) {
+                    groups.entry(None).or_default().push(origin);
+                    continue;
+                }
+                if let Some(uid) = uid {
+                    groups.entry(Some(uid)).or_default().push(origin);
+                }
+                uid
+            }
+        };
+        if found.is_none() && holders.is_empty() {
+            let help = format!("its file would be {}/{name}.toml", crate::config::SITES_DIRECTORY);
+            problems.error(None, format!("there is no site `{name}`"), help);
+        }
+        waiting.extend(holders.into_iter().chain(found));
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(uid) = waiting.pop_first() {
+        if !seen.insert(uid) {
+            continue;
+        }
+        for (owner, origin) in neighbours(host, uid, &mut accounts) {
+            let group = groups.entry(Some(owner)).or_default();
+            if !group.contains(&origin) {
+                group.push(origin);
+            }
+            waiting.extend(Some(owner).filter(|owner| !seen.contains(owner)));
+        }
+    }
+    let gone = seen.into_iter().filter(|uid| !groups.contains_key(&Some(*uid))).collect();
+    (groups.into_iter().collect(), gone)
+}
+
+/// The uids whose record names the site now.
+fn holders(site: &str) -> BTreeSet<u32> {
+    let names_it =
+        |uid: &u32| store::read(&uid.to_string()).is_some_and(|old| whole::names_in(&old).contains(site));
+    store::uids_of(site).into_iter().filter(names_it).collect()
+}
+
+fn site_exists(name: &str) -> bool {
+    matches!(Origin::installed(name), Origin::File { path, .. } if path.exists())
+}
+
+/// What the record of a uid names, as it is today, and the `~user` site of the uid.
+fn neighbours(host: &WholeHost, uid: u32, accounts: &mut Accounts) -> Vec<(u32, Origin)> {
+    let names = store::read(&uid.to_string()).map(|old| whole::names_in(&old)).unwrap_or_default();
+    let files = names.iter().filter(|name| !name.starts_with('~') && site_exists(name));
+    let mut all: Vec<(u32, Origin)> = files
+        .map(|name| Origin::installed(name))
+        .filter_map(|origin| origin.uid(host, accounts).map(|owner| (owner, origin)))
+        .collect();
+    let account: Option<Account> = accounts.user_of(uid);
+    all.extend(whole::userdirs(host, account.iter()).into_iter().map(|origin| (uid, origin)));
+    all
+}
+
+/// One line to the system log: who changed the policy.
+fn audit(done: &Done) {
+    let who = std::env::var_os("SUDO_USER").map_or_else(
+        || format!("uid {}", nix::unistd::getuid()),
+        |name| format!("{:?} by sudo", name.to_string_lossy()),
+    );
+    let line = format!(
+        "apply by {who}: {} written, {} removed, {} unchanged",
+        done.written.len(),
+        done.removed.len(),
+        done.unchanged
+    );
+    let formatter = syslog::Formatter3164 {
+        facility: syslog::Facility::LOG_AUTHPRIV,
+        hostname: None,
+        process: "cellwall".to_owned(),
+        pid: std::process::id(),
+    };
+    let sent = syslog::unix(formatter).and_then(|mut log| log.notice(&line));
+    if let Err(error) = sent {
+        say::note(format_args!("warning: the system log was not told of this apply: {error}"));
+    }
+}
+
+fn report(args: &Args, done: &Done, end: End) {
+    if args.json {
+        say::out(Json::object([
+            ("ok", Json::Bool(end == End::Good)),
+            ("dry_run", Json::Bool(args.dry_run)),
+            ("written", Json::texts(done.written.iter().cloned())),
+            ("removed", Json::texts(done.removed.iter().cloned())),
+            ("unchanged", Json::count(done.unchanged)),
+            ("sites", Json::count(done.sites)),
+            ("changes", Json::texts(done.changes.iter().cloned())),
+            ("problems", say::problems_json(&done.problems)),
+        ]));
+        return;
+    }
+    say::problems(&done.problems);
+    done.changes.iter().for_each(say::out);
+    let numbers = format!(
+        "{}, {} unchanged, {} removed",
+        say::counted(done.written.len(), "record"),
+        done.unchanged,
+        done.removed.len()
+    );
+    match (end, args.dry_run) {
+        (End::Good, false) => {
+            say::out(format_args!("applied {}: {numbers}", say::counted(done.sites, "site")))
+        }
+        (End::Good, true) => {
+            say::out(format_args!("would apply {}: {numbers}", say::counted(done.sites, "site")))
+        }
+        _ => say::note("nothing was changed"),
+    }
+}

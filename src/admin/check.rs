@@ -1,0 +1,96 @@
+//! `cellwall check`: apply without writing, as far as the caller may look.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::accounts::{Accounts, Listed};
+use crate::config::problem::{Problem, Problems, Weight};
+use crate::config::whole::{self, Origin, WholeHost};
+use crate::config::{profiles, sites};
+
+use super::json::Json;
+use super::{End, say};
+
+/// Arguments of `cellwall check`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Files to check, installed or not; the whole configuration without one
+    pub files: Vec<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    let (count, problems) = check(&args.files);
+    let wrong = problems.iter().any(|problem| problem.weight == Weight::Error);
+    if args.json {
+        say::out(Json::object([
+            ("ok", Json::Bool(!wrong)),
+            ("sites", Json::count(count)),
+            ("problems", say::problems_json(&problems)),
+        ]));
+    } else {
+        say::problems(&problems);
+        if !wrong {
+            say::out(format_args!("{} checked: no errors", say::counted(count, "site")));
+        }
+    }
+    if wrong { End::Findings.into() } else { End::Good.into() }
+}
+
+/// How many sites were checked, and what is wrong.
+fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
+    let problems = Problems::default();
+    let kind = |path: &&PathBuf, name: &str| path.file_name().is_some_and(|file| file == name);
+    let host_file = files.iter().find(|path| kind(path, "cellwall.toml"));
+    let listed = if files.len() == 1 && host_file.is_none() { Arc::default() } else { Listed::all() };
+    let host = WholeHost::load(host_file.map(PathBuf::as_path), &mut Accounts::new(&listed), &problems);
+    let origins = if files.is_empty() {
+        whole::everything(&host, &listed, &problems)
+    } else {
+        files
+            .iter()
+            .filter(|path| !kind(path, "cellwall.toml"))
+            .filter_map(|path| candidate(path, &problems))
+            .collect()
+    };
+    let groups = whole::group(&host, &listed, origins);
+    let counter = AtomicUsize::new(0);
+    let count = Mutex::new(0);
+    let found = say::with_progress("checking", groups.len(), &counter, || {
+        whole::compile(&host, &listed, &groups, &counter, |ready, _| {
+            *count.lock().unwrap_or_else(PoisonError::into_inner) += ready.cells.len();
+        })
+    });
+    problems.extend(found);
+    (count.into_inner().unwrap_or_else(PoisonError::into_inner), problems.into_sorted())
+}
+
+/// A file as the site that it would be; a profile is read and is no site.
+fn candidate(path: &Path, problems: &Problems) -> Option<Origin> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let above: BTreeSet<String> = absolute
+        .parent()
+        .into_iter()
+        .filter_map(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    if above.contains("profiles") {
+        let (text, _) = sites::read_file(&absolute, false, problems)?;
+        profiles::read(&absolute, text, problems);
+        return None;
+    }
+    let Some(name) = sites::site_name(&file) else {
+        let help = "a site's file is named like shop.toml: small letters, digits, `_`, `-`, `.`";
+        problems.error(None, format!("{} is no name of a site's file", path.display()), help);
+        return None;
+    };
+    Some(Origin::File { name: name.to_owned(), path: absolute, trusted: false })
+}

@@ -1,0 +1,91 @@
+//! What the commands print: answers to stdout, everything else to stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one file of the commands that prints")]
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::problem::{Problem, Weight};
+
+use super::json::Json;
+
+/// An answer.
+pub fn out(line: impl std::fmt::Display) {
+    // A closed pipe (`cellwall policy shop | head`) is no reason to complain.
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// Something to know.
+pub fn note(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Problems, then how many there are.
+pub fn problems(problems: &[Problem]) {
+    for problem in problems {
+        note(format_args!("{problem}\n"));
+    }
+    let errors = problems.iter().filter(|problem| problem.weight == Weight::Error).count();
+    let warnings = problems.len() - errors;
+    if !problems.is_empty() {
+        note(format_args!("{}, {}", counted(errors, "error"), counted(warnings, "warning")));
+    }
+}
+
+/// `1 site`, `2 sites`.
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Problems for programs.
+#[must_use]
+pub fn problems_json(problems: &[Problem]) -> Json {
+    let one = |problem: &Problem| {
+        let place = problem.place.as_ref();
+        Json::object([
+            ("weight", Json::text(if problem.weight == Weight::Error { "error" } else { "warning" })),
+            ("file", place.map_or(Json::Null, |place| Json::text(place.path().to_string_lossy()))),
+            ("line", place.map_or(Json::Null, |place| Json::count(place.line()))),
+            ("column", place.map_or(Json::Null, |place| Json::count(place.column()))),
+            ("message", Json::text(&problem.message)),
+            ("help", problem.help.as_ref().map_or(Json::Null, Json::text)),
+        ])
+    };
+    Json::List(problems.iter().map(one).collect())
+}
+
+/// Draws a bar on a terminal's stderr while `work` counts up to `total`; nothing for what is quick.
+pub fn with_progress<T>(what: &str, total: usize, done: &AtomicUsize, work: impl FnOnce() -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let bar = scope.spawn(|| draw(what, total, done, &ended));
+        let result = work();
+        ended.store(true, Ordering::Release);
+        bar.thread().unpark();
+        result
+    })
+}
+
+fn draw(what: &str, total: usize, done: &AtomicUsize, ended: &AtomicBool) {
+    const WIDTH: usize = 40;
+    let start = Instant::now();
+    let mut drawn = false;
+    while !ended.load(Ordering::Acquire) {
+        std::thread::park_timeout(Duration::from_millis(100));
+        if start.elapsed() < Duration::from_millis(500) {
+            continue;
+        }
+        let count = done.load(Ordering::Relaxed).min(total);
+        let full = count * WIDTH / total.max(1);
+        let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full));
+        drop(write!(std::io::stderr(), "\r{what} [{bar}] {count}/{total}"));
+        drawn = true;
+    }
+    if drawn {
+        drop(write!(std::io::stderr(), "\r\u{1b}[K"));
+    }
+}

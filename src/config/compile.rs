@@ -1,0 +1,416 @@
+//! From one site's file to its cell: merges the layers, asks the name service and the file system, checks, and writes
+//! nothing.
+//!
+//! What only root can change and is wrong is an error. What the site's owner can change is at most a warning: no owner
+//! may keep the administrator from applying the others' policies.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::policy::names::is_plain_path;
+use crate::policy::{Enforcement, Links};
+
+use super::accounts::{Account, Accounts, Listed};
+use super::cell::{Cell, HostCell};
+use super::ground::{Found, Ground, Kind};
+use super::host::HostRules;
+use super::limits::Hierarchies;
+use super::problem::{Located, Place, Problems};
+use super::profiles::Profiles;
+use super::rules::Rules;
+use super::sites::SiteFile;
+use super::values::{Enforce, JailKind, Symlinks};
+use super::{environment, jail, limits, seccomp_program};
+
+/// Supplementary groups that are as good as root, or that open the host's own data.
+const DANGEROUS_GROUPS: &[&str] = &[
+    "root",
+    "shadow",
+    "disk",
+    "docker",
+    "sudo",
+    "wheel",
+    "adm",
+    "kmem",
+    "lxd",
+    "libvirt",
+    "kvm",
+    "staff",
+    "systemd-journal",
+];
+
+/// What compiling needs, and what it remembers between sites.
+pub struct Compiler<'h> {
+    /// `cellwall.toml`.
+    pub rules: &'h HostRules,
+    /// The host's part of every record.
+    pub host: &'h HostCell,
+    /// The name service.
+    pub accounts: Accounts,
+    /// The file system.
+    pub ground: Ground,
+    /// What is wrong so far.
+    pub problems: Problems,
+    profiles: Profiles,
+    hierarchies: Hierarchies,
+    dangerous: BTreeSet<u32>,
+    pub(super) root_links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'h> Compiler<'h> {
+    /// A compiler for one host.
+    #[must_use]
+    pub fn new(rules: &'h HostRules, host: &'h HostCell, listed: &Arc<Listed>) -> Self {
+        let mut accounts = Accounts::new(listed);
+        let mut dangerous: BTreeSet<u32> =
+            DANGEROUS_GROUPS.iter().filter_map(|name| accounts.group(name)).collect();
+        dangerous.insert(0);
+        for caller in
+            rules.caller.items.iter().map(|caller| caller.value.as_str()).chain(super::DEFAULT_CALLER)
+        {
+            dangerous.extend(accounts.user(caller).map(|caller| caller.gid));
+        }
+        Self {
+            rules,
+            host,
+            accounts,
+            ground: Ground::default(),
+            problems: Problems::default(),
+            profiles: Profiles::default(),
+            hierarchies: Hierarchies::here(),
+            dangerous,
+            root_links: jail::root_links(),
+        }
+    }
+
+    /// The rules of a site with all layers below them.
+    pub fn merged(&mut self, file: &SiteFile) -> Rules {
+        let written =
+            [&file.rules, &self.rules.defaults].into_iter().find(|rules| rules.profile.key.is_some());
+        let names = written.map(|rules| rules.profile.items.clone()).unwrap_or_default();
+        let profile = self.profiles.merged(&names, &self.problems);
+        file.rules.clone().over(self.rules.defaults.clone()).over(profile)
+    }
+
+    /// Compiles one site. None: an error was reported.
+    pub fn site(&mut self, file: &SiteFile) -> Option<(Account, Cell)> {
+        let errors = self.problems.errors();
+        let rules = self.merged(file);
+        let account = self.account(file, &rules)?;
+        let (group, groups) = self.groups(&account, &rules);
+        let docroots = self.docroots(file, &account, &rules);
+        self.dangerous_keys(&rules);
+        let (home, home_inode) = self.home(&account);
+        let place = Site { file, rules: &rules, account: &account, group: &group, docroots: &docroots };
+        let jail = jail::compile(self, &place);
+        let basic = self.basic(&account, &home, &jail.temporary);
+        let set = environment::set(&rules, &basic, &self.problems);
+        let group_name = format!("{}-{}", account.uid, file.name);
+        let limits = limits::compile(
+            &rules,
+            &self.rules.limits_max,
+            self.host.umask,
+            (&self.hierarchies, &group_name),
+            &self.problems,
+        );
+        let cell = Cell {
+            name: file.name.clone(),
+            source: (file.path.clone(), file.modified),
+            group,
+            groups,
+            home: (home, home_inode),
+            docroots: docroots.iter().map(|(_, found)| found.real.clone()).collect(),
+            userdir: file.userdir.is_some(),
+            programs: jail.programs,
+            handlers: jail.handlers,
+            links: match value(&rules.symlinks) {
+                Some(Symlinks::OwnerMatch) => Links::OwnerMatch,
+                Some(Symlinks::Deny) | None => Links::Deny,
+            },
+            hard_links: value(&rules.hard_links).unwrap_or(false),
+            interpreters: jail.interpreters,
+            jail: jail.jail,
+            landlock: (enforcement(&rules), rules.landlock_abi.as_ref().map_or(1, |abi| abi.value.0)),
+            rules: jail.rules,
+            ports: (ports(&rules.connect), ports(&rules.bind)),
+            seccomp: seccomp_program(value(&rules.seccomp)),
+            seccomp_log: value(&rules.seccomp_log).unwrap_or(false),
+            set_id_mail: value(&rules.set_id_mail).unwrap_or(false),
+            limits,
+            pass: environment::pass(&rules, &self.problems),
+            authorization: value(&rules.authorization).unwrap_or(false),
+            set,
+            environment_max: (
+                rules.entries_max.as_ref().map_or(512, |most| most.value.0),
+                rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0),
+            ),
+            private: jail.private,
+            accounts: jail.accounts,
+        };
+        (self.problems.errors() == errors).then_some((account, cell))
+    }
+
+    /// The variables that every program has.
+    fn basic<'b>(
+        &'b self,
+        account: &'b Account,
+        home: &'b Path,
+        temporary: &'b str,
+    ) -> [(&'static str, &'b str); 7] {
+        [
+            ("PATH", &self.host.safe_path),
+            ("HOME", home.to_str().unwrap_or("/")),
+            ("USER", &account.name),
+            ("LOGNAME", &account.name),
+            ("SHELL", "/bin/sh"),
+            ("TMPDIR", temporary),
+            ("LANG", "C.UTF-8"),
+        ]
+    }
+
+    /// Whom the site runs as.
+    pub fn account(&mut self, file: &SiteFile, rules: &Rules) -> Option<Account> {
+        if let Some(account) = &file.userdir {
+            return Some(account.clone());
+        }
+        let Some(user) = &rules.user else {
+            let place = Place::new(&file.document, 0..0);
+            self.problems.error(
+                Some(&place),
+                "the site names no user",
+                "write user = \"NAME\" as its first line",
+            );
+            return None;
+        };
+        let Some(account) = self.accounts.user(&user.value) else {
+            let help = match super::reader::nearest(&user.value, self.accounts.names()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("make it: adduser --system --group {}", user.value),
+            };
+            self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
+            return None;
+        };
+        if account.uid == 0 {
+            self.problems.error(Some(&user.place), "no site runs as root", "give the site a user of its own");
+        } else if account.uid < self.host.uid_min {
+            let message = format!(
+                "uid {} of `{}` is below minimum_uid {}",
+                account.uid, account.name, self.host.uid_min
+            );
+            let help = "take another user, or lower minimum_uid in cellwall.toml";
+            self.problems.error(Some(&user.place), message, help);
+        } else if self.host.callers.contains(&account.uid) {
+            let message = format!("`{}` is the web server, which calls the launcher", account.name);
+            self.problems.error(Some(&user.place), message, "give the site a user of its own");
+        }
+        Some(account)
+    }
+
+    fn groups(&mut self, account: &Account, rules: &Rules) -> ((u32, String), Vec<u32>) {
+        let place = rules.group.as_ref().or(rules.user.as_ref()).map(|one| one.place.clone());
+        let gid = match &rules.group {
+            Some(group) => self.named_group(group).unwrap_or(account.gid),
+            None => account.gid,
+        };
+        if gid == 0 || gid < self.host.gid_min || self.dangerous.contains(&gid) {
+            let message = if gid < self.host.gid_min {
+                format!("gid {gid} is below minimum_gid {}", self.host.gid_min)
+            } else {
+                format!("group {gid} opens more than a site may have")
+            };
+            self.problems.error(place.as_ref(), message, "write group = \"NAME\" with the site's own group");
+        }
+        let mut all = BTreeSet::from([gid]);
+        for item in &rules.groups.items {
+            let Some(found) = self.named_group(item) else { continue };
+            if found == 0 || self.dangerous.contains(&found) && !self.rules.allows_dangerous() {
+                let message = format!("group `{}` opens more than a site may have", item.value);
+                let help = "remove it; allow_dangerous = true in cellwall.toml permits all but root's";
+                self.problems.error(Some(&item.place), message, help);
+            } else {
+                all.insert(found);
+            }
+        }
+        for extra in self.accounts.supplementary(account) {
+            if all.contains(&extra) {
+                continue;
+            }
+            let dangerous = self.dangerous.contains(&extra);
+            if dangerous || extra < self.host.gid_min {
+                let name = self.accounts.group_name(extra).unwrap_or_else(|| extra.to_string());
+                let why =
+                    if dangerous { "it opens more than a site may have" } else { "it is below minimum_gid" };
+                let message = format!("`{}` leaves out group `{name}`: {why}", account.name);
+                let help =
+                    if dangerous { String::new() } else { format!("to keep it: groups = [\"{name}\"]") };
+                self.problems.warning(place.as_ref(), message, help);
+            } else {
+                all.insert(extra);
+            }
+        }
+        let name = self.accounts.group_name(gid).unwrap_or_else(|| gid.to_string());
+        ((gid, name), all.into_iter().collect())
+    }
+
+    fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
+        let found = self.accounts.group(&group.value);
+        if found.is_none() {
+            let help = format!("make it: addgroup {}", group.value);
+            self.problems.error(Some(&group.place), format!("there is no group `{}`", group.value), help);
+        }
+        found
+    }
+
+    fn home(&mut self, account: &Account) -> (PathBuf, u64) {
+        if !is_plain_path(account.home.as_os_str().as_bytes()) {
+            return (PathBuf::from("/"), 0);
+        }
+        // The inode says whose home it is only where nobody but root can put another one there.
+        let above = account.home.parent().map(|parent| self.ground.find(Path::new("/"), parent));
+        let bound = above.is_some_and(|found| found.kind == Kind::Directory && found.foreign.is_none());
+        let inode = std::fs::symlink_metadata(&account.home).ok().filter(|home| bound && home.is_dir());
+        (account.home.clone(), inode.map_or(0, |home| home.ino()))
+    }
+
+    fn docroots(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> Vec<(PathBuf, Found)> {
+        let from_rule = |suffix: &Path| (account.home.join(suffix), file.place());
+        let wanted: Vec<(PathBuf, Place)> = match &file.userdir {
+            Some(_) => vec![from_rule(Path::new(&self.host.userdir))],
+            None => rules
+                .docroot
+                .items
+                .iter()
+                .map(|item| (self.filled(item, account, file), item.place.clone()))
+                .collect(),
+        };
+        if wanted.is_empty() {
+            let help = "write docroot = \"/srv/www/NAME\": only programs below it run";
+            self.problems.error(Some(&file.place()), "the site names no docroot", help);
+        }
+        let mut all = Vec::new();
+        for (path, place) in wanted {
+            if let Some(found) = self.docroot(&path, &place, account) {
+                all.push((path, found));
+            }
+        }
+        all
+    }
+
+    fn docroot(&mut self, path: &Path, place: &Place, account: &Account) -> Option<Found> {
+        if !self.plain(path, place, "docroot") {
+            return None;
+        }
+        if path == Path::new("/") || !path.starts_with(&self.host.docroot) {
+            let message =
+                format!("docroot {} is not beneath {}", path.display(), self.host.docroot.display());
+            self.problems.error(Some(place), message, "cellwall.toml's docroot is the base of all sites");
+            return None;
+        }
+        let found = self.ground.find(Path::new("/"), path);
+        if found.kind == Kind::Missing {
+            let message =
+                format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
+            self.problems.warning(
+                Some(place),
+                message,
+                format!("make it: install -d -o {} {}", account.name, path.display()),
+            );
+        }
+        self.owned(&found, place, account).then_some(found)
+    }
+
+    /// A path that others could replace is not one that root may build a cell on.
+    pub(super) fn owned(&self, found: &Found, place: &Place, account: &Account) -> bool {
+        if let Some((directory, mode)) = &found.open {
+            let message = format!("anybody may write to {} (mode {mode:04o})", directory.display());
+            self.problems.error(Some(place), message, format!("run: chmod o-w {}", directory.display()));
+            return false;
+        }
+        match &found.foreign {
+            Some((top, owner)) if *owner != account.uid => {
+                let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
+                let help = format!("run: chown root {0}, or chown {1} {0}", top.display(), account.name);
+                self.problems.error(Some(place), message, help);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Absolute, and without anything that two programs could read in two ways.
+    pub(super) fn plain(&self, path: &Path, place: &Place, what: &str) -> bool {
+        let plain = is_plain_path(path.as_os_str().as_bytes());
+        if !plain {
+            let message = format!("{what}: `{}` is no plain absolute path", path.display());
+            let help = "begin with / and write no `.`, no `..`, no `//` and no / at the end";
+            self.problems.error(Some(place), message, help);
+        }
+        plain
+    }
+
+    /// The item with {home}, {user} and {site} filled in.
+    pub(super) fn filled(&self, item: &Located<String>, account: &Account, file: &SiteFile) -> PathBuf {
+        let home = account.home.to_string_lossy();
+        let text = item
+            .value
+            .replace("{home}", &home)
+            .replace("{user}", &account.name)
+            .replace("{site}", &file.name);
+        if let Some((_, rest)) = text.split_once('{') {
+            let name = rest.split('}').next().unwrap_or_default();
+            if name != "docroot" {
+                let message = format!("`{{{name}}}` stands for nothing");
+                self.problems.error(Some(&item.place), message, "there are {home} {docroot} {user} {site}");
+            }
+        }
+        PathBuf::from(OsStr::new(&text))
+    }
+
+    fn dangerous_keys(&self, rules: &Rules) {
+        let Some(mail) = rules.set_id_mail.as_ref().filter(|mail| mail.value) else { return };
+        if !self.rules.allows_dangerous() {
+            self.problems.error(
+                Some(&mail.place),
+                "dangerous_set_id_mail is not permitted on this host",
+                "write allow_dangerous = true in cellwall.toml if the site must run set-id mail programs",
+            );
+        }
+    }
+}
+
+/// A site on its way through the compiler.
+pub(super) struct Site<'a> {
+    pub(super) file: &'a SiteFile,
+    pub(super) rules: &'a Rules,
+    pub(super) account: &'a Account,
+    pub(super) group: &'a (u32, String),
+    pub(super) docroots: &'a [(PathBuf, Found)],
+}
+
+impl Site<'_> {
+    pub(super) fn kind(&self) -> JailKind {
+        value(&self.rules.jail_kind).unwrap_or(JailKind::View)
+    }
+}
+
+/// The value without its place.
+pub(super) fn value<T: Copy>(one: &Option<Located<T>>) -> Option<T> {
+    one.as_ref().map(|one| one.value)
+}
+
+fn enforcement(rules: &Rules) -> Enforcement {
+    match value(&rules.landlock) {
+        Some(Enforce::Required) | None => Enforcement::Required,
+        Some(Enforce::BestEffort) => Enforcement::BestEffort,
+        Some(Enforce::Off) => Enforcement::Off,
+    }
+}
+
+fn ports(list: &super::rules::Many<super::values::Port>) -> Option<Vec<u16>> {
+    let all: BTreeSet<u16> = list.items.iter().map(|port| port.value.0).collect();
+    list.key.as_ref().map(|_| all.into_iter().collect())
+}

@@ -1,0 +1,270 @@
+//! The file system under a policy: what a path really is, and where on its way it stops being root's.
+//!
+//! Answers are kept: thousands of sites name the same system paths. Links that root made are followed as the kernel
+//! would follow them; nothing is followed below the first component that is not root's, for its owner may change it
+//! at any time.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A character or block device.
+    Device,
+    /// A socket or a pipe.
+    Channel,
+    /// A symbolic link that was not followed, because it is not root's or goes round in circles.
+    Link,
+    /// Nothing.
+    Missing,
+}
+
+/// A path after its walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The path without links, as far as they were followed.
+    pub real: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Links that were followed: where each stands, and its text.
+    pub links: Vec<(PathBuf, PathBuf)>,
+    /// The first component that is not root's, and its owner.
+    pub foreign: Option<(PathBuf, u32)>,
+    /// The deepest directory that exists.
+    pub nearest: PathBuf,
+    /// The first of root's directories on the way that others may write to, and its mode.
+    pub open: Option<(PathBuf, u32)>,
+}
+
+/// What was looked at so far.
+#[derive(Debug, Default)]
+pub struct Ground {
+    found: HashMap<PathBuf, Found>,
+    looked: HashMap<PathBuf, Option<Look>>,
+}
+
+#[derive(Debug, Clone)]
+struct Look {
+    kind: Kind,
+    owner: u32,
+    mode: u32,
+    text: Option<PathBuf>,
+}
+
+impl Ground {
+    /// Walks to `path`, which is absolute, below `root` (`/` for the host itself).
+    pub fn find(&mut self, root: &Path, path: &Path) -> Found {
+        let key = if root == Path::new("/") { path.to_owned() } else { root.join(relative(path)) };
+        if let Some(found) = self.found.get(&key) {
+            return found.clone();
+        }
+        let found = self.walk(root, path);
+        // What lies in a site's own tree is asked for once and would only fill the memory.
+        if found.foreign.is_none() {
+            self.found.insert(key, found.clone());
+        }
+        found
+    }
+
+    fn walk(&mut self, root: &Path, path: &Path) -> Found {
+        let mut rest: VecDeque<OsString> = parts(path).collect();
+        let mut found = Found {
+            real: PathBuf::from("/"),
+            kind: Kind::Directory,
+            links: Vec::new(),
+            foreign: None,
+            nearest: PathBuf::from("/"),
+            open: None,
+        };
+        while let Some(part) = rest.pop_front() {
+            let next = found.real.join(&part);
+            let Some(look) = self.look(&root.join(relative(&next))) else {
+                found.kind = Kind::Missing;
+                found.nearest.clone_from(&found.real);
+                found.real = next;
+                found.real.extend(rest);
+                return found;
+            };
+            if look.owner != 0 {
+                found.foreign = Some((next.clone(), look.owner));
+                return self.within(root, found, next, rest);
+            }
+            if let Some(text) = look.text {
+                if found.links.len() == 40 {
+                    return Found { kind: Kind::Link, real: next, ..found };
+                }
+                let target = plain(&found.real.join(&text));
+                found.links.push((next, text));
+                found.real = PathBuf::from("/");
+                rest = parts(&target).chain(rest).collect();
+                continue;
+            }
+            if look.kind == Kind::Directory && look.mode & 0o1000 == 0 && look.mode & 0o002 != 0 {
+                found.open.get_or_insert((next.clone(), look.mode & 0o7777));
+            }
+            found.kind = look.kind;
+            found.real = next;
+            if !rest.is_empty() && look.kind != Kind::Directory {
+                found.kind = Kind::Missing;
+                found.nearest = found.real.parent().unwrap_or(Path::new("/")).to_owned();
+                found.real.extend(rest);
+                return found;
+            }
+        }
+        found.nearest.clone_from(&found.real);
+        found
+    }
+
+    /// From the first foreign component on nothing is followed.
+    fn within(&self, root: &Path, mut found: Found, first: PathBuf, rest: VecDeque<OsString>) -> Found {
+        found.real = first;
+        found.real.extend(rest);
+        found.nearest.clone_from(&found.real);
+        while looked_at(&root.join(relative(&found.nearest))).is_none() && found.nearest.pop() {}
+        found.kind = if found.nearest == found.real {
+            looked_at(&root.join(relative(&found.real))).map_or(Kind::Missing, |look| look.kind)
+        } else {
+            Kind::Missing
+        };
+        found
+    }
+
+    fn look(&mut self, path: &Path) -> Option<Look> {
+        if let Some(look) = self.looked.get(path) {
+            return look.clone();
+        }
+        let look = looked_at(path);
+        // A foreign directory is asked for once, its root-owned parents again and again.
+        if look.as_ref().is_some_and(|look| look.owner == 0) {
+            self.looked.insert(path.to_owned(), look.clone());
+        }
+        look
+    }
+
+    /// All paths that match `pattern`, whose components may hold `*`. Only root's directories are listed.
+    pub fn expand(&mut self, pattern: &Path) -> Vec<PathBuf> {
+        let mut matches = vec![PathBuf::from("/")];
+        for part in parts(pattern) {
+            let Some(text) = part.to_str().filter(|text| text.contains('*')) else {
+                matches.iter_mut().for_each(|path| path.push(&part));
+                continue;
+            };
+            matches = matches.iter().flat_map(|directory| self.children(directory, text)).collect();
+        }
+        matches.sort();
+        matches
+    }
+
+    fn children(&mut self, directory: &Path, pattern: &str) -> Vec<PathBuf> {
+        let found = self.find(Path::new("/"), directory);
+        if found.foreign.is_some() || found.kind != Kind::Directory {
+            return Vec::new();
+        }
+        let entries = std::fs::read_dir(&found.real).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| matches(pattern, name)).map(|name| directory.join(name)).collect()
+    }
+}
+
+/// Whether `name` is `pattern`, where `*` stands for any text; a leading dot must be written.
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    if name.starts_with('.') && !pattern.starts_with('.') {
+        return false;
+    }
+    let mut pieces = pattern.split('*');
+    let Some(rest) = name.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let mut pieces: Vec<&str> = pieces.collect();
+    let Some(last) = pieces.pop() else { return rest.is_empty() };
+    let mut rest = rest;
+    for piece in pieces {
+        let Some((_, after)) = rest.split_once(piece) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+/// Removes `.` and `..` from an absolute path whose parents are no links.
+#[must_use]
+pub fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(out.pop()),
+            Component::Normal(part) => out.push(part),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(part) => Some(part.to_owned()),
+        _ => None,
+    })
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+fn looked_at(path: &Path) -> Option<Look> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let kind = kind(&metadata);
+    let text = if kind == Kind::Link { std::fs::read_link(path).ok() } else { None };
+    Some(Look { kind, owner: metadata.uid(), mode: metadata.mode(), text })
+}
+
+fn kind(metadata: &Metadata) -> Kind {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        Kind::Directory
+    } else if kind.is_file() {
+        Kind::File
+    } else if kind.is_symlink() {
+        Kind::Link
+    } else if kind.is_char_device() || kind.is_block_device() {
+        Kind::Device
+    } else {
+        Kind::Channel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_text_but_a_leading_dot() {
+        for (pattern, name, fits) in [
+            ("python3*", "python3.11", true),
+            ("*", "x", true),
+            ("*", ".hidden", false),
+            ("a*b*c", "a-b-c", true),
+            ("a*b", "ab", true),
+            ("a*b", "abx", false),
+            ("ab", "abc", false),
+            ("*.toml", "x.toml.bak", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_path_through_a_link_names_the_link_and_the_real_place() {
+        let found = Ground::default().find(Path::new("/"), Path::new("/proc/self/mounts"));
+        assert!(
+            found.links.iter().any(|(place, text)| place == Path::new("/proc/self") && text.is_relative())
+        );
+        assert_eq!(Ground::default().find(Path::new("/"), Path::new("/no/such")).nearest, Path::new("/"));
+    }
+}

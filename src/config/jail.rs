@@ -1,0 +1,416 @@
+//! The jail of a site: its kind, its paths, its devices, its private directories, and the rules that go with them.
+
+use std::path::{Path, PathBuf};
+
+use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
+
+use super::cell::{Handlers, JailCell};
+use super::compile::{Compiler, Site, value};
+use super::ground::{Found, Kind};
+use super::problem::{Located, Place};
+use super::values::{JailKind, Words};
+use super::view::{Plan, id};
+
+const READ: u8 = PathRule::READ;
+const EXECUTE: u8 = PathRule::READ | PathRule::EXECUTE;
+const WRITE: u8 = PathRule::READ | PathRule::WRITE;
+
+/// The parts of a cell that have to do with its place.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The jail.
+    pub jail: JailCell,
+    /// Landlock's rules.
+    pub rules: Vec<(PathBuf, u8)>,
+    /// `programs`.
+    pub programs: Vec<PathBuf>,
+    /// `interpreters`.
+    pub interpreters: Vec<PathBuf>,
+    /// `[handlers]`.
+    pub handlers: Handlers,
+    /// TMPDIR.
+    pub temporary: String,
+    /// Names of private directories.
+    pub private: Vec<String>,
+    /// /etc/passwd and /etc/group of a view.
+    pub accounts: Option<(String, String)>,
+}
+
+/// Root's links that every view has: /bin and its like on hosts that merged them into /usr.
+#[must_use]
+pub fn root_links() -> Vec<(PathBuf, PathBuf)> {
+    let names = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"].map(PathBuf::from);
+    names.into_iter().filter_map(|name| std::fs::read_link(&name).ok().map(|text| (name, text))).collect()
+}
+
+/// Compiles the jail of a site.
+pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Compiled {
+    let directory = directory(compiler, site);
+    let mut work =
+        Work { compiler, site, root: directory.clone().unwrap_or_else(|| "/".into()), plan: Plan::default() };
+    work.docroots();
+    work.listed();
+    let (programs, interpreters, handlers) = work.programs();
+    work.devices();
+    let (temporary, private) = work.private();
+    if value(&site.rules.jail_processes).unwrap_or(false) {
+        work.processes();
+    }
+    let accounts = (site.kind() == JailKind::View).then(|| work.accounts());
+    let Work { compiler, plan, .. } = work;
+    let rules = plan.rules();
+    let jail = match (site.kind(), directory) {
+        (JailKind::Chroot, Some(directory)) => JailCell::Chroot(directory),
+        (JailKind::View, _) => {
+            let mut plan = plan;
+            plan.links(&compiler.root_links);
+            let steps = plan.steps(value(&site.rules.set_id_mail).unwrap_or(false));
+            JailCell::View(id(site.account.uid, &steps), steps)
+        }
+        (JailKind::Host | JailKind::Chroot, _) => JailCell::Host,
+    };
+    Compiled { jail, rules, programs, interpreters, handlers, temporary, private, accounts }
+}
+
+/// `jail.directory`, for the one kind that has it.
+fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
+    match (site.kind(), &site.rules.jail_directory) {
+        (JailKind::Chroot, Some(directory)) => {
+            let path = compiler.filled(directory, site.account, site.file);
+            let place = &directory.place;
+            if !compiler.plain(&path, place, "jail.directory") || path == Path::new("/") {
+                return None;
+            }
+            let found = compiler.ground.find(Path::new("/"), &path);
+            if found.kind != Kind::Directory || found.foreign.is_some() || found.open.is_some() {
+                let message = format!("{} is no directory that is root's all the way", path.display());
+                compiler.problems.error(
+                    Some(place),
+                    message,
+                    format!("run: install -d -o root -m 755 {}", path.display()),
+                );
+            }
+            Some(found.real)
+        }
+        (JailKind::Chroot, None) => {
+            let place = site.rules.jail_kind.as_ref().map(|kind| &kind.place);
+            let help = "write directory = \"/srv/jails/NAME\" below it";
+            compiler.problems.error(place, "kind = \"chroot\" needs a directory", help);
+            None
+        }
+        (JailKind::View | JailKind::Host, Some(directory)) => {
+            let help = "remove it, or write kind = \"chroot\"";
+            compiler.problems.error(
+                Some(&directory.place),
+                "jail.directory is for kind = \"chroot\" alone",
+                help,
+            );
+            None
+        }
+        (JailKind::View | JailKind::Host, None) => None,
+    }
+}
+
+struct Work<'c, 'h, 's> {
+    compiler: &'c mut Compiler<'h>,
+    site: &'c Site<'s>,
+    /// Where paths begin: the chroot's directory, or `/`.
+    root: PathBuf,
+    plan: Plan,
+}
+
+impl Work<'_, '_, '_> {
+    fn docroots(&mut self) {
+        for (path, found) in self.site.docroots {
+            if self.root == Path::new("/") {
+                let missing = if found.kind == Kind::Missing { PathRule::OPTIONAL } else { 0 };
+                self.plan.path(found, EXECUTE | missing);
+                continue;
+            }
+            match found.real.strip_prefix(&self.root) {
+                Ok(inside) if !inside.as_os_str().is_empty() => {
+                    self.plan.rule(&Path::new("/").join(inside), EXECUTE)
+                }
+                _ => {
+                    let message = format!("docroot {} is not below {}", path.display(), self.root.display());
+                    let place = self.site.rules.docroot.key.clone().unwrap_or_else(|| self.site.file.place());
+                    let help = "a chroot's sites lie below jail.directory";
+                    self.compiler.problems.error(Some(&place), message, help);
+                }
+            }
+        }
+    }
+
+    fn listed(&mut self) {
+        let rules = self.site.rules;
+        for (list, rights) in [(&rules.read, READ), (&rules.execute, EXECUTE), (&rules.write, WRITE)] {
+            for item in &list.items {
+                for path in self.paths(item) {
+                    self.one(&path, item, rights);
+                }
+            }
+        }
+    }
+
+    /// The item's paths: placeholders filled in, `*` expanded.
+    fn paths(&mut self, item: &Located<String>) -> Vec<PathBuf> {
+        let text = item.value.strip_suffix('?').unwrap_or(&item.value);
+        let item = Located { value: text.to_owned(), place: item.place.clone() };
+        let path = self.compiler.filled(&item, self.site.account, self.site.file);
+        let Some(text) = path.to_str().map(str::to_owned) else { return Vec::new() };
+        let filled: Vec<PathBuf> = if text.contains("{docroot}") {
+            let docroots = self.site.docroots.iter().map(|(path, _)| path.to_string_lossy());
+            docroots.map(|docroot| PathBuf::from(text.replace("{docroot}", &docroot))).collect()
+        } else {
+            vec![path]
+        };
+        let (patterns, mut plain): (Vec<_>, Vec<_>) =
+            filled.into_iter().partition(|path| path.to_string_lossy().contains('*'));
+        for pattern in patterns {
+            if self.compiler.plain(&pattern, &item.place, "files") {
+                plain.extend(self.compiler.ground.expand(&pattern));
+            }
+        }
+        plain
+    }
+
+    fn one(&mut self, path: &Path, item: &Located<String>, rights: u8) {
+        let optional = item.value.ends_with('?') || item.value.contains('*');
+        let place = &item.place;
+        if !self.compiler.plain(path, place, "files") {
+            return;
+        }
+        if path == Path::new("/") {
+            let help = "name the directories that the site needs";
+            self.compiler.problems.error(Some(place), "a rule for / would be no wall at all", help);
+            return;
+        }
+        let found = self.compiler.ground.find(&self.root, path);
+        if !self.compiler.owned(&found, place, self.site.account) {
+            return;
+        }
+        if found.kind == Kind::Missing && found.foreign.is_none() {
+            // A docroot that is still to be made, or something below it, has had its warning.
+            let announced = self.site.docroots.iter().any(|(docroot, _)| path.starts_with(docroot));
+            if !optional && !announced {
+                self.missing(path, &found, place);
+            }
+            if announced {
+                self.plan.path(&found, rights | PathRule::OPTIONAL);
+            }
+            return;
+        }
+        if found.kind == Kind::Missing && !optional {
+            let message = format!("{} does not exist; {} does", path.display(), found.nearest.display());
+            let help = "until it does, the site is refused; `?` at its end makes it optional";
+            self.compiler.problems.warning(Some(place), message, help);
+        }
+        let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
+        self.plan.path(&found, rights | optional);
+    }
+
+    fn missing(&self, path: &Path, found: &Found, place: &Place) {
+        let message = format!(
+            "{} does not exist; the deepest that does is {}",
+            path.display(),
+            found.nearest.display()
+        );
+        let help = "correct it, or write `?` at its end when it may be missing";
+        self.compiler.problems.error(Some(place), message, help);
+    }
+
+    /// Programs, interpreters and handlers: root's files, which the site may start.
+    fn programs(&mut self) -> (Vec<PathBuf>, Vec<PathBuf>, Handlers) {
+        let rules = self.site.rules;
+        let mut lists = [Vec::new(), Vec::new()];
+        for (list, written) in lists.iter_mut().zip([&rules.programs, &rules.interpreters]) {
+            for item in &written.items {
+                if self.program(&item.value, &item.place) {
+                    list.push(PathBuf::from(&item.value));
+                }
+            }
+        }
+        let mut handlers = Vec::new();
+        for (suffix, Located { value: Words(words), place }) in &rules.handlers.0 {
+            if suffix.len() < 2 || !suffix.starts_with('.') || suffix.contains('/') {
+                let help = "write \".php\" = \"/usr/bin/php-cgi\"";
+                self.compiler.problems.error(
+                    Some(place),
+                    format!("`{suffix}` is no ending of a file name"),
+                    help,
+                );
+            }
+            match words.first() {
+                Some(program) if self.program(program, place) => {
+                    handlers.push((suffix.clone(), words.clone()))
+                }
+                Some(_) => {}
+                None => self.compiler.problems.error(
+                    Some(place),
+                    "the handler names no program",
+                    "write its path",
+                ),
+            }
+        }
+        let [programs, interpreters] = lists;
+        (programs, interpreters, handlers)
+    }
+
+    fn program(&mut self, text: &str, place: &Place) -> bool {
+        let path = Path::new(text);
+        if !self.compiler.plain(path, place, "program") {
+            return false;
+        }
+        let found = self.compiler.ground.find(&self.root, path);
+        let problems = &self.compiler.problems;
+        if found.kind == Kind::Missing && found.foreign.is_none() {
+            let message =
+                format!("{text} does not exist; the deepest that does is {}", found.nearest.display());
+            problems.error(Some(place), message, "install it, or correct the path");
+            return false;
+        }
+        if let Some((top, owner)) = &found.foreign {
+            let message = format!("{} belongs to uid {owner}, who could replace {text}", top.display());
+            problems.error(Some(place), message, format!("run: chown root {}", top.display()));
+            return false;
+        }
+        if found.kind != Kind::File || found.open.is_some() {
+            problems.error(
+                Some(place),
+                format!("{text} is no program that is root's all the way"),
+                "name a file of root's",
+            );
+            return false;
+        }
+        self.plan.path(&found, EXECUTE);
+        true
+    }
+
+    fn devices(&mut self) {
+        let view = self.site.kind() == JailKind::View;
+        let default = ["null", "zero", "full", "random", "urandom"].map(|name| (name.to_owned(), None));
+        let written = &self.site.rules.devices;
+        let items: Vec<(String, Option<Place>)> = match written.key {
+            None => default.into(),
+            Some(_) => {
+                written.items.iter().map(|item| (item.value.clone(), Some(item.place.clone()))).collect()
+            }
+        };
+        for (name, place) in items {
+            let path = Path::new("/dev").join(name.strip_prefix("/dev/").unwrap_or(&name));
+            let found = self.compiler.ground.find(&self.root, &path);
+            if found.kind != Kind::Device || found.real != path {
+                // Those that were not asked for by name may be missing, in a container for example.
+                if place.is_some() {
+                    let help = "there are null, zero, full, random, urandom, tty and what else is in /dev";
+                    self.compiler.problems.error(
+                        place.as_ref(),
+                        format!("{} is no device", path.display()),
+                        help,
+                    );
+                }
+                continue;
+            }
+            let rights = match path.to_str() {
+                Some("/dev/random" | "/dev/urandom") => READ,
+                Some("/dev/null" | "/dev/zero" | "/dev/full") => WRITE,
+                _ => WRITE | PathRule::CONTROL,
+            };
+            self.plan.rule(&path, rights);
+            if view {
+                self.plan.step(
+                    StepKind::BindFile,
+                    &path,
+                    &path,
+                    Step::READ_ONLY | Step::NO_EXEC | Step::NO_SET_ID,
+                );
+            }
+        }
+        if view {
+            let flags = Step::NO_DEVICES | Step::NO_EXEC | Step::NO_SET_ID;
+            self.plan.step(StepKind::Memory, "", "/dev/shm", flags);
+            self.plan.rule(Path::new("/dev/shm"), WRITE);
+        }
+    }
+
+    /// The site's own /tmp and its like. A chroot has those that its administrator made.
+    fn private(&mut self) -> (String, Vec<String>) {
+        let written = &self.site.rules.private;
+        let mut targets: Vec<PathBuf> = Vec::new();
+        for item in &written.items {
+            let path = PathBuf::from(&item.value);
+            if self.compiler.plain(&path, &item.place, "jail.private")
+                && path != Path::new("/")
+                && !targets.contains(&path)
+            {
+                targets.push(path);
+            }
+        }
+        if written.key.is_none() {
+            targets = ["/tmp", "/var/tmp"].map(PathBuf::from).into();
+        }
+        if self.site.kind() == JailKind::Chroot {
+            targets.iter().for_each(|target| self.plan.rule(target, WRITE | PathRule::OPTIONAL));
+            return (
+                targets.first().map_or_else(|| "/tmp".to_owned(), |path| path.display().to_string()),
+                Vec::new(),
+            );
+        }
+        let mut names = Vec::new();
+        let mut temporary = None;
+        for target in &targets {
+            let name = target.to_string_lossy().trim_start_matches('/').replace('/', "-");
+            let directory = self.own_directory().join(&name);
+            let inside = match self.site.kind() {
+                JailKind::View => {
+                    let flags = Step::NO_DEVICES | Step::NO_EXEC | Step::NO_SET_ID | Step::SITE;
+                    self.plan.step(StepKind::BindDirectory, &directory, target, flags);
+                    target.clone()
+                }
+                JailKind::Host | JailKind::Chroot => directory,
+            };
+            self.plan.rule(&inside, WRITE);
+            temporary.get_or_insert_with(|| inside.display().to_string());
+            names.push(name);
+        }
+        (temporary.unwrap_or_else(|| "/tmp".to_owned()), names)
+    }
+
+    fn own_directory(&self) -> PathBuf {
+        Path::new(PRIVATE_DIRECTORY).join(self.site.account.uid.to_string()).join(&self.site.file.name)
+    }
+
+    fn processes(&mut self) {
+        self.plan.rule(Path::new("/proc"), READ);
+        if self.site.kind() != JailKind::View {
+            return;
+        }
+        let flags = Step::NO_DEVICES | Step::NO_EXEC | Step::NO_SET_ID;
+        self.plan.step(StepKind::Processes, "", "/proc", flags);
+        // Shells use them for process substitution.
+        for (name, text) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+            let text = Path::new("/proc/self").join(text);
+            self.plan.step(StepKind::Link, text, Path::new("/dev").join(name), 0);
+        }
+    }
+
+    /// A view knows three users and no neighbours.
+    fn accounts(&mut self) -> (String, String) {
+        let Site { account, group, .. } = self.site;
+        let home = account.home.display();
+        let passwd = format!(
+            "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n\
+             {}:x:{}:{}::{home}:/bin/sh\n",
+            account.name, account.uid, group.0
+        );
+        let groups = format!("root:x:0:\nnogroup:x:65534:\n{}:x:{}:\n", group.1, group.0);
+        for name in ["passwd", "group"] {
+            let source = self.own_directory().join(".etc").join(name);
+            let target = Path::new("/etc").join(name);
+            let flags = Step::READ_ONLY | Step::NO_DEVICES | Step::NO_EXEC | Step::NO_SET_ID;
+            self.plan.rule(&target, READ);
+            self.plan.step(StepKind::BindFile, source, target, flags);
+        }
+        (passwd, groups)
+    }
+}

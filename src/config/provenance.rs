@@ -1,0 +1,104 @@
+//! Which line is behind a rule: the configuration of one site, read again, with the place of every value.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::accounts::{Accounts, Listed};
+use super::compile::Compiler;
+use super::problem::Problems;
+use super::whole::{Origin, WholeHost};
+
+/// The places of all values of one site.
+#[derive(Debug, Default)]
+pub struct Origins {
+    all: Vec<Written>,
+    modified: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Written {
+    key: String,
+    item: Option<String>,
+    path: PathBuf,
+    line: usize,
+}
+
+impl Origins {
+    /// The places of an installed site or of a `~user` one; none when its files cannot be read any more.
+    #[must_use]
+    pub fn of(site: &str) -> Self {
+        let problems = Problems::default();
+        let mut accounts = Accounts::new(&Arc::<Listed>::default());
+        let host = WholeHost::load(None, &mut accounts, &problems);
+        let origin = match site.strip_prefix('~') {
+            Some(user) => accounts.user(user).map(Origin::Userdir),
+            None => Some(Origin::installed(site)),
+        };
+        let Some(file) = origin.and_then(|origin| origin.read(&host, &problems)) else {
+            return Self::default();
+        };
+        let mut all = Vec::new();
+        let listed = Arc::default();
+        Compiler::new(&host.rules, &host.cell, &listed).merged(&file).places(|key, item, place| {
+            all.push(Written { key, item, path: place.path().to_owned(), line: place.line() });
+        });
+        Self { all, modified: Some(file.modified) }
+    }
+
+    /// File and line of a key, or of one item of a list. The items may be as the file has them or as
+    /// [`super::facts`] tells them (`read, execute /usr/lib`, `TZ=UTC`).
+    #[must_use]
+    pub fn place(&self, key: &str, item: Option<&str>) -> Option<(PathBuf, usize)> {
+        let found = match item {
+            None => self.all.iter().rev().find(|written| written.key == key),
+            Some(item) => self.item(key, item),
+        };
+        found.map(|written| (written.path.clone(), written.line))
+    }
+
+    fn item(&self, key: &str, item: &str) -> Option<&Written> {
+        let named = |name: &str| self.all.iter().find(|written| written.key == format!("{key}.{name}"));
+        match key {
+            "files" => self.file(item.split_once('/').map_or("", |(_, path)| path)),
+            "handlers" => named(item.split(" = ").next().unwrap_or_default()),
+            "environment.set" => named(item.split('=').next().unwrap_or_default()),
+            _ => self
+                .all
+                .iter()
+                .rev()
+                .find(|written| written.key == key && written.item.as_deref() == Some(item)),
+        }
+    }
+
+    /// The list item that names a path of a rule (without its first `/`), or the docroot.
+    fn file(&self, path: &str) -> Option<&Written> {
+        let keys = ["files.write", "files.execute", "files.read", "docroot", "jail.private"];
+        keys.iter().find_map(|key| {
+            self.all.iter().rev().filter(|written| written.key == *key).find(|written| {
+                let item = written.item.as_deref().unwrap_or_default();
+                let item = item.trim_end_matches('?').trim_start_matches('/');
+                item == path || item.contains('*') && super::ground::matches(item, path)
+            })
+        })
+    }
+
+    /// The modification time of the site's file, nanoseconds since 1970.
+    #[must_use]
+    pub fn modified(&self) -> Option<u64> {
+        self.modified
+    }
+}
+
+/// File and line behind one key of a site.
+#[must_use]
+pub fn provenance(site: &str, key: &str) -> Option<(PathBuf, usize)> {
+    let origins = Origins::of(site);
+    let any = || {
+        origins
+            .all
+            .iter()
+            .rev()
+            .find(|written| written.key == key || written.key.starts_with(&format!("{key}.")))
+    };
+    origins.place(key, None).or_else(|| any().map(|written| (written.path.clone(), written.line)))
+}

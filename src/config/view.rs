@@ -1,0 +1,266 @@
+//! From lists of paths to the steps of a view and the rules of Landlock: one list decides both.
+//!
+//! A path of root's is bound where it is, and the links on its way are made again. A path below a directory of the
+//! site is bound at the topmost component that is not root's: all above it is root's, so the site cannot put something
+//! else there between `apply` and a launch.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::policy::{PathRule, Step, StepKind, decode::checksum};
+
+use super::cell::StepCell;
+use super::ground::{Found, Kind};
+
+/// What a view and a rule set grow from.
+#[derive(Debug, Default)]
+pub struct Plan {
+    links: BTreeMap<PathBuf, PathBuf>,
+    binds: BTreeMap<PathBuf, Bind>,
+    others: Vec<StepCell>,
+    rules: BTreeMap<PathBuf, u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bind {
+    directory: bool,
+    site: bool,
+    write: bool,
+    /// Nothing is started from it, and nothing mapped.
+    data_only: bool,
+    optional: bool,
+}
+
+impl Plan {
+    /// A path with rights, as it was found. `rights` may hold [`PathRule::OPTIONAL`].
+    pub fn path(&mut self, found: &Found, rights: u8) {
+        self.links.extend(found.links.iter().cloned());
+        let optional = rights & PathRule::OPTIONAL != 0;
+        let write = rights & PathRule::WRITE != 0;
+        let (place, directory) = match &found.foreign {
+            // The kind of the whole path counts only when the path is the topmost foreign component itself.
+            Some((top, _)) if *top == found.real => (top.clone(), found.kind != Kind::File),
+            Some((top, _)) => (top.clone(), true),
+            None if found.kind == Kind::Missing => (first_missing(found), true),
+            None => (found.real.clone(), found.kind == Kind::Directory),
+        };
+        let site = found.foreign.is_some() || found.kind == Kind::Missing;
+        let data_only = write && rights & PathRule::EXECUTE == 0;
+        let bind =
+            Bind { directory, site, write, data_only, optional: optional || found.kind == Kind::Missing };
+        self.binds.entry(place).and_modify(|known| known.join(bind)).or_insert(bind);
+        self.rule(&found.real, rights);
+    }
+
+    /// A rule alone.
+    pub fn rule(&mut self, path: &Path, rights: u8) {
+        let known = self.rules.get(path).copied();
+        // A path that one list insists on is not optional.
+        let optional = rights & known.unwrap_or(PathRule::OPTIONAL) & PathRule::OPTIONAL;
+        let joined = (rights | known.unwrap_or(0)) & !PathRule::OPTIONAL | optional;
+        self.rules.insert(path.to_owned(), joined);
+    }
+
+    /// A step that is no bind of a listed path.
+    pub fn step(
+        &mut self,
+        kind: StepKind,
+        source: impl Into<PathBuf>,
+        target: impl Into<PathBuf>,
+        flags: u8,
+    ) {
+        self.others.push(StepCell { kind, source: source.into(), target: target.into(), flags });
+    }
+
+    /// Links that are made when nothing else stands in their place.
+    pub fn links(&mut self, links: &[(PathBuf, PathBuf)]) {
+        self.links.extend(links.iter().cloned());
+    }
+
+    /// The rules, without those that a rule above already gives.
+    #[must_use]
+    pub fn rules(&self) -> Vec<(PathBuf, u8)> {
+        let given = |path: &Path, rights: u8| {
+            path.ancestors().skip(1).any(|above| {
+                self.rules.get(above).is_some_and(|more| {
+                    more & PathRule::OPTIONAL == 0 && rights & !PathRule::OPTIONAL & !more == 0
+                })
+            })
+        };
+        let all = self.rules.iter().filter(|(path, rights)| !given(path, **rights));
+        all.map(|(path, rights)| (path.clone(), *rights)).collect()
+    }
+
+    /// The steps, parents first. `set_id`: set-id bits keep their meaning.
+    #[must_use]
+    pub fn steps(self, set_id: bool) -> Vec<StepCell> {
+        let Self { links, binds, others, .. } = self;
+        let replaced = |path: &Path| others.iter().any(|step| step.target == path);
+        let kept: BTreeMap<PathBuf, Bind> = collapsed(&binds);
+        let mut steps: Vec<StepCell> = kept
+            .iter()
+            .filter(|(path, _)| !replaced(path))
+            .map(|(path, bind)| StepCell {
+                kind: if bind.directory { StepKind::BindDirectory } else { StepKind::BindFile },
+                source: path.clone(),
+                target: path.clone(),
+                flags: bind.flags(set_id),
+            })
+            .collect();
+        // A link inside a bound directory is there already.
+        let bound = |path: &Path| path.ancestors().skip(1).any(|above| kept.contains_key(above));
+        let links = links.into_iter().filter(|(place, _)| !bound(place) && !replaced(place));
+        steps.extend(links.map(|(target, source)| StepCell {
+            kind: StepKind::Link,
+            source,
+            target,
+            flags: 0,
+        }));
+        steps.extend(others);
+        // By component, not by byte: `/a/b` comes before `/a-b/c`, and every parent before its children.
+        steps.sort_by(|one, other| one.target.cmp(&other.target));
+        steps
+    }
+}
+
+impl Bind {
+    fn join(&mut self, other: Self) {
+        self.directory |= other.directory;
+        self.site |= other.site;
+        self.write |= other.write;
+        self.data_only &= other.data_only;
+        self.optional &= other.optional;
+    }
+
+    fn flags(self, set_id: bool) -> u8 {
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        Step::NO_DEVICES
+            | flag(!self.write, Step::READ_ONLY)
+            | flag(!set_id, Step::NO_SET_ID)
+            | flag(self.data_only, Step::NO_EXEC)
+            | flag(self.optional, Step::OPTIONAL)
+            | flag(self.site, Step::SITE)
+    }
+}
+
+/// Without the binds that one above makes already.
+fn collapsed(binds: &BTreeMap<PathBuf, Bind>) -> BTreeMap<PathBuf, Bind> {
+    let mut kept: BTreeMap<PathBuf, Bind> = BTreeMap::new();
+    for (path, bind) in binds {
+        let above = path.ancestors().skip(1).find_map(|above| kept.get(above));
+        let mut bind = *bind;
+        if let Some(above) = above {
+            // Landlock gives the rights of a directory to all below it: the mount says the same.
+            bind.data_only &= above.data_only;
+            if (above.write || !bind.write) && (bind.data_only || !above.data_only) && !above.optional {
+                continue;
+            }
+        }
+        kept.insert(path.clone(), bind);
+    }
+    kept
+}
+
+fn first_missing(found: &Found) -> PathBuf {
+    let depth = found.nearest.components().count();
+    found.real.components().take(depth + 1).collect()
+}
+
+/// The name of a view: two sites of one uid with the same steps share it.
+#[must_use]
+pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
+    let mut all = uid.to_le_bytes().to_vec();
+    for step in steps {
+        all.push(match step.kind {
+            StepKind::Directory => 0,
+            StepKind::Link => 1,
+            StepKind::BindDirectory => 2,
+            StepKind::BindFile => 3,
+            StepKind::Memory => 4,
+            StepKind::Processes => 5,
+        });
+        for path in [&step.source, &step.target] {
+            all.extend(path.as_os_str().as_bytes());
+            // No path holds a zero byte.
+            all.push(0);
+        }
+        all.push(step.flags);
+    }
+    checksum(&all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, kind: Kind, foreign: Option<&str>) -> Found {
+        Found {
+            real: path.into(),
+            kind,
+            links: Vec::new(),
+            foreign: foreign.map(|top| (top.into(), 1001)),
+            nearest: path.into(),
+            open: None,
+        }
+    }
+
+    fn shown(plan: Plan) -> Vec<(String, u8)> {
+        plan.steps(false)
+            .into_iter()
+            .map(|step| (step.target.display().to_string(), step.flags & (Step::READ_ONLY | Step::SITE)))
+            .collect()
+    }
+
+    #[test]
+    fn nested_binds_collapse_unless_the_inner_one_is_written() {
+        let mut plan = Plan::default();
+        plan.path(&found("/usr", Kind::Directory, None), PathRule::READ);
+        plan.path(&found("/usr/lib", Kind::Directory, None), PathRule::READ | PathRule::EXECUTE);
+        plan.path(&found("/usr-x", Kind::Directory, None), PathRule::READ);
+        plan.path(&found("/usr/share/w", Kind::Directory, None), PathRule::READ | PathRule::WRITE);
+        assert_eq!(
+            shown(plan),
+            [
+                ("/usr".into(), Step::READ_ONLY),
+                ("/usr/share/w".into(), 0),
+                ("/usr-x".into(), Step::READ_ONLY)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_site_path_is_bound_at_the_topmost_component_that_is_not_roots() {
+        let mut plan = Plan::default();
+        let home = Some("/home/u");
+        plan.path(&found("/home/u/public_html", Kind::Directory, home), PathRule::READ | PathRule::EXECUTE);
+        plan.path(&found("/home/u/data", Kind::Directory, home), PathRule::READ | PathRule::WRITE);
+        assert_eq!(
+            plan.rules(),
+            [("/home/u/data".into(), PathRule::READ | PathRule::WRITE), ("/home/u/public_html".into(), 3)]
+        );
+        assert_eq!(shown(plan), [("/home/u".into(), Step::SITE)]);
+    }
+
+    #[test]
+    fn a_rule_that_one_above_gives_is_left_out() {
+        let mut plan = Plan::default();
+        plan.rule(Path::new("/usr"), PathRule::READ);
+        plan.rule(Path::new("/usr/lib"), PathRule::READ);
+        plan.rule(Path::new("/usr/bin"), PathRule::READ | PathRule::EXECUTE);
+        assert_eq!(plan.rules(), [("/usr".into(), 1), ("/usr/bin".into(), 3)]);
+    }
+
+    #[test]
+    fn the_id_tells_views_apart() {
+        let step = |target: &str| StepCell {
+            kind: StepKind::Directory,
+            source: PathBuf::new(),
+            target: target.into(),
+            flags: 0,
+        };
+        assert_ne!(id(1, &[step("/a")]), id(2, &[step("/a")]));
+        assert_ne!(id(1, &[step("/a")]), id(1, &[step("/b")]));
+        assert_eq!(id(1, &[step("/a")]), id(1, &[step("/a")]));
+    }
+}

@@ -1,0 +1,325 @@
+//! The whole configuration: the host's part, all sites grouped by uid, and the record of each uid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::names::is_plain_path;
+use crate::policy::{Format, Record, Sink, decode, encode};
+
+use super::accounts::{Account, Accounts, Listed};
+use super::cell::{Cell, HostCell};
+use super::compile::Compiler;
+use super::host::HostRules;
+use super::problem::{Document, Located, Place, Problem, Problems};
+use super::values::{LogFormat, LogTo};
+use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, sites};
+
+/// `cellwall.toml`, read and compiled.
+#[derive(Debug)]
+pub struct WholeHost {
+    /// Its keys.
+    pub rules: HostRules,
+    /// Its part of the policy.
+    pub cell: HostCell,
+    /// Its modification time, nanoseconds since 1970.
+    pub modified: u64,
+}
+
+impl WholeHost {
+    /// Reads the host's file, or `candidate` in its place.
+    pub fn load(candidate: Option<&Path>, accounts: &mut Accounts, problems: &Problems) -> Self {
+        let path = candidate.unwrap_or(Path::new(HOST_FILE));
+        let read = if candidate.is_none() && !path.exists() {
+            let help = "the defaults hold; policy/cellwall.toml is the commented example";
+            problems.warning(None, format!("there is no {HOST_FILE}"), help);
+            None
+        } else {
+            sites::read_file(path, candidate.is_none(), problems)
+        };
+        let (rules, modified) = match read {
+            Some((text, modified)) => (HostRules::read(&Document::new(path, text), problems), modified),
+            None => (HostRules::default(), 0),
+        };
+        let cell = host_cell(&rules, accounts, problems);
+        Self { rules, cell, modified }
+    }
+}
+
+fn host_cell(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> HostCell {
+    let callers = callers(rules, accounts, problems);
+    let path = |one: &Option<Located<String>>, name: &str, default: &str| {
+        let plain = one.as_ref().filter(|one| {
+            let plain = is_plain_path(one.value.as_bytes());
+            if !plain {
+                let help = "begin with / and write no `.`, no `..`, no `//` and no / at the end";
+                problems.error(
+                    Some(&one.place),
+                    format!("{name}: `{}` is no plain absolute path", one.value),
+                    help,
+                );
+            }
+            plain
+        });
+        PathBuf::from(plain.map_or(default, |one| one.value.as_str()))
+    };
+    let safe_path = rules.path.as_ref().map_or("/usr/local/bin:/usr/bin:/bin", |path| path.value.as_str());
+    if let Some(written) = &rules.path
+        && !safe_path.split(':').all(|part| is_plain_path(part.as_bytes()))
+    {
+        let help = "write absolute directories with `:` between them";
+        problems.error(Some(&written.place), "path holds something else than absolute directories", help);
+    }
+    let userdir = userdir_suffix(rules, problems);
+    HostCell {
+        caller_name: callers.first().map(|(name, _)| name.clone()).unwrap_or_default(),
+        callers: callers.into_iter().map(|(_, uid)| uid).collect(),
+        uid_min: rules.minimum_uid.as_ref().map_or(1000, |least| least.value.0),
+        gid_min: rules.minimum_gid.as_ref().map_or(1000, |least| least.value.0),
+        docroot: path(&rules.docroot, "docroot", "/"),
+        userdir,
+        safe_path: safe_path.to_owned(),
+        umask: rules.umask.as_ref().map_or(0o022, |mask| mask.value.0),
+        sink: match rules.log_to.as_ref().map(|to| to.value) {
+            Some(LogTo::Syslog) => Sink::Syslog,
+            Some(LogTo::File) | None => Sink::File,
+        },
+        log_file: path(&rules.log_file, "log.file", "/var/log/cellwall/cellwall.log"),
+        strict: rules.log_strict.as_ref().is_none_or(|strict| strict.value),
+        format: match rules.log_format.as_ref().map(|format| format.value) {
+            Some(LogFormat::Suexec) => Format::Suexec,
+            Some(LogFormat::Cellwall) | None => Format::Keys,
+        },
+    }
+}
+
+fn callers(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> Vec<(String, u32)> {
+    let written = &rules.caller;
+    let mut all = Vec::new();
+    let names = written.items.iter().map(|item| (item.value.as_str(), Some(&item.place)));
+    let default = DEFAULT_CALLER.iter().map(|name| (*name, None)).filter(|_| written.key.is_none());
+    for (name, place) in names.chain(default) {
+        match accounts.user(name) {
+            Some(Account { uid: 0, .. }) => {
+                problems.error(
+                    place,
+                    "root is no caller",
+                    "name the web server's user: caller = \"www-data\"",
+                );
+            }
+            Some(account) => all.push((account.name, account.uid)),
+            None => {
+                let help = "name the web server's user in cellwall.toml: caller = \"www-data\"";
+                problems.error(place, format!("there is no user `{name}`, who may call the launcher"), help);
+            }
+        }
+    }
+    if written.items.is_empty() && written.key.is_some() {
+        problems.error(written.key.as_ref(), "nobody may call the launcher", "write caller = \"www-data\"");
+    }
+    all
+}
+
+fn userdir_suffix(rules: &HostRules, problems: &Problems) -> String {
+    if !rules.userdir_enabled.as_ref().is_some_and(|enabled| enabled.value) {
+        return String::new();
+    }
+    let Some(suffix) = &rules.userdir_suffix else { return "public_html".to_owned() };
+    if !is_plain_path(format!("/{}", suffix.value).as_bytes()) || suffix.value.is_empty() {
+        let message = format!("userdir.suffix: `{}` is no plain relative path", suffix.value);
+        problems.error(Some(&suffix.place), message, "write suffix = \"public_html\"");
+    }
+    suffix.value.clone()
+}
+
+/// Where a site comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file; not trusted: a candidate that is not installed.
+    File {
+        /// The site's name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// Must belong to root.
+        trusted: bool,
+    },
+    /// The rule of `[userdir]`.
+    Userdir(Account),
+}
+
+impl Origin {
+    /// An installed site.
+    #[must_use]
+    pub fn installed(name: &str) -> Self {
+        let path = Path::new(SITES_DIRECTORY).join(format!("{name}.toml"));
+        Self::File { name: name.to_owned(), path, trusted: true }
+    }
+
+    /// The site's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::File { name, .. } => name.clone(),
+            Self::Userdir(account) => format!("~{}", account.name),
+        }
+    }
+
+    /// Its text and rules.
+    pub fn read(&self, host: &WholeHost, problems: &Problems) -> Option<sites::SiteFile> {
+        match self {
+            Self::File { name, path, trusted } => sites::read(name, path, *trusted, problems),
+            Self::Userdir(account) => sites::userdir(&host.rules, account, host.cell.uid_min, host.modified),
+        }
+    }
+
+    /// The uid that its file names, without any message: that is the compiler's business.
+    pub fn uid(&self, host: &WholeHost, accounts: &mut Accounts) -> Option<u32> {
+        match self {
+            Self::Userdir(account) => Some(account.uid),
+            Self::File { .. } => {
+                let file = self.read(host, &Problems::default())?;
+                accounts.user(&file.rules.user?.value).map(|account| account.uid)
+            }
+        }
+    }
+}
+
+/// The record of one uid, ready to be written.
+#[derive(Debug)]
+pub struct Ready {
+    /// The uid.
+    pub uid: u32,
+    /// The record.
+    pub bytes: Vec<u8>,
+    /// Its sites.
+    pub cells: Vec<Cell>,
+}
+
+/// Sites of one uid; no uid: their files do not say whose they are, which is an error when they are compiled.
+pub type Group = (Option<u32>, Vec<Origin>);
+
+/// Groups sites by the uid that their files name.
+#[must_use]
+pub fn group(host: &WholeHost, listed: &Arc<Listed>, origins: Vec<Origin>) -> Vec<Group> {
+    let found = Mutex::new(BTreeMap::<Option<u32>, Vec<Origin>>::new());
+    let chunk = origins.len().div_ceil(workers()).max(1);
+    let results = &found;
+    std::thread::scope(|scope| {
+        for part in origins.chunks(chunk) {
+            scope.spawn(move || {
+                let mut accounts = Accounts::new(listed);
+                for origin in part {
+                    let uid = origin.uid(host, &mut accounts);
+                    let mut found = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.entry(uid).or_default().push(origin.clone());
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+}
+
+/// Compiles all groups, on all processors. `ready` gets each record as it is done; `done` counts groups.
+pub fn compile(
+    host: &WholeHost,
+    listed: &Arc<Listed>,
+    groups: &[Group],
+    done: &AtomicUsize,
+    ready: impl Fn(Ready, &Problems) + Sync,
+) -> Vec<Problem> {
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers().min(groups.len()) {
+            scope.spawn(|| {
+                let mut compiler = Compiler::new(&host.rules, &host.cell, listed);
+                while let Some((uid, origins)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(record) = record(&mut compiler, host, *uid, origins) {
+                        ready(record, &compiler.problems);
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                all.extend(compiler.problems.into_sorted());
+            });
+        }
+    });
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The record of one uid.
+pub fn record(
+    compiler: &mut Compiler<'_>,
+    host: &WholeHost,
+    uid: Option<u32>,
+    origins: &[Origin],
+) -> Option<Ready> {
+    let errors = compiler.problems.errors();
+    let mut cells: Vec<(Account, Cell, Place)> = Vec::new();
+    for origin in origins {
+        let Some(file) = origin.read(host, &compiler.problems) else { continue };
+        let place = file.rules.docroot.key.clone().unwrap_or_else(|| file.place());
+        let Some((account, cell)) = compiler.site(&file) else { continue };
+        if Some(account.uid) == uid {
+            cells.push((account, cell, place));
+        } else {
+            let message = format!("{} was changed while it was read", file.path.display());
+            compiler.problems.error(Some(&place), message, "run the command again");
+        }
+    }
+    let overlap: Vec<_> = cells
+        .iter()
+        .map(|(_, cell, place)| (cell.name.clone(), cell.docroots.clone(), cell.userdir, place.clone()))
+        .collect();
+    sites::overlapping(&overlap, &compiler.problems);
+    cells.sort_by(|(_, one, _), (_, other, _)| {
+        other.longest_docroot().cmp(&one.longest_docroot()).then_with(|| one.name.cmp(&other.name))
+    });
+    let (account, _, place) = cells.first()?;
+    let (uid, user, place) = (account.uid, account.name.clone(), place.clone());
+    let cells: Vec<Cell> = cells.into_iter().map(|(_, cell, _)| cell).collect();
+    let bytes = encode::record(&Record {
+        host: host.cell.host(),
+        uid,
+        user: user.as_bytes(),
+        sites: cells.iter().map(Cell::site).collect(),
+    });
+    // The launcher's own reader has the last word: what it would refuse is never written.
+    if let Err(error) = decode::record(&bytes) {
+        let message = format!("the record of uid {uid} is not one that the launcher takes: {error}");
+        compiler.problems.error(Some(&place), message, "divide its sites among several users, or report it");
+    }
+    (compiler.problems.errors() == errors).then_some(Ready { uid, bytes, cells })
+}
+
+/// All sites of the host: the files, and the users of `[userdir]`.
+pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec<Origin> {
+    let names = sites::list(Path::new(SITES_DIRECTORY), problems);
+    let files = names.iter().map(|name| Origin::installed(name));
+    files.chain(userdirs(host, listed.users())).collect()
+}
+
+/// Those of `users` that `[userdir]` makes a site of.
+pub fn userdirs<'u>(host: &WholeHost, users: impl Iterator<Item = &'u Account>) -> Vec<Origin> {
+    let mut wanted: Vec<&Account> = users
+        .filter(|account| is_plain_path(account.home.as_os_str().as_bytes()))
+        .filter(|account| !host.cell.callers.contains(&account.uid))
+        .filter(|account| sites::userdir(&host.rules, account, host.cell.uid_min, host.modified).is_some())
+        .collect();
+    wanted.sort_by_key(|account| account.uid);
+    wanted.into_iter().cloned().map(Origin::Userdir).collect()
+}
+
+/// The names in an existing record.
+#[must_use]
+pub fn names_in(bytes: &[u8]) -> BTreeSet<String> {
+    let record = decode::record(bytes).map(|record| record.sites).unwrap_or_default();
+    record.iter().map(|site| String::from_utf8_lossy(site.name).into_owned()).collect()
+}
