@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::accounts::{Account, Accounts, Listed};
+use crate::config::limits::Hierarchies;
 use crate::config::problem::{Problem, Problems, Weight};
 use crate::config::store::{self, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
@@ -117,6 +118,11 @@ impl<'s> Run<'s> {
             self.store.discard()?;
         } else {
             self.private(&done.private)?;
+            let grouped = done.private.iter().any(|private| private.grouped);
+            if let Err(error) = if grouped { Hierarchies::here().prepare() } else { Ok(()) } {
+                // Sites that only prefer a control group run without; those that require one are refused, and recorded.
+                say::note(format_args!("warning: control groups cannot be prepared: {error}"));
+            }
             self.store.commit(&done.written, &done.removed)?;
         }
         Ok(done)
@@ -222,27 +228,21 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
     let mut groups: BTreeMap<Option<u32>, Vec<Origin>> = BTreeMap::new();
     let mut waiting: BTreeSet<u32> = BTreeSet::new();
     for name in sites {
-        let holders = holders(name);
-        let found = match name.strip_prefix('~') {
-            Some(user) => accounts.user(user).map(|account| account.uid),
-            None => {
-                let origin = Origin::installed(name);
-                let uid = origin.uid(host, &mut accounts);
-                if uid.is_none() && site_exists(name) {
-                    groups.entry(None).or_default().push(origin);
-                    continue;
-                }
-                if let Some(uid) = uid {
-                    groups.entry(Some(uid)).or_default().push(origin);
-                }
-                uid
-            }
+        let origin = match name.strip_prefix('~') {
+            Some(user) => accounts.user(user).map(Origin::Userdir),
+            None => Some(Origin::installed(name)).filter(Origin::exists),
         };
-        if found.is_none() && holders.is_empty() {
+        let uid = origin.as_ref().and_then(|origin| origin.uid(host, &mut accounts));
+        let holders = store::holders(name, uid);
+        if origin.is_none() && holders.is_empty() {
             let help = format!("its file would be {}/{name}.toml", crate::config::SITES_DIRECTORY);
             problems.error(None, format!("there is no site `{name}`"), help);
         }
-        waiting.extend(holders.into_iter().chain(found));
+        waiting.extend(holders.into_iter().chain(uid));
+        // A user's own site is found with its uid; a file is named here, for no record may know it yet.
+        if let Some(origin @ Origin::File { .. }) = origin {
+            groups.entry(uid).or_default().push(origin);
+        }
     }
     let mut seen = BTreeSet::new();
     while let Some(uid) = waiting.pop_first() {
@@ -261,23 +261,12 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
     (groups.into_iter().collect(), gone)
 }
 
-/// The uids whose record names the site now.
-fn holders(site: &str) -> BTreeSet<u32> {
-    let names_it =
-        |uid: &u32| store::read(&uid.to_string()).is_some_and(|old| whole::names_in(&old).contains(site));
-    store::uids_of(site).into_iter().filter(names_it).collect()
-}
-
-fn site_exists(name: &str) -> bool {
-    matches!(Origin::installed(name), Origin::File { path, .. } if path.exists())
-}
-
 /// What the record of a uid names, as it is today, and the `~user` site of the uid.
 fn neighbours(host: &WholeHost, uid: u32, accounts: &mut Accounts) -> Vec<(u32, Origin)> {
-    let names = store::read(&uid.to_string()).map(|old| whole::names_in(&old)).unwrap_or_default();
-    let files = names.iter().filter(|name| !name.starts_with('~') && site_exists(name));
+    let names = store::names(uid);
+    let files = names.iter().filter(|name| !name.starts_with('~')).map(|name| Origin::installed(name));
     let mut all: Vec<(u32, Origin)> = files
-        .map(|name| Origin::installed(name))
+        .filter(Origin::exists)
         .filter_map(|origin| origin.uid(host, accounts).map(|owner| (owner, origin)))
         .collect();
     let account: Option<Account> = accounts.user_of(uid);

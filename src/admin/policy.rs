@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use crate::config::accounts::Accounts;
+use crate::config::problem::Problems;
 use crate::config::provenance::Origins;
-use crate::config::{facts, store, whole};
+use crate::config::whole::{Origin, WholeHost};
+use crate::config::{facts, store};
 use crate::policy::{HOST_FILE, Record, Site, decode};
 
 use super::json::Json;
@@ -70,11 +74,16 @@ fn show(args: &Args) -> Result<End, String> {
 
 /// The uid whose record has the site.
 fn holder(site: &str) -> Result<u32, String> {
-    let names_it =
-        |uid: &u32| store::read(&uid.to_string()).is_some_and(|old| whole::names_in(&old).contains(site));
-    store::uids_of(site)
-        .into_iter()
-        .find(names_it)
+    let mut accounts = Accounts::new(&Arc::default());
+    let host = WholeHost::load(None, &mut accounts, &Problems::default());
+    let origin = match site.strip_prefix('~') {
+        Some(user) => accounts.user(user).map(Origin::Userdir),
+        None => Some(Origin::installed(site)),
+    };
+    let likely = origin.and_then(|origin| origin.uid(&host, &mut accounts));
+    let mut holders = store::holders(site, likely);
+    holders
+        .pop_first()
         .ok_or_else(|| format!("no record names a site `{site}`\n  help: run: cellwall apply {site}"))
 }
 

@@ -20,10 +20,21 @@ pub fn note(line: impl std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
+/// Most problems that are printed for people.
+const SHOWN: usize = 100;
+
 /// Problems, then how many there are.
 pub fn problems(problems: &[Problem]) {
-    for problem in problems {
+    // Errors first when there are many: a page of warnings must not hide one.
+    let many = problems.len() > SHOWN;
+    let shown = problems.iter().filter(|problem| !many || problem.weight == Weight::Error);
+    for problem in
+        shown.chain(problems.iter().filter(|problem| many && problem.weight == Weight::Warning)).take(SHOWN)
+    {
         note(format_args!("{problem}\n"));
+    }
+    if many {
+        note(format_args!("and {} more: --json prints them all\n", problems.len() - SHOWN));
     }
     let errors = problems.iter().filter(|problem| problem.weight == Weight::Error).count();
     let warnings = problems.len() - errors;

@@ -59,6 +59,9 @@ pub struct Compiler<'h> {
     hierarchies: Hierarchies,
     dangerous: BTreeSet<u32>,
     pub(super) root_links: Vec<(PathBuf, PathBuf)>,
+    /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
+    one_of_many: bool,
+    left_out: bool,
 }
 
 impl<'h> Compiler<'h> {
@@ -84,6 +87,8 @@ impl<'h> Compiler<'h> {
             hierarchies: Hierarchies::here(),
             dangerous,
             root_links: jail::root_links(),
+            one_of_many: false,
+            left_out: false,
         }
     }
 
@@ -99,9 +104,10 @@ impl<'h> Compiler<'h> {
     /// Compiles one site. None: an error was reported.
     pub fn site(&mut self, file: &SiteFile) -> Option<(Account, Cell)> {
         let errors = self.problems.errors();
+        (self.one_of_many, self.left_out) = (file.userdir.is_some(), false);
         let rules = self.merged(file);
         let account = self.account(file, &rules)?;
-        let (group, groups) = self.groups(&account, &rules);
+        let (group, groups) = self.groups(file, &account, &rules);
         let docroots = self.docroots(file, &account, &rules);
         self.dangerous_keys(&rules);
         let (home, home_inode) = self.home(&account);
@@ -151,7 +157,7 @@ impl<'h> Compiler<'h> {
             private: jail.private,
             accounts: jail.accounts,
         };
-        (self.problems.errors() == errors).then_some((account, cell))
+        (self.problems.errors() == errors && !self.left_out).then_some((account, cell))
     }
 
     /// The variables that every program has.
@@ -210,7 +216,7 @@ impl<'h> Compiler<'h> {
         Some(account)
     }
 
-    fn groups(&mut self, account: &Account, rules: &Rules) -> ((u32, String), Vec<u32>) {
+    fn groups(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> ((u32, String), Vec<u32>) {
         let place = rules.group.as_ref().or(rules.user.as_ref()).map(|one| one.place.clone());
         let gid = match &rules.group {
             Some(group) => self.named_group(group).unwrap_or(account.gid),
@@ -222,7 +228,9 @@ impl<'h> Compiler<'h> {
             } else {
                 format!("group {gid} opens more than a site may have")
             };
-            self.problems.error(place.as_ref(), message, "write group = \"NAME\" with the site's own group");
+            let place = place.clone().unwrap_or_else(|| file.place());
+            let help = "write group = \"NAME\" with the site's own group".to_owned();
+            self.complain(&place, format!("`{}`: {message}", account.name), help);
         }
         let mut all = BTreeSet::from([gid]);
         for item in &rules.groups.items {
@@ -240,6 +248,9 @@ impl<'h> Compiler<'h> {
                 continue;
             }
             let dangerous = self.dangerous.contains(&extra);
+            if self.one_of_many && (dangerous || extra < self.host.gid_min) {
+                continue;
+            }
             if dangerous || extra < self.host.gid_min {
                 let name = self.accounts.group_name(extra).unwrap_or_else(|| extra.to_string());
                 let why =
@@ -307,7 +318,7 @@ impl<'h> Compiler<'h> {
         if path == Path::new("/") || !path.starts_with(&self.host.docroot) {
             let message =
                 format!("docroot {} is not beneath {}", path.display(), self.host.docroot.display());
-            self.problems.error(Some(place), message, "cellwall.toml's docroot is the base of all sites");
+            self.complain(place, message, "cellwall.toml's docroot is the base of all sites".to_owned());
             return None;
         }
         let found = self.ground.find(Path::new("/"), path);
@@ -323,18 +334,29 @@ impl<'h> Compiler<'h> {
         self.owned(&found, place, account).then_some(found)
     }
 
+    /// Something about one account or its home: an error for a site's file, which names it; for a rule about many
+    /// users a reason to leave this one out.
+    pub(super) fn complain(&mut self, place: &Place, message: String, help: String) {
+        if self.one_of_many {
+            self.left_out = true;
+            self.problems.warning(Some(place), format!("no ~user site for this one: {message}"), help);
+        } else {
+            self.problems.error(Some(place), message, help);
+        }
+    }
+
     /// A path that others could replace is not one that root may build a cell on.
-    pub(super) fn owned(&self, found: &Found, place: &Place, account: &Account) -> bool {
+    pub(super) fn owned(&mut self, found: &Found, place: &Place, account: &Account) -> bool {
         if let Some((directory, mode)) = &found.open {
             let message = format!("anybody may write to {} (mode {mode:04o})", directory.display());
-            self.problems.error(Some(place), message, format!("run: chmod o-w {}", directory.display()));
+            self.complain(place, message, format!("run: chmod o-w {}", directory.display()));
             return false;
         }
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
                 let help = format!("run: chown root {0}, or chown {1} {0}", top.display(), account.name);
-                self.problems.error(Some(place), message, help);
+                self.complain(place, message, help);
                 false
             }
             _ => true,

@@ -219,11 +219,8 @@ fn limits(limits: &Limits<'_>) -> Vec<Fact> {
     all.push(one("limits.umask", format!("{:03o}", limits.umask)));
     all.push(one("limits.nice", limits.nice.to_string()));
     all.push(one("limits.oom_score", limits.oom_score.to_string()));
-    let group = |group: &ControlGroup<'_>| {
-        let settings: Vec<String> =
-            group.settings.iter().map(|(file, value)| format!("{}={}", text(file), text(value))).collect();
-        format!("{} (version {}): {}", text(group.directory), group.version, settings.join(" "))
-    };
+    // Their settings are told above, as memory and processes.
+    let group = |group: &ControlGroup<'_>| format!("{} (version {})", text(group.directory), group.version);
     all.push(many("limits.cgroup", limits.groups.iter().map(group)));
     if limits.groups_required {
         all.push(one("limits.cgroup_required", "true"));

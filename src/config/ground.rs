@@ -25,6 +25,8 @@ pub enum Kind {
     Link,
     /// Nothing.
     Missing,
+    /// The caller, who is not root, may not look.
+    Hidden,
 }
 
 /// A path after its walk.
@@ -112,6 +114,11 @@ impl Ground {
             }
             found.kind = look.kind;
             found.real = next;
+            if look.kind == Kind::Hidden {
+                found.real.extend(rest);
+                found.nearest.clone_from(&found.real);
+                return found;
+            }
             if !rest.is_empty() && look.kind != Kind::Directory {
                 found.kind = Kind::Missing;
                 found.nearest = found.real.parent().unwrap_or(Path::new("/")).to_owned();
@@ -218,7 +225,13 @@ fn relative(path: &Path) -> &Path {
 }
 
 fn looked_at(path: &Path) -> Option<Look> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Some(Look { kind: Kind::Hidden, owner: 0, mode: 0, text: None });
+        }
+        Err(_) => return None,
+    };
     let kind = kind(&metadata);
     let text = if kind == Kind::Link { std::fs::read_link(path).ok() } else { None };
     Some(Look { kind, owner: metadata.uid(), mode: metadata.mode(), text })

@@ -82,7 +82,10 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
                 return None;
             }
             let found = compiler.ground.find(Path::new("/"), &path);
-            if found.kind != Kind::Directory || found.foreign.is_some() || found.open.is_some() {
+            if !matches!(found.kind, Kind::Directory | Kind::Hidden)
+                || found.foreign.is_some()
+                || found.open.is_some()
+            {
                 let message = format!("{} is no directory that is root's all the way", path.display());
                 compiler.problems.error(
                     Some(place),
@@ -274,7 +277,7 @@ impl Work<'_, '_, '_> {
             problems.error(Some(place), message, format!("run: chown root {}", top.display()));
             return false;
         }
-        if found.kind != Kind::File || found.open.is_some() {
+        if !matches!(found.kind, Kind::File | Kind::Hidden) || found.open.is_some() {
             problems.error(
                 Some(place),
                 format!("{text} is no program that is root's all the way"),

@@ -66,10 +66,25 @@ impl Hierarchies {
         found
     }
 
-    /// Version 2's mount, whose controllers must be passed down to sites.
-    #[must_use]
-    pub fn unified(&self) -> Option<&Path> {
-        self.unified.as_deref()
+    /// Root. Makes the directories above the sites' control groups; version 2 hands its controllers down only where
+    /// it is told to (cgroups(7)).
+    ///
+    /// # Errors
+    /// When the kernel says no.
+    pub fn prepare(&self) -> std::io::Result<()> {
+        let mounts = [&self.unified, &self.memory, &self.pids];
+        for mount in mounts.into_iter().flatten() {
+            let above = mount.join("cellwall");
+            if !above.is_dir() {
+                std::fs::create_dir(&above)?;
+            }
+        }
+        if let Some(mount) = &self.unified {
+            for directory in [mount.clone(), mount.join("cellwall")] {
+                std::fs::write(directory.join("cgroup.subtree_control"), "+memory +pids")?;
+            }
+        }
+        Ok(())
     }
 
     fn groups(&self, name: &str, memory: Option<u64>, processes: Option<u64>) -> Vec<GroupCell> {

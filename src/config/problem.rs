@@ -3,6 +3,7 @@
 //! Pure. A [`Place`] keeps its whole document alive, so that line and column are counted only when one is shown.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -149,9 +150,16 @@ impl Display for Printable<'_> {
     }
 }
 
+/// A file and a byte of it.
+type Offset = (PathBuf, usize);
+
 /// Everything found so far. Finding goes on after a problem: one run shows them all.
 #[derive(Debug, Default)]
-pub struct Problems(RefCell<Vec<Problem>>);
+pub struct Problems {
+    list: RefCell<Vec<Problem>>,
+    /// What was said, so that it is said once.
+    said: RefCell<HashSet<(String, Option<Offset>)>>,
+}
 
 impl Problems {
     /// Something is wrong at `place`.
@@ -166,29 +174,28 @@ impl Problems {
 
     fn push(&self, weight: Weight, place: Option<&Place>, message: String, help: String) {
         let help = Some(help).filter(|help| !help.is_empty());
-        let problem = Problem { weight, place: place.cloned(), message, help };
-        let mut list = self.0.borrow_mut();
-        if !list.contains(&problem) {
-            list.push(problem);
+        let at = place.map(|place| (place.path().to_owned(), place.span.start));
+        if self.said.borrow_mut().insert((message.clone(), at)) {
+            self.list.borrow_mut().push(Problem { weight, place: place.cloned(), message, help });
         }
     }
 
     /// Whether an error is among them.
     #[must_use]
     pub fn any_error(&self) -> bool {
-        self.0.borrow().iter().any(|problem| problem.weight == Weight::Error)
+        self.list.borrow().iter().any(|problem| problem.weight == Weight::Error)
     }
 
     /// How many errors are among them.
     #[must_use]
     pub fn errors(&self) -> usize {
-        self.0.borrow().iter().filter(|problem| problem.weight == Weight::Error).count()
+        self.list.borrow().iter().filter(|problem| problem.weight == Weight::Error).count()
     }
 
     /// All of them, ordered by file and line; those without a place last.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Problem> {
-        let mut list = self.0.into_inner();
+        let mut list = self.list.into_inner();
         list.sort_by_cached_key(|problem| {
             let place = problem.place.as_ref();
             (place.is_none(), place.map(|place| (place.path().to_owned(), place.span.start)))
@@ -198,7 +205,7 @@ impl Problems {
 
     /// Adds what another worker found.
     pub fn extend(&self, other: Vec<Problem>) {
-        self.0.borrow_mut().extend(other);
+        self.list.borrow_mut().extend(other);
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::accounts::{Accounts, Listed};
+use super::accounts::{Account, Accounts, Listed};
 use super::compile::Compiler;
 use super::problem::Problems;
+use super::rules::Rules;
 use super::whole::{Origin, WholeHost};
 
 /// The places of all values of one site.
@@ -39,8 +40,14 @@ impl Origins {
         };
         let mut all = Vec::new();
         let listed = Arc::default();
-        Compiler::new(&host.rules, &host.cell, &listed).merged(&file).places(|key, item, place| {
-            all.push(Written { key, item, path: place.path().to_owned(), line: place.line() });
+        let mut compiler = Compiler::new(&host.rules, &host.cell, &listed);
+        let rules = compiler.merged(&file);
+        let account = compiler.account(&file, &rules);
+        rules.places(|key, item, place| {
+            let (path, line) = (place.path().to_owned(), place.line());
+            for item in filled(item, account.as_ref(), &file.name, &rules) {
+                all.push(Written { key: key.clone(), item, path: path.clone(), line });
+            }
         });
         Self { all, modified: Some(file.modified) }
     }
@@ -87,6 +94,17 @@ impl Origins {
     pub fn modified(&self) -> Option<u64> {
         self.modified
     }
+}
+
+/// An item with its placeholders filled in: one for each docroot that it names.
+fn filled(item: Option<String>, account: Option<&Account>, site: &str, rules: &Rules) -> Vec<Option<String>> {
+    let (Some(text), Some(account)) = (&item, account) else { return vec![item] };
+    let home = account.home.to_string_lossy();
+    let text = text.replace("{home}", &home).replace("{user}", &account.name).replace("{site}", site);
+    if !text.contains("{docroot}") {
+        return vec![Some(text)];
+    }
+    rules.docroot.items.iter().map(|docroot| Some(text.replace("{docroot}", &docroot.value))).collect()
 }
 
 /// File and line behind one key of a site.

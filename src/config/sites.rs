@@ -47,6 +47,15 @@ pub fn site_name(file: &str) -> Option<&str> {
     (first && rest && name.len() <= 128).then_some(name)
 }
 
+/// A directory of the configuration is one that only root can change.
+pub fn trusted(directory: &Path, problems: &Problems) {
+    let Ok(metadata) = std::fs::metadata(directory) else { return };
+    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        let message = format!("others than root may change {}", directory.display());
+        problems.error(None, message, format!("run: chown root {0} && chmod go-w {0}", directory.display()));
+    }
+}
+
 /// The names of all site files in `directory`, sorted; what else lies there is said once.
 pub fn list(directory: &Path, problems: &Problems) -> Vec<String> {
     let entries = match std::fs::read_dir(directory) {

@@ -1,7 +1,7 @@
 //! Records on disk. Root. One writer at a time; all or nothing.
 //!
-//! New records are written beside the old ones under names that no launcher opens, made durable with one syncfs(2), and
-//! only then renamed. A kill at any moment leaves each uid with its old record or its new one, never with a part.
+//! New records are written into a directory that no launcher opens, made durable with one syncfs(2), and only then
+//! renamed. A kill at any moment leaves each uid with its old record or its new one, never with a part.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::policy::{DIRECTORY, HOST_FILE, PRIVATE_DIRECTORY, VIEW_ROOT};
+use crate::policy::{DIRECTORY, HOST_FILE, PRIVATE_DIRECTORY, VIEW_ROOT, decode};
 
 use super::cell::Cell;
 
@@ -30,13 +30,17 @@ impl Store {
     /// # Errors
     /// When the caller is not root, or the file system says no.
     pub fn open(waiting: impl FnOnce()) -> io::Result<Self> {
-        for (path, mode) in
-            [("/var/lib/cellwall", 0o755), (DIRECTORY, 0o700), (PRIVATE_DIRECTORY, 0o711), (VIEW_ROOT, 0o755)]
-        {
+        for (path, mode) in [
+            ("/var/lib/cellwall", 0o755),
+            (DIRECTORY, 0o700),
+            (STAGED, 0o700),
+            (PRIVATE_DIRECTORY, 0o711),
+            (VIEW_ROOT, 0o755),
+        ] {
             directory(Path::new(path), mode)?;
         }
-        let file = || OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(LOCK);
-        let lock = match Flock::lock(file()?, FlockArg::LockExclusiveNonblock) {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(LOCK);
+        let lock = match Flock::lock(file.map_err(at(Path::new(LOCK)))?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
                 waiting();
@@ -49,7 +53,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes a record beside the old one. False: it is the old one, byte for byte, and nothing was written.
+    /// Writes a record where no launcher looks. False: it is the old one, byte for byte, and nothing was written.
     ///
     /// # Errors
     /// When the file system says no.
@@ -57,8 +61,9 @@ impl Store {
         if read(name).is_some_and(|old| old == bytes) {
             return Ok(false);
         }
-        let path = Path::new(DIRECTORY).join(staged(name));
-        OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?.write_all(bytes)?;
+        let path = Path::new(STAGED).join(name);
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(bytes)).map_err(at(&path))?;
         Ok(true)
     }
 
@@ -70,10 +75,12 @@ impl Store {
         let policy = File::open(DIRECTORY)?;
         nix::unistd::syncfs(&policy)?;
         for name in changed {
-            fs::rename(Path::new(DIRECTORY).join(staged(name)), Path::new(DIRECTORY).join(name))?;
+            let path = Path::new(DIRECTORY).join(name);
+            fs::rename(Path::new(STAGED).join(name), &path).map_err(at(&path))?;
         }
         for name in removed {
-            fs::remove_file(Path::new(DIRECTORY).join(name))?;
+            let path = Path::new(DIRECTORY).join(name);
+            fs::remove_file(&path).map_err(at(&path))?;
         }
         policy.sync_all()
     }
@@ -83,11 +90,9 @@ impl Store {
     /// # Errors
     /// When the file system says no.
     pub fn discard(&self) -> io::Result<()> {
-        for entry in fs::read_dir(DIRECTORY)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(STAGED) {
-                fs::remove_file(entry.path())?;
-            }
+        for entry in fs::read_dir(STAGED).map_err(at(Path::new(STAGED)))? {
+            let path = entry?.path();
+            fs::remove_file(&path).map_err(at(&path))?;
         }
         Ok(())
     }
@@ -107,8 +112,10 @@ impl Store {
         if let Some((passwd, group)) = &private.accounts {
             let etc = own.join(".etc");
             directory(&etc, 0o755)?;
-            file(&etc.join("passwd"), passwd)?;
-            file(&etc.join("group"), group)?;
+            for (name, text) in [("passwd", passwd), ("group", group)] {
+                let path = etc.join(name);
+                file(&path, text).map_err(at(&path))?;
+            }
         }
         Ok(())
     }
@@ -122,6 +129,8 @@ pub struct Private {
     site: String,
     names: Vec<String>,
     accounts: Option<(String, String)>,
+    /// It has a control group.
+    pub grouped: bool,
 }
 
 impl Private {
@@ -134,15 +143,13 @@ impl Private {
             site: cell.name.clone(),
             names: cell.private.clone(),
             accounts: cell.accounts.clone(),
+            grouped: !cell.limits.groups.is_empty(),
         }
     }
 }
 
-const STAGED: &str = ".new-";
-
-fn staged(name: &str) -> String {
-    format!("{STAGED}{name}")
-}
+/// Where new records wait, on the same file system as the old ones.
+const STAGED: &str = "/var/lib/cellwall/staged";
 
 /// An existing record.
 #[must_use]
@@ -157,12 +164,26 @@ pub fn uids() -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The uids that have had a site of this name: their private directories say so.
+/// The names of the sites in the record of a uid.
 #[must_use]
-pub fn uids_of(site: &str) -> BTreeSet<u32> {
+pub fn names(uid: u32) -> BTreeSet<String> {
+    let bytes = read(&uid.to_string()).unwrap_or_default();
+    let record = decode::record(&bytes).map(|record| record.sites).unwrap_or_default();
+    record.iter().map(|site| String::from_utf8_lossy(site.name).into_owned()).collect()
+}
+
+/// The uids whose record names `site`; `likely` is asked first, for to ask all is slow with many sites.
+#[must_use]
+pub fn holders(site: &str, likely: Option<u32>) -> BTreeSet<u32> {
+    if let Some(uid) = likely.filter(|uid| names(*uid).contains(site)) {
+        return BTreeSet::from([uid]);
+    }
+    // Every uid that has ever had a site of this name has a private directory for it.
     let entries = fs::read_dir(PRIVATE_DIRECTORY).into_iter().flatten().flatten();
-    let holders = entries.filter(|entry| entry.path().join(site).symlink_metadata().is_ok());
-    holders.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let had = entries.filter(|entry| entry.path().join(site).symlink_metadata().is_ok());
+    had.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|uid| names(*uid).contains(site))
+        .collect()
 }
 
 /// The name of the host's own record.
@@ -171,12 +192,21 @@ pub fn host_name() -> String {
     HOST_FILE.to_owned()
 }
 
+/// An error that names the path.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// A directory of root's.
 fn directory(path: &Path, mode: u32) -> io::Result<()> {
+    made(path, mode).map_err(at(path))
+}
+
+fn made(path: &Path, mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() && found.uid() == 0 && found.mode() & 0o7777 == mode => return Ok(()),
         Ok(found) if found.is_dir() => std::os::unix::fs::lchown(path, Some(0), Some(0))?,
-        Ok(_) => return Err(io::Error::other(format!("{} is no directory", path.display()))),
+        Ok(_) => return Err(io::Error::other("it is no directory")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             DirBuilder::new().recursive(true).mode(mode).create(path)?;
         }
@@ -187,10 +217,14 @@ fn directory(path: &Path, mode: u32) -> io::Result<()> {
 
 /// A directory of the site's, below directories of root's.
 fn owned(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    given(path, uid, gid).map_err(at(path))
+}
+
+fn given(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() && found.uid() == uid && found.gid() == gid => return Ok(()),
         Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(io::Error::other(format!("{} is no directory", path.display()))),
+        Ok(_) => return Err(io::Error::other("it is no directory")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             DirBuilder::new().mode(0o700).create(path)?;
             fs::set_permissions(path, Permissions::from_mode(0o700))?;

@@ -1,6 +1,6 @@
 //! The whole configuration: the host's part, all sites grouped by uid, and the record of each uid.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,9 @@ impl WholeHost {
     /// Reads the host's file, or `candidate` in its place.
     pub fn load(candidate: Option<&Path>, accounts: &mut Accounts, problems: &Problems) -> Self {
         let path = candidate.unwrap_or(Path::new(HOST_FILE));
+        if candidate.is_none() {
+            sites::trusted(path.parent().unwrap_or(Path::new("/")), problems);
+        }
         let read = if candidate.is_none() && !path.exists() {
             let help = "the defaults hold; policy/cellwall.toml is the commented example";
             problems.warning(None, format!("there is no {HOST_FILE}"), help);
@@ -167,6 +170,15 @@ impl Origin {
         }
     }
 
+    /// Whether its file is there; a user's site has no file of its own.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        match self {
+            Self::File { path, .. } => path.exists(),
+            Self::Userdir(_) => true,
+        }
+    }
+
     /// Its text and rules.
     pub fn read(&self, host: &WholeHost, problems: &Problems) -> Option<sites::SiteFile> {
         match self {
@@ -219,7 +231,11 @@ pub fn group(host: &WholeHost, listed: &Arc<Listed>, origins: Vec<Origin>) -> Ve
             });
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    let mut groups: Vec<Group> =
+        found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
+    // The workers come in any order; what is told and written must not.
+    groups.iter_mut().for_each(|(_, origins)| origins.sort_by_cached_key(Origin::name));
+    groups
 }
 
 /// Compiles all groups, on all processors. `ready` gets each record as it is done; `done` counts groups.
@@ -301,6 +317,7 @@ pub fn record(
 
 /// All sites of the host: the files, and the users of `[userdir]`.
 pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec<Origin> {
+    sites::trusted(Path::new(SITES_DIRECTORY), problems);
     let names = sites::list(Path::new(SITES_DIRECTORY), problems);
     let files = names.iter().map(|name| Origin::installed(name));
     files.chain(userdirs(host, listed.users())).collect()
@@ -315,11 +332,4 @@ pub fn userdirs<'u>(host: &WholeHost, users: impl Iterator<Item = &'u Account>) 
         .collect();
     wanted.sort_by_key(|account| account.uid);
     wanted.into_iter().cloned().map(Origin::Userdir).collect()
-}
-
-/// The names in an existing record.
-#[must_use]
-pub fn names_in(bytes: &[u8]) -> BTreeSet<String> {
-    let record = decode::record(bytes).map(|record| record.sites).unwrap_or_default();
-    record.iter().map(|site| String::from_utf8_lossy(site.name).into_owned()).collect()
 }

@@ -1,0 +1,349 @@
+//! apply: what it writes, what it leaves alone, and what two of them or a killed one do.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cellwall::policy::{Jail, decode};
+
+use crate::cage::{Cage, POLICY, append, command, mode, records, said};
+
+/// The memory limit in the record of each uid, in the record's own words.
+fn memory(uid: u32) -> Option<u64> {
+    let bytes = fs::read(format!("{POLICY}/{uid}")).ok()?;
+    let record = decode::record(&bytes).expect("every record is whole");
+    let site = record.sites.first()?;
+    let settings = site.limits.groups.iter().flat_map(|group| &group.settings);
+    let group = settings
+        .filter(|(file, _)| file.starts_with(b"memory"))
+        .find_map(|(_, value)| String::from_utf8_lossy(value).parse().ok());
+    group.or_else(|| site.limits.resources.iter().find(|limit| limit.number == 9).map(|limit| limit.value))
+}
+
+#[test]
+fn a_first_apply_makes_records_and_directories_with_the_right_owners() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    assert_eq!(mode("/var/lib/cellwall"), (0o755, 0, 0));
+    assert_eq!(mode(POLICY), (0o700, 0, 0));
+    assert_eq!(mode(format!("{POLICY}/20001")), (0o600, 0, 0));
+    assert_eq!(mode(format!("{POLICY}/host")), (0o600, 0, 0));
+    let own = "/var/lib/cellwall/private/20001/shop";
+    assert_eq!(mode("/var/lib/cellwall/private"), (0o711, 0, 0));
+    assert_eq!(mode(own), (0o711, 0, 0));
+    assert_eq!(mode(format!("{own}/tmp")), (0o700, 20001, 20001));
+    assert_eq!(mode(format!("{own}/var-tmp")), (0o700, 20001, 20001));
+    assert_eq!(mode(format!("{own}/.etc/passwd")), (0o644, 0, 0));
+    let passwd = fs::read_to_string(format!("{own}/.etc/passwd")).unwrap();
+    let names: Vec<&str> = passwd.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["root", "nobody", "alice"]);
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    let record = decode::record(&bytes).unwrap();
+    assert_eq!((record.uid, record.user, record.sites[0].name), (20001, &b"alice"[..], &b"shop"[..]));
+    assert!(matches!(&record.sites[0].jail, Jail::View(view) if view.id != 0));
+    assert_eq!(fs::read_dir("/var/lib/cellwall/staged").unwrap().count(), 0);
+}
+
+#[test]
+fn an_apply_without_changes_writes_nothing() {
+    let cage = Cage::new();
+    cage.small("one", "alice", "");
+    cage.small("two", "bob", "");
+    cage.good(&["apply"]);
+    let before = records();
+    let said = cage.good(&["apply"]);
+    assert!(said.contains("0 records, 2 unchanged, 0 removed"), "{said}");
+    cage.good(&["apply", "one"]);
+    assert_eq!(before, records());
+}
+
+#[test]
+fn an_apply_of_one_site_touches_one_record() {
+    let cage = Cage::new();
+    for (site, user) in [("one", "alice"), ("two", "bob"), ("three", "carol")] {
+        cage.small(site, user, "");
+    }
+    cage.good(&["apply"]);
+    let before = records();
+    for (site, user) in [("one", "alice"), ("two", "bob")] {
+        cage.small(site, user, "[limits]\ncpu = 7\n");
+    }
+    cage.good(&["apply", "two"]);
+    let after = records();
+    let changed: Vec<&String> = after.keys().filter(|name| after.get(*name) != before.get(*name)).collect();
+    assert_eq!(changed, ["20002"]);
+}
+
+#[test]
+fn sites_of_one_user_share_a_record_and_the_longest_docroot_is_tried_first() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/www/alice/deep").unwrap();
+    cage.small("short", "alice", "");
+    cage.site("long", "user = \"alice\"\ndocroot = \"/srv/www/alice/deep\"\n");
+    cage.good(&["apply", "short"]);
+    cage.good(&["apply", "long"]);
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    let names: Vec<&[u8]> = decode::record(&bytes).unwrap().sites.iter().map(|site| site.name).collect();
+    assert_eq!(names, [b"long", &b"short"[..]]);
+}
+
+#[test]
+fn two_sites_of_one_user_with_one_docroot_are_an_error() {
+    let cage = Cage::new();
+    cage.small("one", "alice", "");
+    cage.small("two", "alice", "");
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.err.contains("docroot /srv/www/alice is site `one`'s already"), "{}", said.err);
+    assert!(said.err.contains("two.toml:2:1"), "{}", said.err);
+}
+
+#[test]
+fn one_mistake_anywhere_changes_nothing() {
+    let cage = Cage::new();
+    cage.small("one", "alice", "");
+    cage.small("two", "bob", "");
+    cage.good(&["apply"]);
+    let before = records();
+    cage.small("one", "alice", "[limits]\ncpu = 7\n");
+    cage.small("three", "carol", "");
+    cage.small("two", "bob", "[limits]\ncpu = \"soon\"\n");
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.err.ends_with("nothing was changed\n"), "{}", said.err);
+    assert_eq!(before, records());
+    assert!(!Path::new("/var/lib/cellwall/private/20003").exists());
+    assert_eq!(fs::read_dir("/var/lib/cellwall/staged").unwrap().count(), 0);
+}
+
+#[test]
+fn a_removed_site_loses_its_record() {
+    let cage = Cage::new();
+    cage.small("one", "alice", "");
+    cage.small("two", "bob", "");
+    cage.small("three", "carol", "");
+    cage.good(&["apply"]);
+    fs::remove_file("/etc/cellwall/sites.d/one.toml").unwrap();
+    fs::remove_file("/etc/cellwall/sites.d/two.toml").unwrap();
+    cage.good(&["apply", "one"]);
+    assert!(!Path::new(POLICY).join("20001").exists());
+    assert!(Path::new(POLICY).join("20002").exists());
+    cage.good(&["apply"]);
+    assert!(!Path::new(POLICY).join("20002").exists());
+    assert!(Path::new(POLICY).join("20003").exists());
+    let said = cage.cellwall(&["apply", "one"]);
+    assert_eq!(said.status, Some(1), "{}", said.err);
+    assert!(said.err.contains("there is no site `one`"), "{}", said.err);
+}
+
+#[test]
+fn a_site_that_moves_to_another_user_leaves_the_old_record() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    cage.small("shop", "bob", "");
+    cage.good(&["apply", "shop"]);
+    assert!(!Path::new(POLICY).join("20001").exists());
+    assert!(Path::new(POLICY).join("20002").exists());
+}
+
+#[test]
+fn a_dry_run_tells_the_difference_in_words_and_changes_nothing() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/data").unwrap();
+    cage.small("shop", "alice", "[limits]\nmemory = \"128M\"\n");
+    cage.small("old", "carol", "");
+    cage.good(&["apply"]);
+    let before = records();
+    cage.small("shop", "alice", "[limits]\nmemory = \"256M\"\n[files]\nread = [\"/srv/data\"]\n");
+    cage.small("new", "bob", "");
+    fs::remove_file("/etc/cellwall/sites.d/old.toml").unwrap();
+    let said = cage.good(&["apply", "--dry-run"]);
+    for sentence in [
+        "site shop: memory 128M -> 256M",
+        "site shop: may now read /srv/data",
+        "new site new (uid 20002)",
+        "site old is removed (uid 20003)",
+    ] {
+        assert!(said.lines().any(|line| line == sentence), "{sentence}\n{said}");
+    }
+    assert_eq!(before, records());
+}
+
+#[test]
+fn an_apply_of_one_site_says_when_the_host_file_has_changed() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    cage.host("caller = \"www-data\"\nminimum_uid = 2000\n");
+    let said = cage.cellwall(&["apply", "shop"]);
+    assert_eq!(said.status, Some(0));
+    assert!(said.err.contains("has changed since all sites were applied"), "{}", said.err);
+}
+
+#[test]
+fn two_panels_that_add_sites_at_once_lose_none() {
+    const EACH: u32 = 100;
+    let cage = Cage::new();
+    for number in 0..2 * EACH {
+        cage.user(&format!("p{number}"), 30000 + number);
+    }
+    cage.good(&["apply"]);
+    // Threads of this one see its namespace.
+    let panel = |first: u32| {
+        for number in first..first + EACH {
+            cage.small(&format!("p{number}"), &format!("p{number}"), "");
+            let words = [vec!["apply".to_owned()], vec![format!("p{number}")]].concat();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let said = said(&command(&words).output().unwrap());
+            assert_eq!(said.status, Some(0), "{}", said.err);
+        }
+    };
+    std::thread::scope(|scope| {
+        let panels = [0, EACH].map(|first| scope.spawn(move || panel(first)));
+        for panel in panels {
+            panel.join().unwrap();
+        }
+    });
+    for number in 0..2 * EACH {
+        let bytes = fs::read(format!("{POLICY}/{}", 30000 + number)).unwrap();
+        assert!(decode::record(&bytes).is_ok(), "{number}");
+    }
+}
+
+#[test]
+fn two_sites_of_one_user_applied_at_once_are_both_there() {
+    let cage = Cage::new();
+    for round in 0..10 {
+        let names = [format!("a{round}"), format!("b{round}")];
+        for name in &names {
+            fs::create_dir(format!("/srv/www/alice/{name}")).unwrap();
+            cage.site(name, &format!("user = \"alice\"\ndocroot = \"/srv/www/alice/{name}\"\n"));
+        }
+        let quiet = std::process::Stdio::null;
+        let start =
+            |name: &String| command(&["apply", name]).stdout(quiet()).stderr(quiet()).spawn().unwrap();
+        let children: Vec<_> = names.iter().map(start).collect();
+        for mut child in children {
+            assert!(child.wait().unwrap().success());
+        }
+    }
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    assert_eq!(decode::record(&bytes).unwrap().sites.len(), 20);
+}
+
+#[test]
+fn a_killed_apply_leaves_each_record_old_or_new_and_the_next_one_mends() {
+    const SITES: u32 = 300;
+    let cage = Cage::new();
+    for number in 0..SITES {
+        cage.user(&format!("k{number}"), 40000 + number);
+        cage.small(&format!("k{number}"), &format!("k{number}"), "[limits]\nmemory = \"64M\"\n");
+    }
+    let start = Instant::now();
+    cage.good(&["apply"]);
+    let whole = start.elapsed();
+    let (mut old_value, mut new_value) = (64_u64 << 20, 65_u64 << 20);
+    let mut mixed = 0;
+    for round in 0..20_u32 {
+        for number in 0..SITES {
+            let limit = format!("[limits]\nmemory = {new_value}\n");
+            cage.small(&format!("k{number}"), &format!("k{number}"), &limit);
+        }
+        let mut child = command(&["apply"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * (round + 1) / 20 + Duration::from_micros(u64::from(round) * 137));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let values: Vec<u64> =
+            (0..SITES).map(|number| memory(40000 + number).expect("no record is lost")).collect();
+        assert!(values.iter().all(|value| *value == old_value || *value == new_value), "{values:?}");
+        mixed += u32::from(values.contains(&old_value));
+        cage.good(&["apply"]);
+        assert!((0..SITES).all(|number| memory(40000 + number) == Some(new_value)));
+        assert_eq!(fs::read_dir("/var/lib/cellwall/staged").unwrap().count(), 0);
+        old_value = new_value;
+        new_value += 1 << 20;
+    }
+    assert!(mixed > 0, "no kill came before the end: the test shows nothing");
+}
+
+#[test]
+fn without_root_apply_says_so_and_check_still_works() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    let nobody = |words: &[&str]| said(&command(words).uid(65534).gid(65534).output().unwrap());
+    let apply = nobody(&["apply"]);
+    assert_eq!(apply.status, Some(3));
+    assert!(apply.err.contains("sudo cellwall apply"), "{}", apply.err);
+    let check = nobody(&["check"]);
+    assert_eq!(check.status, Some(0), "{}", check.err);
+    assert_eq!(nobody(&["policy", "shop"]).status, Some(3));
+    assert_eq!(cage.cellwall(&["aply"]).status, Some(2));
+}
+
+#[test]
+fn groups_that_open_the_host_are_left_out_and_named() {
+    let cage = Cage::new();
+    let group = fs::read_to_string("/etc/group").unwrap();
+    let joined: Vec<String> = group
+        .lines()
+        .map(|line| {
+            let member = ["shadow:", "www-data:", "games:"].iter().any(|name| line.starts_with(name));
+            if member {
+                format!("{line}{}alice", if line.ends_with(':') { "" } else { "," })
+            } else {
+                line.to_owned()
+            }
+        })
+        .collect();
+    fs::write("/etc/group", format!("{}\n", joined.join("\n"))).unwrap();
+    append("/etc/group", "team:x:20100:alice,bob\n");
+    cage.small("shop", "alice", "");
+    for words in [&["apply"][..], &["apply", "shop"]] {
+        let said = cage.cellwall(words);
+        assert_eq!(said.status, Some(0), "{}", said.err);
+        for name in ["shadow", "www-data", "games"] {
+            assert!(said.err.contains(&format!("leaves out group `{name}`")), "{name}: {}", said.err);
+        }
+        let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+        assert_eq!(decode::record(&bytes).unwrap().sites[0].identity.groups, [20001, 20100]);
+    }
+    let games = "groups = [\"games\"]\n";
+    cage.site("shop", &format!("user = \"alice\"\ndocroot = \"/srv/www/alice\"\n{games}"));
+    cage.good(&["apply"]);
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    assert_eq!(decode::record(&bytes).unwrap().sites[0].identity.groups, [60, 20001, 20100]);
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www/alice\"\ngroups = [\"shadow\"]\n");
+    assert_eq!(cage.cellwall(&["apply"]).status, Some(1));
+}
+
+#[test]
+fn users_get_their_sites_from_one_rule_and_an_odd_home_stops_nobody_else() {
+    let cage = Cage::new();
+    for user in ["alice", "bob"] {
+        fs::create_dir(format!("/home/{user}/public_html")).unwrap();
+    }
+    std::os::unix::fs::chown("/home/bob", Some(20003), None).unwrap();
+    cage.host("caller = \"www-data\"\n[userdir]\nenabled = true\nprofile = \"static\"\nusers = [\"alice\", \"b*\"]\n");
+    cage.small("shop", "alice", "");
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert!(said.err.contains("no ~user site for this one"), "{}", said.err);
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    let record = decode::record(&bytes).unwrap();
+    let sites: Vec<(&[u8], bool)> = record.sites.iter().map(|site| (site.name, site.userdir)).collect();
+    assert_eq!(sites, [(&b"~alice"[..], true), (&b"shop"[..], false)]);
+    assert_eq!(record.sites[0].docroots, [b"/home/alice/public_html"]);
+    assert!(!Path::new(POLICY).join("20002").exists());
+    assert!(!Path::new(POLICY).join("20003").exists());
+    let before = records();
+    cage.good(&["apply", "shop"]);
+    cage.good(&["apply", "~alice"]);
+    assert_eq!(before, records());
+}

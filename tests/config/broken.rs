@@ -1,0 +1,152 @@
+//! Broken files: each is told with its line, its column and what was probably meant.
+
+use std::fs;
+
+use crate::cage::Cage;
+
+/// A site's text, and line, column, message and help that it must give.
+type Case = (&'static str, usize, usize, &'static str, &'static str);
+
+/// Before each text stand `user` and `docroot`, unless it begins with `!`.
+const CASES: &[Case] = &[
+    ("docrot = \"/srv/www/alice\"", 3, 1, "unknown key `docrot`", "did you mean `docroot`?"),
+    ("hardlinks = true", 3, 1, "unknown key `hardlinks`", "did you mean `hard_links`?"),
+    ("symlink = \"deny\"", 3, 1, "unknown key `symlink`", "did you mean `symlinks`?"),
+    ("user = \"bob\"", 3, 1, "duplicate key", "keep one"),
+    ("[limits]\nmemory = \"1M\"\nmemory = \"2M\"", 5, 1, "duplicate key", "keep one"),
+    ("memory = \"256M\"", 3, 1, "unknown key `memory`", "`memory` belongs in [limits]"),
+    ("[limits]\nmemroy = \"256M\"", 4, 1, "unknown key `memroy` in [limits]", "did you mean `memory`?"),
+    ("[limits]\nmemory = \"256 parsecs\"", 4, 10, "`256 parsecs` is no size", "512K, 256M, 2G"),
+    ("[limits]\n  memory = true", 4, 12, "a unit like", ""),
+    ("[limits]\nmemory = 0", 4, 10, "with memory = 0 nothing can run", "unlimited"),
+    ("[limits]\ncpu = \"30 M\"", 4, 7, "`30 M` is no time", "30s, 5m, 1h"),
+    ("[limits]\numask = 22", 4, 9, "`22` is a decimal number", "write it as text"),
+    ("[limits]\numask = \"999\"", 4, 9, "`999` is no umask", "octal"),
+    ("[limits]\nnice = 40", 4, 8, "40 is out of range", "it goes from -20 to 19"),
+    ("[limit]\nmemory = 1", 3, 2, "unknown key `limit`", "did you mean [limits]?"),
+    ("limits = 5", 3, 1, "`limits` is a section", "write [limits]"),
+    ("[jail]\nkind = \"veiw\"", 4, 8, "`veiw` is none of `view`, `host`, `chroot`", "did you mean `view`?"),
+    ("[jail]\nkind = \"chroot\"", 4, 8, "needs a directory", "directory ="),
+    ("[jail]\nlandlock = \"best\"", 4, 12, "`best` is none of", "use one of them"),
+    ("[jail]\ndevices = [\"null\", \"sda9z\"]", 4, 20, "/dev/sda9z is no device", "null, zero"),
+    ("[network]\nconnect = [25, 70000]", 4, 16, "70000 is out of range", "1 to 65535"),
+    ("[network]\nconnect = \"smtp\"", 4, 11, "invalid type", ""),
+    ("[files]\nread = [\"/\"]", 4, 9, "a rule for / would be no wall", "name the directories"),
+    ("[files]\nread = [\"etc\"]", 4, 9, "`etc` is no plain absolute path", "begin with /"),
+    ("[files]\nread = [\"/usr/lib\",\n  \"/usr/libb\"]", 5, 3, "/usr/libb does not exist", "`?` at its end"),
+    ("[files]\nread = [\"/usr/../etc\"]", 4, 9, "no plain absolute path", "no `..`"),
+    ("[files]\nwrite = [\"{hme}/x\"]", 4, 10, "`{hme}` stands for nothing", "{home}"),
+    ("[environment]\npass = [\"LD_PRELOAD\"]", 4, 9, "`LD_PRELOAD` steers programs", "give it a fixed value"),
+    ("[environment]\npass = [\"PYTHON*\"]", 4, 9, "could match a name that never passes", "one by one"),
+    ("[environment]\nset = { \"A B\" = \"1\" }", 4, 9, "`A B` is no name of a variable", "letters"),
+    ("[handlers]\n\".php\" = \"/usr/bin/php-cgii\"", 4, 1, "/usr/bin/php-cgii does not exist", "install it"),
+    ("[handlers]\nphp = \"/bin/sh\"", 4, 1, "`php` is no ending", "\".php\""),
+    ("[privileges]\ndangerous_set_id_mail = true", 4, 25, "is not permitted on this host", "allow_dangerous"),
+    ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
+    ("group = \"nogrouphere\"", 3, 9, "there is no group", "addgroup"),
+    ("group = \"www-data\"", 3, 9, "gid 33 is below minimum_gid 1000", "own group"),
+    ("programs = [\"/home/alice\"]", 3, 13, "belongs to uid 20001", "chown root"),
+    ("interpreters = [\"/etc\"]", 3, 17, "is no program", ""),
+    ("hard_links = \"yes\"", 3, 14, "invalid type", ""),
+    ("x = \"a", 3, 7, "invalid basic string", "not TOML"),
+    ("!docroot = \"/srv/www/alice\"", 1, 1, "the site names no user", "user = "),
+    ("!user = \"alise\"\ndocroot = \"/srv/www/alice\"", 1, 8, "there is no user `alise`", "adduser"),
+    ("!user = \"root\"\ndocroot = \"/srv/www/alice\"", 1, 8, "no site runs as root", "user of its own"),
+    (
+        "!user = \"www-data\"\ndocroot = \"/srv/www/alice\"",
+        1,
+        8,
+        "uid 33 of `www-data` is below",
+        "minimum_uid",
+    ),
+    ("!user = \"alice\"", 1, 1, "the site names no docroot", "docroot ="),
+    ("!user = \"alice\"\ndocroot = \"/\"", 2, 11, "is not beneath", "base of all sites"),
+    (
+        "!user = \"alice\"\ndocroot = [\"/srv/www/alice/\"]",
+        2,
+        12,
+        "no plain absolute path",
+        "no / at the end",
+    ),
+    (
+        "!user = \"alice\"\ndocroot = [\"/srv/www/bob\"]",
+        2,
+        12,
+        "belongs to uid 20002",
+        "chown root /srv/www/bob",
+    ),
+];
+
+fn text(text: &str) -> String {
+    let head = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n";
+    text.strip_prefix('!').map_or_else(|| format!("{head}{text}\n"), |whole| format!("{whole}\n"))
+}
+
+#[test]
+fn each_broken_file_is_told_with_line_column_and_remedy() {
+    let cage = Cage::new();
+    let mut wrong = Vec::new();
+    for (written, line, column, message, help) in CASES {
+        fs::write("/srv/candidate.toml", text(written)).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        let place = format!("--> /srv/candidate.toml:{line}:{column}\n");
+        let block = said.err.split("\n\n").find(|block| block.contains(message) && block.contains(&place));
+        let whole = block.is_some_and(|block| block.starts_with("error: ") && block.contains(help));
+        if said.status != Some(1) || !whole {
+            wrong.push(format!("{written:?} wanted {place}{message} / {help}, and got\n{}", said.err));
+        }
+    }
+    assert!(CASES.len() >= 30);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn every_problem_of_every_file_is_told_in_one_run() {
+    let cage = Cage::new();
+    cage.host("caler = \"www-data\"\n[log]\nto = \"paper\"\n[userdir]\nsufix = \"x\"\n");
+    for (place, (written, ..)) in CASES.iter().enumerate() {
+        cage.site(&format!("case{place}"), &text(written));
+    }
+    let said = cage.cellwall(&["check", "--json"]);
+    assert_eq!(said.status, Some(1));
+    for (place, (_, _, _, message, _)) in CASES.iter().enumerate() {
+        let file = format!("case{place}.toml");
+        let escaped = message.replace('"', "\\\"");
+        let told = said.out.split("{\"weight\"").any(|one| one.contains(&file) && one.contains(&escaped));
+        assert!(told, "{file}: {message}");
+    }
+    for message in ["did you mean `caller`?", "`paper` is none of", "did you mean `suffix`?"] {
+        assert!(said.out.contains(message), "{message}");
+    }
+}
+
+#[test]
+fn the_line_is_shown_with_a_caret_under_the_mistake() {
+    let cage = Cage::new();
+    fs::write("/srv/shop.toml", "user = \"alice\"\ndocrot = \"/srv/www/alice\"\n").unwrap();
+    let said = cage.cellwall(&["check", "/srv/shop.toml"]);
+    let shown = "error: unknown key `docrot`\n --> /srv/shop.toml:2:1\n  |\n2 | docrot = \"/srv/www/alice\"\n  | ^^^^^^ did you mean `docroot`?\n";
+    assert!(said.err.contains(shown), "{}", said.err);
+}
+
+#[test]
+fn the_droppings_of_an_editor_are_ignored_and_named() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    for name in [".shop.toml.swp", "shop.toml~", "#shop.toml#", "Shop.toml", "shop.toml.bak"] {
+        fs::write(format!("/etc/cellwall/sites.d/{name}"), "this is not TOML").unwrap();
+    }
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert_eq!(said.err.matches(" is ignored\n").count(), 5, "{}", said.err);
+}
+
+#[test]
+fn a_file_that_others_may_change_is_refused() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    std::os::unix::fs::chown("/etc/cellwall/sites.d/shop.toml", Some(20001), None).unwrap();
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.err.contains("chown root /etc/cellwall/sites.d/shop.toml"), "{}", said.err);
+}

@@ -1,0 +1,199 @@
+//! policy: what it prints of a record; and what a view and a rule set hold.
+
+use std::fs;
+
+use cellwall::policy::{Jail, PathRule, Site, Step, StepKind, decode};
+
+use crate::cage::{Cage, POLICY};
+
+fn with_site(test: impl FnOnce(&Site<'_>)) {
+    let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
+    test(decode::record(&bytes).unwrap().sites.first().unwrap());
+}
+
+fn step<'a>(site: &'a Site<'_>, target: &str) -> Option<&'a Step<'a>> {
+    let Jail::View(view) = &site.jail else { panic!("no view") };
+    view.steps.iter().find(|step| step.target == target.as_bytes())
+}
+
+fn rights(site: &Site<'_>, path: &str) -> Option<u8> {
+    site.landlock.rules.iter().find(|rule| rule.path == path.as_bytes()).map(|rule| rule.rights)
+}
+
+#[test]
+fn each_rule_is_printed_with_the_line_behind_it() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/data").unwrap();
+    fs::create_dir("/srv/www/alice/up").unwrap();
+    cage.host("caller = \"www-data\"\n[defaults.limits]\nwall = \"60s\"\n");
+    cage.small(
+        "shop",
+        "alice",
+        "[limits]\nmemory = \"256M\"\n[files]\nread = [\n  \"/srv/data\",\n]\nwrite = [\"{docroot}/up\"]\n[environment]\nset = { TZ = \"UTC\" }\n",
+    );
+    cage.good(&["apply"]);
+    let said = cage.good(&["policy", "shop"]);
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    for line in [
+        format!("    /srv/www/alice   # {file}:2"),
+        format!("  limits.memory: 256M   # {file}:5"),
+        "  limits.wall: 60s   # /etc/cellwall/cellwall.toml:3".to_owned(),
+        format!("    read /srv/data   # {file}:8"),
+        format!("    read, write /srv/www/alice/up   # {file}:10"),
+        format!("    TZ=UTC   # {file}:12"),
+    ] {
+        assert!(said.lines().any(|printed| printed == line), "{line}\n{said}");
+    }
+    assert_eq!(said, cage.good(&["policy", "20001"]));
+    assert!(cage.good(&["policy", "shop", "--json"]).starts_with("{\"uid\":20001,\"user\":\"alice\","));
+    assert!(cage.good(&["policy", "host"]).contains("caller: www-data (uid 33)"));
+    let said = cage.cellwall(&["policy", "nothing"]);
+    assert_eq!((said.status, said.err.contains("no record names a site `nothing`")), (Some(1), true));
+}
+
+#[test]
+fn a_younger_file_is_told() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    cage.small("shop", "alice", "# changed\n");
+    assert!(cage.cellwall(&["policy", "shop"]).err.contains("has changed since"));
+}
+
+#[test]
+fn a_view_binds_what_the_rules_permit_and_nothing_else() {
+    let cage = Cage::new();
+    fs::create_dir_all("/srv/lib/inner").unwrap();
+    std::os::unix::fs::symlink("lib", "/srv/link").unwrap();
+    fs::create_dir("/srv/www/alice/up").unwrap();
+    cage.small(
+        "shop",
+        "alice",
+        "[files]\nread = [\"/srv/link/inner\", \"/srv/nothing?\"]\nwrite = [\"/srv/www/alice/up\"]\n[jail]\nprocesses = true\n",
+    );
+    cage.good(&["apply"]);
+    with_site(|site| {
+        let inner = step(site, "/srv/lib/inner").unwrap();
+        assert_eq!(inner.kind, StepKind::BindDirectory);
+        assert_eq!(inner.flags, Step::READ_ONLY | Step::NO_DEVICES | Step::NO_SET_ID);
+        let link = step(site, "/srv/link").unwrap();
+        assert_eq!((link.kind, link.source), (StepKind::Link, &b"lib"[..]));
+        assert_eq!(rights(site, "/srv/lib/inner"), Some(PathRule::READ));
+        assert_eq!(rights(site, "/srv/link/inner"), None);
+        assert!(step(site, "/srv/nothing").is_none());
+        let own = step(site, "/srv/www/alice").unwrap();
+        assert_eq!(own.flags, Step::NO_DEVICES | Step::NO_SET_ID | Step::SITE);
+        assert_eq!(rights(site, "/srv/www/alice"), Some(PathRule::READ | PathRule::EXECUTE));
+        assert_eq!(rights(site, "/srv/www/alice/up"), Some(PathRule::READ | PathRule::WRITE));
+        let null = step(site, "/dev/null").unwrap();
+        assert_eq!((null.kind, null.flags & Step::NO_DEVICES), (StepKind::BindFile, 0));
+        assert_eq!(step(site, "/proc").unwrap().kind, StepKind::Processes);
+        assert_eq!(step(site, "/dev/shm").unwrap().kind, StepKind::Memory);
+        let tmp = step(site, "/tmp").unwrap();
+        assert_eq!(tmp.source, b"/var/lib/cellwall/private/20001/shop/tmp");
+        for hidden in ["/", "/etc", "/home", "/srv", "/srv/www", "/srv/www/bob", "/var", "/usr"] {
+            assert!(step(site, hidden).is_none(), "{hidden}");
+        }
+        let Jail::View(view) = &site.jail else { panic!("no view") };
+        for (place, inner) in view.steps.iter().enumerate() {
+            let above = |outer: &&Step<'_>| {
+                inner.target.starts_with(outer.target) && inner.target.get(outer.target.len()) == Some(&b'/')
+            };
+            assert!(view.steps[place..].iter().all(|outer| !above(&outer)), "a parent comes after its child");
+        }
+    });
+}
+
+#[test]
+fn a_docroot_in_a_home_is_bound_at_the_home_which_its_owner_cannot_replace() {
+    let cage = Cage::new();
+    fs::create_dir_all("/home/alice/www/htdocs").unwrap();
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/home/alice/www/htdocs\"\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        let home = step(site, "/home/alice").unwrap();
+        assert_eq!(home.flags & (Step::SITE | Step::READ_ONLY), Step::SITE | Step::READ_ONLY);
+        assert!(step(site, "/home/alice/www/htdocs").is_none());
+        assert_eq!(rights(site, "/home/alice/www/htdocs"), Some(PathRule::READ | PathRule::EXECUTE));
+        assert_eq!(rights(site, "/home/alice"), None);
+        assert_ne!(site.identity.home_inode, 0);
+    });
+}
+
+#[test]
+fn what_a_site_owner_does_in_his_tree_never_stops_an_apply() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/www/alice/htdocs").unwrap();
+    cage.site(
+        "shop",
+        "user = \"alice\"\ndocroot = \"/srv/www/alice/htdocs\"\n[files]\nwrite = [\"/srv/www/alice/up\"]\n",
+    );
+    let owners: [fn(); 4] = [
+        || drop(fs::remove_dir("/srv/www/alice/htdocs")),
+        || std::os::unix::fs::symlink("/etc", "/srv/www/alice/htdocs").unwrap(),
+        || std::os::unix::fs::symlink("/etc/shadow", "/srv/www/alice/up").unwrap(),
+        || {
+            fs::set_permissions("/srv/www/alice", std::os::unix::fs::PermissionsExt::from_mode(0o777))
+                .unwrap()
+        },
+    ];
+    for owner in owners {
+        owner();
+        cage.good(&["apply"]);
+        with_site(|site| {
+            let paths = site.landlock.rules.iter().map(|rule| rule.path);
+            assert!(
+                paths.clone().all(|path| !path.starts_with(b"/etc/")
+                    || path == b"/etc/passwd"
+                    || path == b"/etc/group")
+            );
+            assert!(!paths.clone().any(|path| path == b"/etc"));
+            assert_eq!(site.docroots, [b"/srv/www/alice/htdocs"]);
+        });
+    }
+}
+
+#[test]
+fn a_host_jail_has_rules_and_its_own_temporary_directory() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "[jail]\nkind = \"host\"\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(site.jail, Jail::Host);
+        let own = "/var/lib/cellwall/private/20001/shop/tmp";
+        assert_eq!(rights(site, own), Some(PathRule::READ | PathRule::WRITE));
+        assert!(site.environment.set.contains(&(b"TMPDIR", own.as_bytes())));
+        assert_eq!(rights(site, "/tmp"), None);
+    });
+}
+
+#[test]
+fn a_chroot_has_its_paths_as_they_are_inside() {
+    let cage = Cage::new();
+    fs::create_dir_all("/srv/jail/htdocs").unwrap();
+    fs::create_dir_all("/srv/jail/usr/lib").unwrap();
+    cage.site(
+        "shop",
+        "user = \"alice\"\ndocroot = \"/srv/jail/htdocs\"\n[jail]\nkind = \"chroot\"\ndirectory = \"/srv/jail\"\n[files]\nread = [\"/usr/lib\"]\n",
+    );
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(site.jail, Jail::Chroot(b"/srv/jail"));
+        assert_eq!(rights(site, "/htdocs"), Some(PathRule::READ | PathRule::EXECUTE));
+        assert_eq!(rights(site, "/usr/lib"), Some(PathRule::READ));
+    });
+}
+
+#[test]
+fn limits_max_bounds_every_site() {
+    let cage = Cage::new();
+    cage.host("caller = \"www-data\"\n[limits_max]\nmemory = \"128M\"\n");
+    cage.small("shop", "alice", "[limits]\nmemory = \"256M\"\n");
+    let said = cage.cellwall(&["check"]);
+    assert_eq!(said.status, Some(1));
+    assert!(
+        said.err.contains("limits.memory is above limits_max.memory of /etc/cellwall/cellwall.toml:3"),
+        "{}",
+        said.err
+    );
+}
