@@ -248,6 +248,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one literal that names every field")]
     fn sample_site() -> Site<'static> {
         Site {
             name: b"shop",
