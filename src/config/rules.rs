@@ -1,4 +1,4 @@
-//! The rules that a profile, the defaults, a site file or [userdir] may hold: every key once, with its merging.
+//! The rules that a profile, the defaults, a site file or `[userdir]` may hold: every key once, with its merging.
 //!
 //! Pure. Layers are laid over each other: a scalar of the upper layer replaces the lower one, lists are joined, maps
 //! are joined key by key. Each value keeps the place that it was written at.
