@@ -315,14 +315,16 @@ impl<'h> Compiler<'h> {
         if !self.plain(path, place, "docroot") {
             return None;
         }
-        if path == Path::new("/") || !path.starts_with(&self.host.docroot) {
+        // suEXEC's document root does not bind ~user requests either: theirs is the home.
+        let beneath = self.one_of_many || path.starts_with(&self.host.docroot);
+        if path == Path::new("/") || !beneath {
             let message =
                 format!("docroot {} is not beneath {}", path.display(), self.host.docroot.display());
             self.complain(place, message, "cellwall.toml's docroot is the base of all sites".to_owned());
             return None;
         }
         let found = self.ground.find(Path::new("/"), path);
-        if found.kind == Kind::Missing {
+        if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
             self.problems.warning(

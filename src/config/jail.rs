@@ -255,8 +255,28 @@ impl Work<'_, '_, '_> {
                 ),
             }
         }
+        self.pool();
         let [programs, interpreters] = lists;
         (programs, interpreters, handlers)
+    }
+
+    /// The pool's program: root's, or one below a docroot, which the launcher looks at.
+    fn pool(&mut self) {
+        let rules = self.site.rules;
+        if let Some(Located { value: Words(words), place }) = &rules.pool_command {
+            let program = words.first().map_or("", String::as_str);
+            let own = self.site.docroots.iter().any(|(docroot, _)| Path::new(program).starts_with(docroot));
+            if !(own && self.compiler.plain(Path::new(program), place, "pool.command")) {
+                self.program(program, place);
+            }
+        }
+        if let Some(Located { value: workers, place }) = &rules.pool_workers {
+            let (max, spare) = (workers.max.map(|max| max.0), workers.spare.map(|spare| spare.0));
+            if max == Some(0) || max.zip(spare).is_some_and(|(max, spare)| spare > max) {
+                let help = "max is at least 1, spare at most max";
+                self.compiler.problems.error(Some(place), "a pool of so many workers cannot be", help);
+            }
+        }
     }
 
     fn program(&mut self, text: &str, place: &Place) -> bool {

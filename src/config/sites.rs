@@ -62,13 +62,20 @@ pub fn list(directory: &Path, problems: &Problems) -> Vec<String> {
         Ok(entries) => entries,
         Err(error) => {
             let help = format!("make it: install -d {}", directory.display());
-            problems.warning(None, format!("cannot list {}: {error}", directory.display()), help);
+            problems.error(None, format!("cannot list {}: {error}", directory.display()), help);
             return Vec::new();
         }
     };
     let mut names = Vec::new();
-    for entry in entries.flatten() {
-        let file = entry.file_name();
+    for entry in entries {
+        let file = match entry {
+            Ok(entry) => entry.file_name(),
+            Err(error) => {
+                // A site that is not listed would lose its record.
+                problems.error(None, format!("cannot list {}: {error}", directory.display()), "");
+                break;
+            }
+        };
         match file.to_str().and_then(site_name) {
             Some(name) => names.push(name.to_owned()),
             None => {

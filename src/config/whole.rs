@@ -320,6 +320,12 @@ pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec
     sites::trusted(Path::new(SITES_DIRECTORY), problems);
     let names = sites::list(Path::new(SITES_DIRECTORY), problems);
     let files = names.iter().map(|name| Origin::installed(name));
+    if let Some(enabled) = host.rules.userdir_enabled.as_ref().filter(|enabled| enabled.value)
+        && listed.users().next().is_none()
+    {
+        let help = "run: getent passwd; without a list nobody would have a ~user site";
+        problems.error(Some(&enabled.place), "the name service lists no users", help);
+    }
     files.chain(userdirs(host, listed.users())).collect()
 }
 

@@ -13,5 +13,6 @@
 mod apply;
 mod broken;
 mod cage;
+mod documents;
 mod policy;
 mod scale;
