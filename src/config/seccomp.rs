@@ -500,64 +500,77 @@ mod tests {
         }
     }
 
+    const NEWUSER: u64 = 0x1000_0000;
+    const HIGH: u64 = 0xffff_ffff_0000_0000;
+    const UNIX: u64 = 1;
+    const INET: u64 = 2;
+    const INET6: u64 = 10;
+    const NETLINK: u64 = 16;
+    const PACKET: u64 = 17;
+    const ALG: u64 = 38;
+    const VSOCK: u64 = 40;
+    const SMC: u64 = 43;
+    const STREAM: u64 = 1;
+    const DATAGRAM: u64 = 2;
+    const SEQPACKET: u64 = 5;
+    const DCCP: u64 = 6;
+    const CLOEXEC: u64 = 0o2_000_000;
+
     /// Every argument rule: the call, its arguments, and whether it is denied without and with TCP rules.
+    const CASES: &[(libc::c_long, [u64; 4], bool, bool)] = &[
+        (libc::SYS_clone, [0x11, 0, 0, 0], false, false),
+        (libc::SYS_clone, [0x003d_0f00, 0, 0, 0], false, false),
+        (libc::SYS_clone, [0x11 | NEWUSER, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x11 | NEWUSER | HIGH, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x0002_0000, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x0200_0000, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x4000_0000, 0, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x5401, 0, 0], false, false),
+        (libc::SYS_ioctl, [0, 0x5412, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x5412 | HIGH, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x541c, 0, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o010_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o100_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o140_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o020_644, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o060_644, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o060_644 | 0xf_0000, 0], true, true),
+        (libc::SYS_personality, [0, 0, 0, 0], false, false),
+        (libc::SYS_personality, [0xffff_ffff, 0, 0, 0], false, false),
+        (libc::SYS_personality, [u64::MAX, 0, 0, 0], false, false),
+        (libc::SYS_personality, [0x0040_0000, 0, 0, 0], true, true),
+        (libc::SYS_socket, [UNIX, SEQPACKET, 0, 0], false, false),
+        (libc::SYS_socketpair, [UNIX, STREAM, 0, 0], false, false),
+        (libc::SYS_socketpair, [VSOCK, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [INET, STREAM | CLOEXEC, 0, 0], false, false),
+        (libc::SYS_socket, [INET6, STREAM, 6, 0], false, false),
+        (libc::SYS_socket, [INET, DATAGRAM, 17, 0], false, false),
+        (libc::SYS_socket, [INET, DATAGRAM, 1, 0], false, false),
+        (libc::SYS_socket, [NETLINK, 3, 0, 0], false, false),
+        (libc::SYS_socket, [NETLINK, 3, 12, 0], true, true),
+        (libc::SYS_socket, [PACKET, 3, 0, 0], true, true),
+        (libc::SYS_socket, [ALG, SEQPACKET, 0, 0], true, true),
+        (libc::SYS_socket, [VSOCK, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [SMC, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [INET, STREAM, 262, 0], false, true),
+        (libc::SYS_socket, [INET6, STREAM | CLOEXEC, 262, 0], false, true),
+        (libc::SYS_socket, [INET, STREAM, 132, 0], false, true),
+        (libc::SYS_socket, [INET, STREAM, 256, 0], false, true),
+        (libc::SYS_socket, [INET, DCCP, 33, 0], false, true),
+        (libc::SYS_socket, [INET, SEQPACKET, 0, 0], false, true),
+        (libc::SYS_socket, [INET6, DCCP | CLOEXEC, 0, 0], false, true),
+        (libc::SYS_sendto, [3, 0, 0, 0x4000], false, false),
+        (libc::SYS_sendto, [3, 0, 0, 0x2000_4000], false, true),
+        (libc::SYS_sendmsg, [3, 0, 0x4000, 0x2000_0000], false, false),
+        (libc::SYS_sendmsg, [3, 0, 0x2000_0000, 0], false, true),
+        (libc::SYS_sendmmsg, [3, 0, 0x2000_0000, 0], false, false),
+        (libc::SYS_sendmmsg, [3, 0, 1, 0x2000_0000], false, true),
+    ];
+
     #[test]
     fn arguments_decide() {
-        const NEWUSER: u64 = 0x1000_0000;
-        const HIGH: u64 = 0xffff_ffff_0000_0000;
-        let (unix, inet, inet6, netlink, packet, alg, vsock, smc) = (1, 2, 10, 16, 17, 38, 40, 43);
-        let (stream, datagram, seqpacket, dccp, cloexec) = (1, 2, 5, 6, 0o2_000_000);
-        let cases: &[(libc::c_long, [u64; 4], bool, bool)] = &[
-            (libc::SYS_clone, [0x11, 0, 0, 0], false, false),
-            (libc::SYS_clone, [0x003d_0f00, 0, 0, 0], false, false),
-            (libc::SYS_clone, [0x11 | NEWUSER, 0, 0, 0], true, true),
-            (libc::SYS_clone, [0x11 | NEWUSER | HIGH, 0, 0, 0], true, true),
-            (libc::SYS_clone, [0x0002_0000, 0, 0, 0], true, true),
-            (libc::SYS_clone, [0x0200_0000, 0, 0, 0], true, true),
-            (libc::SYS_clone, [0x4000_0000, 0, 0, 0], true, true),
-            (libc::SYS_ioctl, [0, 0x5401, 0, 0], false, false),
-            (libc::SYS_ioctl, [0, 0x5412, 0, 0], true, true),
-            (libc::SYS_ioctl, [0, 0x5412 | HIGH, 0, 0], true, true),
-            (libc::SYS_ioctl, [0, 0x541c, 0, 0], true, true),
-            (libc::SYS_mknodat, [0, 0, 0o010_644, 0], false, false),
-            (libc::SYS_mknodat, [0, 0, 0o100_644, 0], false, false),
-            (libc::SYS_mknodat, [0, 0, 0o644, 0], false, false),
-            (libc::SYS_mknodat, [0, 0, 0o140_644, 0], false, false),
-            (libc::SYS_mknodat, [0, 0, 0o020_644, 0], true, true),
-            (libc::SYS_mknodat, [0, 0, 0o060_644, 0], true, true),
-            (libc::SYS_mknodat, [0, 0, 0o060_644 | 0xf_0000, 0], true, true),
-            (libc::SYS_personality, [0, 0, 0, 0], false, false),
-            (libc::SYS_personality, [0xffff_ffff, 0, 0, 0], false, false),
-            (libc::SYS_personality, [u64::MAX, 0, 0, 0], false, false),
-            (libc::SYS_personality, [0x0040_0000, 0, 0, 0], true, true),
-            (libc::SYS_socket, [unix, seqpacket, 0, 0], false, false),
-            (libc::SYS_socketpair, [unix, stream, 0, 0], false, false),
-            (libc::SYS_socketpair, [vsock, stream, 0, 0], true, true),
-            (libc::SYS_socket, [inet, stream | cloexec, 0, 0], false, false),
-            (libc::SYS_socket, [inet6, stream, 6, 0], false, false),
-            (libc::SYS_socket, [inet, datagram, 17, 0], false, false),
-            (libc::SYS_socket, [inet, datagram, 1, 0], false, false),
-            (libc::SYS_socket, [netlink, 3, 0, 0], false, false),
-            (libc::SYS_socket, [netlink, 3, 12, 0], true, true),
-            (libc::SYS_socket, [packet, 3, 0, 0], true, true),
-            (libc::SYS_socket, [alg, seqpacket, 0, 0], true, true),
-            (libc::SYS_socket, [vsock, stream, 0, 0], true, true),
-            (libc::SYS_socket, [smc, stream, 0, 0], true, true),
-            (libc::SYS_socket, [inet, stream, 262, 0], false, true),
-            (libc::SYS_socket, [inet6, stream | cloexec, 262, 0], false, true),
-            (libc::SYS_socket, [inet, stream, 132, 0], false, true),
-            (libc::SYS_socket, [inet, stream, 256, 0], false, true),
-            (libc::SYS_socket, [inet, dccp, 33, 0], false, true),
-            (libc::SYS_socket, [inet, seqpacket, 0, 0], false, true),
-            (libc::SYS_socket, [inet6, dccp | cloexec, 0, 0], false, true),
-            (libc::SYS_sendto, [3, 0, 0, 0x4000], false, false),
-            (libc::SYS_sendto, [3, 0, 0, 0x2000_4000], false, true),
-            (libc::SYS_sendmsg, [3, 0, 0x4000, 0x2000_0000], false, false),
-            (libc::SYS_sendmsg, [3, 0, 0x2000_0000, 0], false, true),
-            (libc::SYS_sendmmsg, [3, 0, 0x2000_0000, 0], false, false),
-            (libc::SYS_sendmmsg, [3, 0, 1, 0x2000_0000], false, true),
-        ];
-        for (call, [a, b, c, d], open, restricted) in cases {
+        for (call, [a, b, c, d], open, restricted) in CASES {
             for (choices, denied) in [(OPEN, *open), (RESTRICTED, *restricted)] {
                 let answer = answer_to(choices, *call, [*a, *b, *c, *d, 7, 7]);
                 let expected = if denied { EPERM } else { RETURN_ALLOW };
