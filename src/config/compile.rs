@@ -23,8 +23,8 @@ use super::problem::{Located, Place, Problems};
 use super::profiles::Profiles;
 use super::rules::Rules;
 use super::sites::SiteFile;
-use super::values::{Enforce, JailKind, Symlinks};
-use super::{environment, jail, limits, seccomp_program};
+use super::values::{Enforce, JailKind, Seccomp, Symlinks};
+use super::{environment, jail, limits, seccomp};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -143,7 +143,7 @@ impl<'h> Compiler<'h> {
             landlock: (enforcement(&rules), rules.landlock_abi.as_ref().map_or(1, |abi| abi.value.0)),
             rules: jail.rules,
             ports: (ports(&rules.connect), ports(&rules.bind)),
-            seccomp: seccomp_program(value(&rules.seccomp)),
+            seccomp: self.seccomp(&rules),
             seccomp_log: value(&rules.seccomp_log).unwrap_or(false),
             set_id_mail: value(&rules.set_id_mail).unwrap_or(false),
             limits,
@@ -392,6 +392,19 @@ impl<'h> Compiler<'h> {
             }
         }
         PathBuf::from(OsStr::new(&text))
+    }
+
+    fn seccomp(&self, rules: &Rules) -> Arc<[u8]> {
+        let tcp_rules = rules.connect.key.is_some() || rules.bind.key.is_some();
+        let program = match value(&rules.seccomp) {
+            Some(Seccomp::Off) => return Arc::from([]),
+            Some(Seccomp::Baseline) | None => seccomp::shared(seccomp::Choices { tcp_rules }),
+        };
+        program.unwrap_or_else(|mistake| {
+            let message = format!("the list of system calls in this program: {mistake}");
+            self.problems.error(None, message, "this is an error of Cellwall's: report it");
+            Arc::from([])
+        })
     }
 
     fn dangerous_keys(&self, rules: &Rules) {

@@ -4,6 +4,7 @@
 //! * [`rules`], [`host`], [`profiles`], [`sites`]: the layers, and how they merge.
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
 //! * [`compile`], [`jail`], [`view`], [`limits`], [`environment`]: one site becomes a [`cell`].
+//! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
 //! * [`store`]: records on disk: one writer at a time, all or nothing.
 //! * [`facts`]: a record in words, and the difference of two.
@@ -23,15 +24,13 @@ pub mod profiles;
 pub mod provenance;
 pub mod reader;
 pub mod rules;
+pub mod seccomp;
 pub mod sites;
 pub mod store;
+pub mod syscalls;
 pub mod values;
 pub mod view;
 pub mod whole;
-
-use std::sync::Arc;
-
-use values::Seccomp;
 
 /// The host's file.
 pub const HOST_FILE: &str = "/etc/cellwall/cellwall.toml";
@@ -39,7 +38,3 @@ pub const HOST_FILE: &str = "/etc/cellwall/cellwall.toml";
 pub const SITES_DIRECTORY: &str = "/etc/cellwall/sites.d";
 /// Who calls the launcher when `caller` is not written.
 pub const DEFAULT_CALLER: [&str; 1] = ["www-data"];
-
-fn seccomp_program(_choice: Option<Seccomp>) -> Arc<[u8]> {
-    Arc::from([])
-}

@@ -1,0 +1,650 @@
+//! The seccomp list: from `policy/seccomp.baseline` to a program for the kernel's filter machine.
+//!
+//! Pure. The kernel runs a new filter once for every system call number to learn which calls it always allows, so a
+//! filter's price is its depth: a list of comparisons costs 70–600 µs at each launch, a balanced tree 15–30.
+//! May not: load anything, or know a site.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use super::syscalls::{self, Known};
+
+/// What about a site changes its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Choices {
+    /// The site's TCP ports are restricted: the ways around Landlock's rules are closed too.
+    pub tcp_rules: bool,
+}
+
+/// Why a list is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mistake {
+    /// A line outside of any section, with a missing word, or without a reason.
+    Line(usize),
+    /// A system call that no supported architecture has.
+    Call(usize, String),
+    /// An argument rule that does not exist.
+    Rule(usize, String),
+    /// A section that does not exist.
+    Section(usize, String),
+    /// A call in two sections that exclude each other.
+    Twice(usize, String),
+    /// More instructions than the kernel takes.
+    Long(usize),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(out, "line {line}: expected a name and a reason"),
+            Self::Call(line, name) => write!(out, "line {line}: `{name}` is no system call"),
+            Self::Rule(line, name) => write!(out, "line {line}: `{name}` is no argument rule"),
+            Self::Section(line, name) => write!(out, "line {line}: `{name}` is no section"),
+            Self::Twice(line, name) => write!(out, "line {line}: `{name}` was denied before"),
+            Self::Long(length) => {
+                write!(out, "{length} instructions are more than the kernel takes ({MOST_INSTRUCTIONS})")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// The shipped list's program: `struct sock_filter`s in the machine's byte order.
+///
+/// # Errors
+/// When the list that is compiled in is wrong, which the tests exclude.
+pub fn baseline(choices: Choices) -> Result<Vec<u8>, Mistake> {
+    let program = compile(&parse(BASELINE, choices)?)?;
+    Ok(program.iter().flat_map(Instruction::bytes).collect())
+}
+
+/// [`baseline`], compiled once for all sites of a run.
+///
+/// # Errors
+/// As [`baseline`].
+pub fn shared(choices: Choices) -> Result<Arc<[u8]>, Mistake> {
+    static PLAIN: OnceLock<Result<Arc<[u8]>, Mistake>> = OnceLock::new();
+    static WITH_TCP_RULES: OnceLock<Result<Arc<[u8]>, Mistake>> = OnceLock::new();
+    let program = if choices.tcp_rules { &WITH_TCP_RULES } else { &PLAIN };
+    program.get_or_init(|| baseline(choices).map(Arc::from)).clone()
+}
+
+/// The list, as text.
+pub const BASELINE: &str = include_str!("../../policy/seccomp.baseline");
+
+/// What becomes of one system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    Answer(i32),
+    /// Allowed unless one of the clauses is true.
+    Unless(Vec<Clause>),
+}
+
+/// True when all its conditions are; then the call is answered with EPERM.
+type Clause = &'static [Condition];
+
+/// `(argument & mask)` is one of the values, or is none of them. The kernel looks at 32 bits of all arguments that
+/// appear here; a filter that compares 64 is walked around with the upper half (CVE-2019-10063).
+#[derive(Debug, PartialEq, Eq)]
+struct Condition {
+    argument: u32,
+    mask: u32,
+    values: &'static [u32],
+    is_one: bool,
+}
+
+fn parse(text: &str, choices: Choices) -> Result<BTreeMap<u32, Verdict>, Mistake> {
+    let mut list = BTreeMap::new();
+    let mut section = Section::None;
+    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with('[') {
+            section = Section::named(line).ok_or_else(|| Mistake::Section(number, line.to_owned()))?;
+            continue;
+        }
+        let (name, rest) = line.split_once(' ').ok_or(Mistake::Line(number))?;
+        let call = syscalls::find(name).ok_or_else(|| Mistake::Call(number, name.to_owned()))?;
+        let verdict = section.verdict(rest.trim(), number)?;
+        let Known::Number(call) = call else { continue };
+        if section == Section::ArgumentsWithTcpRules && !choices.tcp_rules {
+            continue;
+        }
+        match (list.get_mut(&call), verdict) {
+            (None, verdict) => drop(list.insert(call, verdict)),
+            (Some(Verdict::Unless(clauses)), Verdict::Unless(more)) => clauses.extend(more),
+            (Some(_), _) => return Err(Mistake::Twice(number, name.to_owned())),
+        }
+    }
+    Ok(list)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    None,
+    Answer(i32),
+    Arguments,
+    ArgumentsWithTcpRules,
+}
+
+impl Section {
+    fn named(line: &str) -> Option<Self> {
+        match line {
+            "[EPERM]" => Some(Self::Answer(libc::EPERM)),
+            "[ENOSYS]" => Some(Self::Answer(libc::ENOSYS)),
+            "[arguments]" => Some(Self::Arguments),
+            "[arguments with tcp rules]" => Some(Self::ArgumentsWithTcpRules),
+            _ => None,
+        }
+    }
+
+    /// Reads what stands behind the name: a reason, or a rule and a reason.
+    fn verdict(self, rest: &str, line: usize) -> Result<Verdict, Mistake> {
+        match self {
+            Self::None => Err(Mistake::Line(line)),
+            Self::Answer(_) if rest.is_empty() => Err(Mistake::Line(line)),
+            Self::Answer(errno) => Ok(Verdict::Answer(errno)),
+            Self::Arguments | Self::ArgumentsWithTcpRules => {
+                let (rule, reason) = rest.split_once(' ').ok_or(Mistake::Line(line))?;
+                let found = RULES.iter().find(|(name, _)| *name == rule);
+                match found {
+                    Some((_, clauses)) if !reason.trim().is_empty() => Ok(Verdict::Unless(clauses.to_vec())),
+                    Some(_) => Err(Mistake::Line(line)),
+                    None => Err(Mistake::Rule(line, rule.to_owned())),
+                }
+            }
+        }
+    }
+}
+
+/// The argument rules by name: the call is denied when one of the clauses is true.
+const RULES: &[(&str, &[Clause])] = &[
+    ("new-namespaces", &[&[not_one_of(0, NEW_NAMESPACES, &[0])]]),
+    // TIOCSTI and TIOCLINUX.
+    ("terminal-input", &[&[one_of(1, ALL, &[0x5412, 0x541c])]]),
+    ("device-by-second", &[&[one_of(1, FILE_TYPE, DEVICES)]]),
+    ("device-by-third", &[&[one_of(2, FILE_TYPE, DEVICES)]]),
+    // 0xffffffff asks; 0 is what every program has.
+    ("no-change", &[&[not_one_of(0, ALL, &[0, 0xffff_ffff])]]),
+    (
+        "plain-families",
+        &[
+            // AF_UNIX, AF_INET, AF_INET6, AF_NETLINK.
+            &[not_one_of(0, ALL, &[1, 2, 10, 16])],
+            // getaddrinfo and getifaddrs ask for addresses: NETLINK_ROUTE.
+            &[one_of(0, ALL, &[16]), not_one_of(2, ALL, &[0])],
+        ],
+    ),
+    (
+        "known-transports",
+        &[
+            // The default, TCP, UDP, ICMP, ICMPv6 and UDP-Lite; so neither 33 (DCCP), 132 (SCTP), 256 (SMC) nor 262 (MPTCP).
+            &[INTERNET, not_one_of(2, ALL, &[0, 6, 17, 1, 58, 136])],
+            // With protocol 0, SOCK_SEQPACKET is SCTP and SOCK_DCCP is DCCP. Stream, datagram and raw remain.
+            &[INTERNET, not_one_of(1, SOCKET_TYPE, &[1, 2, 3])],
+        ],
+    ),
+    ("fast-open-third", &[&[not_one_of(2, FAST_OPEN, &[0])]]),
+    ("fast-open-fourth", &[&[not_one_of(3, FAST_OPEN, &[0])]]),
+];
+
+const ALL: u32 = u32::MAX;
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. CLONE_NEWTIME is no flag of clone(2).
+const NEW_NAMESPACES: u32 = 0x7e02_0000;
+/// S_IFMT. The kernel cuts the mode to 16 bits.
+const FILE_TYPE: u32 = 0xf000;
+/// S_IFCHR and S_IFBLK.
+const DEVICES: &[u32] = &[0x2000, 0x6000];
+/// SOCK_TYPE_MASK.
+const SOCKET_TYPE: u32 = 0xf;
+/// MSG_FASTOPEN.
+const FAST_OPEN: u32 = 0x2000_0000;
+const INTERNET: Condition = one_of(0, ALL, &[2, 10]);
+
+const fn one_of(argument: u32, mask: u32, values: &'static [u32]) -> Condition {
+    Condition { argument, mask, values, is_one: true }
+}
+
+const fn not_one_of(argument: u32, mask: u32, values: &'static [u32]) -> Condition {
+    Condition { argument, mask, values, is_one: false }
+}
+
+/// One `struct sock_filter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    value: u32,
+}
+
+impl Instruction {
+    const fn plain(code: u16, value: u32) -> Self {
+        Self { code, if_true: 0, if_false: 0, value }
+    }
+
+    fn bytes(&self) -> [u8; 8] {
+        let [a, b] = self.code.to_ne_bytes();
+        let [e, f, g, h] = self.value.to_ne_bytes();
+        [a, b, self.if_true, self.if_false, e, f, g, h]
+    }
+}
+
+// linux/bpf_common.h, as sums of class, size, mode and operation.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+// linux/seccomp.h
+const RETURN_ALLOW: u32 = 0x7fff_0000;
+const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
+/// Offsets in `struct seccomp_data`.
+const NUMBER_AT: u32 = 0;
+const ARCHITECTURE_AT: u32 = 4;
+const ARGUMENTS_AT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+/// BPF_MAXINSNS.
+const MOST_INSTRUCTIONS: usize = 4096;
+
+/// AUDIT_ARCH_X86_64.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+/// The first number of the x32 interface, which shares the architecture word and has all calls a second time.
+#[cfg(target_arch = "x86_64")]
+const FOREIGN_FROM: Option<u32> = Some(0x4000_0000);
+
+/// AUDIT_ARCH_AARCH64.
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+#[cfg(target_arch = "aarch64")]
+const FOREIGN_FROM: Option<u32> = None;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!(
+    "src/config/seccomp.rs and syscalls.rs know the numbers of x86_64 and aarch64 only: add yours"
+);
+
+fn compile(list: &BTreeMap<u32, Verdict>) -> Result<Vec<Instruction>, Mistake> {
+    let mut program = vec![
+        Instruction::plain(LOAD, ARCHITECTURE_AT),
+        Instruction { code: IF_EQUAL, if_true: 1, if_false: 0, value: ARCHITECTURE },
+        Instruction::plain(RETURN, RETURN_KILL_PROCESS),
+        Instruction::plain(LOAD, NUMBER_AT),
+    ];
+    program.extend(tree(&intervals(list))?);
+    if program.len() > MOST_INSTRUCTIONS {
+        return Err(Mistake::Long(program.len()));
+    }
+    Ok(program)
+}
+
+/// From this number on, to the next interval's, this is the verdict.
+struct Interval {
+    from: u32,
+    verdict: Verdict,
+}
+
+/// All numbers from 0 on, neighbours with the same verdict joined.
+fn intervals(list: &BTreeMap<u32, Verdict>) -> Vec<Interval> {
+    let mut all: Vec<Interval> = vec![Interval { from: 0, verdict: Verdict::Allow }];
+    let mut push = |from: u32, verdict: Verdict| match all.last_mut() {
+        Some(last) if last.verdict == verdict => {}
+        Some(last) if last.from == from => last.verdict = verdict,
+        _ => all.push(Interval { from, verdict }),
+    };
+    for (number, verdict) in list {
+        push(*number, verdict.clone());
+        if !list.contains_key(&(number.saturating_add(1))) {
+            push(number.saturating_add(1), Verdict::Allow);
+        }
+    }
+    if let Some(from) = FOREIGN_FROM {
+        push(from, Verdict::Answer(libc::ENOSYS));
+    }
+    all
+}
+
+/// A balanced tree. The number is in the accumulator; every way through ends with a return.
+fn tree(intervals: &[Interval]) -> Result<Vec<Instruction>, Mistake> {
+    let (low, high) = intervals.split_at(intervals.len() / 2);
+    let Some(middle) = high.first() else { return Ok(vec![]) };
+    if low.is_empty() {
+        return Ok(leaf(&middle.verdict));
+    }
+    let (low, high) = (tree(low)?, tree(high)?);
+    let mut code = Vec::with_capacity(low.len() + high.len() + 2);
+    match u8::try_from(low.len()) {
+        Ok(over) => {
+            code.push(Instruction { code: IF_AT_LEAST, if_true: over, if_false: 0, value: middle.from });
+        }
+        // Conditional jumps reach 255 instructions far, the plain one any number.
+        Err(_) => {
+            let over = u32::try_from(low.len()).map_err(|_| Mistake::Long(low.len()))?;
+            code.push(Instruction { code: IF_AT_LEAST, if_true: 0, if_false: 1, value: middle.from });
+            code.push(Instruction::plain(JUMP, over));
+        }
+    }
+    code.extend(low);
+    code.extend(high);
+    Ok(code)
+}
+
+fn leaf(verdict: &Verdict) -> Vec<Instruction> {
+    match verdict {
+        Verdict::Allow => vec![Instruction::plain(RETURN, RETURN_ALLOW)],
+        Verdict::Answer(errno) => vec![answer(*errno)],
+        Verdict::Unless(clauses) => {
+            let mut code: Vec<Instruction> = clauses.iter().flat_map(|clause| denial(clause)).collect();
+            code.push(Instruction::plain(RETURN, RETURN_ALLOW));
+            code
+        }
+    }
+}
+
+fn answer(errno: i32) -> Instruction {
+    Instruction::plain(RETURN, RETURN_ERRNO | errno.unsigned_abs())
+}
+
+/// Returns EPERM when the clause is true and falls through behind itself when not. Built from its end.
+fn denial(clause: &[Condition]) -> Vec<Instruction> {
+    let mut behind = vec![answer(libc::EPERM)];
+    for condition in clause.iter().rev() {
+        let mut code = test(condition, reach(behind.len()));
+        code.append(&mut behind);
+        behind = code;
+    }
+    behind
+}
+
+/// Falls through when the condition is true and jumps over `rest` instructions when not.
+fn test(condition: &Condition, rest: u8) -> Vec<Instruction> {
+    let mut code = vec![Instruction::plain(LOAD, ARGUMENTS_AT + 8 * condition.argument)];
+    if condition.mask != ALL {
+        code.push(Instruction::plain(AND, condition.mask));
+    }
+    for (index, value) in condition.values.iter().enumerate() {
+        let left = reach(condition.values.len() - index - 1);
+        let (if_true, if_false) = match (condition.is_one, left) {
+            (true, 0) => (0, rest),
+            (true, left) => (left, 0),
+            (false, left) => (left.saturating_add(rest), 0),
+        };
+        code.push(Instruction { code: IF_EQUAL, if_true, if_false, value: *value });
+    }
+    code
+}
+
+/// Rules are short: the tests run every one of them, so a length that does not fit cannot stay unseen.
+fn reach(length: usize) -> u8 {
+    u8::try_from(length).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: u32 = ARCHITECTURE;
+    const I386: u32 = 0x4000_0003;
+
+    /// The kernel's filter machine, as far as a seccomp program may use it. Returns the answer and the steps it took.
+    fn run(program: &[u8], architecture: u32, number: u32, arguments: [u64; 6]) -> (u32, usize) {
+        let mut data = [number.to_ne_bytes(), architecture.to_ne_bytes()].concat();
+        data.extend([0; 8]);
+        data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
+        let word = |at: usize| u32::from_ne_bytes(data[at..at + 4].try_into().expect("four bytes"));
+        let (mut at, mut accumulator) = (0, 0_u32);
+        for steps in 1..=program.len() {
+            let line: [u8; 8] = program[at * 8..at * 8 + 8].try_into().expect("eight bytes");
+            let code = u16::from_ne_bytes([line[0], line[1]]);
+            let value = u32::from_ne_bytes([line[4], line[5], line[6], line[7]]);
+            let jump = |yes: bool| usize::from(if yes { line[2] } else { line[3] });
+            at += 1;
+            match code {
+                0x20 => accumulator = word(usize::try_from(value).expect("small")),
+                0x54 => accumulator &= value,
+                0x05 => at += usize::try_from(value).expect("small"),
+                0x15 => at += jump(accumulator == value),
+                0x35 => at += jump(accumulator >= value),
+                0x06 => return (value, steps),
+                other => panic!("{other:#x} is not in these programs"),
+            }
+        }
+        panic!("no return");
+    }
+
+    fn answer_to(choices: Choices, number: libc::c_long, arguments: [u64; 6]) -> u32 {
+        let number = u32::try_from(number).expect("small");
+        run(&baseline(choices).expect("right"), NATIVE, number, arguments).0
+    }
+
+    const OPEN: Choices = Choices { tcp_rules: false };
+    const RESTRICTED: Choices = Choices { tcp_rules: true };
+    const EPERM: u32 = RETURN_ERRNO | 1;
+    const ENOSYS: u32 = RETURN_ERRNO | 38;
+
+    /// The list read by other means than the parser: (number, answer) of the lines before the argument rules.
+    fn listed() -> BTreeMap<u32, u32> {
+        let (plain, _) = BASELINE.split_once("[arguments]").expect("a section");
+        let mut answer = 0;
+        let mut all = BTreeMap::new();
+        for line in plain.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            match line {
+                "[EPERM]" => answer = EPERM,
+                "[ENOSYS]" => answer = ENOSYS,
+                _ => {
+                    let name = line.split(' ').next().expect("a word");
+                    match syscalls::find(name) {
+                        Some(Known::Number(number)) => drop(all.insert(number, answer)),
+                        Some(Known::Elsewhere) => {}
+                        None => panic!("{name}"),
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_number_gets_the_answer_of_the_list() {
+        let listed = listed();
+        assert!(listed.len() > 60);
+        for choices in [OPEN, RESTRICTED] {
+            let program = baseline(choices).expect("right");
+            for number in 0..2000 {
+                let (answer, _) = run(&program, NATIVE, number, [0; 6]);
+                // Without arguments every argument rule allows, but that protocol 0 of family 0 is no plain one and
+                // type 0 is no known transport.
+                let socket = [libc::SYS_socket, libc::SYS_socketpair].contains(&i64::from(number));
+                let expected = if socket { EPERM } else { RETURN_ALLOW };
+                assert_eq!(answer, listed.get(&number).copied().unwrap_or(expected), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_change_of_identity_needs_is_allowed() {
+        for number in [
+            libc::SYS_setresuid,
+            libc::SYS_setresgid,
+            libc::SYS_setgroups,
+            libc::SYS_capset,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_prctl,
+            libc::SYS_seccomp,
+            libc::SYS_landlock_restrict_self,
+            libc::SYS_getrandom,
+        ] {
+            assert_eq!(answer_to(RESTRICTED, number, [u64::MAX; 6]), RETURN_ALLOW, "{number}");
+        }
+    }
+
+    #[test]
+    fn foreign_architectures_die_and_x32_does_not_exist() {
+        let program = baseline(OPEN).expect("right");
+        for number in [0, 1, 59, 165, 400] {
+            assert_eq!(run(&program, I386, number, [0; 6]).0, RETURN_KILL_PROCESS);
+            assert_eq!(run(&program, 0x4000_0028, number, [0; 6]).0, RETURN_KILL_PROCESS);
+        }
+        if cfg!(target_arch = "x86_64") {
+            for number in [0x4000_0000, 0x4000_0001, 0x4000_0000 + 165, 0x7fff_ffff, u32::MAX] {
+                assert_eq!(run(&program, NATIVE, number, [0; 6]).0, ENOSYS, "{number:#x}");
+            }
+        }
+    }
+
+    const NEWUSER: u64 = 0x1000_0000;
+    const HIGH: u64 = 0xffff_ffff_0000_0000;
+    const UNIX: u64 = 1;
+    const INET: u64 = 2;
+    const INET6: u64 = 10;
+    const NETLINK: u64 = 16;
+    const PACKET: u64 = 17;
+    const ALG: u64 = 38;
+    const VSOCK: u64 = 40;
+    const SMC: u64 = 43;
+    const STREAM: u64 = 1;
+    const DATAGRAM: u64 = 2;
+    const SEQPACKET: u64 = 5;
+    const DCCP: u64 = 6;
+    const CLOEXEC: u64 = 0o2_000_000;
+
+    /// Every argument rule: the call, its arguments, and whether it is denied without and with TCP rules.
+    const CASES: &[(libc::c_long, [u64; 4], bool, bool)] = &[
+        (libc::SYS_clone, [0x11, 0, 0, 0], false, false),
+        (libc::SYS_clone, [0x003d_0f00, 0, 0, 0], false, false),
+        (libc::SYS_clone, [0x11 | NEWUSER, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x11 | NEWUSER | HIGH, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x0002_0000, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x0200_0000, 0, 0, 0], true, true),
+        (libc::SYS_clone, [0x4000_0000, 0, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x5401, 0, 0], false, false),
+        (libc::SYS_ioctl, [0, 0x5412, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x5412 | HIGH, 0, 0], true, true),
+        (libc::SYS_ioctl, [0, 0x541c, 0, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o010_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o100_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o140_644, 0], false, false),
+        (libc::SYS_mknodat, [0, 0, 0o020_644, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o060_644, 0], true, true),
+        (libc::SYS_mknodat, [0, 0, 0o060_644 | 0xf_0000, 0], true, true),
+        (libc::SYS_personality, [0, 0, 0, 0], false, false),
+        (libc::SYS_personality, [0xffff_ffff, 0, 0, 0], false, false),
+        (libc::SYS_personality, [u64::MAX, 0, 0, 0], false, false),
+        (libc::SYS_personality, [0x0040_0000, 0, 0, 0], true, true),
+        (libc::SYS_socket, [UNIX, SEQPACKET, 0, 0], false, false),
+        (libc::SYS_socketpair, [UNIX, STREAM, 0, 0], false, false),
+        (libc::SYS_socketpair, [VSOCK, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [INET, STREAM | CLOEXEC, 0, 0], false, false),
+        (libc::SYS_socket, [INET6, STREAM, 6, 0], false, false),
+        (libc::SYS_socket, [INET, DATAGRAM, 17, 0], false, false),
+        (libc::SYS_socket, [INET, DATAGRAM, 1, 0], false, false),
+        (libc::SYS_socket, [NETLINK, 3, 0, 0], false, false),
+        (libc::SYS_socket, [NETLINK, 3, 12, 0], true, true),
+        (libc::SYS_socket, [PACKET, 3, 0, 0], true, true),
+        (libc::SYS_socket, [ALG, SEQPACKET, 0, 0], true, true),
+        (libc::SYS_socket, [VSOCK, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [SMC, STREAM, 0, 0], true, true),
+        (libc::SYS_socket, [INET, STREAM, 262, 0], false, true),
+        (libc::SYS_socket, [INET6, STREAM | CLOEXEC, 262, 0], false, true),
+        (libc::SYS_socket, [INET, STREAM, 132, 0], false, true),
+        (libc::SYS_socket, [INET, STREAM, 256, 0], false, true),
+        (libc::SYS_socket, [INET, DCCP, 33, 0], false, true),
+        (libc::SYS_socket, [INET, SEQPACKET, 0, 0], false, true),
+        (libc::SYS_socket, [INET6, DCCP | CLOEXEC, 0, 0], false, true),
+        (libc::SYS_sendto, [3, 0, 0, 0x4000], false, false),
+        (libc::SYS_sendto, [3, 0, 0, 0x2000_4000], false, true),
+        (libc::SYS_sendmsg, [3, 0, 0x4000, 0x2000_0000], false, false),
+        (libc::SYS_sendmsg, [3, 0, 0x2000_0000, 0], false, true),
+        (libc::SYS_sendmmsg, [3, 0, 0x2000_0000, 0], false, false),
+        (libc::SYS_sendmmsg, [3, 0, 1, 0x2000_0000], false, true),
+    ];
+
+    #[test]
+    fn arguments_decide() {
+        for (call, [a, b, c, d], open, restricted) in CASES {
+            for (choices, denied) in [(OPEN, *open), (RESTRICTED, *restricted)] {
+                let answer = answer_to(choices, *call, [*a, *b, *c, *d, 7, 7]);
+                let expected = if denied { EPERM } else { RETURN_ALLOW };
+                assert_eq!(answer, expected, "call {call} ({a:#x}, {b:#x}, {c:#x}, {d:#x}), {choices:?}");
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        for (mode, denied) in [(0o010_644, false), (0o020_644, true), (0o060_644, true)] {
+            let expected = if denied { EPERM } else { RETURN_ALLOW };
+            assert_eq!(answer_to(OPEN, libc::SYS_mknod, [0, mode, 0, 0, 0, 0]), expected);
+        }
+    }
+
+    /// The price of a filter is its depth: `docs/` has the measurements.
+    #[test]
+    fn the_tree_is_shallow() {
+        for choices in [OPEN, RESTRICTED] {
+            let program = baseline(choices).expect("right");
+            // Argument rules come on top, for their calls alone.
+            let list = parse(BASELINE, choices).expect("right");
+            let deepest = (0..500)
+                .filter(|number| !matches!(list.get(number), Some(Verdict::Unless(_))))
+                .map(|number| run(&program, NATIVE, number, [0; 6]).1)
+                .max();
+            assert!(program.len() / 8 < 300, "{} instructions", program.len() / 8);
+            assert!(deepest <= Some(12), "{deepest:?} steps");
+        }
+    }
+
+    #[test]
+    fn jumps_over_more_than_255_instructions_arrive() {
+        let list: BTreeMap<u32, Verdict> =
+            (0..1500).filter(|number| number % 2 == 1).map(|number| (number, Verdict::Answer(13))).collect();
+        let program: Vec<u8> =
+            compile(&list).expect("short enough").iter().flat_map(Instruction::bytes).collect();
+        assert!(program.len() / 8 > 1024);
+        for number in 0..1600 {
+            let expected = if number < 1500 && number % 2 == 1 { RETURN_ERRNO | 13 } else { RETURN_ALLOW };
+            assert_eq!(run(&program, NATIVE, number, [0; 6]).0, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_would_not_take_is_an_error() {
+        let list = (0..9000).step_by(2).map(|number| (number, Verdict::Answer(1))).collect();
+        assert!(matches!(compile(&list), Err(Mistake::Long(_))));
+    }
+
+    #[test]
+    fn mistakes_in_a_list_have_their_line() {
+        for (text, mistake) in [
+            ("mount  why", Mistake::Line(1)),
+            ("[EPERM]\nmount", Mistake::Line(2)),
+            ("[EPERM]\nmuont  why", Mistake::Call(2, "muont".to_owned())),
+            ("[EACCES]", Mistake::Section(1, "[EACCES]".to_owned())),
+            ("[arguments]\n\nioctl  no-such  why", Mistake::Rule(3, "no-such".to_owned())),
+            ("[arguments]\nioctl  terminal-input", Mistake::Line(2)),
+            ("[EPERM]\nmount  why\nmount  why", Mistake::Twice(3, "mount".to_owned())),
+            (
+                "[EPERM]\nioctl  why\n[arguments]\nioctl  terminal-input why",
+                Mistake::Twice(4, "ioctl".to_owned()),
+            ),
+        ] {
+            assert_eq!(parse(text, OPEN), Err(mistake), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_list_is_sorted() {
+        let mut last = "";
+        for line in BASELINE.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let name = if line.starts_with('[') { "" } else { line.split(' ').next().expect("a word") };
+            assert!(name.is_empty() || last < name, "{last} before {name}");
+            last = name;
+        }
+    }
+}
