@@ -144,7 +144,7 @@ fn program(
 
 fn open(directory: impl std::os::fd::AsFd, name: &[u8], more: ResolveFlag) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
     openat2(directory, name, how)
 }
