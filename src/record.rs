@@ -1,38 +1,72 @@
-//! The one line that says what was done or refused, and its reference.
+//! The one line that says what was done or refused, its reference, and its way out.
+//!
+//! A line is written with a single append or datagram, and nothing is waited for longer than 50 ms. The first choice
+//! failing, the other is tried; both failing, descriptor 2 says so, and a strict policy runs nothing.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::policy::{LogRules, Sink};
+use crate::launch::exec::Sealed;
+use crate::policy::{Format, LogRules, Sink, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
+use crate::sys::clock;
 
 /// The way to the record: opened as root, used up to the end.
 #[derive(Debug)]
 pub struct Log<'a> {
-    /// Which site the record is about, once that is known.
-    pub site: Option<&'a [u8]>,
+    site: Option<&'a Site<'a>>,
+    asked: String,
     reference: String,
     strict: bool,
+    format: Format,
     file: Option<File>,
     socket: Option<UnixDatagram>,
 }
 
 impl<'a> Log<'a> {
-    /// Opens the sink that `rules` name; without rules, and where that fails, syslog.
+    /// Opens the sink that `rules` name, and the other one where that fails; without rules, syslog.
     #[must_use]
     pub fn open(rules: Option<&LogRules<'_>>) -> Self {
-        let file = rules.filter(|rules| rules.sink == Sink::File).and_then(|rules| open_file(rules.file));
-        let socket = if file.is_none() { open_syslog() } else { None };
-        Self {
-            site: None,
-            reference: reference(),
-            strict: rules.is_none_or(|rules| rules.strict),
-            file,
-            socket,
+        let (mut file, mut socket) = (None, None);
+        match rules {
+            Some(rules) if rules.sink == Sink::File => {
+                file = open_file(rules.file);
+                if file.is_none() {
+                    socket = open_syslog();
+                }
+            }
+            Some(rules) => {
+                socket = open_syslog();
+                if socket.is_none() {
+                    file = open_file(rules.file);
+                }
+            }
+            None => socket = open_syslog(),
         }
+        let strict = rules.is_none_or(|rules| rules.strict);
+        let format = rules.map_or(Format::Keys, |rules| rules.format);
+        Self { site: None, asked: String::new(), reference: reference(), strict, format, file, socket }
+    }
+
+    /// What was asked for, in the caller's words, and by whom.
+    pub fn asked(&mut self, caller: u32, words: &[&std::ffi::OsStr]) {
+        let word =
+            |place: usize| Untrusted(words.get(place).map_or(&b""[..], |word| word.as_bytes())).to_string();
+        let (user, group, command) = (word(0), word(1), word(2));
+        self.asked = match self.format {
+            Format::Keys => format!("caller={caller} asked=\"{user} {group} {command}\""),
+            Format::Suexec => format!("uid: ({user}) gid: ({group}) cmd: {command}"),
+        };
+    }
+
+    /// Which site it is about.
+    pub fn about(&mut self, site: &'a Site<'a>) {
+        self.site = Some(site);
     }
 
     /// What the visitor is told, and nothing else.
@@ -41,10 +75,26 @@ impl<'a> Log<'a> {
         &self.reference
     }
 
+    /// The record of a launch.
+    ///
     /// # Errors
-    /// L01 when the record is lost and the policy is strict.
-    pub fn launching(&mut self, what: &str) -> Result<(), Refusal> {
-        if self.write("launch", what) || !self.strict {
+    /// L01 when it is lost and the policy is strict.
+    pub fn launching(&mut self, sealed: &Sealed<'_>) -> Result<(), Refusal> {
+        let what = sealed.describe();
+        let line = match self.format {
+            Format::Keys => format!(
+                "launch ref={} site={} pid={} {what}",
+                self.reference,
+                self.site_name(),
+                std::process::id()
+            ),
+            Format::Suexec => {
+                let (uid, gid, command) = what.suexec();
+                let group = Untrusted(self.site.map_or(&b""[..], |site| site.identity.group)).to_string();
+                format!("uid: ({uid}/{}) gid: ({gid}/{group}) cmd: {}", self.site_name(), Untrusted(command))
+            }
+        };
+        if self.write(&line) || !self.strict {
             Ok(())
         } else {
             Err(Refusal::new(&LOST, "the record could not be written".to_owned()))
@@ -54,33 +104,87 @@ impl<'a> Log<'a> {
     /// The record of a refusal. `false`: it is lost.
     pub fn refused(&mut self, refusal: &Refusal) -> bool {
         let Refusal { card: Card { code, status, .. }, why, fix } = refusal;
-        let (why, fix) = (why.replace('"', "'"), fix.replace('"', "'"));
-        self.write("refuse", &format!("code={code} status={status} why=\"{why}\" fix=\"{fix}\""))
+        match self.format {
+            Format::Keys => {
+                let (why, fix) = (why.replace('"', "'"), fix.replace('"', "'"));
+                let (reference, site, pid) = (&self.reference, self.site_name(), std::process::id());
+                let asked = &self.asked;
+                self.write(&format!(
+                    "refuse ref={reference} code={code} status={status} site={site} pid={pid} {asked} why=\"{why}\" fix=\"{fix}\""
+                ))
+            }
+            Format::Suexec => {
+                let line = format!("{why} (reference {}, {code})", self.reference);
+                let asked = std::mem::take(&mut self.asked);
+                (asked.is_empty() || self.write(&asked)) && self.write(&line)
+            }
+        }
     }
 
-    fn write(&mut self, verb: &str, what: &str) -> bool {
-        let site = Untrusted(self.site.unwrap_or(b"-"));
-        let (reference, pid) = (&self.reference, std::process::id());
-        let line = format!("{verb} ref={reference} site={site} pid={pid} {what}");
-        if let Some(file) = &mut self.file {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let line = format!("{}.{:06} {line}\n", now.as_secs(), now.subsec_micros());
-            return file.write(line.as_bytes()).is_ok_and(|written| written == line.len());
-        }
-        // Facility authpriv (10), priority info (6): RFC 3164, 4.1.1.
-        let line = format!("<86>cellwall-suexec[{pid}]: {line}");
-        self.socket.as_ref().is_some_and(|socket| socket.send(line.as_bytes()).is_ok())
+    fn site_name(&self) -> String {
+        Untrusted(self.site.map_or(&b"-"[..], |site| site.name)).to_string()
     }
+
+    fn write(&mut self, line: &str) -> bool {
+        let line = cut(line);
+        if let Some(file) = &mut self.file {
+            let line = format!("{} {line}\n", stamp(self.format));
+            if file.write(line.as_bytes()).is_ok_and(|written| written == line.len()) {
+                return true;
+            }
+        }
+        self.socket.as_ref().is_some_and(|socket| send(socket, line))
+    }
+}
+
+/// A datagram of RFC 3164, 4.1: facility authpriv (10), priority info (6). A daemon that does not read for 50 ms does not
+/// get it.
+fn send(socket: &UnixDatagram, line: &str) -> bool {
+    let (seconds, _) = clock::now();
+    let clock::Calendar { month, day, time: (hour, minute, second), .. } = clock::utc(seconds);
+    let month =
+        usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1))).unwrap_or(&"Jan");
+    let pid = std::process::id();
+    let line =
+        format!("<86>{month} {day:>2} {hour:02}:{minute:02}:{second:02} cellwall-suexec[{pid}]: {line}");
+    for _ in 0..5 {
+        match socket.send(line.as_bytes()) {
+            Ok(_) => return true,
+            Err(why) if why.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn stamp(format: Format) -> impl Display {
+    let (seconds, micros) = clock::now();
+    match format {
+        Format::Keys => {
+            let clock::Calendar { year, month, day, time: (hour, minute, second) } = clock::utc(seconds);
+            // RFC 3339.
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        }
+        Format::Suexec => {
+            let clock::Calendar { year, month, day, time: (hour, minute, second) } = clock::local(seconds);
+            format!("[{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}]:")
+        }
+    }
+}
+
+/// A record is at most 1 KiB, so that it is one datagram and one untorn append.
+fn cut(line: &str) -> &str {
+    // All text is ASCII: foreign bytes wear their coat.
+    line.get(..LINE_MAX).unwrap_or(line)
 }
 
 /// Root. The policy names the path; only a regular file of root's with one link is written to, and nothing is waited
 /// for (CVE-2016-1247, CVE-2025-23395).
 fn open_file(path: &[u8]) -> Option<File> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::ffi::OsStr::from_bytes(path);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let file =
-        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path).ok()?;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
     let facts = file.metadata().ok()?;
     (facts.is_file() && facts.uid() == 0 && facts.nlink() == 1).then_some(file)
 }
@@ -92,28 +196,41 @@ fn open_syslog() -> Option<UnixDatagram> {
     Some(socket)
 }
 
-/// `XXXX-XXXX` of Crockford's base 32: 40 random bits.
+/// `XXXX-XXXX` of Crockford's base 32: 40 bits, random, or of time and process where the kernel has no random ones yet.
 fn reference() -> String {
     let mut bytes = [0_u8; 8];
-    let random =
-        File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    if random.is_err() {
-        bytes = [b'?'; 8];
+    if !clock::random(&mut bytes) {
+        let (seconds, micros) = clock::now();
+        let number = (seconds << 20 | u64::from(micros)) ^ u64::from(std::process::id()) << 24;
+        bytes = std::array::from_fn(|place| {
+            number.to_le_bytes().get(place % 5).map_or(0, |byte| byte >> (place / 5))
+        });
     }
-    let mut text: String = bytes
-        .iter()
-        .filter_map(|byte| ALPHABET.get(usize::from(byte & 31)))
-        .copied()
-        .map(char::from)
-        .collect();
-    text.insert(4, '-');
-    text
+    let letter = |byte: &u8| ALPHABET.get(usize::from(byte & 31)).copied().map_or('0', char::from);
+    let (first, last): (String, String) =
+        (bytes.iter().take(4).map(letter).collect(), bytes.iter().skip(4).map(letter).collect());
+    format!("{first}-{last}")
 }
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const LINE_MAX: usize = 1024;
 
 static LOST: Card = Card {
     code: "L01",
     status: 1,
-    remedy: "make room for the log, or set strict = false under [log] and run: cellwall apply",
+    remedy: "make room for the log (df -h /var/log), or set strict = false under [log] in /etc/cellwall/cellwall.toml, then: cellwall apply",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_short_and_differ() {
+        let (one, other) = (reference(), reference());
+        assert_eq!((one.len(), one.as_bytes()[4]), (9, b'-'));
+        assert_ne!(one, other);
+    }
+}

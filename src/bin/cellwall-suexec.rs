@@ -4,64 +4,95 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use cellwall::launch::{arrival, authorize, launch, request};
+use cellwall::launch::arrival::Arrival;
+use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
+use cellwall::launch::launch;
+use cellwall::launch::request::Request;
 use cellwall::policy::read::Unreadable;
-use cellwall::policy::{decode, read};
+use cellwall::policy::{Host, decode, read};
 use cellwall::record::Log;
 use cellwall::refusal::Refusal;
+use cellwall::sys::Root;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
-    let arrival = match arrival::arrive() {
-        Ok(arrival) => arrival,
-        Err(refusal) => return refuse(&refusal, &mut Log::open(None)),
+    match Arrival::clean() {
+        Ok((arrival, root)) => answer(&arrival, &words, root),
+        Err(refusal) => refuse(&refusal, &mut Log::open(None), true),
+    }
+}
+
+fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> ExitCode {
+    let request = match Request::parse(words) {
+        Ok(request) => request,
+        Err(refusal) => return without_record(arrival, words, refusal),
     };
-    let bytes = match request::parse(&words) {
-        Ok(request) => read::record(request.uid).map_err(|why| unreadable(request.uid, &why)),
-        Err(refusal) => Err(refusal),
-    };
-    let bytes = match bytes {
+    let bytes = match read::record(request.uid()) {
         Ok(bytes) => bytes,
-        Err(refusal) => return refuse_by_host(&refusal),
+        Err(Unreadable::Missing) => return without_record(arrival, words, no_policy(request.uid())),
+        Err(why) => return without_record(arrival, words, bad_policy(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,
-        Err(why) => return refuse_by_host(&authorize::bad_policy(&why)),
+        Err(why) => return without_record(arrival, words, bad_policy(&why)),
     };
     let mut log = Log::open(Some(&policy.host.log));
-    let ended = request::parse(&words).and_then(|request| launch(&arrival, &request, &policy, &mut log));
-    match ended {
+    log.asked(arrival.caller(), words);
+    match launch(arrival, &request, &policy, root, &mut log) {
         Ok(never) => match never {},
-        Err(refusal) => refuse(&refusal, &mut log),
+        Err(refusal) => refuse(&refusal, &mut log, arrival.has_visitor()),
     }
 }
 
-fn unreadable(uid: u32, why: &Unreadable) -> Refusal {
-    match why {
-        Unreadable::Missing => authorize::no_policy(uid),
-        Unreadable::Unsafe(what) => authorize::bad_policy(what),
-        Unreadable::Failed(errno) => authorize::bad_policy(&errno.desc()),
-    }
-}
-
-/// There is no record of the uid's: the host file says where the refusal is written.
-fn refuse_by_host(refusal: &Refusal) -> ExitCode {
+/// No record answers: the host's file says who may call at all, and where the refusal is written.
+fn without_record(arrival: &Arrival, words: &[&OsStr], refusal: Refusal) -> ExitCode {
     let bytes = read::host().unwrap_or_default();
     let host = decode::host(&bytes).ok();
-    refuse(refusal, &mut Log::open(host.as_ref().map(|host| &host.log)))
+    let caller = arrival.caller();
+    let known = host.as_ref().is_none_or(|host| host.callers.contains(&caller));
+    if let (Some(host), true) = (&host, words == ["-V"] && (known || caller == 0)) {
+        return show_settings(host);
+    }
+    let mut log = Log::open(host.as_ref().map(|host| &host.log));
+    log.asked(caller, words);
+    // As in suEXEC: too few arguments are told to anybody, all else only to the web server.
+    let refusal = if known || refusal.card.status == 101 { refusal } else { wrong_caller(caller) };
+    refuse(&refusal, &mut log, arrival.has_visitor())
 }
 
 /// One record, the same page for every visitor, and suEXEC's status.
-fn refuse(refusal: &Refusal, log: &mut Log<'_>) -> ExitCode {
+fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> ExitCode {
     let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
     let reference = log.reference();
     // A failed write changes nothing: the status says it all.
     let _ = writeln!(std::io::stderr(), "cellwall: refused, reference {reference}{lost}");
-    let _ = write!(
-        std::io::stdout(),
-        "Status: 500 Internal Server Error\r\nContent-Type: text/html\r\n\r\n<!DOCTYPE html>\n<title>500 Internal \
-         Server Error</title>\n<p>The server could not answer. Reference: {reference}</p>\n"
-    );
+    if has_visitor {
+        let _ = write!(
+            std::io::stdout(),
+            "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
+             <!DOCTYPE html>\n<title>500 Internal Server Error</title>\n<h1>Internal Server Error</h1>\n\
+             <p>The server could not answer this request. Reference: {reference}</p>\n"
+        );
+    }
     ExitCode::from(refusal.card.status)
+}
+
+/// `-V`, in the format of suEXEC, which panels read.
+fn show_settings(host: &Host<'_>) -> ExitCode {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let _ = write!(
+        std::io::stderr(),
+        " -D AP_DOC_ROOT=\"{}\"\n -D AP_GID_MIN={}\n -D AP_HTTPD_USER=\"{}\"\n -D AP_LOG_EXEC=\"{}\"\n \
+         -D AP_SAFE_PATH=\"{}\"\n -D AP_SUEXEC_UMASK={:03o}\n -D AP_UID_MIN={}\n -D AP_USERDIR_SUFFIX=\"{}\"\n",
+        text(host.docroot),
+        host.gid_min,
+        text(host.caller_name),
+        text(host.log.file),
+        text(host.safe_path),
+        host.umask,
+        host.uid_min,
+        text(host.userdir),
+    );
+    ExitCode::SUCCESS
 }

@@ -1,58 +1,104 @@
 //! A clean process, before any argument is read. Root, in a world that the caller made.
 //!
-//! Refuses with A01–A03. May not: look at arguments, open anything that the policy does not name.
+//! Refuses with A01 and A02. May not: look at arguments, open anything but the working directory.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{Gid, Uid, geteuid, getuid, setresgid, setresuid};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{getgid, getuid};
 
 use crate::refusal::{Card, Refusal};
-use crate::sys;
+use crate::sys::{self, Root};
 
 /// What the caller handed over, and what was kept of it.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The real uid that called.
-    pub caller: u32,
+    /// When it came.
+    pub(super) since: Instant,
+    /// The real uid and gid that called.
+    pub(super) caller: (u32, u32),
     /// The caller's environment, entry by entry.
-    pub environment: Vec<Vec<u8>>,
+    pub(super) environment: Vec<Vec<u8>>,
+    /// The working directory, held, and its name.
+    pub(super) directory: Result<(OwnedFd, Vec<u8>), Errno>,
+    /// Descriptor 0 is a listening socket: a FastCGI server is wanted, and descriptor 1 is not a visitor's.
+    pub(super) fastcgi: bool,
 }
 
-/// Cleans the process and becomes root wholly, which ends the caller's right to signal us.
-///
-/// # Errors
-/// A01: started without root's rights. A02: a call of the clean-up failed.
-pub fn arrive() -> Result<Arrival, Refusal> {
-    let environment = sys::take_environment();
-    let caller = getuid().as_raw();
-    if !geteuid().is_root() {
-        return Err(Refusal::new(&WITHOUT_ROOT, why_without_root().to_owned()));
+impl Arrival {
+    /// Cleans the process and becomes root wholly.
+    ///
+    /// # Errors
+    /// A01: started without root's rights. A02: a call of the clean-up failed.
+    pub fn clean() -> Result<(Self, Root), Refusal> {
+        let since = Instant::now();
+        let environment = sys::process::take_environment();
+        let caller = (getuid().as_raw(), getgid().as_raw());
+        let failed = |call: &'static str| move |errno: Errno| Refusal::call(&CLEAN_UP, call, errno);
+        let Some(root) = Root::claim().map_err(failed("setresuid"))? else {
+            return Err(Refusal::new(&WITHOUT_ROOT, why_without_root()));
+        };
+        // Whatever a file system or a log daemon does, the launcher ends; the seal turns this off again.
+        sys::process::stop_timers();
+        sys::process::quiet_signals();
+        sys::process::set_alarm(DEADLINE_SECONDS);
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed("sigprocmask"))?;
+        sys::seal::close_at_exec().map_err(failed("close_range"))?;
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        sys::process::reset_scheduling(&root)
+            .map_err(|(call, errno)| Refusal::call(&CLEAN_UP, call, errno))?;
+        sys::process::join_new_keyring().map_err(failed("keyctl"))?;
+        Ok((Self::new(since, caller, environment), root))
     }
-    let failed = |call: &'static str| move |errno: Errno| Refusal::call(&CLEAN_UP, call, errno);
-    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).map_err(failed("setresgid"))?;
-    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).map_err(failed("setresuid"))?;
-    sys::close_at_exec().map_err(failed("close_range"))?;
-    sys::stop_timers();
-    sys::reset_signals();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed("sigprocmask"))?;
-    // Whatever a file system or a log daemon does, the launcher ends; exec turns this off again.
-    sys::set_alarm(DEADLINE_SECONDS);
-    prctl::set_timerslack(0).map_err(failed("prctl"))?;
-    match sys::join_new_keyring() {
-        Ok(()) | Err(Errno::ENOSYS) => {}
-        Err(errno) => return Err(Refusal::call(&CLEAN_UP, "keyctl", errno)),
+
+    /// For the administrator's command, which comes without a caller of its own: as if the web server had called
+    /// from the working directory with this environment.
+    #[must_use]
+    pub fn as_if(caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+        Self { fastcgi: false, ..Self::new(Instant::now(), caller, environment) }
     }
-    Ok(Arrival { caller, environment })
+
+    fn new(since: Instant, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+        let directory = sys::files::hold(AT_FDCWD, b".", nix::fcntl::ResolveFlag::empty())
+            .and_then(|held| Ok((held, sys::files::working_directory()?)));
+        Self { since, caller, environment, directory, fastcgi: sys::process::stdin_listens() }
+    }
+
+    /// Descriptor 1 leads to a visitor.
+    #[must_use]
+    pub fn has_visitor(&self) -> bool {
+        !self.fastcgi
+    }
+
+    /// The real uid that called.
+    #[must_use]
+    pub fn caller(&self) -> u32 {
+        self.caller.0
+    }
 }
 
-/// Four causes with one symptom; the administrator wants to know which.
-fn why_without_root() -> &'static str {
-    if prctl::get_no_new_privs().unwrap_or(false) {
-        "the caller runs with no_new_privs, so the set-uid bit means nothing"
+/// Several causes with one symptom; the administrator wants to know which.
+fn why_without_root() -> String {
+    let itself = nix::sys::statvfs::statvfs("/proc/self/exe");
+    let nosuid = itself.is_ok_and(|facts| facts.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
+    // The initial user namespace maps every uid to itself.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mapped = !map.is_empty() && map.split_whitespace().ne(["0", "0", "4294967295"]);
+    let cause = if prctl::get_no_new_privs().unwrap_or(false) {
+        "the caller runs with no_new_privs (a unit with NoNewPrivileges=yes), so the set-uid bit means nothing"
+    } else if mapped {
+        "the caller lives in a user namespace of its own, where the set-uid bit means nothing"
+    } else if nosuid {
+        "the file system of the launcher is mounted nosuid"
     } else {
-        "the set-uid bit had no effect: it is missing, or the file system is mounted nosuid"
-    }
+        "the launcher is not set-uid root"
+    };
+    cause.to_owned()
 }
 
 /// Seconds from start to exec at most.
@@ -63,5 +109,4 @@ static WITHOUT_ROOT: Card = Card {
     status: 81,
     remedy: "chown root:www-data /usr/lib/cellwall/cellwall-suexec && chmod 4750 /usr/lib/cellwall/cellwall-suexec",
 };
-static CLEAN_UP: Card =
-    Card { code: "A02", status: 81, remedy: "the kernel refused a call that needs root; see why" };
+static CLEAN_UP: Card = Card { code: "A02", status: 81, remedy: "cellwall explain A02" };

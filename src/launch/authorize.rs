@@ -1,10 +1,15 @@
-//! By the policy: may this caller have this identity, here? Root, and touches no file.
+//! By the policy: may this caller have this identity, here? Root; looks at nothing but the home directory's inode and
+//! the site file's age.
 //!
-//! Refuses with P103–P122.
+//! Refuses with P01, P02, P03, P103–P121, in suEXEC's order.
 
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::CString;
+use std::os::fd::AsFd as _;
 
-use crate::policy::{Record, Site};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::fstatat;
+
+use crate::policy::{Links, Record, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
 
 use super::arrival::Arrival;
@@ -14,59 +19,163 @@ use super::request::Request;
 #[must_use]
 #[derive(Debug)]
 pub struct Authorized<'a> {
-    /// Whom it becomes.
     pub(super) uid: u32,
-    /// By which rules.
-    pub site: &'a Site<'a>,
-    /// The docroot that holds the working directory.
-    pub(super) docroot: &'a [u8],
-    /// The working directory, as the kernel names it.
-    pub(super) directory: Vec<u8>,
+    pub(super) user: &'a [u8],
+    pub(super) site: &'a Site<'a>,
+    pub(super) target: Target<'a>,
+    /// The site's file is younger than its record.
+    pub(super) stale: bool,
 }
 
-/// In suEXEC's order: caller, uid, gid, directory.
-///
-/// # Errors
-/// P103 caller, P107 uid, P108 gid, P111 no working directory, P114 no site here.
-pub fn authorize<'a>(
-    arrival: &Arrival,
-    request: &Request<'_>,
-    policy: &'a Record<'a>,
-) -> Result<Authorized<'a>, Refusal> {
-    let host = &policy.host;
-    if !host.callers.contains(&arrival.caller) {
-        return Err(Refusal::new(&CALLER, format!("uid {} is not the web server's", arrival.caller)));
-    }
-    if request.uid == 0 || request.uid < host.uid_min || request.uid != policy.uid {
-        return Err(Refusal::new(&UID, format!("uid {} is below {} or root", request.uid, host.uid_min)));
-    }
-    if request.gid == 0 || request.gid < host.gid_min {
-        return Err(Refusal::new(&GID, format!("gid {} is below {} or root's", request.gid, host.gid_min)));
-    }
-    let directory = nix::unistd::getcwd().map_err(|errno| Refusal::call(&DIRECTORY, "getcwd", errno))?;
-    let directory = directory.as_os_str().as_bytes();
-    let (site, docroot) = policy
-        .sites
-        .iter()
-        .filter(|site| site.identity.gid == request.gid && site.userdir == request.userdir)
-        .find_map(|site| {
-            site.docroots.iter().find(|root| is_beneath(directory, root)).map(|root| (site, *root))
-        })
-        .ok_or_else(|| {
-            let (uid, gid) = (request.uid, request.gid);
-            Refusal::about(
+/// What is to be started.
+#[derive(Debug)]
+pub(super) enum Target<'a> {
+    /// A file of the site's in the working directory, beneath this docroot.
+    Script { docroot: &'a [u8], request: &'a Request<'a> },
+    /// A program of root's that the policy names, in the working directory.
+    Program { request: &'a Request<'a> },
+    /// A command of the administrator's.
+    Command(Vec<CString>),
+}
+
+impl<'a> Request<'a> {
+    /// In suEXEC's order: caller, uid, gid, directory.
+    ///
+    /// # Errors
+    /// As the module says.
+    pub fn authorize(&'a self, arrival: &Arrival, policy: &'a Record<'a>) -> Result<Authorized<'a>, Refusal> {
+        let host = &policy.host;
+        if !host.callers.contains(&arrival.caller.0) {
+            return Err(Refusal::new(&CALLER, format!("uid {} is not the web server's", arrival.caller.0)));
+        }
+        if self.uid != policy.uid {
+            return Err(bad_policy(&format!("it is for uid {}", policy.uid)));
+        }
+        if self.uid == 0 || self.uid < host.uid_min {
+            return Err(Refusal::new(&UID, format!("uid {} is root's or below {}", self.uid, host.uid_min)));
+        }
+        if self.gid == 0 || self.gid < host.gid_min {
+            return Err(Refusal::new(&GID, format!("gid {} is root's or below {}", self.gid, host.gid_min)));
+        }
+        let directory = match &arrival.directory {
+            Ok((_, path)) => path.as_slice(),
+            Err(errno) => return Err(Refusal::call(&DIRECTORY, "the working directory", *errno)),
+        };
+        let mut sites = policy.sites.iter().filter(|site| site.userdir == self.userdir).peekable();
+        if sites.peek().is_none() {
+            return Err(Refusal::new(
                 &OUTSIDE,
-                directory,
-                &format!("no site of uid {uid} with gid {gid} has a docroot here"),
-            )
-        })?;
-    Ok(Authorized { uid: policy.uid, site, docroot, directory: directory.to_vec() })
+                format!("uid {} has no site for this kind of request", self.uid),
+            ));
+        }
+        let mut sites = sites.filter(|site| site.identity.gid == self.gid).peekable();
+        if sites.peek().is_none() {
+            return Err(Refusal::new(&PAIR, format!("no site of uid {} has gid {}", self.uid, self.gid)));
+        }
+        let (site, target) = self.choose(sites, directory)?;
+        same_account(site)?;
+        Ok(Authorized { uid: policy.uid, user: policy.user, site, target, stale: is_stale(site) })
+    }
+
+    /// The site with a docroot above the directory; or one that names the program itself; or, where a docroot leads
+    /// through links of the site's, the one that shares the longest way: the walk will prove it.
+    fn choose(
+        &'a self,
+        sites: impl Iterator<Item = &'a Site<'a>> + Clone,
+        directory: &[u8],
+    ) -> Result<(&'a Site<'a>, Target<'a>), Refusal> {
+        let roots = || sites.clone().flat_map(|site| site.docroots.iter().map(move |root| (site, *root)));
+        let script =
+            |(site, docroot): (&'a Site<'a>, &'a [u8])| (site, Target::Script { docroot, request: self });
+        if let Some(found) =
+            roots().filter(|(_, root)| is_beneath(directory, root)).max_by_key(|(_, root)| root.len())
+        {
+            return Ok(script(found));
+        }
+        let program = [directory, b"/", self.command].concat();
+        if let Some(site) = sites.clone().find(|site| site.programs.iter().any(|named| *named == program)) {
+            return Ok((site, Target::Program { request: self }));
+        }
+        let linked = roots().filter(|(site, _)| site.links == Links::OwnerMatch);
+        if let Some(found) = linked.max_by_key(|(_, root)| shared_components(directory, root)) {
+            return Ok(script(found));
+        }
+        Err(outside(directory, self.uid))
+    }
+}
+
+impl<'a> Authorized<'a> {
+    /// The administrator may have any site's cell, for any command.
+    pub fn by_administrator(policy: &'a Record<'a>, site: &'a Site<'a>, command: Vec<CString>) -> Self {
+        let stale = is_stale(site);
+        Self { uid: policy.uid, user: policy.user, site, target: Target::Command(command), stale }
+    }
+
+    /// By whose rules.
+    #[must_use]
+    pub fn site(&self) -> &'a Site<'a> {
+        self.site
+    }
+
+    /// For `explain`.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        let (site, user) = (Untrusted(self.site.name), Untrusted(self.user));
+        let what = match &self.target {
+            Target::Script { docroot, .. } => format!("docroot {}", Untrusted(docroot)),
+            Target::Program { request } => format!("program {} of root's", Untrusted(request.command)),
+            Target::Command(_) => "a command of the administrator's".to_owned(),
+        };
+        let stale =
+            if self.stale { "; the site's file is younger than the policy: run cellwall apply" } else { "" };
+        format!("site {site} as {user} (uid {}, gid {}), {what}{stale}", self.uid, self.site.identity.gid)
+    }
 }
 
 /// By component, never as text: `/srv/ab` is not beneath `/srv/a` (CVE-2007-1742).
-fn is_beneath(path: &[u8], root: &[u8]) -> bool {
+pub(super) fn is_beneath(path: &[u8], root: &[u8]) -> bool {
     let root = root.strip_suffix(b"/").unwrap_or(root);
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn shared_components(one: &[u8], other: &[u8]) -> usize {
+    let parts = |path| <[u8]>::split(path, |byte: &u8| *byte == b'/');
+    parts(one).zip(parts(other)).take_while(|(one, other)| one == other).count()
+}
+
+pub(super) fn outside(directory: &[u8], uid: u32) -> Refusal {
+    Refusal::about(&OUTSIDE, directory, &format!("no site of uid {uid} has a docroot here"))
+}
+
+/// A uid that was given to somebody else has another home. The entry itself is in a directory of root's: the site cannot
+/// change what is looked at.
+fn same_account(site: &Site<'_>) -> Result<(), Refusal> {
+    let identity = &site.identity;
+    if identity.home_inode == 0 {
+        return Ok(());
+    }
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
+    match fstatat(AT_FDCWD.as_fd(), identity.home, flags) {
+        Ok(facts) if facts.st_ino == identity.home_inode => Ok(()),
+        Ok(_) => Err(Refusal::about(
+            &DRIFT,
+            identity.home,
+            "is another directory than when the policy was applied",
+        )),
+        Err(errno) => Err(Refusal::about(&DRIFT, identity.home, errno.desc())),
+    }
+}
+
+fn is_stale(site: &Site<'_>) -> bool {
+    let path = site.source.path;
+    if path.is_empty() {
+        return false;
+    }
+    nix::sys::stat::stat(path).map_or(true, |facts| {
+        let seconds = u64::try_from(facts.st_mtime).unwrap_or(0);
+        let part = u64::try_from(facts.st_mtime_nsec).unwrap_or(0);
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(part) != site.source.modified
+    })
 }
 
 /// No record for a uid that was asked for; before there is anything to authorize by.
@@ -84,10 +193,16 @@ pub fn bad_policy(why: &dyn std::fmt::Display) -> Refusal {
     )
 }
 
+/// A caller whom the host file does not name, where no record says more.
+#[must_use]
+pub fn wrong_caller(caller: u32) -> Refusal {
+    Refusal::new(&CALLER, format!("uid {caller} is not the web server's"))
+}
+
 static CALLER: Card = Card {
     code: "P103",
     status: 103,
-    remedy: "set `caller` in /etc/cellwall/cellwall.toml and run: cellwall apply",
+    remedy: "name the web server's user as `caller` in /etc/cellwall/cellwall.toml, then: cellwall apply",
 };
 static UID: Card = Card { code: "P107", status: 107, remedy: "run the site as an ordinary user" };
 static GID: Card = Card { code: "P108", status: 108, remedy: "give the site an ordinary group" };
@@ -95,24 +210,41 @@ static DIRECTORY: Card = Card { code: "P111", status: 111, remedy: "make the pro
 static OUTSIDE: Card = Card {
     code: "P114",
     status: 114,
-    remedy: "add {} to a site's `docroot` in /etc/cellwall/sites.d and run: cellwall apply",
+    remedy: "name {} as `docroot` of a site in /etc/cellwall/sites.d, then: cellwall apply",
 };
 static NO_POLICY: Card = Card {
     code: "P121",
     status: 121,
-    remedy: "write a site file in /etc/cellwall/sites.d and run: cellwall apply",
+    remedy: "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply",
 };
 static BAD_POLICY: Card = Card { code: "P01", status: 83, remedy: "cellwall apply" };
+static PAIR: Card = Card {
+    code: "P02",
+    status: 83,
+    remedy: "make `group` of the site and SuexecUserGroup of its virtual host the same, then: cellwall apply",
+};
+static DRIFT: Card = Card {
+    code: "P03",
+    status: 83,
+    remedy: "see whether the account is still the same (ls -ld {}), then: cellwall apply",
+};
 
 #[cfg(test)]
 mod tests {
-    use super::is_beneath;
+    use super::{is_beneath, shared_components};
 
     #[test]
     fn a_sibling_directory_with_the_same_prefix_is_outside() {
         assert!(is_beneath(b"/srv/a/b", b"/srv/a"));
         assert!(is_beneath(b"/srv/a", b"/srv/a"));
+        assert!(is_beneath(b"/srv/a", b"/"));
         assert!(!is_beneath(b"/srv/ab", b"/srv/a"));
         assert!(!is_beneath(b"/srv", b"/srv/a"));
+    }
+
+    #[test]
+    fn ways_are_compared_by_component() {
+        assert_eq!(shared_components(b"/srv/shop/releases/1", b"/srv/shop/current"), 3);
+        assert_eq!(shared_components(b"/srv/shopping", b"/srv/shop"), 2);
     }
 }

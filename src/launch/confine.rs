@@ -1,17 +1,27 @@
-//! Root's last act: limits and capabilities; then root is gone, and proven gone.
+//! Root's last act: control groups, jail, limits, capabilities; then root is gone, and proven gone.
 //!
-//! Refuses with C01–C03, D109, D110, D01. Jails other than `host` are refused until they can be entered: a site
-//! never runs outside the jail that its policy names.
+//! Root. Uses only paths that the policy names and that root owns, ancestor by ancestor.
+//! Refuses with C01–C05, D109, D110, D01 and those of [`super::jail`].
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid, setuid};
 
-use crate::policy::{Jail, Site};
-use crate::refusal::{Card, Refusal};
-use crate::sys;
+use crate::policy::{ControlGroup, Resource, Site};
+use crate::refusal::{Card, Refusal, Untrusted};
+use crate::sys::identity::NotDropped;
+use crate::sys::{self, Root};
 
-use super::authorize::Authorized;
+use super::authorize::{Authorized, Target};
+use super::jail::{self, Inside};
+use super::landlock;
+
+/// A process in its cell that is still root.
+#[must_use]
+#[derive(Debug)]
+pub struct Confined<'a> {
+    root: Root,
+    rest: Dropped<'a>,
+}
 
 /// The site's own uid, without a way back.
 #[must_use]
@@ -19,92 +29,275 @@ use super::authorize::Authorized;
 pub struct Dropped<'a> {
     pub(super) uid: u32,
     pub(super) site: &'a Site<'a>,
-    pub(super) docroot: &'a [u8],
-    pub(super) directory: Vec<u8>,
+    pub(super) target: Target<'a>,
+    pub(super) inside: Inside<'a>,
+    pub(super) facts: Facts,
 }
 
-/// Root. Touches nothing of the site's.
-///
-/// # Errors
-/// As the module says.
-pub fn confine(authorized: Authorized<'_>) -> Result<Dropped<'_>, Refusal> {
-    let Authorized { uid, site, docroot, directory } = authorized;
-    if site.jail != Jail::Host {
-        return Err(Refusal::new(&JAIL, "this version cannot enter the site's jail".to_owned()));
+/// What was done, for the record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) stale: bool,
+    /// Version of the control groups that were entered; 0: none.
+    pub(super) cgroup: u8,
+    /// The version of Landlock that is in force; 0: none. Set by the seal.
+    pub(super) landlock: u8,
+}
+
+impl<'a> Authorized<'a> {
+    /// Into the cell, as root.
+    ///
+    /// # Errors
+    /// As the module says.
+    pub fn confine(self, root: Root) -> Result<Confined<'a>, Refusal> {
+        let Self { uid, site, target, stale, .. } = self;
+        let cgroup = enter_groups(site)?;
+        set_oom_score(site.limits.oom_score)?;
+        let inside = jail::enter(&root, &site.jail)?;
+        umask(Mode::from_bits_truncate(site.limits.umask.into()));
+        sys::process::set_nice(&root, site.limits.nice)
+            .map_err(|errno| Refusal::call(&LIMIT, "setpriority", errno))?;
+        set_limits(site)?;
+        root.empty_capabilities().map_err(|errno| Refusal::call(&CAPABILITIES, "prctl", errno))?;
+        let mut facts = Facts { stale, cgroup, landlock: 0 };
+        if site.set_id_mail {
+            // Without no_new_privs only root may seal: a set-id mail program keeps its rights, and stays in the cell.
+            facts.landlock = landlock::seal_as_root(&root, uid, site)?;
+        }
+        Ok(Confined { root, rest: Dropped { uid, site, target, inside, facts } })
     }
-    if site.set_id_mail || (site.limits.groups_required && !site.limits.groups.is_empty()) {
-        return Err(Refusal::new(&JAIL, "this version cannot give what the policy requires".to_owned()));
+}
+
+impl<'a> Confined<'a> {
+    /// Groups, gid, uid; then proof.
+    ///
+    /// # Errors
+    /// D109, D110, D01; C02 for the limit of processes, which counts against the new uid.
+    pub fn drop_root(self) -> Result<Dropped<'a>, Refusal> {
+        let Self { root, rest } = self;
+        let identity = &rest.site.identity;
+        root.become_user(rest.uid, identity.gid, &identity.groups).map_err(|why| match why {
+            NotDropped::Groups(errno) => Refusal::call(&SET_GROUPS, "setgroups, setresgid", errno),
+            NotDropped::User(errno) => Refusal::call(&SET_USER, "setresuid", errno),
+            NotDropped::Left(what) => Refusal::new(&NOT_GONE, what.to_owned()),
+        })?;
+        // Before the drop it would make exec fail with EAGAIN for a site that is at its limit.
+        limit_processes(rest.site)?;
+        Ok(rest)
     }
-    set_limits(site, |number| number != NPROC)?;
-    umask(Mode::from_bits_truncate(site.limits.umask.into()));
-    let failed = |errno| Refusal::call(&CAPABILITIES, "prctl", errno);
-    for capability in 0..=63 {
-        if !sys::drop_bounding(capability).map_err(failed)? {
-            break;
+
+    /// For `explain`.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        let cgroup = match self.rest.facts.cgroup {
+            0 => "no control group".to_owned(),
+            version => format!("control group (version {version})"),
+        };
+        format!(
+            "jail {}, {cgroup}, {} limits",
+            self.rest.inside.name(),
+            self.rest.site.limits.resources.len()
+        )
+    }
+}
+
+impl Dropped<'_> {
+    /// For `explain`.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        let identity = &self.site.identity;
+        let groups: Vec<String> = identity.groups.iter().map(u32::to_string).collect();
+        format!(
+            "uid {}, gid {}, groups {}, no capability, no way back",
+            self.uid,
+            identity.gid,
+            groups.join(",")
+        )
+    }
+}
+
+/// The version that was entered. A group that cannot be entered is a refusal only where the policy requires it: the
+/// resource limits hold all the same.
+fn enter_groups(site: &Site<'_>) -> Result<u8, Refusal> {
+    let mut version = 0;
+    for group in &site.limits.groups {
+        match enter_group(group) {
+            Ok(()) => version = group.version,
+            Err(errno) if site.limits.groups_required => {
+                return Err(Refusal::about(&GROUP, group.directory, errno.desc()));
+            }
+            Err(_) => {}
         }
     }
-    let stubborn = |why: caps::errors::CapsError| Refusal::new(&CAPABILITIES, why.to_string());
-    caps::clear(None, caps::CapSet::Ambient).map_err(stubborn)?;
-    caps::clear(None, caps::CapSet::Inheritable).map_err(stubborn)?;
-    drop_root(uid, site)?;
-    // Counted against the site's uid; set before the drop it would make exec fail with EAGAIN.
-    set_limits(site, |number| number == NPROC)?;
-    Ok(Dropped { uid, site, docroot, directory })
+    Ok(version)
 }
 
-/// Groups, gid, uid, in this order (CVE-2019-15901); then ask for root again: getting it is a refusal.
-fn drop_root(uid: u32, site: &Site<'_>) -> Result<(), Refusal> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(site.identity.gid));
-    let groups: Vec<Gid> = site.identity.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(|errno| Refusal::call(&SET_GROUPS, "setgroups", errno))?;
-    setresgid(gid, gid, gid).map_err(|errno| Refusal::call(&SET_GROUPS, "setresgid", errno))?;
-    setresuid(uid, uid, uid).map_err(|errno| Refusal::call(&SET_USER, "setresuid", errno))?;
-    let not_gone = |errno: Errno| Refusal::call(&NOT_GONE, "reading the identity back", errno);
-    let (uids, gids) = (getresuid().map_err(not_gone)?, getresgid().map_err(not_gone)?);
-    let mut have = getgroups().map_err(not_gone)?;
-    let mut want = groups;
-    have.sort_unstable_by_key(|gid| gid.as_raw());
-    want.sort_unstable_by_key(|gid| gid.as_raw());
-    want.dedup();
-    have.dedup();
-    let whole = [uids.real, uids.effective, uids.saved] == [uid; 3]
-        && [gids.real, gids.effective, gids.saved] == [gid; 3]
-        && have == want;
-    let powerless = [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable]
-        .into_iter()
-        .all(|set| caps::read(None, set).is_ok_and(|held| held.is_empty()));
-    if whole && powerless && setuid(Uid::from_raw(0)).is_err() {
-        Ok(())
-    } else {
-        Err(Refusal::new(&NOT_GONE, "root's rights could not be given up wholly".to_owned()))
+/// Writes "0", this process, to the group; makes it first where a reboot took it away.
+fn enter_group(group: &ControlGroup<'_>) -> Result<(), Errno> {
+    let procs = [group.directory, b"/cgroup.procs"].concat();
+    match write(&procs, b"0") {
+        Err(Errno::ENOENT) => {
+            let above = group
+                .directory
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .and_then(|end| group.directory.get(..end));
+            for directory in [above.unwrap_or_default(), group.directory] {
+                match nix::unistd::mkdir(directory, Mode::from_bits_truncate(0o755)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            for (file, value) in &group.settings {
+                write(&[group.directory, b"/", file].concat(), value)?;
+            }
+            write(&procs, b"0")
+        }
+        other => other,
     }
 }
 
-fn set_limits(site: &Site<'_>, wanted: impl Fn(u8) -> bool) -> Result<(), Refusal> {
-    for limit in site.limits.resources.iter().filter(|limit| wanted(limit.number)) {
-        sys::limit(limit.number, limit.value).map_err(|errno| {
-            Refusal::new(
-                &LIMIT,
-                format!("limit {} cannot be {}: {}", limit.number, limit.value, errno.desc()),
-            )
-        })?;
+fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
+    use nix::fcntl::{OFlag, open};
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
+    nix::unistd::write(&file, text).map(drop)
+}
+
+/// What this process inherited from the web server is not what a site's program shall have.
+fn set_oom_score(score: i16) -> Result<(), Refusal> {
+    write(b"/proc/self/oom_score_adj", score.to_string().as_bytes())
+        .map_err(|errno| Refusal::call(&LIMIT, "/proc/self/oom_score_adj", errno))
+}
+
+/// The policy's limits; what it does not name gets this program's own table, as far as the inherited hard limit allows.
+/// Limits that would stop the launcher itself (a log larger than `file_size`) are only made possible here:
+/// [`limit_self`] sets them, last.
+fn set_limits(site: &Site<'_>) -> Result<(), Refusal> {
+    let named = &site.limits.resources;
+    for limit in named.iter().filter(|limit| limit.number != NPROC) {
+        if is_late(limit.number) { make_possible(*limit)? } else { set_limit(*limit)? }
+    }
+    for (number, value) in
+        UNNAMED.iter().filter(|(number, _)| !named.iter().any(|limit| limit.number == *number))
+    {
+        set_as_far_as_allowed(*number, *value)?;
     }
     Ok(())
 }
 
-/// `RLIMIT_NPROC` on every architecture that is supported.
+/// The limits that were left for the end. Lowering needs no right.
+pub(super) fn limit_self(site: &Site<'_>) -> Result<(), Refusal> {
+    site.limits.resources.iter().filter(|limit| is_late(limit.number)).try_for_each(|limit| set_limit(*limit))
+}
+
+/// File size, data, open files, address space.
+fn is_late(number: u8) -> bool {
+    matches!(number, 1 | 2 | 7 | 9)
+}
+
+fn make_possible(limit: Resource) -> Result<(), Refusal> {
+    // The kernel allows no unlimited number of open files (fs.nr_open).
+    let most = if limit.number == 7 { limit.value.max(64) } else { u64::MAX };
+    set_as_far_as_allowed(limit.number, most)?;
+    match sys::process::hard_limit(limit.number) {
+        Ok(hard) if hard >= limit.value => Ok(()),
+        _ => set_limit(limit),
+    }
+}
+
+fn limit_processes(site: &Site<'_>) -> Result<(), Refusal> {
+    match site.limits.resources.iter().find(|limit| limit.number == NPROC) {
+        Some(limit) => set_limit(*limit),
+        None => set_as_far_as_allowed(NPROC, u64::MAX),
+    }
+}
+
+/// Without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes.
+fn set_as_far_as_allowed(number: u8, value: u64) -> Result<(), Refusal> {
+    if sys::process::limit(number, value) == Err(Errno::EPERM) {
+        let failed = |errno| Refusal::call(&LIMIT, "prlimit", errno);
+        let hard = sys::process::hard_limit(number).map_err(failed)?;
+        sys::process::limit(number, hard).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn set_limit(limit: Resource) -> Result<(), Refusal> {
+    sys::process::limit(limit.number, limit.value).map_err(|errno| {
+        let name = usize::from(limit.number);
+        let name = NAMES.get(name).copied().unwrap_or("?");
+        Refusal::new(
+            &LIMIT,
+            format!("the limit of {name} cannot be {}: {}", limit.value, Untrusted(errno.desc().as_bytes())),
+        )
+    })
+}
+
+/// `RLIMIT_NPROC` on every architecture that is supported (asm-generic/resource.h).
 const NPROC: u8 = 6;
 
-static JAIL: Card = Card {
-    code: "C01",
+/// Limits that the caller could have left behind, and their values where the policy says nothing.
+const UNNAMED: [(u8, u64); 15] = [
+    (0, u64::MAX),
+    (1, u64::MAX),
+    (2, u64::MAX),
+    (3, 8 << 20),
+    (4, 0),
+    (5, u64::MAX),
+    (7, 1024),
+    (8, 64 << 10),
+    (9, u64::MAX),
+    (10, u64::MAX),
+    (11, 4096),
+    (12, 819_200),
+    (13, 0),
+    (14, 0),
+    (15, u64::MAX),
+];
+
+/// Names by number, for people.
+const NAMES: [&str; 16] = [
+    "CPU seconds",
+    "file size",
+    "data",
+    "stack",
+    "core size",
+    "resident memory",
+    "processes",
+    "open files",
+    "locked memory",
+    "address space",
+    "locks",
+    "pending signals",
+    "message queues",
+    "nice",
+    "real-time priority",
+    "real-time CPU",
+];
+
+static LIMIT: Card = Card {
+    code: "C02",
     status: 84,
-    remedy: "set kind = \"host\" in the site's [jail] and run: cellwall apply",
+    remedy: "lower the site's [limits], or raise those of the web server's unit, then: cellwall apply",
 };
-static LIMIT: Card =
-    Card { code: "C02", status: 84, remedy: "lower the site's [limits], or raise those of the web server" };
-static CAPABILITIES: Card =
-    Card { code: "C03", status: 84, remedy: "give the web server's unit CAP_SETPCAP" };
-static SET_GROUPS: Card = Card { code: "D109", status: 109, remedy: "give the web server's unit CAP_SETGID" };
-static SET_USER: Card = Card { code: "D110", status: 110, remedy: "give the web server's unit CAP_SETUID" };
-static NOT_GONE: Card =
-    Card { code: "D01", status: 85, remedy: "clear the securebits of the web server's unit" };
+static CAPABILITIES: Card = Card {
+    code: "C03",
+    status: 84,
+    remedy: "add CAP_SETPCAP to CapabilityBoundingSet of the web server's unit",
+};
+static GROUP: Card = Card {
+    code: "C04",
+    status: 84,
+    remedy: "mkdir -p {}; or set cgroup = \"auto\" in the site's [limits], then: cellwall apply",
+};
+static SET_GROUPS: Card = Card {
+    code: "D109",
+    status: 109,
+    remedy: "add CAP_SETGID to CapabilityBoundingSet of the web server's unit",
+};
+static SET_USER: Card = Card {
+    code: "D110",
+    status: 110,
+    remedy: "add CAP_SETUID to CapabilityBoundingSet of the web server's unit",
+};
+static NOT_GONE: Card = Card { code: "D01", status: 85, remedy: "clear SecureBits of the web server's unit" };

@@ -1,6 +1,7 @@
-//! The environment, rebuilt by allow list. Pure: bytes in, bytes out.
+//! The environment, rebuilt by allow list. Pure: bytes in, bytes out. Fuzzed.
 //!
-//! Refuses with E01 and E02. What the policy sets comes first and wins; a caller's name stands at most once.
+//! Order: what the policy sets, what the launcher itself knows better, then the caller's, as it came. A name stands at
+//! most once. Refuses with E01–E03; what merely may not pass is left out and counted.
 
 use std::ffi::CString;
 
@@ -8,41 +9,81 @@ use crate::policy::Environment;
 use crate::policy::names::may_pass;
 use crate::refusal::{Card, Refusal, Untrusted};
 
-/// The program's environment.
+/// A new environment, and how many of the caller's entries are not in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// `NAME=value`.
+    pub entries: Vec<CString>,
+    /// Left out.
+    pub dropped: usize,
+}
+
+/// The program's environment. `forced`: names that the launcher itself sets, whatever the caller said. `rename`: a path
+/// of the host's as it is called inside the jail.
 ///
 /// # Errors
 /// E01: a name of the CGI standard twice. E02: more than the policy's `entries_max` or `bytes_max`; cutting would let
-/// a visitor's headers push other variables out.
-pub fn rebuild(rules: &Environment<'_>, caller: &[Vec<u8>]) -> Result<Vec<CString>, Refusal> {
+/// a visitor's headers push other variables out. E03: a line break in a variable of the CGI standard.
+pub fn rebuild<'a>(
+    rules: &Environment<'a>,
+    caller: &'a [Vec<u8>],
+    forced: &[(&'a [u8], Vec<u8>)],
+    rename: impl Fn(&[u8]) -> Vec<u8>,
+) -> Result<Rebuilt, Refusal> {
     let bytes: usize = caller.iter().map(Vec::len).sum();
     if caller.len() > rules.entries_max.into()
         || u32::try_from(bytes).map_or(true, |bytes| bytes > rules.bytes_max)
     {
-        return Err(Refusal::new(&TOO_MUCH, format!("{} entries of {bytes} bytes", caller.len())));
+        return Err(Refusal::new(&TOO_MUCH, format!("{} entries of {bytes} bytes together", caller.len())));
     }
-    let mut seen: Vec<&[u8]> = rules.set.iter().map(|(name, _)| *name).collect();
-    let set_by_policy = seen.len();
-    let mut entries: Vec<CString> = Vec::with_capacity(caller.len() + set_by_policy);
-    entries.extend(
-        rules.set.iter().filter_map(|(name, value)| CString::new([name, &b"="[..], value].concat()).ok()),
-    );
+    let mut new = New { names: Vec::with_capacity(caller.len()), entries: Vec::with_capacity(caller.len()) };
+    for (name, value) in &rules.set {
+        new.push(name, value);
+    }
+    for (name, value) in forced {
+        new.push(name, value);
+    }
+    let fixed = new.names.len();
     for entry in caller {
-        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else { continue };
-        let (Some(name), Some(value)) = (entry.get(..equals), entry.get(equals.saturating_add(1)..)) else {
-            continue;
-        };
+        let Some((name, value)) = split(entry) else { continue };
         if !passes(rules, name, value) {
             continue;
         }
-        match seen.iter().position(|known| *known == name) {
+        let core = CORE.contains(&name);
+        match new.names.iter().position(|known| *known == name) {
+            Some(place) if core && place >= fixed => {
+                return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
+            }
+            Some(_) => continue,
             None => {}
-            Some(place) if place < set_by_policy || name.starts_with(b"HTTP_") => continue,
-            Some(_) => return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name)))),
         }
-        seen.push(name);
-        entries.extend(CString::new(entry.as_slice()).ok());
+        if core && value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
+        }
+        if PATHS.contains(&name) { new.push(name, &rename(value)) } else { new.push(name, value) }
     }
-    Ok(entries)
+    let kept = new.entries.len().saturating_sub(fixed);
+    Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept) })
+}
+
+struct New<'a> {
+    names: Vec<&'a [u8]>,
+    entries: Vec<CString>,
+}
+
+impl<'a> New<'a> {
+    /// The caller's entries were C strings, and the decoder refuses a NUL in the policy's.
+    fn push(&mut self, name: &'a [u8], value: &[u8]) {
+        if let Ok(entry) = CString::new([name, b"=", value].concat()) {
+            self.names.push(name);
+            self.entries.push(entry);
+        }
+    }
+}
+
+fn split(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let equals = entry.iter().position(|byte| *byte == b'=')?;
+    Some((entry.get(..equals)?, entry.get(equals.saturating_add(1)..)?))
 }
 
 fn passes(rules: &Environment<'_>, name: &[u8], value: &[u8]) -> bool {
@@ -58,40 +99,95 @@ fn passes(rules: &Environment<'_>, name: &[u8], value: &[u8]) -> bool {
 fn value_passes(name: &[u8], value: &[u8]) -> bool {
     match name {
         b"TZ" => {
-            !value.starts_with(b":") && !value.starts_with(b"/") && !value.windows(2).any(|two| two == b"..")
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/_+-,.:<>".contains(byte);
+            let path = value.starts_with(b":")
+                || value.starts_with(b"/")
+                || value.windows(2).any(|two| two == b"..");
+            !path && value.len() <= 64 && value.iter().all(plain)
         }
         b"REDIRECT_STATUS" => value.len() == 3 && value.iter().all(u8::is_ascii_digit),
+        b"PHP_FCGI_CHILDREN" | b"PHP_FCGI_MAX_REQUESTS" => {
+            value.len() <= 9 && value.iter().all(u8::is_ascii_digit)
+        }
         _ => !value.starts_with(b"()"),
     }
 }
 
+/// Variables of the CGI standard (RFC 3875, 4.1) and of its common additions, by which programs decide: one value each.
+const CORE: [&[u8]; 26] = [
+    b"AUTH_TYPE",
+    b"CONTENT_LENGTH",
+    b"CONTENT_TYPE",
+    b"CONTEXT_DOCUMENT_ROOT",
+    b"DOCUMENT_ROOT",
+    b"DOCUMENT_URI",
+    b"GATEWAY_INTERFACE",
+    b"HTTPS",
+    b"PATH_INFO",
+    b"PATH_TRANSLATED",
+    b"QUERY_STRING",
+    b"REDIRECT_STATUS",
+    b"REDIRECT_URL",
+    b"REMOTE_ADDR",
+    b"REMOTE_HOST",
+    b"REMOTE_PORT",
+    b"REMOTE_USER",
+    b"REQUEST_METHOD",
+    b"REQUEST_SCHEME",
+    b"REQUEST_URI",
+    b"SCRIPT_FILENAME",
+    b"SCRIPT_NAME",
+    b"SERVER_NAME",
+    b"SERVER_PORT",
+    b"SERVER_PROTOCOL",
+    b"SERVER_SOFTWARE",
+];
+
+/// Variables that hold a path of the host's. All change together where the jail calls paths otherwise.
+const PATHS: [&[u8]; 5] = [
+    b"CONTEXT_DOCUMENT_ROOT",
+    b"DOCUMENT_ROOT",
+    b"PATH_TRANSLATED",
+    b"REDIRECT_SCRIPT_FILENAME",
+    b"SCRIPT_FILENAME",
+];
+
 static TWICE: Card = Card {
     code: "E01",
     status: 87,
-    remedy: "find what sets the variable twice in the web server's configuration",
+    remedy: "find what sets the variable a second time in the web server's configuration (SetEnv, PassEnv, RewriteRule)",
 };
 static TOO_MUCH: Card = Card {
     code: "E02",
     status: 87,
-    remedy: "raise `entries_max` or `bytes_max` in the site's [environment] and run: cellwall apply",
+    remedy: "raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
+};
+static LINE_BREAK: Card = Card {
+    code: "E03",
+    status: 87,
+    remedy: "nothing to mend: a visitor asked for a path with a line break in it",
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn filtered(caller: &[&str]) -> Result<Vec<String>, &'static str> {
-        let rules = Environment {
-            pass: vec![b"QUERY_STRING", b"REDIRECT_STATUS", b"TZ"],
+    fn rules() -> Environment<'static> {
+        Environment {
+            pass: vec![b"DOCUMENT_ROOT", b"PATH_INFO", b"QUERY_STRING", b"REDIRECT_STATUS", b"TZ"],
             pass_prefixes: vec![b"HTTP_"],
             authorization: false,
             set: vec![(b"PATH", b"/usr/bin")],
             entries_max: 8,
             bytes_max: 1000,
-        };
+        }
+    }
+
+    fn filtered(caller: &[&str]) -> Result<Vec<String>, &'static str> {
         let caller: Vec<Vec<u8>> = caller.iter().map(|entry| entry.as_bytes().to_vec()).collect();
-        let entries = rebuild(&rules, &caller).map_err(|refusal| refusal.card.code)?;
-        Ok(entries.into_iter().map(|entry| entry.into_string().unwrap()).collect())
+        let rename = |path: &[u8]| path.strip_prefix(b"/jail").unwrap_or(path).to_vec();
+        let rebuilt = rebuild(&rules(), &caller, &[], rename).map_err(|refusal| refusal.card.code)?;
+        Ok(rebuilt.entries.into_iter().map(|entry| entry.into_string().unwrap()).collect())
     }
 
     #[test]
@@ -106,7 +202,12 @@ mod tests {
         let caller =
             ["HTTP_C=() { :;}", "TZ=:/etc/shadow", "REDIRECT_STATUS=2 00", "QUERY_STRING", "=x", "HTTP_=y"];
         assert_eq!(filtered(&caller).unwrap(), ["PATH=/usr/bin"]);
-        assert_eq!(filtered(&["TZ=Europe/Paris"]).unwrap(), ["PATH=/usr/bin", "TZ=Europe/Paris"]);
+        for zone in ["Europe/Paris", "CET-1CEST", "<+03>-3"] {
+            assert_eq!(filtered(&[&format!("TZ={zone}")]).unwrap().len(), 2, "{zone}");
+        }
+        for zone in ["/etc/x", "../../x", ":x", "a b"] {
+            assert_eq!(filtered(&[&format!("TZ={zone}")]).unwrap().len(), 1, "{zone}");
+        }
         assert_eq!(filtered(&["HTTP_AUTHORIZATION=x"]).unwrap(), ["PATH=/usr/bin"]);
     }
 
@@ -115,5 +216,23 @@ mod tests {
         assert_eq!(filtered(&["QUERY_STRING=a", "QUERY_STRING=b"]), Err("E01"));
         assert_eq!(filtered(&["HTTP_X=1", "HTTP_X=2"]).unwrap(), ["PATH=/usr/bin", "HTTP_X=1"]);
         assert_eq!(filtered(&["A=1"; 9]), Err("E02"));
+        assert_eq!(filtered(&["PATH_INFO=/a\nb"]), Err("E03"));
+    }
+
+    #[test]
+    fn paths_are_called_as_inside_the_jail() {
+        assert_eq!(
+            filtered(&["DOCUMENT_ROOT=/jail/w", "QUERY_STRING=/jail/w"]).unwrap()[1..],
+            ["DOCUMENT_ROOT=/w", "QUERY_STRING=/jail/w"]
+        );
+    }
+
+    #[test]
+    fn what_the_launcher_knows_better_replaces_what_the_caller_says() {
+        let caller = vec![b"REDIRECT_STATUS=404".to_vec()];
+        let forced: [(&[u8], Vec<u8>); 1] = [(b"REDIRECT_STATUS", b"200".to_vec())];
+        let rebuilt = rebuild(&rules(), &caller, &forced, <[u8]>::to_vec).unwrap();
+        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"REDIRECT_STATUS=200".to_owned()]);
+        assert_eq!(rebuilt.dropped, 1);
     }
 }

@@ -1,21 +1,35 @@
 //! The pipeline: one request becomes one program of a site, or nothing runs.
 //!
-//! Each stage is a type that only its own file can make; walking on consumes it. Root is spent in the middle, and
-//! what a site owner can influence is looked at only after that.
+//! ```text
+//!             root                                     │          the site's own uid
+//!  Arrival ▶ Request ▶ Authorized ▶ Confined ─────────▶│ Dropped ▶ Verified ▶ Equipped ▶ Sealed ▶ (recorded) ▶ exec
+//! ```
+//! Each stage is a type that only its own file can make; walking on consumes it. Root is a value that is spent in the
+//! middle, and everything that a site's owner can influence is looked at only after that.
+//!
+//! May not: know a second way to start a program of a site. [`rehearse`] walks the same stages and stops before the
+//! last; [`enter`] starts a command of the administrator's in the same cell.
 
 pub mod arrival;
 pub mod authorize;
 pub mod confine;
 pub mod environment;
+pub mod equip;
 pub mod exec;
+pub mod interpreter;
+pub mod jail;
+pub mod landlock;
 pub mod request;
 pub mod verify;
+pub mod walk;
 
 use std::convert::Infallible;
+use std::ffi::CString;
 
-use crate::policy::Record;
+use crate::policy::{Record, Site};
 use crate::record::Log;
 use crate::refusal::Refusal;
+use crate::sys::Root;
 
 use arrival::Arrival;
 use request::Request;
@@ -25,17 +39,61 @@ use request::Request;
 /// # Errors
 /// [`Refusal`]: nothing was run.
 pub fn launch<'a>(
-    arrival: &Arrival,
-    request: &Request<'_>,
+    arrival: &'a Arrival,
+    request: &'a Request<'a>,
     policy: &'a Record<'a>,
+    root: Root,
     log: &mut Log<'a>,
 ) -> Result<Infallible, Refusal> {
-    let authorized = authorize::authorize(arrival, request, policy)?; // by the policy, whom to become
-    log.site = Some(authorized.site.name);
-    let dropped = confine::confine(authorized)?; // root's last act; root is gone, proven gone
-    let verified = verify::verify(dropped, arrival, request)?; // the site's files, seen with the site's eyes
-    let environment = environment::rebuild(&verified.site.environment, &arrival.environment)?;
-    let sealed = exec::prepare(verified, environment)?; // the rule set, opened with the site's eyes
-    log.launching(&sealed.describe())?; // no record, no run
-    exec::exec(sealed) // seal, become the program
+    let authorized = request.authorize(arrival, policy)?; // by the policy, whom to become
+    log.about(authorized.site());
+    let confined = authorized.confine(root)?; // root's last act
+    let dropped = confined.drop_root()?; // root is gone, proven gone
+    let verified = dropped.verify(arrival)?; // the site's files, seen with the site's eyes
+    let equipped = verified.equip(arrival)?; // the environment, by allow list
+    let sealed = equipped.seal()?; // no_new_privs, Landlock, descriptors, system calls
+    log.launching(&sealed)?; // no record, no run
+    sealed.exec() // become the program
+}
+
+/// The same stages, up to the last but one; `tell` hears of each. For a process that has nothing to lose.
+///
+/// # Errors
+/// The refusal that [`launch`] would give.
+pub fn rehearse<'a>(
+    arrival: &'a Arrival,
+    request: &'a Request<'a>,
+    policy: &'a Record<'a>,
+    root: Root,
+    tell: &mut dyn FnMut(&str, String),
+) -> Result<(), Refusal> {
+    let authorized = request.authorize(arrival, policy)?;
+    tell("authorize", authorized.tell());
+    let confined = authorized.confine(root)?;
+    tell("confine", confined.tell());
+    let dropped = confined.drop_root()?;
+    tell("drop", dropped.tell());
+    let verified = dropped.verify(arrival)?;
+    tell("verify", verified.tell());
+    let equipped = verified.equip(arrival)?;
+    tell("equip", equipped.tell());
+    let sealed = equipped.seal()?;
+    tell("seal", sealed.tell());
+    Ok(())
+}
+
+/// A command of the administrator's in a site's cell: the same confinement, no file of the site's to verify.
+///
+/// # Errors
+/// [`Refusal`]: nothing was run.
+pub fn enter(
+    arrival: &Arrival,
+    policy: &Record<'_>,
+    site: &Site<'_>,
+    command: Vec<CString>,
+    root: Root,
+) -> Result<Infallible, Refusal> {
+    let authorized = authorize::Authorized::by_administrator(policy, site, command);
+    let verified = authorized.confine(root)?.drop_root()?.verify(arrival)?;
+    verified.equip(arrival)?.seal()?.exec()
 }

@@ -11,38 +11,46 @@ use crate::refusal::{Card, Refusal, Untrusted};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The user was given as `~uid`: a request below a home directory.
-    pub userdir: bool,
+    pub(super) userdir: bool,
     /// Whom to become.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// With which primary group.
-    pub gid: u32,
+    pub(super) gid: u32,
     /// The program's file name in the working directory.
-    pub command: &'a OsStr,
+    pub(super) command: &'a [u8],
     /// Its arguments.
-    pub arguments: Vec<&'a OsStr>,
+    pub(super) arguments: Vec<&'a [u8]>,
 }
 
-/// Reads the words after the program's own name.
-///
-/// # Errors
-/// R101 too few, R104 no plain file name, R105 no uid, R106 no gid.
-pub fn parse<'a>(words: &[&'a OsStr]) -> Result<Request<'a>, Refusal> {
-    let [user, group, command, arguments @ ..] = words else {
-        return Err(Refusal::new(&TOO_FEW, format!("{} arguments, at least 3 are needed", words.len())));
-    };
-    if !is_file_name(command.as_bytes()) {
-        let command = Untrusted(command.as_bytes());
-        return Err(Refusal::new(&COMMAND, format!("the command \"{command}\" is no plain file name")));
+impl<'a> Request<'a> {
+    /// Reads the words after the launcher's own name.
+    ///
+    /// # Errors
+    /// R101 too few, R104 no plain file name, R105 no uid, R106 no gid.
+    pub fn parse(words: &[&'a OsStr]) -> Result<Self, Refusal> {
+        let [user, group, command, arguments @ ..] = words else {
+            return Err(Refusal::new(&TOO_FEW, format!("{} arguments, at least 3 are needed", words.len())));
+        };
+        let (user, group, command) = (user.as_bytes(), group.as_bytes(), command.as_bytes());
+        if !is_file_name(command) {
+            let why = format!("the command \"{}\" is no plain file name", Untrusted(command));
+            return Err(Refusal::new(&COMMAND, why));
+        }
+        let plain = user.strip_prefix(b"~");
+        Ok(Self {
+            userdir: plain.is_some(),
+            uid: number(plain.unwrap_or(user)).ok_or_else(|| bad(&USER, "user", user))?,
+            gid: number(group).ok_or_else(|| bad(&GROUP, "group", group))?,
+            command,
+            arguments: arguments.iter().map(|word| word.as_bytes()).collect(),
+        })
     }
-    let user = user.as_bytes();
-    let plain = user.strip_prefix(b"~");
-    Ok(Request {
-        userdir: plain.is_some(),
-        uid: number(plain.unwrap_or(user)).ok_or_else(|| bad(&USER, "user", user))?,
-        gid: number(group.as_bytes()).ok_or_else(|| bad(&GROUP, "group", group.as_bytes()))?,
-        command,
-        arguments: arguments.to_vec(),
-    })
+
+    /// Whom to become.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
 }
 
 fn bad(card: &'static Card, what: &str, text: &[u8]) -> Refusal {
@@ -66,7 +74,7 @@ fn number(text: &[u8]) -> Option<u32> {
 static TOO_FEW: Card = Card {
     code: "R101",
     status: 101,
-    remedy: "call it as Apache does: cellwall-suexec UID GID COMMAND [ARGUMENT…]",
+    remedy: "call it as Apache does: cellwall-suexec UID GID COMMAND [ARGUMENT...]",
 };
 static COMMAND: Card =
     Card { code: "R104", status: 104, remedy: "change to the program's directory and name the file alone" };
@@ -79,7 +87,7 @@ mod tests {
 
     fn code(words: &[&[u8]]) -> &'static str {
         let words: Vec<&OsStr> = words.iter().map(|word| OsStr::from_bytes(word)).collect();
-        parse(&words).map_or_else(|refusal| refusal.card.code, |_| "ok")
+        Request::parse(&words).map_or_else(|refusal| refusal.card.code, |_| "ok")
     }
 
     #[test]

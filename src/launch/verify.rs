@@ -1,152 +1,309 @@
 //! Is the program what it should be? Runs as the site's own uid.
 //!
-//! Walks from the root one component at a time and decides on descriptors, in suEXEC's order.
-//! Refuses with V01–V06, V111–V121. May not: keep a path as proof, open anything but O_PATH.
+//! Decides on descriptors, in suEXEC's order, then looks at what the kernel would say at exec.
+//! Refuses with V04–V07, V111–V121, and with those of [`super::walk`] and [`super::interpreter`].
+//! May not: keep a path as proof; wait for anything.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FileStat, fstat, stat};
+use nix::fcntl::{OFlag, ResolveFlag};
+use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::{AccessFlags, access, chdir};
 
-use crate::policy::Site;
-use crate::refusal::{Card, Refusal};
+use crate::policy::{Handler, Links, Site};
+use crate::refusal::{Card, Refusal, Untrusted};
+use crate::sys::files;
 
 use super::arrival::Arrival;
-use super::confine::Dropped;
+use super::authorize::{Target, is_beneath, outside};
+use super::confine::{Dropped, Facts};
+use super::interpreter::{self, First};
+use super::jail::Inside;
 use super::request::Request;
+use super::walk::{Follow, Reached, Rules, walk};
 
-/// A program that passed, in a directory that is held.
+/// A program that passed.
 #[must_use]
 #[derive(Debug)]
 pub struct Verified<'a> {
-    pub(super) site: &'a Site<'a>,
     pub(super) uid: u32,
-    pub(super) caller: u32,
-    /// The directory; its owner and root alone can change what is in it.
-    pub(super) directory: OwnedFd,
-    pub(super) path: Vec<u8>,
-    /// One component.
-    pub(super) program: CString,
-    pub(super) arguments: Vec<CString>,
+    pub(super) site: &'a Site<'a>,
+    pub(super) inside: Inside<'a>,
+    pub(super) facts: Facts,
+    pub(super) start: Start,
+    /// The words of the new program, its own name first.
+    pub(super) words: Vec<CString>,
+    /// The directory and the file's name, for the record.
+    pub(super) shown: (Vec<u8>, Vec<u8>),
+    /// The file that php-cgi is to run, where php-cgi it is.
+    pub(super) php: Option<Vec<u8>>,
 }
 
-/// # Errors
-/// As the module says.
-pub fn verify<'a>(
-    dropped: Dropped<'a>,
-    arrival: &Arrival,
+/// What execve gets.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// A name of one component in a held directory whose entries only its owner and root can change.
+    Name(OwnedFd, CString),
+    /// A path on which root owns everything.
+    Path(CString),
+}
+
+impl<'a> Dropped<'a> {
+    /// Looks at the program with the site's eyes.
+    ///
+    /// # Errors
+    /// As the module says.
+    pub fn verify(self, arrival: &Arrival) -> Result<Verified<'a>, Refusal> {
+        let Self { uid, site, target, inside, facts } = self;
+        let at = (uid, site, inside, facts);
+        match target {
+            Target::Script { docroot, request } => script(at, docroot, request, arrival),
+            Target::Program { request } => program(at, request, arrival),
+            Target::Command(words) => command(at, words),
+        }
+    }
+}
+
+impl Verified<'_> {
+    /// For `explain`.
+    #[must_use]
+    pub fn tell(&self) -> String {
+        let (directory, name) = (Untrusted(&self.shown.0), Untrusted(&self.shown.1));
+        let how = match (&self.start, &self.php) {
+            (Start::Path(path), _) => format!(", started by {}", Untrusted(path.as_bytes())),
+            (Start::Name(..), Some(_)) => ", which php-cgi runs".to_owned(),
+            (Start::Name(..), None) => String::new(),
+        };
+        format!("{directory}/{name}: owner, modes and every directory above it are right{how}")
+    }
+}
+
+type At<'a> = (u32, &'a Site<'a>, Inside<'a>, Facts);
+
+fn script<'a>(
+    at: At<'a>,
+    docroot: &[u8],
     request: &Request<'_>,
+    arrival: &Arrival,
 ) -> Result<Verified<'a>, Refusal> {
-    let Dropped { uid, site, docroot, directory: path } = dropped;
-    let held = stat(".").map_err(|errno| Refusal::call(&CWD, "stat(\".\")", errno))?;
-    let (directory, facts) = walk(&path, docroot, uid)?;
-    if (facts.st_dev, facts.st_ino) != (held.st_dev, held.st_ino) {
-        return Err(Refusal::about(&MOVED, &path, "is another directory than the working directory"));
-    }
-    program(&directory, &path, request.command, (uid, site), &facts)?;
-    let text = |text: &OsStr| {
-        CString::new(text.as_bytes()).map_err(|_| Refusal::call(&CWD, "argument", Errno::EINVAL))
-    };
-    Ok(Verified {
-        site,
+    let (uid, site, inside, facts) = at;
+    let reached = working_directory(arrival, &inside, (uid, site), inside.path(docroot))?;
+    let full = [&reached.path, &b"/"[..], request.command].concat();
+    let (held, file) = file(&reached, request.command, &full)?;
+    check(&file, &reached.facts, (uid, site), &full)?;
+    let handler = site.handlers.iter().find(|handler| request.command.ends_with(handler.suffix));
+    let mut verified = Verified {
         uid,
-        caller: arrival.caller,
-        directory,
-        path,
-        program: text(request.command)?,
-        arguments: request.arguments.iter().map(|word| text(word)).collect::<Result<_, _>>()?,
-    })
+        site,
+        inside,
+        facts,
+        start: Start::Path(CString::default()),
+        words: Vec::new(),
+        shown: (reached.path.clone(), request.command.to_vec()),
+        php: None,
+    };
+    match handler {
+        Some(handler) => handled(&mut verified, handler, full)?,
+        None => {
+            if file.st_mode & 0o100 == 0 {
+                return Err(Refusal::about(
+                    &EXECUTABLE,
+                    &full,
+                    &format!("is not executable ({:04o})", file.st_mode & 0o7777),
+                ));
+            }
+            drop(held);
+            native(&mut verified, reached, request, arrival, full)?;
+        }
+    }
+    Ok(verified)
 }
 
-/// From `/` to `path`. Every directory is root's or the site's, and nobody else can write it; a mount below the
-/// docroot is not crossed.
-fn walk(path: &[u8], docroot: &[u8], uid: u32) -> Result<(OwnedFd, FileStat), Refusal> {
-    let mut here = open(AT_FDCWD, b"/", ResolveFlag::empty())
-        .map_err(|errno| Refusal::about(&STAT_DIRECTORY, b"/", errno.desc()))?;
-    let mut so_far: Vec<u8> = Vec::new();
-    let mut facts = check_directory(&here, b"/", uid)?;
-    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-        let inside = so_far.len() >= docroot.len();
-        so_far.push(b'/');
-        so_far.extend(part);
-        let fence = if inside { ResolveFlag::RESOLVE_NO_XDEV } else { ResolveFlag::empty() };
-        here = open(&here, part, fence).map_err(|errno| match errno {
-            Errno::ELOOP => Refusal::about(&LINK, &so_far, "is a symbolic link"),
-            Errno::EXDEV => Refusal::about(&MOUNT, &so_far, "is another file system below the docroot"),
-            other => Refusal::about(&STAT_DIRECTORY, &so_far, other.desc()),
-        })?;
-        facts = check_directory(&here, &so_far, uid)?;
-    }
-    Ok((here, facts))
-}
-
-fn check_directory(directory: &OwnedFd, path: &[u8], uid: u32) -> Result<FileStat, Refusal> {
-    let facts = fstat(directory).map_err(|errno| Refusal::about(&STAT_DIRECTORY, path, errno.desc()))?;
-    if facts.st_mode & libc::S_IFMT != libc::S_IFDIR {
-        return Err(Refusal::about(&STAT_DIRECTORY, path, "is no directory"));
-    }
-    if facts.st_uid != 0 && facts.st_uid != uid {
-        return Err(Refusal::about(&FOREIGN, path, &format!("belongs to uid {}", facts.st_uid)));
-    }
-    if facts.st_mode & 0o022 != 0 {
-        let why = format!("is writable by others ({:04o})", facts.st_mode & 0o7777);
-        return Err(Refusal::about(&DIRECTORY_WRITABLE, path, &why));
-    }
-    Ok(facts)
-}
-
-/// The file itself, in suEXEC's order: V117 to V121, with V05 and V06 where suEXEC does not look.
-fn program(
-    directory: &OwnedFd,
-    path: &[u8],
-    name: &OsStr,
-    (uid, site): (u32, &Site<'_>),
-    folder: &FileStat,
-) -> Result<(), Refusal> {
-    let full = [path, b"/", name.as_bytes()].concat();
-    let file = open(directory, name.as_bytes(), ResolveFlag::RESOLVE_NO_XDEV).map_err(|errno| {
-        Refusal::about(
-            &PROGRAM,
-            &full,
-            if errno == Errno::ELOOP { "is a symbolic link" } else { errno.desc() },
-        )
-    })?;
-    let facts = fstat(&file).map_err(|errno| Refusal::about(&PROGRAM, &full, errno.desc()))?;
-    let mode = format!("({:04o})", facts.st_mode & 0o7777);
-    if facts.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return Err(Refusal::about(&KIND, &full, "is no regular file"));
-    }
-    if facts.st_mode & 0o022 != 0 {
-        return Err(Refusal::about(&WRITABLE, &full, &format!("is writable by others {mode}")));
-    }
-    if facts.st_mode & 0o6000 != 0 {
-        return Err(Refusal::about(&SET_ID, &full, &format!("has a set-id bit {mode}")));
-    }
-    let owners = [(facts.st_uid, facts.st_gid), (folder.st_uid, folder.st_gid)];
-    if owners != [(uid, site.identity.gid); 2] {
-        let why = format!(
-            "owners are {}:{} (file) and {}:{} (directory), not {uid}:{}",
-            facts.st_uid, facts.st_gid, folder.st_uid, folder.st_gid, site.identity.gid
-        );
-        return Err(Refusal::about(&OWNER, &full, &why));
-    }
-    if facts.st_nlink > 1 && !site.hard_links {
-        return Err(Refusal::about(&LINKS, &full, "has more than one hard link"));
-    }
-    if facts.st_mode & 0o100 == 0 {
-        return Err(Refusal::about(&EXECUTABLE, &full, &format!("is not executable {mode}")));
+/// An interpreter of the policy's. It gets the path that was verified, and no word of the request: words of the query
+/// string would be options to it (CVE-2012-1823).
+fn handled(verified: &mut Verified<'_>, handler: &Handler<'_>, full: Vec<u8>) -> Result<(), Refusal> {
+    let Some((program, fixed)) = handler.command.split_first() else {
+        return Err(Refusal::about(&PROGRAM, handler.suffix, "has an empty handler"));
+    };
+    interpreter::trusted(program, &[], 0)?;
+    verified.start = Start::Path(text(program)?);
+    verified.words =
+        std::iter::once(program).chain(fixed).map(|word| text(word)).collect::<Result<_, _>>()?;
+    if interpreter::is_php_cgi(program) {
+        verified.php = Some(full);
+    } else {
+        verified.words.push(text(&full)?);
     }
     Ok(())
 }
 
-fn open(directory: impl std::os::fd::AsFd, name: &[u8], more: ResolveFlag) -> Result<OwnedFd, Errno> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
-    openat2(directory, name, how)
+/// The file itself: compiled, or with a `#!` line that the kernel reads.
+fn native(
+    verified: &mut Verified<'_>,
+    reached: Reached,
+    request: &Request<'_>,
+    arrival: &Arrival,
+    full: Vec<u8>,
+) -> Result<(), Refusal> {
+    let first = interpreter::look(&reached.held, request.command, &full)?;
+    if let First::Script(program) = &first {
+        interpreter::trusted(program, &verified.site.interpreters, verified.uid)?;
+        verified.php = interpreter::is_php_cgi(program).then_some(full);
+    }
+    verified.words.push(text(request.command)?);
+    // What php-cgi finds among its words are options; mod_fcgid's words are not the visitor's.
+    if verified.php.is_none() || arrival.fastcgi {
+        for word in &request.arguments {
+            verified.words.push(text(word)?);
+        }
+    }
+    verified.start = Start::Name(reached.held, text(request.command)?);
+    Ok(())
+}
+
+/// A program of root's, named by the policy, all the way up root's.
+fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival) -> Result<Verified<'a>, Refusal> {
+    let (uid, site, inside, facts) = at;
+    let (_, directory) = held(arrival)?;
+    let full = [inside.path(directory), b"/", request.command].concat();
+    interpreter::trusted(&full, &[], 0)?;
+    let words = std::iter::once(&request.command).chain(&request.arguments);
+    Ok(Verified {
+        uid,
+        site,
+        inside,
+        facts,
+        start: Start::Path(text(&full)?),
+        words: words.map(|word| text(word)).collect::<Result<_, _>>()?,
+        shown: (inside.path(directory).to_vec(), request.command.to_vec()),
+        php: None,
+    })
+}
+
+/// The administrator's own words, started from the site's first docroot.
+fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal> {
+    let (uid, site, inside, facts) = at;
+    let home = site.docroots.first().map_or(&b"/"[..], |docroot| inside.path(docroot));
+    if chdir(home).is_err() {
+        chdir(c"/").map_err(|errno| Refusal::call(&CWD, "chdir", errno))?;
+    }
+    let name = words.first().map(|word| word.as_bytes().to_vec()).unwrap_or_default();
+    let path =
+        find(site, &name).ok_or_else(|| Refusal::about(&PROGRAM, &name, "is not there, inside the cell"))?;
+    let shown = (home.to_vec(), name);
+    Ok(Verified { uid, site, inside, facts, start: Start::Path(text(&path)?), words, shown, php: None })
+}
+
+/// By the site's own PATH, as its shell would.
+fn find(site: &Site<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    let runs = |path: &[u8]| access(path, AccessFlags::X_OK).is_ok();
+    if name.contains(&b'/') {
+        return runs(name).then(|| name.to_vec());
+    }
+    let path = site
+        .environment
+        .set
+        .iter()
+        .find(|(variable, _)| *variable == b"PATH")
+        .map_or(&b"/usr/bin"[..], |set| set.1);
+    path.split(|byte| *byte == b':').map(|directory| [directory, b"/", name].concat()).find(|full| runs(full))
+}
+
+/// The working directory, walked to from the root of the cell and found to be the same one that was held on arrival.
+fn working_directory(
+    arrival: &Arrival,
+    inside: &Inside<'_>,
+    (uid, site): (u32, &Site<'_>),
+    docroot: &[u8],
+) -> Result<Reached, Refusal> {
+    let (outer, path) = held(arrival)?;
+    let path = inside.path(path);
+    let mut fence = docroot.to_vec();
+    if !is_beneath(path, docroot) {
+        // The docroot leads through links of the site's: where it ends is where the site is today.
+        let follow = if site.links == Links::OwnerMatch { Follow::Owners(uid) } else { Follow::None };
+        fence = walk(docroot, Rules { owner: uid, follow, fence: b"" })?.path;
+        if !is_beneath(path, &fence) {
+            return Err(outside(path, uid));
+        }
+    }
+    let reached = walk(path, Rules { owner: uid, follow: Follow::None, fence: &fence })?;
+    let before = fstat(outer).map_err(|errno| Refusal::call(&CWD, "fstat", errno))?;
+    if (before.st_dev, before.st_ino) == (reached.facts.st_dev, reached.facts.st_ino) {
+        Ok(reached)
+    } else {
+        Err(Refusal::about(&MOVED, path, "is another directory inside the jail than outside"))
+    }
+}
+
+fn held(arrival: &Arrival) -> Result<(&OwnedFd, &[u8]), Refusal> {
+    match &arrival.directory {
+        Ok((held, path)) => Ok((held, path)),
+        Err(errno) => Err(Refusal::call(&CWD, "getcwd", *errno)),
+    }
+}
+
+fn file(directory: &Reached, name: &[u8], full: &[u8]) -> Result<(OwnedFd, FileStat), Refusal> {
+    let held =
+        files::hold(&directory.held, name, ResolveFlag::RESOLVE_NO_XDEV).map_err(|errno| match errno {
+            Errno::ELOOP => Refusal::about(&PROGRAM, full, "is a symbolic link"),
+            Errno::EXDEV => Refusal::about(&PROGRAM, full, "is mounted here from elsewhere"),
+            other => Refusal::about(&PROGRAM, full, other.desc()),
+        })?;
+    let facts = fstat(&held).map_err(|errno| Refusal::about(&PROGRAM, full, errno.desc()))?;
+    Ok((held, facts))
+}
+
+/// V118 to V120 as suEXEC has them, and V05, V06 where suEXEC does not look.
+fn check(
+    file: &FileStat,
+    folder: &FileStat,
+    (uid, site): (u32, &Site<'_>),
+    full: &[u8],
+) -> Result<(), Refusal> {
+    let refuse =
+        |card, why: &str| Err(Refusal::about(card, full, &format!("{why} ({:04o})", file.st_mode & 0o7777)));
+    if file.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Refusal::about(&KIND, full, "is no regular file"));
+    }
+    if file.st_mode & 0o022 != 0 {
+        return refuse(&FILE_WRITABLE, "is writable by others");
+    }
+    if file.st_mode & 0o6000 != 0 {
+        return refuse(&SET_ID, "has a set-id bit");
+    }
+    let want = (uid, site.identity.gid);
+    for (what, facts) in [("the file", file), ("its directory", folder)] {
+        let have = (facts.st_uid, facts.st_gid);
+        if have != want {
+            let why = format!("{what} belongs to {}:{}, not to {}:{}", have.0, have.1, want.0, want.1);
+            let mut refusal = Refusal::about(&OWNER, full, &why);
+            refusal.fix =
+                format!("chown {}:{} {path} \"$(dirname {path})\"", want.0, want.1, path = Untrusted(full));
+            return Err(refusal);
+        }
+    }
+    if file.st_nlink > 1 && !site.hard_links {
+        return Err(Refusal::about(&HARD_LINKS, full, &format!("has {} hard links", file.st_nlink)));
+    }
+    Ok(())
+}
+
+/// A request's bytes have no NUL in them: they were C strings.
+pub(super) fn text(bytes: &[u8]) -> Result<CString, Refusal> {
+    CString::new(bytes).map_err(|_| Refusal::about(&PROGRAM, bytes, "has a NUL in it"))
+}
+
+/// Opens a regular file of the site's for reading, without waiting for anything.
+pub(super) fn open_for_reading(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    files::open_plain(
+        directory,
+        name,
+        OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+        ResolveFlag::empty(),
+    )
 }
 
 static CWD: Card = Card {
@@ -154,23 +311,15 @@ static CWD: Card = Card {
     status: 111,
     remedy: "let the site's user search every directory above the program",
 };
-static STAT_DIRECTORY: Card = Card { code: "V115", status: 115, remedy: "ls -ld {}" };
-static DIRECTORY_WRITABLE: Card = Card { code: "V116", status: 116, remedy: "chmod go-w {}" };
 static PROGRAM: Card = Card { code: "V117", status: 117, remedy: "ls -l {}" };
-static WRITABLE: Card = Card { code: "V118", status: 118, remedy: "chmod go-w {}" };
+static FILE_WRITABLE: Card = Card { code: "V118", status: 118, remedy: "chmod go-w {}" };
 static SET_ID: Card = Card { code: "V119", status: 119, remedy: "chmod ug-s {}" };
-static OWNER: Card = Card {
-    code: "V120",
-    status: 120,
-    remedy: "chown the file and its directory to the site's user and group: {}",
-};
+static OWNER: Card = Card { code: "V120", status: 120, remedy: "chown USER:GROUP {}" };
 static EXECUTABLE: Card = Card { code: "V121", status: 121, remedy: "chmod u+x {}" };
-static FOREIGN: Card = Card { code: "V01", status: 86, remedy: "chown root {}" };
-static LINK: Card =
-    Card { code: "V02", status: 86, remedy: "name the real directory as docroot instead of {}" };
-static MOUNT: Card =
-    Card { code: "V03", status: 86, remedy: "add {} to the site's `docroot` and run: cellwall apply" };
-static MOVED: Card = Card { code: "V04", status: 86, remedy: "ask again: {} changed while it was looked at" };
+static MOVED: Card = Card { code: "V04", status: 86, remedy: "cellwall apply" };
 static KIND: Card = Card { code: "V05", status: 86, remedy: "put a regular file at {}" };
-static LINKS: Card =
-    Card { code: "V06", status: 86, remedy: "cp -p {0} {0}.new && mv {0}.new {0}, where {0} is {}" };
+static HARD_LINKS: Card = Card {
+    code: "V06",
+    status: 86,
+    remedy: "f={}; cp -p $f $f.new && mv $f.new $f; or set hard_links = true in the site's file, then: cellwall apply",
+};

@@ -24,6 +24,16 @@ pub enum Unreadable {
     Failed(Errno),
 }
 
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing => out.write_str("there is none"),
+            Self::Unsafe(what) => write!(out, "it {what}"),
+            Self::Failed(errno) => out.write_str(errno.desc()),
+        }
+    }
+}
+
 /// The bytes of one uid's record.
 ///
 /// # Errors

@@ -1,0 +1,143 @@
+//! A walk from the root, one component at a time, that decides on what it holds.
+//!
+//! Runs as the site's own uid. Refuses with V01–V03, V115, V116.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{ResolveFlag, readlinkat};
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::refusal::{Card, Refusal};
+use crate::sys::files;
+
+/// Which links a walk follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// None.
+    None,
+    /// Root's own: only root can make another of them.
+    Roots,
+    /// Root's and this uid's.
+    Owners(u32),
+}
+
+/// Whose directories a walk passes through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// Besides root; 0: root alone.
+    pub(super) owner: u32,
+    pub(super) follow: Follow,
+    /// Below this path no other mount is crossed; empty: everywhere.
+    pub(super) fence: &'a [u8],
+}
+
+/// Where a walk ended.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) held: OwnedFd,
+    pub(super) facts: FileStat,
+    /// The way without links.
+    pub(super) path: Vec<u8>,
+}
+
+/// To `path`, absolute. Every directory on the way is an owner's and nobody else can write it; so is the end, if it is a
+/// directory.
+///
+/// # Errors
+/// V01 a stranger's, V02 a link, V03 another mount, V115 not there, V116 writable by others.
+pub(super) fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
+    let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
+    let mut here = start(rules)?;
+    let mut links = 0;
+    while let Some(part) = rest.pop_front() {
+        let fence = !rules.fence.is_empty() && here.path.len() >= rules.fence.len();
+        let more = if fence { ResolveFlag::RESOLVE_NO_XDEV } else { ResolveFlag::empty() };
+        let path = [&here.path, &b"/"[..], &part].concat();
+        match files::hold(&here.held, &part, more) {
+            Ok(held) => here = passed(held, path, rules)?,
+            Err(Errno::ELOOP) => {
+                links += 1;
+                let text = follow(&here.held, &part, &path, rules.follow, links)?;
+                if text.starts_with(b"/") {
+                    here = start(rules)?;
+                }
+                rest = parts(&text).chain(rest).collect();
+            }
+            Err(Errno::EXDEV) => {
+                return Err(Refusal::about(&MOUNT, &path, "is another file system below the docroot"));
+            }
+            Err(errno) => return Err(Refusal::about(&MISSING, &path, errno.desc())),
+        }
+    }
+    Ok(here)
+}
+
+fn start(rules: Rules<'_>) -> Result<Reached, Refusal> {
+    let root = files::hold_root().map_err(|errno| Refusal::about(&MISSING, b"/", errno.desc()))?;
+    passed(root, Vec::new(), rules)
+}
+
+fn passed(held: OwnedFd, path: Vec<u8>, rules: Rules<'_>) -> Result<Reached, Refusal> {
+    let name = if path.is_empty() { &b"/"[..] } else { &path };
+    let facts = fstat(&held).map_err(|errno| Refusal::about(&MISSING, name, errno.desc()))?;
+    if facts.st_uid != 0 && facts.st_uid != rules.owner {
+        return Err(Refusal::about(&FOREIGN, name, &format!("belongs to uid {}", facts.st_uid)));
+    }
+    // With an access list the group bits are its mask: a right that a list gives to a stranger shows here as well.
+    if facts.st_mode & libc::S_IFMT == libc::S_IFDIR && facts.st_mode & 0o022 != 0 {
+        let why = format!("is writable by others ({:04o})", facts.st_mode & 0o7777);
+        return Err(Refusal::about(&WRITABLE, name, &why));
+    }
+    Ok(Reached { held, facts, path })
+}
+
+/// The text of a link that the rules let pass.
+fn follow(
+    directory: &OwnedFd,
+    part: &[u8],
+    path: &[u8],
+    rule: Follow,
+    links: u32,
+) -> Result<Vec<u8>, Refusal> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let failed = |errno: Errno| Refusal::about(&MISSING, path, errno.desc());
+    let link = files::hold_link(directory, part).map_err(failed)?;
+    let owner = fstat(&link).map_err(failed)?.st_uid;
+    let allowed = match rule {
+        Follow::None => false,
+        Follow::Roots => owner == 0,
+        Follow::Owners(uid) => owner == 0 || owner == uid,
+    };
+    if !allowed || links > LINKS_MAX {
+        return Err(Refusal::about(&LINK, path, &format!("is a symbolic link of uid {owner}")));
+    }
+    let text = readlinkat(&link, c"").map_err(failed)?.into_vec();
+    // `..` would lead out of what was checked; releases are linked as `releases/42`.
+    if parts(&text).any(|part| part == b"..") {
+        return Err(Refusal::about(&LINK, path, "is a symbolic link with `..` in it"));
+    }
+    Ok(text)
+}
+
+fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
+}
+
+/// As many as the web server's own `current -> releases/42` needs, and a few of the system's.
+const LINKS_MAX: u32 = 8;
+
+static MISSING: Card = Card { code: "V115", status: 115, remedy: "ls -ld {}" };
+static WRITABLE: Card = Card { code: "V116", status: 116, remedy: "chmod go-w {}" };
+static FOREIGN: Card = Card { code: "V01", status: 86, remedy: "chown root {}" };
+static LINK: Card = Card {
+    code: "V02",
+    status: 86,
+    remedy: "name the real directory behind {} as docroot, or set symlinks = \"owner-match\" in the site's file, then: cellwall apply",
+};
+static MOUNT: Card = Card {
+    code: "V03",
+    status: 86,
+    remedy: "name {} as a `docroot` of the site of its own, then: cellwall apply",
+};

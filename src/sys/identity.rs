@@ -1,0 +1,103 @@
+//! Who we are: root as a value, and the way out of it.
+
+use std::ffi::c_ulong;
+
+use nix::errno::Errno;
+use nix::unistd::{
+    Gid, Uid, geteuid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid, setuid,
+};
+
+/// The right to act as root. There is at most one, and it cannot be copied.
+#[derive(Debug)]
+pub struct Root(());
+
+/// A group, a user, and what came of the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotDropped {
+    /// setgroups or setresgid failed.
+    Groups(Errno),
+    /// setresuid failed.
+    User(Errno),
+    /// Every call went well, and something of root is left; what.
+    Left(&'static str),
+}
+
+impl Root {
+    /// Becomes root wholly: real, effective and saved. That ends the caller's right to signal this process. None:
+    /// the process was started without root's rights.
+    ///
+    /// # Errors
+    /// Of setresgid and setresuid, in a container that took those rights.
+    pub fn claim() -> Result<Option<Self>, Errno> {
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        Ok(Some(Self(())))
+    }
+
+    /// Groups, gid, uid, in this order (CVE-2019-15901); reads everything back; then asks for root again, which must
+    /// fail (the Linux capability bug of 2000).
+    ///
+    /// # Errors
+    /// [`NotDropped`].
+    pub fn become_user(self, uid: u32, gid: u32, groups: &[u32]) -> Result<(), NotDropped> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let mut want: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&want).map_err(NotDropped::Groups)?;
+        setresgid(gid, gid, gid).map_err(NotDropped::Groups)?;
+        setresuid(uid, uid, uid).map_err(NotDropped::User)?;
+        let unknown = |_| NotDropped::Left("the identity cannot be read back");
+        let (uids, gids) = (getresuid().map_err(unknown)?, getresgid().map_err(unknown)?);
+        let mut have = getgroups().map_err(unknown)?;
+        for list in [&mut have, &mut want] {
+            list.sort_unstable_by_key(|gid| gid.as_raw());
+            list.dedup();
+        }
+        if [uids.real, uids.effective, uids.saved] != [uid; 3]
+            || [gids.real, gids.effective, gids.saved] != [gid; 3]
+        {
+            return Err(NotDropped::Left("the identity is not the one that was set"));
+        }
+        if have != want {
+            return Err(NotDropped::Left("supplementary groups are not those that were set"));
+        }
+        if setuid(Uid::from_raw(0)).is_ok() {
+            return Err(NotDropped::Left("root can be had again"));
+        }
+        let sets = [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable];
+        if sets.into_iter().all(|set| caps::read(None, set).is_ok_and(|held| held.is_empty())) {
+            Ok(())
+        } else {
+            Err(NotDropped::Left("capabilities are left"))
+        }
+    }
+
+    /// Empties the bounding, ambient and inheritable sets. Before [`Root::become_user`]: afterwards `CAP_SETPCAP` is
+    /// gone. By number until the kernel knows no more, so that capabilities of future kernels go as well.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_SETPCAP`.
+    pub fn empty_capabilities(&self) -> Result<(), Errno> {
+        for capability in 0..=63 {
+            if !drop_bounding(capability)? {
+                break;
+            }
+        }
+        let refused = |_| Errno::EPERM;
+        caps::clear(None, caps::CapSet::Ambient).map_err(refused)?;
+        caps::clear(None, caps::CapSet::Inheritable).map_err(refused)
+    }
+}
+
+/// `false`: the kernel knows no such number.
+fn drop_bounding(capability: c_ulong) -> Result<bool, Errno> {
+    // SAFETY: plain numbers.
+    match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

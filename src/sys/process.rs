@@ -1,0 +1,171 @@
+//! What a process inherits: environment, signals, timers, scheduling, limits, keyring.
+
+use std::ffi::{CStr, c_char, c_int, c_long};
+
+use nix::errno::Errno;
+
+use super::Root;
+
+/// A copy of the caller's environment, entry by entry, malformed ones included. The environment of this process is
+/// empty afterwards, so that no library can act on it. Call it before anything else, and once.
+#[must_use]
+pub fn take_environment() -> Vec<Vec<u8>> {
+    unsafe extern "C" {
+        static mut environ: *const *const c_char;
+    }
+    let mut entries = Vec::new();
+    // SAFETY: one thread, before any other code: nobody writes `environ` meanwhile.
+    let mut place = unsafe { environ };
+    // SAFETY: as above.
+    unsafe { environ = std::ptr::null() };
+    if place.is_null() {
+        return entries;
+    }
+    loop {
+        // SAFETY: `place` walks the kernel's array up to its null and not beyond.
+        let entry = unsafe { *place };
+        if entry.is_null() {
+            return entries;
+        }
+        // SAFETY: the kernel ends each entry with a NUL; the strings live as long as the process.
+        entries.push(unsafe { CStr::from_ptr(entry) }.to_bytes().to_vec());
+        // SAFETY: the array ends with a null, which has not been reached.
+        place = unsafe { place.add(1) };
+    }
+}
+
+/// The deadline works, and neither a broken pipe nor a file size limit ends us without a record. Before exec,
+/// [`default_signals`] ends this.
+pub fn quiet_signals() {
+    set_action(libc::SIGALRM, libc::SIG_DFL);
+    set_action(libc::SIGPIPE, libc::SIG_IGN);
+    set_action(libc::SIGXFSZ, libc::SIG_IGN);
+}
+
+/// Every signal gets its default action, the C library's own included.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        set_action(signal, libc::SIG_DFL);
+    }
+}
+
+/// SIG_DFL or SIG_IGN: no handler, so nothing of ours ever runs in signal context (CVE-2024-6387).
+fn set_action(signal: c_int, action: libc::sighandler_t) {
+    // The kernel's own structure begins with the handler; flags, restorer and mask are none.
+    let action: [usize; 4] = [action, 0, 0, 0];
+    let old = std::ptr::null_mut::<usize>();
+    // SAFETY: `action` is as large as the kernel's structure with a mask of 8 bytes, and outlives the call.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8) };
+}
+
+/// Stops the three interval timers, which survive exec.
+pub fn stop_timers() {
+    for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        set_timer(timer, 0);
+    }
+}
+
+/// Starts the real-time timer: SIGALRM after `seconds` (0: none).
+pub fn set_alarm(seconds: u32) {
+    set_timer(libc::ITIMER_REAL, seconds);
+}
+
+fn set_timer(timer: c_int, seconds: u32) {
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let value = libc::itimerval {
+        it_interval: never,
+        it_value: libc::timeval { tv_sec: i64::from(seconds), tv_usec: 0 },
+    };
+    // SAFETY: `value` outlives the call; no old value is asked for. The call fails only for bad arguments.
+    unsafe {
+        libc::syscall(libc::SYS_setitimer, timer, &raw const value, std::ptr::null::<libc::itimerval>())
+    };
+}
+
+/// A fresh session keyring: keys of the caller's are not readable any more.
+///
+/// # Errors
+/// EDQUOT. A kernel without keyrings has none to leave.
+pub fn join_new_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) };
+    match Errno::result(joined) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Normal scheduling class, every CPU, no I/O class of its own, default timer slack and personality.
+///
+/// # Errors
+/// Of any of the calls, by name.
+pub fn reset_scheduling(_: &Root) -> Result<(), (&'static str, Errno)> {
+    let normal = libc::sched_param { sched_priority: 0 };
+    let checked = |name, value: c_long| Errno::result(value).map(drop).map_err(|errno| (name, errno));
+    // SAFETY: pid 0 is this process; `normal` outlives the call.
+    let class =
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const normal) };
+    checked("sched_setscheduler", class)?;
+    let every = [u64::MAX; 16];
+    // SAFETY: the length is that of the array, which outlives the call; the kernel takes away what it has not.
+    let cpus = unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, 0, std::mem::size_of_val(&every), every.as_ptr())
+    };
+    // A cpuset of the administrator's may refuse: then it decides, not the caller.
+    if cpus < 0 && Errno::last() != Errno::EINVAL {
+        return Err(("sched_setaffinity", Errno::last()));
+    }
+    const PROCESS: c_int = 1;
+    // SAFETY: plain numbers; 0 is "no class of its own".
+    checked("ioprio_set", unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, 0) })?;
+    // SAFETY: plain numbers; 0 is the default slack.
+    checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 0, 0, 0, 0) }))?;
+    // SAFETY: plain numbers; 0 is PR_SET_PDEATHSIG off.
+    checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) }))
+}
+
+/// Scheduling priority, -20 to 19.
+///
+/// # Errors
+/// EACCES without `CAP_SYS_NICE` for a value below the caller's.
+pub fn set_nice(_: &Root, nice: i8) -> Result<(), Errno> {
+    // SAFETY: plain numbers; 0 is this process.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setpriority, 0, 0, c_int::from(nice)) }).map(drop)
+}
+
+/// A resource limit, soft and hard alike.
+///
+/// # Errors
+/// EPERM, where the hard limit that was inherited is lower and `CAP_SYS_RESOURCE` is missing.
+pub fn limit(resource: u8, value: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    let old = std::ptr::null_mut::<libc::rlimit>();
+    // SAFETY: `limit` outlives the call; pid 0 is this process; no old value is asked for.
+    let set = unsafe { libc::syscall(libc::SYS_prlimit64, 0, c_int::from(resource), &raw const limit, old) };
+    Errno::result(set).map(drop)
+}
+
+/// The hard limit that was inherited.
+///
+/// # Errors
+/// EINVAL for a resource that the kernel does not know.
+pub fn hard_limit(resource: u8) -> Result<u64, Errno> {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let none = std::ptr::null::<libc::rlimit>();
+    // SAFETY: `old` outlives the call; pid 0 is this process; nothing is set.
+    let got = unsafe { libc::syscall(libc::SYS_prlimit64, 0, c_int::from(resource), none, &raw mut old) };
+    Errno::result(got).map(|_| old.rlim_max)
+}
+
+/// Is descriptor 0 a listening socket, as mod_fcgid hands over?
+#[must_use]
+pub fn stdin_listens() -> bool {
+    let mut listens: c_int = 0;
+    let mut length: libc::socklen_t = 4;
+    // SAFETY: the value is a C int, whose size `length` says; both outlive the call.
+    let got = unsafe {
+        libc::getsockopt(0, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast(), &raw mut length)
+    };
+    got == 0 && listens != 0
+}

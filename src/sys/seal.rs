@@ -1,0 +1,55 @@
+//! What cannot be taken back: descriptors, the system call filter, the version of Landlock.
+
+use std::ffi::c_long;
+
+use nix::errno::Errno;
+
+/// Every descriptor from 3 up is closed at exec.
+///
+/// # Errors
+/// ENOSYS before Linux 5.11.
+pub fn close_at_exec() -> Result<(), Errno> {
+    // SAFETY: three numbers; no descriptor is closed now.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// Loads a seccomp program; `log` also writes denials to the kernel log.
+///
+/// # Errors
+/// EINVAL for a program that the kernel refuses; EACCES without `no_new_privs` and `CAP_SYS_ADMIN`.
+pub fn load_seccomp(program: &[libc::sock_filter], log: bool) -> Result<(), Errno> {
+    let mut program = program.to_vec();
+    let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    // SAFETY: `filter` and the program behind it outlive the call; the kernel copies both.
+    let loaded =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
+    Errno::result(loaded).map(drop)
+}
+
+/// The kernel's version of Landlock; 0: none, or switched off.
+#[must_use]
+pub fn landlock_version() -> u8 {
+    const VERSION: c_long = 1;
+    // SAFETY: no rule set is made when the version is asked for.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
+    u8::try_from(version).unwrap_or(0)
+}
+
+/// Programs of the filter: the decoder has seen that the length is a multiple of 8.
+#[must_use]
+pub fn instructions(program: &[u8]) -> Vec<libc::sock_filter> {
+    let instruction = |bytes: &[u8]| match *bytes {
+        [a, b, jt, jf, c, d, e, f] => Some(libc::sock_filter {
+            code: u16::from_ne_bytes([a, b]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([c, d, e, f]),
+        }),
+        _ => None,
+    };
+    program.chunks_exact(8).filter_map(instruction).collect()
+}
