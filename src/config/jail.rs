@@ -93,7 +93,7 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
                     format!("run: install -d -o root -m 755 {}", path.display()),
                 );
             }
-            Some(found.real)
+            Some(found.real.clone())
         }
         (JailKind::Chroot, None) => {
             let place = site.rules.jail_kind.as_ref().map(|kind| &kind.place);
