@@ -118,6 +118,7 @@ impl<'s> Run<'s> {
             self.store.discard()?;
         } else {
             self.private(&done.private)?;
+            store::log_directory(&host.cell)?;
             let grouped = done.private.iter().any(|private| private.grouped);
             if let Err(error) = if grouped { Hierarchies::here().prepare() } else { Ok(()) } {
                 // Sites that only prefer a control group run without; those that require one are refused, and recorded.

@@ -287,7 +287,7 @@ impl<'h> Compiler<'h> {
         (account.home.clone(), inode.map_or(0, |home| home.ino()))
     }
 
-    fn docroots(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> Vec<(PathBuf, Found)> {
+    fn docroots(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> Vec<(PathBuf, Arc<Found>)> {
         let from_rule = |suffix: &Path| (account.home.join(suffix), file.place());
         let wanted: Vec<(PathBuf, Place)> = match &file.userdir {
             Some(_) => vec![from_rule(Path::new(&self.host.userdir))],
@@ -311,7 +311,7 @@ impl<'h> Compiler<'h> {
         all
     }
 
-    fn docroot(&mut self, path: &Path, place: &Place, account: &Account) -> Option<Found> {
+    fn docroot(&mut self, path: &Path, place: &Place, account: &Account) -> Option<Arc<Found>> {
         if !self.plain(path, place, "docroot") {
             return None;
         }
@@ -425,7 +425,7 @@ pub(super) struct Site<'a> {
     pub(super) rules: &'a Rules,
     pub(super) account: &'a Account,
     pub(super) group: &'a (u32, String),
-    pub(super) docroots: &'a [(PathBuf, Found)],
+    pub(super) docroots: &'a [(PathBuf, Arc<Found>)],
 }
 
 impl Site<'_> {

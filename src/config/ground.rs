@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,9 @@ pub struct Found {
 /// What was looked at so far.
 #[derive(Debug, Default)]
 pub struct Ground {
-    found: HashMap<PathBuf, Found>,
-    looked: HashMap<PathBuf, Option<Look>>,
+    // By bytes: a path is hashed component by component, which is slow.
+    found: HashMap<OsString, Arc<Found>>,
+    looked: HashMap<OsString, Look>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,15 +65,17 @@ struct Look {
 
 impl Ground {
     /// Walks to `path`, which is absolute, below `root` (`/` for the host itself).
-    pub fn find(&mut self, root: &Path, path: &Path) -> Found {
-        let key = if root == Path::new("/") { path.to_owned() } else { root.join(relative(path)) };
-        if let Some(found) = self.found.get(&key) {
-            return found.clone();
+    pub fn find(&mut self, root: &Path, path: &Path) -> Arc<Found> {
+        let inside = root != Path::new("/");
+        let key = if inside { root.join(relative(path)).into_os_string() } else { OsString::new() };
+        let key = if inside { key.as_os_str() } else { path.as_os_str() };
+        if let Some(found) = self.found.get(key) {
+            return Arc::clone(found);
         }
-        let found = self.walk(root, path);
+        let found = Arc::new(self.walk(root, path));
         // What lies in a site's own tree is asked for once and would only fill the memory.
         if found.foreign.is_none() {
-            self.found.insert(key, found.clone());
+            self.found.insert(key.to_owned(), Arc::clone(&found));
         }
         found
     }
@@ -145,13 +149,13 @@ impl Ground {
     }
 
     fn look(&mut self, path: &Path) -> Option<Look> {
-        if let Some(look) = self.looked.get(path) {
-            return look.clone();
+        if let Some(look) = self.looked.get(path.as_os_str()) {
+            return Some(look.clone());
         }
         let look = looked_at(path);
         // A foreign directory is asked for once, its root-owned parents again and again.
-        if look.as_ref().is_some_and(|look| look.owner == 0) {
-            self.looked.insert(path.to_owned(), look.clone());
+        if let Some(look) = look.as_ref().filter(|look| look.owner == 0) {
+            self.looked.insert(path.into(), look.clone());
         }
         look
     }

@@ -93,7 +93,7 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
                     format!("run: install -d -o root -m 755 {}", path.display()),
                 );
             }
-            Some(found.real)
+            Some(found.real.clone())
         }
         (JailKind::Chroot, None) => {
             let place = site.rules.jail_kind.as_ref().map(|kind| &kind.place);
@@ -189,7 +189,7 @@ impl Work<'_, '_, '_> {
             return;
         }
         let found = self.compiler.ground.find(&self.root, path);
-        if !self.compiler.owned(&found, place, self.site.account) {
+        if !self.services(&found, rights) && !self.compiler.owned(&found, place, self.site.account) {
             return;
         }
         if found.kind == Kind::Missing && found.foreign.is_none() {
@@ -210,6 +210,13 @@ impl Work<'_, '_, '_> {
         }
         let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
         self.plan.path(&found, rights | optional);
+    }
+
+    /// What a service of the host offers to read (resolv.conf of systemd-resolved, a database's socket): its owner is
+    /// an account below every site's, and nothing of it is written to or started.
+    fn services(&self, found: &Found, rights: u8) -> bool {
+        let service = found.foreign.as_ref().is_some_and(|(_, owner)| *owner < self.compiler.host.uid_min);
+        service && rights == READ && found.open.is_none()
     }
 
     fn missing(&self, path: &Path, found: &Found, place: &Place) {

@@ -139,7 +139,9 @@ impl<'i, 'p> Reader<'i, 'p> {
             Ok(inner) => Some(Located { value: inner, place: self.place(whole) }),
             Err(error) => {
                 let place = self.place(error.span().unwrap_or(whole));
-                let (message, help) = error.message().split_once(HELP).unwrap_or((error.message(), ""));
+                let message = error.message();
+                let (message, help) =
+                    message.split_once(HELP).unwrap_or_else(|| (message, help_for(message)));
                 self.problems.error(Some(&place), message, help);
                 None
             }
@@ -205,6 +207,16 @@ fn entry<'i>(
 ) -> Entry<'i> {
     let place = Place::new(document, key.span());
     Entry { section: section.to_owned(), name: key.into_inner().into_owned(), key: place, value }
+}
+
+/// What to do about a wrong type, by what serde expected.
+fn help_for(message: &str) -> &'static str {
+    let helps = [
+        ("expected a string", "write it in quotes"),
+        ("expected a boolean", "write true or false, without quotes"),
+        ("expected i64", "write a whole number, without quotes"),
+    ];
+    helps.iter().find(|(expected, _)| message.ends_with(expected)).map_or("", |(_, help)| help)
 }
 
 /// Between a message of a value and its help.

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::policy::{DIRECTORY, HOST_FILE, PRIVATE_DIRECTORY, VIEW_ROOT, decode};
+use crate::policy::{DIRECTORY, HOST_FILE, PRIVATE_DIRECTORY, Sink, VIEW_ROOT, decode};
 
-use super::cell::Cell;
+use super::cell::{Cell, HostCell};
 
 /// Held by whoever writes.
 pub const LOCK: &str = "/var/lib/cellwall/apply.lock";
@@ -155,6 +155,17 @@ const STAGED: &str = "/var/lib/cellwall/staged";
 #[must_use]
 pub fn read(name: &str) -> Option<Vec<u8>> {
     fs::read(Path::new(DIRECTORY).join(name)).ok()
+}
+
+/// Makes the directory of the log file when there is none: without it a strict host refuses every run.
+///
+/// # Errors
+/// When the file system says no.
+pub fn log_directory(host: &HostCell) -> io::Result<()> {
+    match host.log_file.parent() {
+        Some(above) if host.sink == Sink::File && !above.exists() => directory(above, 0o750),
+        _ => Ok(()),
+    }
 }
 
 /// The uids that have a record.

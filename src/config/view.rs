@@ -5,6 +5,7 @@
 //! else there between `apply` and a launch.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,16 @@ use crate::policy::{PathRule, Step, StepKind, decode::checksum};
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
 
+/// A path that is compared as bytes: a directory still comes before what is in it, and paths compare many times slower.
+type Key = OsString;
+
 /// What a view and a rule set grow from.
 #[derive(Debug, Default)]
 pub struct Plan {
-    links: BTreeMap<PathBuf, PathBuf>,
-    binds: BTreeMap<PathBuf, Bind>,
+    links: BTreeMap<Key, PathBuf>,
+    binds: BTreeMap<Key, Bind>,
     others: Vec<StepCell>,
-    rules: BTreeMap<PathBuf, u8>,
+    rules: BTreeMap<Key, u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,7 @@ struct Bind {
 impl Plan {
     /// A path with rights, as it was found. `rights` may hold [`PathRule::OPTIONAL`].
     pub fn path(&mut self, found: &Found, rights: u8) {
-        self.links.extend(found.links.iter().cloned());
+        self.links(&found.links);
         let optional = rights & PathRule::OPTIONAL != 0;
         let write = rights & PathRule::WRITE != 0;
         let (place, directory) = match &found.foreign {
@@ -49,17 +53,17 @@ impl Plan {
         let data_only = write && rights & PathRule::EXECUTE == 0;
         let bind =
             Bind { directory, site, write, data_only, optional: optional || found.kind == Kind::Missing };
-        self.binds.entry(place).and_modify(|known| known.join(bind)).or_insert(bind);
+        self.binds.entry(place.into()).and_modify(|known| known.join(bind)).or_insert(bind);
         self.rule(&found.real, rights);
     }
 
     /// A rule alone.
     pub fn rule(&mut self, path: &Path, rights: u8) {
-        let known = self.rules.get(path).copied();
+        let known = self.rules.get(path.as_os_str()).copied();
         // A path that one list insists on is not optional.
         let optional = rights & known.unwrap_or(PathRule::OPTIONAL) & PathRule::OPTIONAL;
         let joined = (rights | known.unwrap_or(0)) & !PathRule::OPTIONAL | optional;
-        self.rules.insert(path.to_owned(), joined);
+        self.rules.insert(path.into(), joined);
     }
 
     /// A step that is no bind of a listed path.
@@ -75,51 +79,50 @@ impl Plan {
 
     /// Links that are made when nothing else stands in their place.
     pub fn links(&mut self, links: &[(PathBuf, PathBuf)]) {
-        self.links.extend(links.iter().cloned());
+        self.links.extend(links.iter().map(|(place, text)| (Key::from(place), text.clone())));
     }
 
     /// The rules, without those that a rule above already gives.
     #[must_use]
     pub fn rules(&self) -> Vec<(PathBuf, u8)> {
-        let given = |path: &Path, rights: u8| {
-            path.ancestors().skip(1).any(|above| {
+        let given = |path: &OsStr, rights: u8| {
+            above(path).any(|above| {
                 self.rules.get(above).is_some_and(|more| {
                     more & PathRule::OPTIONAL == 0 && rights & !PathRule::OPTIONAL & !more == 0
                 })
             })
         };
         let all = self.rules.iter().filter(|(path, rights)| !given(path, **rights));
-        all.map(|(path, rights)| (path.clone(), *rights)).collect()
+        all.map(|(path, rights)| (path.into(), *rights)).collect()
     }
 
     /// The steps, parents first. `set_id`: set-id bits keep their meaning.
     #[must_use]
     pub fn steps(self, set_id: bool) -> Vec<StepCell> {
         let Self { links, binds, others, .. } = self;
-        let replaced = |path: &Path| others.iter().any(|step| step.target == path);
-        let kept: BTreeMap<PathBuf, Bind> = collapsed(&binds);
+        let replaced = |path: &OsStr| others.iter().any(|step| step.target.as_os_str() == path);
+        let kept = collapsed(&binds);
         let mut steps: Vec<StepCell> = kept
             .iter()
             .filter(|(path, _)| !replaced(path))
             .map(|(path, bind)| StepCell {
                 kind: if bind.directory { StepKind::BindDirectory } else { StepKind::BindFile },
-                source: path.clone(),
-                target: path.clone(),
+                source: path.into(),
+                target: path.into(),
                 flags: bind.flags(set_id),
             })
             .collect();
         // A link inside a bound directory is there already.
-        let bound = |path: &Path| path.ancestors().skip(1).any(|above| kept.contains_key(above));
+        let bound = |path: &OsStr| above(path).any(|above| kept.contains_key(above));
         let links = links.into_iter().filter(|(place, _)| !bound(place) && !replaced(place));
         steps.extend(links.map(|(target, source)| StepCell {
             kind: StepKind::Link,
             source,
-            target,
+            target: target.into(),
             flags: 0,
         }));
         steps.extend(others);
-        // By component, not by byte: `/a/b` comes before `/a-b/c`, and every parent before its children.
-        steps.sort_by(|one, other| one.target.cmp(&other.target));
+        steps.sort_by(|one, other| one.target.as_os_str().cmp(other.target.as_os_str()));
         steps
     }
 }
@@ -145,10 +148,10 @@ impl Bind {
 }
 
 /// Without the binds that one above makes already.
-fn collapsed(binds: &BTreeMap<PathBuf, Bind>) -> BTreeMap<PathBuf, Bind> {
-    let mut kept: BTreeMap<PathBuf, Bind> = BTreeMap::new();
+fn collapsed(binds: &BTreeMap<Key, Bind>) -> BTreeMap<Key, Bind> {
+    let mut kept: BTreeMap<Key, Bind> = BTreeMap::new();
     for (path, bind) in binds {
-        let above = path.ancestors().skip(1).find_map(|above| kept.get(above));
+        let above = above(path).find_map(|above| kept.get(above));
         let mut bind = *bind;
         if let Some(above) = above {
             // Landlock gives the rights of a directory to all below it: the mount says the same.
@@ -160,6 +163,11 @@ fn collapsed(binds: &BTreeMap<PathBuf, Bind>) -> BTreeMap<PathBuf, Bind> {
         kept.insert(path.clone(), bind);
     }
     kept
+}
+
+/// The directories above a path, the nearest first.
+fn above(path: &OsStr) -> impl Iterator<Item = &OsStr> {
+    Path::new(path).ancestors().skip(1).map(Path::as_os_str)
 }
 
 fn first_missing(found: &Found) -> PathBuf {

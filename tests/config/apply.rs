@@ -39,6 +39,7 @@ fn a_first_apply_makes_records_and_directories_with_the_right_owners() {
     let passwd = fs::read_to_string(format!("{own}/.etc/passwd")).unwrap();
     let names: Vec<&str> = passwd.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(names, ["root", "nobody", "alice"]);
+    assert_eq!(mode("/var/log/cellwall"), (0o750, 0, 0));
     let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
     let record = decode::record(&bytes).unwrap();
     assert_eq!((record.uid, record.user, record.sites[0].name), (20001, &b"alice"[..], &b"shop"[..]));

@@ -40,7 +40,7 @@ impl Cage {
             mount(Some("overlay"), directory, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
                 .unwrap();
         }
-        for directory in ["/srv", "/home"] {
+        for directory in ["/srv", "/home", "/var/log"] {
             mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
         }
         for stale in ["/etc/cellwall", "/var/lib/cellwall"] {

@@ -154,6 +154,27 @@ fn what_a_site_owner_does_in_his_tree_never_stops_an_apply() {
 }
 
 #[test]
+fn what_a_service_offers_may_be_read_but_another_users_tree_may_not() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/resolve").unwrap();
+    fs::write("/srv/resolve/stub.conf", "nameserver 127.0.0.53\n").unwrap();
+    std::os::unix::fs::chown("/srv/resolve", Some(101), None).unwrap();
+    std::os::unix::fs::symlink("/srv/resolve/stub.conf", "/srv/resolv.conf").unwrap();
+    cage.small("shop", "alice", "[files]\nread = [\"/srv/resolv.conf\"]\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(step(site, "/srv/resolve").unwrap().kind, StepKind::BindDirectory);
+        assert_eq!(step(site, "/srv/resolv.conf").unwrap().kind, StepKind::Link);
+        assert_eq!(rights(site, "/srv/resolve/stub.conf"), Some(PathRule::READ));
+    });
+    for list in ["execute = [\"/srv/resolve\"]", "write = [\"/srv/resolve\"]", "read = [\"/srv/www/bob\"]"] {
+        cage.small("shop", "alice", &format!("[files]\n{list}\n"));
+        let said = cage.cellwall(&["check"]);
+        assert!(said.status == Some(1) && said.err.contains("who could replace it"), "{list}: {}", said.err);
+    }
+}
+
+#[test]
 fn a_host_jail_has_rules_and_its_own_temporary_directory() {
     let cage = Cage::new();
     cage.small("shop", "alice", "[jail]\nkind = \"host\"\n");
