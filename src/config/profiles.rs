@@ -108,8 +108,11 @@ pub fn read(path: &Path, text: String, problems: &Problems) -> Rules {
 
 /// So that the command works where nothing is installed.
 const COMPILED_IN: &[(&str, &str)] = &[
-    ("static", include_str!("../../policy/profiles/static.toml")),
+    ("perl", include_str!("../../policy/profiles/perl.toml")),
     ("php", include_str!("../../policy/profiles/php.toml")),
+    ("python", include_str!("../../policy/profiles/python.toml")),
+    ("sh", include_str!("../../policy/profiles/sh.toml")),
+    ("static", include_str!("../../policy/profiles/static.toml")),
 ];
 
 #[cfg(test)]
