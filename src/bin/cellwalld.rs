@@ -1,7 +1,9 @@
-//! The FastCGI pool mode. It is not built yet, and says so.
-#![allow(clippy::print_stderr, reason = "a program speaks to its user")]
+//! `cellwalld`: will be the supervisor of FastCGI pools; in this version it says that it is not there.
+#![allow(clippy::print_stderr, reason = "whoever starts the daemon must see why it ends")]
 
-fn main() -> std::process::ExitCode {
-    eprintln!("cellwalld: this version has no pool mode; sites run as CGI through cellwall-suexec");
-    std::process::ExitCode::FAILURE
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    eprintln!("{}", cellwall::pool::ABSENT);
+    ExitCode::FAILURE
 }

@@ -1,26 +1,73 @@
-//! The front door of the repository: `cargo xtask test|check`. It needs nothing but cargo.
+//! The front door of the repository. It needs nothing but cargo.
+//!
+//! One file for each command; `say` talks, `run` starts programs and shows that they are alive, `debian` installs
+//! the packages that a command needs, `tree` knows where things are.
 
+mod alternative;
+mod bench;
+mod build;
 mod check;
-mod shell;
+mod debian;
+mod install;
+mod manifest;
+mod run;
+mod say;
 mod test;
+mod tree;
+mod uninstall;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// What a command answers: nothing, or one sentence that says what is wrong and what to do.
+type Outcome<T = ()> = Result<T, String>;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  demo                      show Cellwall at work, next to stock suEXEC; changes nothing on this machine (root)
+  test                      run every test (root)
+  check                     format, lints, licences and advisories, rules of the house, documentation
+  bench [NAME]              measure; NAME is launch unless given (root)
+  build                     the three release programs, in target/dist
+  install [OPTIONS]         build and install (root)
+      --destdir DIR         put everything beneath DIR and leave this machine alone
+      --group NAME          the web server's group (default: www-data)
+      --activate            let Debian's Apache use it at once
+  uninstall [OPTIONS]       take away all that install and the programs made (root)
+      --destdir DIR         as above
+      --keep-config         leave /etc/cellwall
+";
+
 fn main() -> ExitCode {
-    let word = std::env::args_os().nth(1);
-    let done = match word.as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some("test") => test::run(),
-        Some("check") => check::run(),
-        _ => Err(USAGE.to_owned()),
-    };
-    match done {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    match dispatch(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("xtask: {why}");
+            say::wrong(&why);
             ExitCode::FAILURE
         }
     }
 }
 
-const USAGE: &str = "usage: cargo xtask test     every test, as root
-       cargo xtask check    format, lints, documentation";
+fn dispatch(words: &[String]) -> Outcome {
+    let Some((command, options)) = words.split_first() else {
+        print!("{USAGE}");
+        return Ok(());
+    };
+    match (command.as_str(), options) {
+        ("build", []) => build::programs().map(drop),
+        ("install", _) => install::command(options),
+        ("uninstall", _) => uninstall::command(options),
+        ("check", []) => check::everything(),
+        ("test", _) => test::everything(options),
+        ("bench", _) => bench::run(options),
+        ("help" | "--help" | "-h", _) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        ("build" | "check", [word, ..]) => Err(format!("{command} takes no options, and got {word:?}.")),
+        _ => Err(format!("There is no command {command:?}. These are:\n\n{USAGE}")),
+    }
+}

@@ -1,46 +1,114 @@
-//! `cargo xtask test`: every test, as root.
+//! `test`: everything, on a bare machine, as root.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::shell::is_root;
+use crate::Outcome;
+use crate::{build, debian, run, say, tree};
 
-/// Runs the whole suite and prints the sum of all test binaries as the last line.
-///
-/// # Errors
-/// When not root, when a test fails, when no test ran.
-pub fn run() -> Result<(), String> {
-    if !is_root()? {
-        return Err(
-            "the tests make users, mounts and set-id programs: run `sudo cargo xtask test`".to_owned()
-        );
-    }
-    println!("xtask: cargo test --workspace --no-fail-fast");
-    let mut cargo = Command::new("cargo")
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|why| format!("cargo: {why}"))?;
-    let (mut passed, mut failed) = (0, 0);
-    if let Some(out) = cargo.stdout.take() {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            println!("{line}");
-            passed += count(&line, " passed");
-            failed += count(&line, " failed");
-        }
-    }
-    let status = cargo.wait().map_err(|why| format!("cargo: {why}"))?;
-    println!("{passed} passed, {failed} failed");
-    if status.success() && passed > 0 { Ok(()) } else { Err("the tests did not pass".to_owned()) }
+/// Runs every test of the workspace; further words go to cargo.
+pub(crate) fn everything(options: &[String]) -> Outcome {
+    tree::need_root("test")?;
+    debian::need(&[debian::BUILD, debian::DEMO, debian::TEST])?;
+    build::programs()?;
+    say::step("Compiling the tests");
+    run::aloud(run::cargo(&["test", "--workspace", "--no-run"]).args(options))?;
+    say::step("Running the tests");
+    let tally = count(run::cargo(&["test", "--workspace", "--no-fail-fast"]).args(options))?;
+    tally.report()
 }
 
-/// The number before `word` in a line `test result: ok. 7 passed; 0 failed; …`.
-fn count(line: &str, word: &str) -> u32 {
-    if !line.starts_with("test result:") {
-        return 0;
+/// What all test programs said together.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    names: Vec<String>,
+    good_end: bool,
+}
+
+impl Tally {
+    /// Adds one line of a test program's output.
+    fn add(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.names.push(name.to_owned());
+        }
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for part in counts.1.split(';') {
+            let mut words = part.split_whitespace();
+            let number = words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                _ => {}
+            }
+        }
     }
-    line.split([';', '.'])
-        .filter_map(|part| part.trim().strip_suffix(word.trim()))
-        .find_map(|number| number.trim().parse().ok())
-        .unwrap_or(0)
+
+    /// The last lines: what failed, and the sum alone on a line.
+    fn report(mut self) -> Outcome {
+        say::step("Result");
+        for name in &self.names {
+            say::note(&format!("failed: {name}"));
+        }
+        if !self.good_end && self.failed == 0 {
+            say::notice("A test program died, or did not compile; see above. It counts as one failure.");
+            self.failed = 1;
+        }
+        if self.ignored > 0 {
+            say::notice(&format!("{} tests are marked as ignored and did not run.", self.ignored));
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 { Ok(()) } else { Err("There are failures.".to_owned()) }
+    }
+}
+
+fn count(command: &mut Command) -> Outcome<Tally> {
+    say::note(&format!("$ {}", run::words(command)));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|why| format!("cannot start cargo: {why}"))?;
+    let mut tally = Tally::default();
+    let stdout = child.stdout.take().ok_or("cargo has no output")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.map_err(|why| format!("cannot read what cargo says: {why}"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.add(&line);
+    }
+    let status = child.wait().map_err(|why| format!("cannot wait for cargo: {why}"))?;
+    tally.good_end = status.success();
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn the_sum_is_over_all_test_programs() {
+        let mut tally = Tally::default();
+        for line in [
+            "test a ... ok",
+            "test b::c ... FAILED",
+            "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ] {
+            tally.add(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (42, 1, 2));
+        assert_eq!(tally.names, ["b::c"]);
+    }
+
+    #[test]
+    fn a_test_program_that_dies_is_a_failure() {
+        let tally = Tally { passed: 5, ..Tally::default() };
+        assert!(tally.report().is_err());
+    }
 }

@@ -1,0 +1,259 @@
+//! Rules of the house that a machine can keep. Each failure names the file and what to do.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests may panic as tests do"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cellwall::policy;
+
+/// Files of ours with one of these endings, relative to the repository; no build results.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !matches!(name.as_str(), "target" | ".git" | "artifacts") {
+                walk(&path, found);
+            } else if path.is_file() {
+                found.push(path.strip_prefix(root()).unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(root(), &mut found);
+    found.retain(|path| endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)));
+    found.sort();
+    assert!(!found.is_empty(), "no file ends with {endings:?}");
+    found
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
+}
+
+fn empty(wrong: &[String], rule: &str) {
+    assert!(wrong.is_empty(), "{rule}:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn the_first_line_of_a_source_file_says_what_it_is() {
+    let wrong: Vec<String> = files(&[".rs"])
+        .into_iter()
+        .filter(|path| {
+            !text(path).lines().next().is_some_and(|line| line.len() > 12 && line.starts_with("//! "))
+        })
+        .map(|path| path.display().to_string())
+        .collect();
+    empty(&wrong, "the first line must be `//! ` and what the file is");
+}
+
+#[test]
+fn the_setuid_program_never_mentions_the_administrators_code() {
+    let below =
+        ["src/sys", "src/launch", "src/policy", "src/refusal", "src/record", "src/bin/cellwall-suexec"];
+    let mut wrong = Vec::new();
+    for path in files(&[".rs"]).into_iter().filter(|path| below.iter().any(|part| beneath(path, part))) {
+        for (number, line) in text(&path).lines().enumerate().filter(|(_, line)| !is_comment(line)) {
+            for above in ["config", "admin", "pool"] {
+                if line.contains(&format!("crate::{above}")) || line.contains(&format!("cellwall::{above}")) {
+                    wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    empty(
+        &wrong,
+        "sys, launch, policy, refusal and record are the setuid program; config, admin and pool stay out",
+    );
+}
+
+fn beneath(path: &Path, part: &str) -> bool {
+    path.starts_with(part) || path.with_extension("") == Path::new(part)
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+#[test]
+fn unsafe_code_lives_in_sys_alone() {
+    let word = concat!("un", "safe");
+    let mut wrong = Vec::new();
+    for path in
+        files(&[".rs"]).into_iter().filter(|path| path.starts_with("src") && !path.starts_with("src/sys"))
+    {
+        for (number, line) in text(&path).lines().enumerate().filter(|(_, line)| !is_comment(line)) {
+            let spoken = ["{", "fn ", "impl ", "extern "].map(|next| format!("{word} {next}"));
+            if spoken.iter().any(|form| line.contains(form)) || line.contains(&format!("allow({word}_code")) {
+                wrong.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    empty(&wrong, "a system call gets its wrapper in src/sys");
+}
+
+#[test]
+fn the_launcher_links_four_crates_and_what_they_need() {
+    let allowed = "bitflags caps cellwall cfg-if cfg_aliases enumflags2 enumflags2_derive landlock libc memoffset nix \
+                   proc-macro2 quote syn thiserror thiserror-impl unicode-ident";
+    let allowed: BTreeSet<&str> = allowed.split_whitespace().collect();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let words = ["tree", "--offline", "--package", "cellwall", "--no-default-features", "--edges", "normal"];
+    let output = Command::new(cargo)
+        .args(words)
+        .args(["--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let linked: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(linked.contains("landlock"), "cargo tree shows nothing of use:\n{tree}");
+    let more: Vec<String> = linked.difference(&allowed).map(|name| (*name).to_owned()).collect();
+    empty(&more, "the setuid program would link these too");
+}
+
+/// Lines of code, without blank lines, comments and tests.
+#[test]
+fn the_launcher_stays_readable_in_an_afternoon() {
+    const MOST: usize = 4000;
+    let parts =
+        ["src/sys", "src/launch", "src/policy", "src/refusal", "src/record", "src/bin/cellwall-suexec"];
+    let files = files(&[".rs"]).into_iter().filter(|path| parts.iter().any(|part| beneath(path, part)));
+    let ours = files.filter(|path| !path.ends_with("policy/encode.rs") && !path.ends_with("tests.rs"));
+    let lines: usize = ours
+        .map(|path| {
+            let text = text(&path);
+            let code = text.lines().take_while(|line| *line != "#[cfg(test)]");
+            code.filter(|line| !line.trim().is_empty() && !is_comment(line)).count()
+        })
+        .sum();
+    assert!(lines > 500, "only {lines} lines were found: this test looks in the wrong place");
+    assert!(lines <= MOST, "{lines} lines of code in the setuid program; at most {MOST}");
+}
+
+/// The manifest: path → (owner, group, mode, kind).
+fn manifest() -> BTreeMap<String, (String, String, u32, String)> {
+    let text = text("packaging/manifest");
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let mode = u32::from_str_radix(words[3], 8).unwrap();
+            (words[0].to_owned(), (words[1].to_owned(), words[2].to_owned(), mode, words[4].to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn one_installed_program_is_set_id_and_nothing_else_is_writable_by_others() {
+    let manifest = manifest();
+    let launcher = ("root".to_owned(), "www-data".to_owned(), 0o4750, "program".to_owned());
+    assert_eq!(manifest.get("/usr/lib/cellwall/cellwall-suexec"), Some(&launcher));
+    for (path, (owner, _, mode, _)) in &manifest {
+        assert_eq!(owner, "root", "{path}");
+        assert_eq!(mode & 0o022, 0, "{path}: mode {mode:04o}");
+        assert!(mode & 0o7000 == 0 || path.ends_with("/cellwall-suexec"), "{path}: mode {mode:04o}");
+    }
+}
+
+#[test]
+fn installed_modes_are_those_that_the_code_makes() {
+    let manifest = manifest();
+    let store = text("src/config/store.rs");
+    let known = [
+        ("\"/var/lib/cellwall\"", "/var/lib/cellwall"),
+        ("DIRECTORY", policy::DIRECTORY),
+        ("PRIVATE_DIRECTORY", policy::PRIVATE_DIRECTORY),
+        ("VIEW_ROOT", policy::VIEW_ROOT),
+    ];
+    for (name, path) in known {
+        let rest = store.split(&format!("            ({name}, 0o")).nth(1);
+        let digits = rest.and_then(|rest| rest.split(')').next());
+        let digits = digits.unwrap_or_else(|| panic!("src/config/store.rs makes no {name}"));
+        let made = u32::from_str_radix(digits, 8).unwrap();
+        let listed = manifest.get(path).unwrap_or_else(|| panic!("packaging/manifest has no {path}"));
+        assert_eq!(made, listed.2, "{path}: code makes {made:04o}, the manifest says {:04o}", listed.2);
+    }
+    assert!(manifest.contains_key(policy::VIEW_DIRECTORY));
+    assert!(manifest.contains_key(cellwall::config::HOST_FILE));
+    assert!(manifest.contains_key(cellwall::config::SITES_DIRECTORY));
+}
+
+#[test]
+fn all_that_the_manifest_names_is_in_the_repository() {
+    let text = text("packaging/manifest");
+    let rows =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace().collect());
+    let rows: Vec<Vec<&str>> = rows.collect();
+    let sources = rows.iter().filter(|words| matches!(words.get(4), Some(&("file" | "config" | "tree"))));
+    let missing: Vec<String> =
+        sources.map(|words| words[5].to_owned()).filter(|source| !root().join(source).exists()).collect();
+    empty(&missing, "packaging/manifest names these files, and they are not there");
+}
+
+#[test]
+fn each_program_has_a_manual_page_and_each_command_is_in_it() {
+    let programs: Vec<String> =
+        manifest().into_iter().filter(|(_, entry)| entry.3 == "program").map(|e| e.0).collect();
+    assert_eq!(programs.len(), 3);
+    for program in programs {
+        let name = Path::new(&program).file_name().unwrap().to_string_lossy().into_owned();
+        let page = text(format!("docs/man/{name}.8"));
+        assert!(page.contains("\n.SH SYNOPSIS\n"), "docs/man/{name}.8 has no SYNOPSIS");
+        assert!(
+            manifest().contains_key(&format!("/usr/share/man/man8/{name}.8")),
+            "{name}.8 is not installed"
+        );
+    }
+    let page = text("docs/man/cellwall.8");
+    let source = text("src/admin/mod.rs");
+    let commands = source.split("enum Command {").nth(1).unwrap().split("\n}").next().unwrap();
+    let variants =
+        commands.lines().map(str::trim).filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    let names: Vec<String> =
+        variants.filter_map(|line| line.split(['(', ',', ' ']).next()).map(str::to_lowercase).collect();
+    assert!(names.contains(&"apply".to_owned()), "no commands were found in src/admin/mod.rs: {names:?}");
+    let missing: Vec<String> =
+        names.into_iter().filter(|name| !page.contains(&format!("\n.SS {name}"))).collect();
+    empty(&missing, "docs/man/cellwall.8 needs a section (.SS) for each of these commands");
+}
+
+#[test]
+fn the_changelog_has_a_place_for_what_is_new() {
+    let changelog = text("CHANGELOG.md");
+    assert!(changelog.contains("\n## Unreleased\n"), "CHANGELOG.md: no `## Unreleased`");
+}
+
+#[test]
+fn no_machine_and_no_registry_is_named() {
+    let hosts = ["index.crates", "static.crates", "registry.npmjs", "pypi", "deb.debian", "proxy.golang"];
+    let hosts = hosts.map(|host| format!("{host}."));
+    let home = concat!("/wo", "rk/");
+    let mut wrong = Vec::new();
+    for path in files(&[".rs", ".md", ".toml", ".sh", "/run", ".8", ".5", ".service", ".conf", "manifest"]) {
+        let text = fs::read(root().join(&path)).unwrap();
+        for (number, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+            let machine = line.split(home).next().filter(|before| before.len() < line.len());
+            let machine =
+                machine.is_some_and(|before| !before.ends_with(|c: char| c.is_alphanumeric() || c == '}'));
+            if machine || hosts.iter().any(|host| line.contains(host)) {
+                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    empty(&wrong, "paths of one machine, and hosts of registries, do not belong here");
+}

@@ -1,0 +1,73 @@
+//! Debian's Apache starts suEXEC from one compiled-in path, which is a link of update-alternatives(1).
+
+use std::process::Command;
+
+use crate::Outcome;
+use crate::{run, say};
+
+/// Makes Apache use Cellwall.
+pub(crate) const CHOOSE: &str = "update-alternatives --set suexec /usr/lib/cellwall/cellwall-suexec";
+/// Makes Apache use Debian's own choice.
+pub(crate) const GO_BACK: &str = "update-alternatives --auto suexec";
+
+const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
+const LINK: &str = "/usr/lib/apache2/suexec";
+const TOOL: &str = "update-alternatives";
+/// Below Debian's own (10 and 20): whoever has a suEXEC keeps it until an administrator chooses.
+const PRIORITY: &str = "5";
+
+/// Registers the launcher; with `activate` Apache uses it from now on. Answers the choice before, for [`restore`].
+pub(crate) fn register(activate: bool) -> Outcome<String> {
+    if !run::is_there(TOOL) {
+        say::notice(&format!(
+            "There is no {TOOL} here. Apache starts its suEXEC from the path that `apachectl -V`"
+        ));
+        say::note("shows as SUEXEC_BIN; put a link to the launcher there.");
+        return Ok("none".to_owned());
+    }
+    let before = choice()?;
+    run::quietly(
+        "update-alternatives",
+        Command::new(TOOL).args(["--install", LINK, "suexec", LAUNCHER, PRIORITY]),
+    )?;
+    if activate {
+        run::quietly("update-alternatives", Command::new(TOOL).args(["--set", "suexec", LAUNCHER]))?;
+    }
+    say::note(&format!("Apache's suEXEC: {LINK} is {}", chosen()?));
+    Ok(before)
+}
+
+/// Takes the registration back. `before` is what [`register`] answered.
+pub(crate) fn restore(before: &str) -> Outcome {
+    if !run::is_there(TOOL) || !registered()? {
+        return Ok(());
+    }
+    run::quietly("update-alternatives", Command::new(TOOL).args(["--remove", "suexec", LAUNCHER]))?;
+    let others = run::output(Command::new(TOOL).args(["--list", "suexec"]))?;
+    if before.starts_with('/') && before != LAUNCHER && others.lines().any(|line| line == before) {
+        run::quietly("update-alternatives", Command::new(TOOL).args(["--set", "suexec", before]))?;
+    }
+    say::note(&format!("Apache's suEXEC: {}", if others.is_empty() { "none".to_owned() } else { chosen()? }));
+    Ok(())
+}
+
+fn registered() -> Outcome<bool> {
+    let list = run::output(Command::new(TOOL).args(["--list", "suexec"]))?;
+    Ok(list.lines().any(|line| line == LAUNCHER))
+}
+
+/// `auto`, or the path that an administrator has set.
+fn choice() -> Outcome<String> {
+    let manual = field("Status")? == "manual";
+    if manual { chosen() } else { Ok("auto".to_owned()) }
+}
+
+fn chosen() -> Outcome<String> {
+    field("Value")
+}
+
+fn field(name: &str) -> Outcome<String> {
+    let text = run::output(Command::new(TOOL).args(["--query", "suexec"]))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    Ok(value.unwrap_or("none").to_owned())
+}

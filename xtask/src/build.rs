@@ -1,0 +1,90 @@
+//! `build`: the three release programs in target/dist, the launcher without any shared library.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Outcome;
+use crate::{debian, run, say, tree};
+
+/// The setuid launcher.
+pub(crate) const LAUNCHER: &str = "cellwall-suexec";
+const OTHERS: [&str; 2] = ["cellwall", "cellwalld"];
+
+/// Builds all three; answers where they are.
+pub(crate) fn programs() -> Outcome<PathBuf> {
+    debian::need(&[debian::BUILD])?;
+    let musl = tree::musl();
+    need_target(&musl)?;
+    say::step("Building the launcher: static, without the administrator's code");
+    run::aloud(&mut run::cargo(&[
+        "build",
+        "--release",
+        "--bin",
+        LAUNCHER,
+        "--no-default-features",
+        "--target",
+        &musl,
+    ]))?;
+    say::step("Building the command and the daemon");
+    run::aloud(&mut run::cargo(&["build", "--release", "--bin", "cellwall", "--bin", "cellwalld"]))?;
+    collect(&musl)
+}
+
+/// The launcher needs the target's standard library. With rustup that is one command, and we run it.
+fn need_target(musl: &str) -> Outcome {
+    let libraries = run::output(Command::new("rustc").args(["--print", "target-libdir", "--target", musl]))?;
+    if Path::new(libraries.trim()).is_dir() {
+        return Ok(());
+    }
+    say::step(&format!(
+        "The Rust target {musl} is missing; the command that adds it: rustup target add {musl}"
+    ));
+    if !run::is_there("rustup") {
+        return Err(format!(
+            "rustup is not here, so the target cannot be added. Install your distribution's Rust library for {musl}, \
+             or Rust from https://rustup.rs and then: rustup target add {musl}"
+        ));
+    }
+    run::quietly("rustup target add", Command::new("rustup").args(["target", "add", musl]))
+}
+
+fn collect(musl: &str) -> Outcome<PathBuf> {
+    let (target, dist) = (tree::target(), tree::dist());
+    fs::create_dir_all(&dist).map_err(|why| format!("cannot make {}: {why}", dist.display()))?;
+    say::step(&format!("The programs, in {}", dist.display()));
+    let launcher = target.join(musl).join("release").join(LAUNCHER);
+    if !is_static(&launcher)? {
+        return Err(format!("{} asks for a dynamic loader; it must not.", launcher.display()));
+    }
+    take(&launcher, &dist, LAUNCHER, "static")?;
+    for name in OTHERS {
+        take(&target.join("release").join(name), &dist, name, "")?;
+    }
+    Ok(dist)
+}
+
+/// Copies by renaming, so that a program that runs right now is replaced and not overwritten.
+fn take(from: &Path, dist: &Path, name: &str, remark: &str) -> Outcome {
+    let (fresh, to) = (dist.join(format!(".{name}")), dist.join(name));
+    let bytes = fs::copy(from, &fresh).map_err(|why| format!("cannot copy {}: {why}", from.display()))?;
+    fs::rename(&fresh, &to).map_err(|why| format!("cannot write {}: {why}", to.display()))?;
+    say::note(&format!("{name:16} {:7} KiB  {remark}", bytes.div_ceil(1024)));
+    Ok(())
+}
+
+/// A program without a `PT_INTERP` header is loaded by the kernel alone (elf(5)).
+fn is_static(program: &Path) -> Outcome<bool> {
+    let bytes = fs::read(program).map_err(|why| format!("cannot read {}: {why}", program.display()))?;
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let field = bytes.get(at..at.checked_add(size)?)?;
+        field.iter().rev().try_fold(0_usize, |sum, byte| Some(sum.checked_mul(256)? + usize::from(*byte)))
+    };
+    let headers = || -> Option<Vec<usize>> {
+        let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        (0..count).map(|index| number(table + index * size, 4)).collect()
+    };
+    const PT_INTERP: usize = 3;
+    let headers = headers().ok_or_else(|| format!("{} is not a 64-bit program.", program.display()))?;
+    Ok(!headers.contains(&PT_INTERP))
+}

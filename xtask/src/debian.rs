@@ -1,0 +1,81 @@
+//! Installs the Debian packages that a command needs, and only those that are missing.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::Outcome;
+use crate::{run, say, tree};
+
+/// A compiler and what links with it.
+pub(crate) const BUILD: &[&str] = &["gcc", "libc6-dev"];
+/// What the checks start: the manual pages are read by the formatter that will show them.
+pub(crate) const CHECK: &[&str] = &["groff-base"];
+/// What the demonstration starts. `apache2-bin` and not `apache2`: its installation starts no server.
+pub(crate) const DEMO: &[&str] = &[
+    "apache2-bin",
+    "apache2-suexec-pristine",
+    "curl",
+    "iproute2",
+    "media-types",
+    "perl",
+    "php-cgi",
+    "util-linux",
+];
+/// What the tests start beyond that.
+pub(crate) const TEST: &[&str] = &[
+    "acl",
+    "apache2-utils",
+    "attr",
+    "libapache2-mod-fcgid",
+    "libcap2-bin",
+    "php-cli",
+    "procps",
+    "python3",
+    "strace",
+];
+
+/// Makes sure that the packages are there.
+pub(crate) fn need(lists: &[&[&str]]) -> Outcome {
+    let wanted: BTreeSet<&str> = lists.iter().flat_map(|list| list.iter().copied()).collect();
+    if !run::is_there("dpkg-query") || !run::is_there("apt-get") {
+        let all = wanted.into_iter().collect::<Vec<_>>().join(" ");
+        say::notice(&format!("This is not Debian. What these Debian packages hold is needed: {all}"));
+        return Ok(());
+    }
+    let missing = missing(&wanted)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !tree::is_root() {
+        return Err(format!(
+            "These Debian packages are missing. Run:\n\n    sudo apt-get install --no-install-recommends {list}"
+        ));
+    }
+    say::step(&format!("Installing Debian packages: {list}"));
+    // A fresh machine has no lists, an old one has stale lists: both fail at once, and then lists are fetched.
+    if install(&missing).is_err() {
+        run::quietly("apt-get update", apt(&["update"]).arg("-q"))?;
+        install(&missing)?;
+    }
+    Ok(())
+}
+
+fn missing(wanted: &BTreeSet<&str>) -> Outcome<Vec<String>> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]).args(wanted);
+    let installed = run::output(&mut query)?;
+    let installed: BTreeSet<&str> =
+        installed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    Ok(wanted.difference(&installed).map(|name| (*name).to_owned()).collect())
+}
+
+fn install(packages: &[String]) -> Outcome {
+    run::quietly("apt-get install", apt(&["install", "-q", "-y", "--no-install-recommends"]).args(packages))
+}
+
+fn apt(words: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+    command
+}

@@ -1,0 +1,222 @@
+//! `install`: follows the manifest, and tells Debian's Apache that there is another suEXEC.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Outcome;
+use crate::manifest::{self, Entry, Kind};
+use crate::{alternative, build, run, say, tree};
+
+/// What an installation made that the manifest does not name: directories above, and Apache's choice before.
+pub(crate) const MADE: &str = "/var/lib/cellwall/installed";
+
+/// How to install.
+pub(crate) struct Options {
+    /// Everything goes beneath it; empty: this machine.
+    pub(crate) destdir: PathBuf,
+    /// The web server's group.
+    pub(crate) group: String,
+    /// Make Apache use it at once.
+    pub(crate) activate: bool,
+}
+
+/// `install [--destdir DIR] [--group NAME] [--activate]`
+pub(crate) fn command(words: &[String]) -> Outcome {
+    let mut options = Options { destdir: PathBuf::new(), group: "www-data".to_owned(), activate: false };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match (word.as_str(), words.as_slice().first()) {
+            ("--destdir", Some(directory)) => options.destdir = absolute(directory)?,
+            ("--group", Some(group)) => options.group.clone_from(group),
+            ("--activate", _) => {
+                options.activate = true;
+                continue;
+            }
+            _ => {
+                return Err(format!(
+                    "install does not know {word:?}, or its value is missing. See: cargo xtask help"
+                ));
+            }
+        }
+        words.next();
+    }
+    tree::need_root("install")?;
+    build::programs()?;
+    everything(&options)
+}
+
+/// Installs what has been built.
+pub(crate) fn everything(options: &Options) -> Outcome {
+    let here = options.destdir.as_os_str().is_empty();
+    let place = if here { "this machine".to_owned() } else { options.destdir.display().to_string() };
+    say::step(&format!("Installing to {place}"));
+    let mut installer = Installer { options, made: BTreeSet::new() };
+    for entry in manifest::read()? {
+        installer.entry(&entry).map_err(|why| format!("{}: {why}", entry.path))?;
+    }
+    if !here {
+        say::note("Apache's choice of suEXEC belongs to this machine and is left as it is.");
+        return Ok(());
+    }
+    let before = alternative::register(options.activate)?;
+    installer.remember(&before).map_err(|why| format!("{MADE}: {why}"))?;
+    systemd()?;
+    advice(options.activate);
+    Ok(())
+}
+
+struct Installer<'a> {
+    options: &'a Options,
+    made: BTreeSet<PathBuf>,
+}
+
+impl Installer<'_> {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        let path = beneath(&self.options.destdir, &entry.path);
+        self.parents(&path)?;
+        let (owner, group) = self.ids(entry)?;
+        let ids = Ids { owner, group };
+        match entry.kind {
+            Kind::Dir | Kind::State | Kind::Settings => directory(&path, ids, entry.mode),
+            Kind::Tree => tree(&tree::root().join(&entry.source), &path, ids),
+            Kind::Config if path.exists() => {
+                say::note(&format!("{} is there already and stays as it is", entry.path));
+                return Ok(());
+            }
+            Kind::Program => file(&tree::dist().join(&entry.source), &path, ids, entry.mode),
+            Kind::Config | Kind::File => file(&tree::root().join(&entry.source), &path, ids, entry.mode),
+        }?;
+        say::note(&format!("{:04o} {}:{:<8} {}", entry.mode, entry.owner, self.group(entry), path.display()));
+        Ok(())
+    }
+
+    /// Directories above that the machine lacks.
+    fn parents(&mut self, path: &Path) -> io::Result<()> {
+        let above: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        for directory in above.into_iter().rev() {
+            DirBuilder::new().mode(0o755).create(directory)?;
+            fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+            self.made.insert(directory.to_owned());
+        }
+        Ok(())
+    }
+
+    fn group<'e>(&'e self, entry: &'e Entry) -> &'e str {
+        if entry.group == "www-data" { &self.options.group } else { &entry.group }
+    }
+
+    fn ids(&self, entry: &Entry) -> io::Result<(u32, u32)> {
+        Ok((number("passwd", &entry.owner)?, number("group", self.group(entry))?))
+    }
+
+    /// Writes down what `uninstall` cannot know otherwise; an earlier installation's notes stay.
+    fn remember(&self, before: &str) -> io::Result<()> {
+        let old = fs::read_to_string(MADE).unwrap_or_default();
+        let mut lines: BTreeSet<String> = old.lines().map(str::to_owned).collect();
+        lines.extend(self.made.iter().map(|path| format!("made {}", path.display())));
+        if !lines.iter().any(|line| line.starts_with("apache ")) {
+            lines.insert(format!("apache {before}"));
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(MADE, text)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ids {
+    owner: u32,
+    group: u32,
+}
+
+impl Ids {
+    fn give(self, path: &Path, mode: u32) -> io::Result<()> {
+        chown(path, Some(self.owner), Some(self.group))?;
+        // Last, because a change of the owner takes set-id bits away (chown(2)).
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+}
+
+/// A path of the manifest, beneath the destination.
+pub(crate) fn beneath(destdir: &Path, path: &str) -> PathBuf {
+    if destdir.as_os_str().is_empty() {
+        PathBuf::from(path)
+    } else {
+        destdir.join(path.trim_start_matches('/'))
+    }
+}
+
+/// The directory behind an option, whether it is there or not.
+pub(crate) fn absolute(directory: &str) -> Outcome<PathBuf> {
+    std::path::absolute(directory).map_err(|why| format!("{directory:?}: {why}"))
+}
+
+fn directory(path: &Path, ids: Ids, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => Err(why),
+        _ => ids.give(path, mode),
+    }
+}
+
+/// Written beside, finished, then renamed: nobody ever starts half a program, and a running one is not overwritten.
+fn file(from: &Path, to: &Path, ids: Ids, mode: u32) -> io::Result<()> {
+    let bytes = fs::read(from)
+        .map_err(|why| io::Error::new(why.kind(), format!("cannot read {}: {why}", from.display())))?;
+    let fresh = to.with_extension("cellwall-new");
+    let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    out.write_all(&bytes)?;
+    ids.give(&fresh, mode)?;
+    out.sync_all()?;
+    fs::rename(&fresh, to)
+}
+
+fn tree(from: &Path, to: &Path, ids: Ids) -> io::Result<()> {
+    directory(to, ids, 0o755)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            tree(&source, &target, ids)?;
+        } else {
+            file(&source, &target, ids, 0o644)?;
+        }
+    }
+    Ok(())
+}
+
+/// The number of a user or a group, from the machine's name service.
+fn number(database: &str, name: &str) -> io::Result<u32> {
+    if name == "root" {
+        return Ok(0);
+    }
+    let output = Command::new("getent").args([database, name]).output()?;
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    line.split(':').nth(2).and_then(|field| field.trim().parse().ok()).ok_or_else(|| {
+        io::Error::other(format!(
+            "this machine has no {name} in its {database} database; install the web server first, or name its group \
+             with --group"
+        ))
+    })
+}
+
+fn systemd() -> Outcome {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    run::quietly("systemctl daemon-reload", Command::new("systemctl").arg("daemon-reload"))
+}
+
+fn advice(active: bool) {
+    say::step("Next");
+    say::note("write a site file in /etc/cellwall/sites.d (see cellwall.toml(5)), then: cellwall apply");
+    if Path::new("/run/systemd/system").is_dir() {
+        say::note("views at boot:             systemctl enable --now cellwall-views.service");
+    }
+    if !active {
+        say::note(&format!("let Apache use Cellwall:   {}", alternative::CHOOSE));
+        say::note(&format!("and go back:               {}", alternative::GO_BACK));
+    }
+}

@@ -1,0 +1,123 @@
+//! `uninstall`: takes away all that `install` and the installed programs made, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Outcome;
+use crate::install::{MADE, absolute, beneath};
+use crate::manifest::{self, Entry, Kind};
+use crate::{alternative, run, say, tree};
+
+/// Where views are pinned: each is a mount.
+const RUN: &str = "/run/cellwall";
+const UNIT: &str = "cellwall-views.service";
+
+/// `uninstall [--destdir DIR] [--keep-config]`
+pub(crate) fn command(words: &[String]) -> Outcome {
+    let (mut destdir, mut keep) = (PathBuf::new(), false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--keep-config" => keep = true,
+            "--destdir" => match words.next() {
+                Some(directory) => destdir = absolute(directory)?,
+                None => return Err("--destdir needs a directory.".to_owned()),
+            },
+            _ => return Err(format!("uninstall does not know {word:?}. See: cargo xtask help")),
+        }
+    }
+    tree::need_root("uninstall")?;
+    everything(&destdir, keep)
+}
+
+fn everything(destdir: &Path, keep: bool) -> Outcome {
+    let here = destdir.as_os_str().is_empty();
+    let place = if here { "this machine".to_owned() } else { destdir.display().to_string() };
+    say::step(&format!("Removing Cellwall from {place}"));
+    let notes = if here { fs::read_to_string(MADE).unwrap_or_default() } else { String::new() };
+    if here {
+        alternative::restore(notes.lines().find_map(|line| line.strip_prefix("apache ")).unwrap_or("auto"))?;
+        stop_unit()?;
+        unmount()?;
+    }
+    for entry in manifest::read()?.iter().rev() {
+        if keep && entry.kind.is_configuration() {
+            continue;
+        }
+        let path = beneath(destdir, &entry.path);
+        remove(entry, &path).map_err(|why| format!("{}: {why}", path.display()))?;
+    }
+    if keep {
+        say::note("/etc/cellwall stays");
+    }
+    let made = notes.lines().filter_map(|line| line.strip_prefix("made ")).map(PathBuf::from);
+    let above: BTreeSet<PathBuf> = if here { made.collect() } else { parents(destdir)? };
+    for directory in above.iter().rev() {
+        // Somebody else's files may have come to live there; then it is theirs.
+        drop(fs::remove_dir(directory));
+    }
+    if here {
+        reload()?;
+    }
+    Ok(())
+}
+
+fn remove(entry: &Entry, path: &Path) -> io::Result<()> {
+    let gone = match entry.kind {
+        Kind::Program | Kind::File | Kind::Config => fs::remove_file(path),
+        Kind::Tree | Kind::State | Kind::Settings => fs::remove_dir_all(path),
+        Kind::Dir => fs::remove_dir(path),
+    };
+    match gone {
+        Ok(()) => say::note(&format!("removed {}", path.display())),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) if why.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            say::notice(&format!("{} holds files that are not ours and stays", path.display()));
+        }
+        Err(why) => return Err(why),
+    }
+    Ok(())
+}
+
+/// Views stay in use by the programs that run in them; only their names go.
+fn unmount() -> Outcome {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|why| format!("mountinfo: {why}"))?;
+    let mut points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    points.retain(|point| Path::new(point).starts_with(RUN));
+    for point in points.iter().rev() {
+        run::quietly("umount", Command::new("umount").arg(point))?;
+    }
+    if !points.is_empty() {
+        say::note(&format!("unmounted {} pinned views", points.len()));
+    }
+    Ok(())
+}
+
+fn stop_unit() -> Outcome {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    let known = run::output(Command::new("systemctl").args(["list-unit-files", "--no-legend", UNIT]))?;
+    if known.is_empty() {
+        return Ok(());
+    }
+    run::quietly("systemctl disable", Command::new("systemctl").args(["disable", "--now", UNIT]))
+}
+
+fn reload() -> Outcome {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    run::quietly("systemctl daemon-reload", Command::new("systemctl").arg("daemon-reload"))
+}
+
+/// All directories above installed paths, beneath and including the destination.
+fn parents(destdir: &Path) -> Outcome<BTreeSet<PathBuf>> {
+    let entries = manifest::read()?;
+    let paths = entries.iter().map(|entry| beneath(destdir, &entry.path));
+    let above = paths.flat_map(|path| path.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>());
+    Ok(above.filter(|path| path.starts_with(destdir)).collect())
+}

@@ -1,0 +1,145 @@
+//! Installs and uninstalls, and looks at what is there before, between and after. Root.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::{fs, process};
+
+/// A copy of the host in a mount namespace: whatever is written to these directories is written to memory.
+const COPY: &str = "
+    set -eu
+    mount --make-rprivate /
+    mount -t tmpfs -o mode=755 tmpfs /mnt
+    for directory in etc usr var; do
+        mkdir -p /mnt/$directory/upper /mnt/$directory/work
+        chmod 755 /mnt/$directory/upper
+        mount -t overlay -o lowerdir=/$directory,upperdir=/mnt/$directory/upper,workdir=/mnt/$directory/work overlay /$directory
+    done
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mkdir /run/mount
+    rm -rf /etc/cellwall /var/lib/cellwall /var/log/cellwall /usr/lib/cellwall /usr/share/cellwall
+";
+/// Every file with what it is, whose it is, what is in it; without what package tools log and cache.
+const LIST: &str = "
+    list() {
+        find /etc /usr/lib /usr/bin /usr/sbin /usr/share /var /run /srv -xdev \\
+            \\( -path /var/cache -o -path /var/log/alternatives.log -o -path /var/lib/dpkg/alternatives \\) -prune -o \\
+            \\( -type d -printf '%p %M %U %G\\n' -o -printf '%p %M %U %G %s %T@ %l\\n' \\) | sort
+        update-alternatives --query suexec 2>/dev/null || true
+    }
+";
+
+fn assert_root() {
+    let uid = fs::metadata("/proc/self").unwrap().uid();
+    assert_eq!(uid, 0, "this test needs root; run: sudo cargo xtask test");
+}
+
+fn in_a_copy_of_the_host(script: &str) -> String {
+    assert_root();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &format!("{COPY}{LIST}{script}")])
+        .env("XTASK", env!("CARGO_BIN_EXE_xtask"))
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}\n{out}\n{err}");
+    out.into_owned()
+}
+
+#[test]
+fn uninstall_leaves_nothing() {
+    let said = in_a_copy_of_the_host(
+        "
+        list > /mnt/before
+        $XTASK install > /mnt/install
+        list > /mnt/between
+        # What the programs make, and what people write.
+        touch /etc/cellwall/sites.d/shop.toml /var/log/cellwall/cellwall.log /var/lib/cellwall/policy/1001
+        mkdir -p /var/lib/cellwall/private/1001/shop/tmp
+        touch /run/cellwall/views/0-0
+        mount --bind /etc/hostname /run/cellwall/views/0-0
+        $XTASK uninstall
+        list > /mnt/after
+        cmp /mnt/before /mnt/between > /dev/null && echo NOTHING WAS INSTALLED
+        diff /mnt/before /mnt/after && echo SAME
+        ",
+    );
+    assert!(said.ends_with("SAME\n") && !said.contains("NOTHING WAS INSTALLED"), "{said}");
+}
+
+#[test]
+fn installed_files_have_the_manifests_owners_and_modes() {
+    let said = in_a_copy_of_the_host(
+        "
+        $XTASK install > /mnt/said
+        stat -c '%A %U:%G %n' /usr/lib/cellwall/cellwall-suexec /usr/bin/cellwall /var/lib/cellwall/policy
+        $XTASK install --activate >> /mnt/said
+        readlink -f /usr/lib/apache2/suexec
+        cellwall --version
+        cellwall apply
+        $XTASK uninstall > /mnt/said
+        readlink -f /usr/lib/apache2/suexec
+        ",
+    );
+    for line in [
+        "-rwsr-x--- root:www-data /usr/lib/cellwall/cellwall-suexec",
+        "-rwxr-xr-x root:root /usr/bin/cellwall",
+        "drwx------ root:root /var/lib/cellwall/policy",
+        "/usr/lib/cellwall/cellwall-suexec",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+    assert!(said.trim_end().ends_with("/usr/lib/apache2/suexec-pristine"), "{said}");
+}
+
+#[test]
+fn configuration_survives_a_second_installation_and_keep_config() {
+    let said = in_a_copy_of_the_host(
+        "
+        $XTASK install > /mnt/said
+        echo '# mine' >> /etc/cellwall/cellwall.toml
+        $XTASK install > /mnt/said
+        $XTASK uninstall --keep-config > /mnt/said
+        tail -n 1 /etc/cellwall/cellwall.toml
+        find / -xdev -name 'cellwall*' -not -path '/proc/*' -path '/usr/*'
+        ",
+    );
+    assert_eq!(said, "# mine\n");
+}
+
+#[test]
+fn a_destination_directory_is_left_empty_and_gone() {
+    assert_root();
+    let directory = std::env::temp_dir().join(format!("cellwall-destdir-{}", process::id()));
+    let run = |command: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args([command, "--destdir"])
+            .arg(&directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run("install");
+    let launcher = fs::metadata(directory.join("usr/lib/cellwall/cellwall-suexec")).unwrap();
+    assert_eq!(launcher.mode() & 0o7777, 0o4750);
+    assert!(directory.join("etc/cellwall/sites.d").is_dir());
+    assert!(directory.join("usr/share/cellwall/profiles/php.toml").is_file());
+    run("uninstall");
+    assert!(!Path::new(&directory).exists());
+}
+
+#[test]
+fn a_group_that_the_machine_lacks_is_named_with_the_remedy() {
+    assert_root();
+    let directory = std::env::temp_dir().join(format!("cellwall-group-{}", process::id()));
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["install", "--group", "no-such-group", "--destdir"])
+        .arg(&directory)
+        .output()
+        .unwrap();
+    drop(fs::remove_dir_all(&directory));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(words.contains("no-such-group") && words.contains("--group"), "{words}");
+}
