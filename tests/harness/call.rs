@@ -1,0 +1,253 @@
+//! One start of the launcher, in any state that a caller can be in; and what came of it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::record::Record;
+use super::report::Report;
+use super::world::{CELLWALL, Launcher, SUEXEC, User, World, orders};
+
+/// A launch that is being put together.
+pub(crate) struct Call<'w> {
+    world: &'w World,
+    program: String,
+    identity: [String; 3],
+    directory: OsString,
+    words: Vec<OsString>,
+    environment: Vec<Vec<u8>>,
+    before: Vec<Vec<u8>>,
+    after: Vec<Vec<u8>>,
+    input: Vec<u8>,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: Vec<u8>,
+    /// What was recorded meanwhile.
+    pub(crate) records: Vec<Record>,
+    /// Probes that ran meanwhile.
+    pub(crate) marks: Vec<String>,
+    pub(crate) took: Duration,
+}
+
+impl<'w> Call<'w> {
+    pub(crate) fn new(world: &'w World, user: &User, command: &OsStr) -> Self {
+        let program = match world.launcher {
+            Launcher::Stock => SUEXEC,
+            Launcher::Cellwall => CELLWALL,
+        };
+        let id = user.id.to_string();
+        Self {
+            world,
+            program: program.to_owned(),
+            identity: ["33", "33", "33"].map(str::to_owned),
+            directory: user.docroot().into(),
+            words: vec![program.into(), id.clone().into(), id.into(), command.to_owned()],
+            environment: vec![b"REQUEST_METHOD=GET".into(), b"GATEWAY_INTERFACE=CGI/1.1".into()],
+            before: Vec::new(),
+            after: Vec::new(),
+            input: Vec::new(),
+        }
+    }
+
+    /// The whole argument list, the program's name included.
+    pub(crate) fn words(mut self, words: &[impl AsRef<OsStr>]) -> Self {
+        self.words = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Replaces one word of the argument list: 1 is the user, 2 the group, 3 the command.
+    pub(crate) fn word(mut self, place: usize, text: impl AsRef<OsStr>) -> Self {
+        self.words[place] = text.as_ref().to_owned();
+        self
+    }
+
+    /// One more argument.
+    pub(crate) fn arg(mut self, text: impl AsRef<OsStr>) -> Self {
+        self.words.push(text.as_ref().to_owned());
+        self
+    }
+
+    /// One more entry of the environment, whole.
+    pub(crate) fn env(mut self, entry: impl AsRef<[u8]>) -> Self {
+        self.environment.push(entry.as_ref().to_vec());
+        self
+    }
+
+    /// The current directory.
+    pub(crate) fn cwd(mut self, directory: impl AsRef<OsStr>) -> Self {
+        self.directory = directory.as_ref().to_owned();
+        self
+    }
+
+    /// An order obeyed as root, before the identity is changed.
+    pub(crate) fn root(mut self, words: &[&str]) -> Self {
+        self.before.extend(words.iter().map(|word| word.as_bytes().to_vec()));
+        self
+    }
+
+    /// An order obeyed as the caller, last of all.
+    pub(crate) fn order(mut self, words: &[&str]) -> Self {
+        self.after.extend(words.iter().map(|word| word.as_bytes().to_vec()));
+        self
+    }
+
+    /// Who calls: uid, gid, groups separated by commas.
+    pub(crate) fn caller(mut self, uid: u32, gid: u32, groups: &str) -> Self {
+        self.identity = [uid.to_string(), gid.to_string(), groups.to_owned()];
+        self
+    }
+
+    /// Another launcher file.
+    pub(crate) fn program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
+    /// What comes in on descriptor 0.
+    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = bytes.into();
+        self
+    }
+
+    fn orders(&self) -> Vec<Vec<u8>> {
+        let mut all = self.before.clone();
+        let mut order = |words: &[&[u8]]| all.extend(words.iter().map(|word| word.to_vec()));
+        order(&[b"cwd", self.directory.as_bytes()]);
+        let [uid, gid, groups] = &self.identity;
+        order(&[b"become", uid.as_bytes(), gid.as_bytes(), groups.as_bytes()]);
+        for word in &self.words {
+            order(&[b"arg", word.as_bytes()]);
+        }
+        for entry in &self.environment {
+            order(&[b"env", entry]);
+        }
+        all.extend(self.after.clone());
+        all.extend([b"exec".to_vec(), self.program.as_bytes().to_vec()]);
+        all
+    }
+
+    /// Starts it and waits for the end of the program and of its output, 20 seconds at most.
+    pub(crate) fn run(self) -> Outcome {
+        let (records, marks) = (self.world.records().len(), self.world.marks());
+        let started = Instant::now();
+        let mut child = Command::new("/mnt/bin/call")
+            .arg(orders(&self.orders()))
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut to, mut from, mut errors) =
+            (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let input = self.input;
+        // Each pipe has its reader: none may fill up while another is awaited.
+        let feed = thread::spawn(move || drop(to.write_all(&input)));
+        let out = thread::spawn(move || drain(&mut from));
+        let err = thread::spawn(move || drain(&mut errors));
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("the launch did not end in 20 seconds");
+            }
+            thread::sleep(Duration::from_micros(300));
+        };
+        let took = started.elapsed();
+        feed.join().unwrap();
+        Outcome {
+            status,
+            out: out.join().unwrap(),
+            err: err.join().unwrap(),
+            records: self.world.records().split_off(records),
+            marks: self.world.marks().into_iter().filter(|mark| !marks.contains(mark)).collect(),
+            took,
+        }
+    }
+}
+
+fn drain(from: &mut impl std::io::Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    from.read_to_end(&mut all).unwrap();
+    all
+}
+
+impl Outcome {
+    /// The probe ran: its report, with exactly one record.
+    pub(crate) fn ran(&self) -> Report {
+        assert!(self.out_text().contains("probe"), "the program did not run:\n{}", self.story());
+        assert_eq!(self.records.len(), 1, "one record is expected:\n{}", self.story());
+        assert_eq!(self.records[0].verb, "launch", "{}", self.story());
+        Report::parse(&self.out)
+    }
+
+    /// Nothing ran, and everybody was told what is due to them.
+    pub(crate) fn refused(&self, code: &str, status: i32) -> Record {
+        let story = self.story();
+        assert_eq!(self.status.code(), Some(status), "exit status of {code}:\n{story}");
+        assert!(self.marks.is_empty(), "a program ran:\n{story}");
+        assert_eq!(self.records.len(), 1, "one record is expected:\n{story}");
+        let record = self.records[0].clone();
+        assert_eq!(record.verb, "refuse", "{story}");
+        assert_eq!(record.field("code"), code, "{story}");
+        assert_eq!(record.field("status"), status.to_string(), "{story}");
+        assert!(!record.field("why").is_empty() && !record.field("fix").is_empty(), "{story}");
+        self.page_of(record.field("ref"));
+        assert_eq!(
+            self.err_text(),
+            format!("cellwall: refused, reference {}\n", record.field("ref")),
+            "the server's error log gets one line:\n{story}"
+        );
+        record
+    }
+
+    /// The visitor's page: the same bytes for all refusals but the reference.
+    fn page_of(&self, reference: &str) {
+        let page = self.out_text();
+        let story = self.story();
+        assert!(page.starts_with("Status: 500 "), "{story}");
+        assert_eq!(page.matches(reference).count(), 1, "the page names its reference once:\n{story}");
+        assert!(!page.contains('/') || !page.contains("/var"), "the page tells a path:\n{story}");
+    }
+
+    /// The page with the reference taken out.
+    pub(crate) fn page(&self) -> String {
+        let reference = self.records[0].field("ref");
+        self.out_text().replace(reference, "REFERENCE")
+    }
+
+    pub(crate) fn out_text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    pub(crate) fn err_text(&self) -> String {
+        String::from_utf8_lossy(&self.err).into_owned()
+    }
+
+    /// Everything, for a failed assertion.
+    pub(crate) fn story(&self) -> String {
+        let ended = match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("status {code}"),
+            (None, signal) => format!("signal {signal:?}"),
+        };
+        let records: Vec<_> = self.records.iter().map(|record| record.line.clone()).collect();
+        format!(
+            "{ended}, {:?}\nout: {}\nerr: {}\nrecords: {}\nmarks: {:?}",
+            self.took,
+            self.out_text().chars().take(2000).collect::<String>(),
+            self.err_text().chars().take(2000).collect::<String>(),
+            records.join("\n"),
+            self.marks
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! A small HTTP client: one request a connection, nothing hidden.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// A request.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    method: &'static str,
+    host: String,
+    path: String,
+    headers: Vec<String>,
+    body: Vec<u8>,
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Ask {
+    pub(crate) fn get(host: &str, path: &str) -> Self {
+        Self {
+            method: "GET",
+            host: host.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub(crate) fn post(host: &str, path: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { method: "POST", body: body.into(), ..Self::get(host, path) }
+    }
+
+    pub(crate) fn header(mut self, line: &str) -> Self {
+        self.headers.push(line.to_owned());
+        self
+    }
+
+    /// Sends it and reads the answer to its end.
+    pub(crate) fn send(&self, port: u16) -> Answer {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut head = format!("{} {} HTTP/1.0\r\nHost: {}\r\n", self.method, self.path, self.host);
+        for line in &self.headers {
+            head.push_str(&format!("{line}\r\n"));
+        }
+        if self.method == "POST" {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&self.body).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        Answer::parse(&all)
+    }
+}
+
+impl Answer {
+    fn parse(all: &[u8]) -> Self {
+        let end = all.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(all)));
+        let head = String::from_utf8_lossy(&all[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+        Self {
+            status: status.unwrap_or_else(|| panic!("no status: {head}")),
+            head,
+            body: all[end + 4..].to_vec(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (own, value) = line.split_once(':')?;
+            own.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}

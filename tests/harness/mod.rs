@@ -1,0 +1,19 @@
+//! What end-to-end tests share: a private copy of the host, a caller that can be in any state, a real Apache, a client.
+//!
+//! A test is `world(Launcher::Cellwall, |world| …)`: it runs in a thread with its own mounts and its own network, so
+//! nothing that it does to /etc, /usr, /var, /srv, /home, /run or a port reaches the host or another test.
+
+mod apache;
+mod call;
+mod http;
+mod programs;
+mod record;
+mod report;
+mod world;
+
+pub(crate) use apache::{Apache, Kind};
+pub(crate) use call::{Call, Outcome};
+pub(crate) use http::{Answer, Ask};
+pub(crate) use record::Record;
+pub(crate) use report::Report;
+pub(crate) use world::{Launcher, User, World, world};

@@ -1,0 +1,279 @@
+//! A private copy of the host for one test.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, io, panic, thread};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::call::Call;
+use super::programs::programs;
+use super::record::Record;
+
+/// The file that Debian's Apache starts, whatever is behind it.
+pub(crate) const SUEXEC: &str = "/usr/lib/apache2/suexec";
+/// Debian's own suEXEC.
+const STOCK: &str = "/usr/lib/apache2/suexec-pristine";
+/// Ours, where the package puts it.
+pub(crate) const CELLWALL: &str = "/usr/lib/cellwall/cellwall-suexec";
+/// The log of the world's launches.
+pub(crate) const LOG: &str = "/var/log/cellwall/cellwall.log";
+/// Each probe that runs leaves a file here.
+const MARKS: &str = "/var/marks";
+
+/// Whose launcher is behind Apache's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Launcher {
+    /// Apache's suEXEC as Debian ships it.
+    Stock,
+    /// Ours.
+    Cellwall,
+}
+
+/// A site owner.
+#[derive(Debug, Clone)]
+pub(crate) struct User {
+    /// alice, bob or carol.
+    pub(crate) name: String,
+    /// Uid and gid. Each world has its own, because limits and keyrings are counted by uid.
+    pub(crate) id: u32,
+}
+
+impl User {
+    /// Where its CGI programs are.
+    pub(crate) fn docroot(&self) -> PathBuf {
+        Path::new("/var/www").join(&self.name).join("htdocs")
+    }
+
+    /// Its home.
+    pub(crate) fn home(&self) -> PathBuf {
+        Path::new("/home").join(&self.name)
+    }
+}
+
+/// The host of one test; only its thread, and what that starts, sees it.
+pub(crate) struct World {
+    pub(crate) launcher: Launcher,
+    pub(crate) alice: User,
+    pub(crate) bob: User,
+    pub(crate) carol: User,
+}
+
+/// Runs `test` in a world of its own.
+pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root; run: sudo cargo xtask test");
+    programs();
+    let ended = thread::scope(|scope| scope.spawn(|| test(&World::make(launcher))).join());
+    if let Err(panicked) = ended {
+        panic::resume_unwind(panicked);
+    }
+}
+
+impl World {
+    fn make(launcher: Launcher) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let first = 30_000 + 10 * MADE.fetch_add(1, Ordering::Relaxed);
+        let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
+        let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
+        isolate();
+        world.install();
+        for user in [&world.alice, &world.bob, &world.carol] {
+            world.settle(user);
+        }
+        if launcher == Launcher::Cellwall {
+            world.configure();
+        }
+        world
+    }
+
+    /// The launcher behind Apache's path, the command, and the programs of tests.
+    fn install(&self) {
+        let all = programs();
+        make_directory("/mnt/bin", 0, 0o755);
+        put("/mnt/bin/call", &all.call, 0, 0o755);
+        make_directory(MARKS, 0, 0o1777);
+        let said = run(Command::new("/mnt/bin/call").arg(orders(&[b"loopback".as_slice()])));
+        assert!(said.status.success(), "loopback: {}", String::from_utf8_lossy(&said.stderr));
+        let target = match self.launcher {
+            Launcher::Stock => STOCK,
+            Launcher::Cellwall => CELLWALL,
+        };
+        if self.launcher == Launcher::Cellwall {
+            make_directory("/usr/lib/cellwall", 0, 0o755);
+            put(CELLWALL, &all.launcher, 0, 0o755);
+            chown(CELLWALL, Some(0), Some(33)).unwrap();
+            mode(CELLWALL, 0o4750);
+            put("/usr/bin/cellwall", &all.admin, 0, 0o755);
+        }
+        assert!(
+            Path::new(target).exists(),
+            "{target} is missing; run: sudo apt-get install apache2-suexec-pristine"
+        );
+        relink(target, "/etc/alternatives/suexec");
+        relink("/etc/alternatives/suexec", SUEXEC);
+    }
+
+    /// An account with a group of its own, a docroot and a ~/public_html.
+    fn settle(&self, user: &User) {
+        let User { name, id } = user;
+        append("/etc/passwd", &format!("{name}:x:{id}:{id}::/home/{name}:/bin/sh\n"));
+        append("/etc/group", &format!("{name}:x:{id}:\n"));
+        make_directory(format!("/var/www/{name}"), 0, 0o755);
+        make_directory(user.docroot(), *id, 0o755);
+        make_directory(user.home(), *id, 0o755);
+        make_directory(user.home().join("public_html"), *id, 0o755);
+    }
+
+    /// A cellwall.toml, and a site for each user.
+    fn configure(&self) {
+        for stale in ["/etc/cellwall", "/var/lib/cellwall", "/var/log/cellwall"] {
+            drop(fs::remove_dir_all(stale));
+        }
+        make_directory("/var/log/cellwall", 0, 0o755);
+        make_directory("/etc/cellwall", 0, 0o755);
+        make_directory("/etc/cellwall/sites.d", 0, 0o755);
+        self.host("");
+        for name in ["alice", "bob", "carol"] {
+            self.site(name, SMALL);
+        }
+        self.apply();
+    }
+
+    /// Writes cellwall.toml with `more` at its end.
+    pub(crate) fn host(&self, more: &str) {
+        let text = format!(
+            "caller = \"www-data\"\ndocroot = \"/var/www\"\n{more}\n[log]\nto = \"file\"\n\
+             [defaults.limits]\ncgroup = \"off\"\n"
+        );
+        fs::write("/etc/cellwall/cellwall.toml", text).unwrap();
+    }
+
+    /// Writes the site file of alice, bob or carol; `apply` makes it count.
+    pub(crate) fn site(&self, name: &str, more: &str) {
+        let text = format!("user = \"{name}\"\ndocroot = \"/var/www/{name}/htdocs\"\n{more}");
+        fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
+    }
+
+    /// `cellwall apply`, which must be content.
+    pub(crate) fn apply(&self) {
+        let said = self.cellwall(&["apply"]);
+        assert!(
+            said.status.success(),
+            "cellwall apply: {}{}",
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
+
+    /// Runs the administrator's command.
+    pub(crate) fn cellwall(&self, words: &[&str]) -> Output {
+        run(Command::new("/usr/bin/cellwall").args(words))
+    }
+
+    /// A program of a user's site.
+    pub(crate) fn script(&self, user: &User, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = user.docroot().join(name);
+        put(&path, text.as_ref(), user.id, 0o755);
+        path
+    }
+
+    /// A copy of the probe in a user's site.
+    pub(crate) fn probe(&self, user: &User, name: &str) -> PathBuf {
+        self.script(user, name, &programs().probe)
+    }
+
+    /// A launch of a user's program, as Apache would ask for it.
+    pub(crate) fn call(&self, user: &User, command: impl AsRef<OsStr>) -> Call<'_> {
+        Call::new(self, user, command.as_ref())
+    }
+
+    /// Everything that was recorded so far.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let text = fs::read(LOG).unwrap_or_default();
+        Record::parse_all(&text)
+    }
+
+    /// The marks that probes left.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        let entries = fs::read_dir(MARKS).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+/// The rules of a site of compiled programs that leave marks.
+pub(crate) const SMALL: &str = "profile = \"static\"\n[files]\nwrite = [\"/var/marks\"]\n";
+
+/// Private mounts and a private network for this thread.
+fn isolate() {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    for (place, rights) in [("/mnt", "mode=755"), ("/tmp", "mode=1777"), ("/run", "mode=755")] {
+        mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), Some(rights)).unwrap();
+    }
+    for place in ["etc", "usr", "var", "srv", "home"] {
+        let (upper, work) = (format!("/mnt/{place}/upper"), format!("/mnt/{place}/work"));
+        make_directory(format!("/mnt/{place}"), 0, 0o755);
+        make_directory(&upper, 0, 0o755);
+        make_directory(&work, 0, 0o755);
+        let options = format!("lowerdir=/{place},upperdir={upper},workdir={work}");
+        let target = format!("/{place}");
+        mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+            .unwrap();
+    }
+}
+
+/// Writes orders for the caller and returns the file.
+pub(crate) fn orders(words: &[impl AsRef<[u8]>]) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = PathBuf::from(format!("/mnt/orders-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let mut bytes = Vec::new();
+    for word in words {
+        bytes.extend_from_slice(word.as_ref());
+        bytes.push(0);
+    }
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Makes a directory with its owner and mode, whatever the umask is.
+pub(crate) fn make_directory(path: impl AsRef<Path>, owner: u32, rights: u32) {
+    fs::create_dir(&path).unwrap_or_else(|why| panic!("{}: {why}", path.as_ref().display()));
+    chown(&path, Some(owner), Some(owner)).unwrap();
+    mode(&path, rights);
+}
+
+/// Makes a file with its owner and mode.
+pub(crate) fn put(path: impl AsRef<Path>, bytes: &[u8], owner: u32, rights: u32) {
+    fs::write(&path, bytes).unwrap_or_else(|why| panic!("{}: {why}", path.as_ref().display()));
+    chown(&path, Some(owner), Some(owner)).unwrap();
+    mode(&path, rights);
+}
+
+/// chmod.
+pub(crate) fn mode(path: impl AsRef<Path>, rights: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(rights)).unwrap();
+}
+
+/// Adds text at the end of a file.
+pub(crate) fn append(path: &str, text: &str) {
+    let mut all = fs::read_to_string(path).unwrap();
+    all.push_str(text);
+    fs::write(path, all).unwrap();
+}
+
+/// Replaces whatever stands at `link`.
+pub(crate) fn relink(target: &str, link: &str) {
+    match fs::remove_file(link) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => panic!("{link}: {why}"),
+        _ => symlink(target, link).unwrap(),
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|why| panic!("{command:?}: {why}"))
+}
