@@ -15,7 +15,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
-use super::{End, say};
+use super::{End, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -125,6 +125,7 @@ impl<'s> Run<'s> {
                 say::note(format_args!("warning: control groups cannot be prepared: {error}"));
             }
             self.store.commit(&done.written, &done.removed)?;
+            views(sites.is_empty(), &groups);
         }
         Ok(done)
     }
@@ -210,6 +211,22 @@ impl<'s> Run<'s> {
             return Ok(One { changed, words: if changed { words } else { Vec::new() } });
         }
         Ok(One { changed: self.store.stage(&name, &ready.bytes)?, words: Vec::new() })
+    }
+}
+
+/// The kept views follow the records. A view that cannot be made is a warning here and a refusal at its site's launch.
+fn views(all: bool, groups: &[Group]) {
+    let some: BTreeSet<u32> = groups.iter().filter_map(|(uid, _)| *uid).collect();
+    match views::refresh(if all { None } else { Some(&some) }) {
+        Ok(views::Refreshed { left: 0, .. }) => {}
+        Ok(views::Refreshed { left, .. }) => {
+            say::note(format_args!(
+                "note: {} are built at each launch: {} are kept at most",
+                say::counted(left, "view"),
+                views::KEPT_MAX
+            ));
+        }
+        Err(error) => say::note(format_args!("warning: {error}")),
     }
 }
 

@@ -2,9 +2,15 @@
 
 pub mod apply;
 pub mod check;
+pub mod codes;
+pub mod explain;
+pub mod journal;
 pub mod json;
 pub mod policy;
+pub mod run;
 pub mod say;
+pub mod views;
+pub mod why;
 
 use std::process::ExitCode;
 
@@ -26,6 +32,12 @@ enum Command {
     Check(check::Args),
     /// Print a policy record, with the line behind each rule
     Policy(policy::Args),
+    /// Tell why a request was refused, by the reference on the visitor's page
+    Why(why::Args),
+    /// Rehearse a launch stage by stage, or print the manual of a code
+    Explain(explain::Args),
+    /// Run a command in a site's cell
+    Run(run::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -35,6 +47,9 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => apply::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Run(args) => run::run(&args),
     }
 }
 

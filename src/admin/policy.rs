@@ -73,7 +73,7 @@ fn show(args: &Args) -> Result<End, String> {
 }
 
 /// The uid whose record has the site.
-fn holder(site: &str) -> Result<u32, String> {
+pub(super) fn holder(site: &str) -> Result<u32, String> {
     let mut accounts = Accounts::new(&Arc::default());
     let host = WholeHost::load(None, &mut accounts, &Problems::default());
     let origin = match site.strip_prefix('~') {

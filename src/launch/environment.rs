@@ -18,8 +18,10 @@ pub struct Rebuilt {
     pub dropped: usize,
 }
 
-/// The program's environment. `forced`: names that the launcher itself sets, whatever the caller said. `rename`: a path
-/// of the host's as it is called inside the jail.
+/// A name that the launcher decides about, whatever the caller said: its value, or none to leave it out.
+pub type Forced<'a> = (&'a [u8], Option<Vec<u8>>);
+
+/// The program's environment. `rename`: a path of the host's as it is called inside the jail.
 ///
 /// # Errors
 /// E01: a name of the CGI standard twice. E02: more than the policy's `entries_max` or `bytes_max`; cutting would let
@@ -27,7 +29,7 @@ pub struct Rebuilt {
 pub fn rebuild<'a>(
     rules: &Environment<'a>,
     caller: &'a [Vec<u8>],
-    forced: &[(&'a [u8], Vec<u8>)],
+    forced: &[Forced<'a>],
     rename: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<Rebuilt, Refusal> {
     let bytes: usize = caller.iter().map(Vec::len).sum();
@@ -41,9 +43,12 @@ pub fn rebuild<'a>(
         new.push(name, value);
     }
     for (name, value) in forced {
-        new.push(name, value);
+        match value {
+            Some(value) => new.push(name, value),
+            None => new.names.push(name),
+        }
     }
-    let fixed = new.names.len();
+    let (fixed, set) = (new.names.len(), new.entries.len());
     for entry in caller {
         let Some((name, value)) = split(entry) else { continue };
         if !passes(rules, name, value) {
@@ -62,7 +67,7 @@ pub fn rebuild<'a>(
         }
         if PATHS.contains(&name) { new.push(name, &rename(value)) } else { new.push(name, value) }
     }
-    let kept = new.entries.len().saturating_sub(fixed);
+    let kept = new.entries.len().saturating_sub(set);
     Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept) })
 }
 
@@ -229,10 +234,10 @@ mod tests {
 
     #[test]
     fn what_the_launcher_knows_better_replaces_what_the_caller_says() {
-        let caller = vec![b"REDIRECT_STATUS=404".to_vec()];
-        let forced: [(&[u8], Vec<u8>); 1] = [(b"REDIRECT_STATUS", b"200".to_vec())];
+        let caller = vec![b"REDIRECT_STATUS=404".to_vec(), b"QUERY_STRING=x".to_vec()];
+        let forced: [Forced<'_>; 2] = [(b"REDIRECT_STATUS", Some(b"200".to_vec())), (b"QUERY_STRING", None)];
         let rebuilt = rebuild(&rules(), &caller, &forced, <[u8]>::to_vec).unwrap();
         assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"REDIRECT_STATUS=200".to_owned()]);
-        assert_eq!(rebuilt.dropped, 1);
+        assert_eq!(rebuilt.dropped, 2);
     }
 }

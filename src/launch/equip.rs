@@ -7,7 +7,7 @@ use std::ffi::CString;
 use crate::refusal::Refusal;
 
 use super::arrival::Arrival;
-use super::environment;
+use super::environment::{self, Forced};
 use super::landlock::{self, Ruleset};
 use super::verify::Verified;
 
@@ -29,11 +29,11 @@ impl<'a> Verified<'a> {
     /// # Errors
     /// As the module says.
     pub fn equip(self, arrival: &Arrival) -> Result<Equipped<'a>, Refusal> {
-        let forced = self
-            .php
-            .as_ref()
-            .filter(|_| !arrival.fastcgi)
-            .map_or_else(Vec::new, |script| php(script, arrival));
+        let forced = match &self.php {
+            Some(script) if !arrival.fastcgi => php(script, arrival),
+            _ if self.by_administrator => terminal(arrival),
+            _ => Vec::new(),
+        };
         let inside = self.inside;
         let rename = |path: &[u8]| inside.path(path).to_vec();
         let rebuilt = environment::rebuild(&self.site.environment, &arrival.environment, &forced, rename)?;
@@ -60,12 +60,25 @@ impl Equipped<'_> {
 
 /// php-cgi runs the file that the environment names, and `PATH_TRANSLATED` instead of it when `REDIRECT_URL` is there
 /// and the two differ: both are the file that was verified. `REDIRECT_STATUS` is its guard against being called
-/// directly, and may say 200 because of that.
-fn php<'a>(script: &[u8], arrival: &Arrival) -> Vec<(&'a [u8], Vec<u8>)> {
-    let mut forced: Vec<(&[u8], Vec<u8>)> =
-        vec![(b"SCRIPT_FILENAME", script.to_vec()), (b"REDIRECT_STATUS", b"200".to_vec())];
-    if arrival.environment.iter().any(|entry| entry.starts_with(b"PATH_TRANSLATED=")) {
-        forced.push((b"PATH_TRANSLATED", script.to_vec()));
+/// directly, and may say 200 because of that. With `REDIRECT_URL` it also takes `PATH_INFO` for the path of the script
+/// (that is how Apache's `Action` hands it over): a script that was rewritten to and has a path behind it keeps that path.
+fn php<'a>(script: &[u8], arrival: &Arrival) -> Vec<Forced<'a>> {
+    let has = |name: &[u8]| arrival.environment.iter().any(|entry| entry.starts_with(name));
+    let mut forced: Vec<Forced<'a>> =
+        vec![(b"SCRIPT_FILENAME", Some(script.to_vec())), (b"REDIRECT_STATUS", Some(b"200".to_vec()))];
+    if has(b"PATH_TRANSLATED=") {
+        forced.push((b"PATH_TRANSLATED", Some(script.to_vec())));
+    }
+    if has(b"PATH_INFO=") {
+        forced.push((b"REDIRECT_URL", None));
     }
     forced
+}
+
+/// A shell of the administrator's wants to know its terminal; the name is a plain word or is not passed.
+fn terminal<'a>(arrival: &Arrival) -> Vec<Forced<'a>> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+');
+    let term = arrival.environment.iter().find_map(|entry| entry.strip_prefix(b"TERM="));
+    let term = term.filter(|term| !term.is_empty() && term.len() < 64 && term.iter().all(plain));
+    term.map(|term| (&b"TERM"[..], Some(term.to_vec()))).into_iter().collect()
 }

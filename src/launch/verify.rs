@@ -39,6 +39,8 @@ pub struct Verified<'a> {
     pub(super) shown: (Vec<u8>, Vec<u8>),
     /// The file that php-cgi is to run, where php-cgi it is.
     pub(super) php: Option<Vec<u8>>,
+    /// A command of the administrator's, at a terminal perhaps.
+    pub(super) by_administrator: bool,
 }
 
 /// What execve gets.
@@ -103,6 +105,7 @@ fn script<'a>(
         words: Vec::new(),
         shown: (reached.path.clone(), request.command.to_vec()),
         php: None,
+        by_administrator: false,
     };
     match handler {
         Some(handler) => handled(&mut verified, handler, full)?,
@@ -179,6 +182,7 @@ fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival) -> Result<V
         words: words.map(|word| text(word)).collect::<Result<_, _>>()?,
         shown: (inside.path(directory).to_vec(), request.command.to_vec()),
         php: None,
+        by_administrator: false,
     })
 }
 
@@ -193,7 +197,17 @@ fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal>
     let path =
         find(site, &name).ok_or_else(|| Refusal::about(&PROGRAM, &name, "is not there, inside the cell"))?;
     let shown = (home.to_vec(), name);
-    Ok(Verified { uid, site, inside, facts, start: Start::Path(text(&path)?), words, shown, php: None })
+    Ok(Verified {
+        uid,
+        site,
+        inside,
+        facts,
+        start: Start::Path(text(&path)?),
+        words,
+        shown,
+        php: None,
+        by_administrator: true,
+    })
 }
 
 /// By the site's own PATH, as its shell would.

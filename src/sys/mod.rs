@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod files;
+#[cfg(feature = "admin")]
+pub mod fork;
 pub mod identity;
 pub mod mount;
 pub mod process;

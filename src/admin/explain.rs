@@ -1,0 +1,140 @@
+//! `cellwall explain`: the manual of a code, or the rehearsal of a launch by the launcher's own stages. Root.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::unistd::{Group, User};
+
+use crate::config::store;
+use crate::launch::arrival::Arrival;
+use crate::launch::rehearse;
+use crate::launch::request::Request;
+use crate::policy::decode;
+use crate::refusal::Refusal;
+use crate::sys::Root;
+
+use super::{End, codes, say};
+
+/// Arguments of `cellwall explain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A code such as V118; or USER GROUP DIRECTORY COMMAND, with ~USER for a request below a home
+    #[arg(required = true, num_args = 1..=4, value_names = ["CODE or USER", "GROUP", "DIRECTORY", "COMMAND"])]
+    pub words: Vec<String>,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match args.words.as_slice() {
+        [code] => manual(code),
+        [user, group, directory, command] => rehearsal(user, group, Path::new(directory), command),
+        _ => {
+            say::note("error: give a CODE, or USER GROUP DIRECTORY COMMAND");
+            return ExitCode::from(2);
+        }
+    }
+    .unwrap_or_else(|message| {
+        say::note(format_args!("error: {message}"));
+        End::Failed
+    })
+    .into()
+}
+
+fn manual(code: &str) -> Result<End, String> {
+    let code = code.to_ascii_uppercase();
+    match codes::section(&code) {
+        Some(section) => {
+            say::out(section.trim_start_matches("## "));
+            Ok(End::Good)
+        }
+        None => {
+            let all: Vec<&str> = codes::all().collect();
+            say::note(format_args!(
+                "error: there is no code {code}\n  help: the codes are {}",
+                all.join(" ")
+            ));
+            Ok(End::Findings)
+        }
+    }
+}
+
+fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result<End, String> {
+    let root = Root::claim().map_err(|errno| errno.to_string())?;
+    let root = root.ok_or("only root can rehearse a launch\n  help: run it again with sudo")?;
+    let (uid, gid) = (user_number(user)?, group_number(group)?);
+    let number: u32 = uid.trim_start_matches('~').parse().map_err(|_| format!("{user} is no user"))?;
+    let words = [uid.as_str(), gid.as_str(), command].map(OsStr::new);
+    let Some(bytes) = store::read(&number.to_string()) else {
+        return Ok(verdict("policy", &crate::launch::authorize::no_policy(number)));
+    };
+    let policy = decode::record(&bytes)
+        .map_err(|why| format!("the record of uid {number}: {why}\n  help: cellwall apply"))?;
+    let request = match Request::parse(&words) {
+        Ok(request) => request,
+        Err(refusal) => return Ok(verdict("request", &refusal)),
+    };
+    std::env::set_current_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let caller = policy.host.callers.first().copied().unwrap_or(0);
+    let arrival = Arrival::as_if((caller, caller), sample());
+    line("request", "ok", &format!("\"{command}\" in {} for uid {uid}, gid {gid}", directory.display()));
+    let mut last = "request";
+    let ended = rehearse(&arrival, &request, &policy, root, &mut |stage, text| {
+        last = match stage {
+            "authorize" => "confine",
+            "confine" => "drop",
+            "drop" => "verify",
+            "verify" => "equip",
+            _ => "seal",
+        };
+        line(stage, "ok", &text);
+    });
+    let first = if last == "request" { "authorize" } else { last };
+    Ok(match ended {
+        Ok(()) => {
+            line("exec", "ok", "would be next; a rehearsal stops here");
+            End::Good
+        }
+        Err(refusal) => verdict(first, &refusal),
+    })
+}
+
+/// What a request has at least, so that the environment's rules have something to work on.
+fn sample() -> Vec<Vec<u8>> {
+    ["GATEWAY_INTERFACE=CGI/1.1", "REQUEST_METHOD=GET", "QUERY_STRING=", "SERVER_PROTOCOL=HTTP/1.1"]
+        .map(|entry| entry.as_bytes().to_vec())
+        .to_vec()
+}
+
+fn verdict(stage: &str, refusal: &Refusal) -> End {
+    line(
+        stage,
+        "REFUSED",
+        &format!("{} (exit status {}): {}", refusal.card.code, refusal.card.status, refusal.why),
+    );
+    line("", "repair", &refusal.fix);
+    End::Findings
+}
+
+fn line(stage: &str, state: &str, text: &str) {
+    say::out(format_args!("{stage:<10} {state:<8} {text}"));
+}
+
+/// Apache passes numbers; people know names.
+fn user_number(user: &str) -> Result<String, String> {
+    let (tilde, name) = user.strip_prefix('~').map_or(("", user), |name| ("~", name));
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(user.to_owned());
+    }
+    let found = User::from_name(name).map_err(|errno| errno.to_string())?;
+    found.map(|user| format!("{tilde}{}", user.uid)).ok_or_else(|| format!("there is no user {name}"))
+}
+
+fn group_number(group: &str) -> Result<String, String> {
+    if group.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Ok(group.to_owned());
+    }
+    let found = Group::from_name(group).map_err(|errno| errno.to_string())?;
+    found.map(|group| group.gid.to_string()).ok_or_else(|| format!("there is no group {group}"))
+}

@@ -1,0 +1,135 @@
+//! Records, read back: from the log file, from older ones beside it, and from the system's log.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::config::store;
+use crate::policy::{HOST_FILE, Sink, decode};
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When, as the line says.
+    pub time: String,
+    /// It is a refusal.
+    pub refused: bool,
+    fields: BTreeMap<String, String>,
+}
+
+impl Entry {
+    /// The value of a field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// Reads a line. None: it is no record.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let (start, refused) = match (line.find("refuse ref="), line.find("launch ref=")) {
+            (Some(start), _) => (start, true),
+            (None, Some(start)) => (start, false),
+            (None, None) => return None,
+        };
+        let time = line.get(..start)?.split(" cellwall-suexec[").next().unwrap_or_default().trim().to_owned();
+        let mut fields = BTreeMap::new();
+        let mut rest = line.get(start..)?.split_once(' ')?.1;
+        while let Some((name, more)) = rest.split_once('=') {
+            let (value, left) = match more.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+                None => more.split_once(' ').unwrap_or((more, "")),
+            };
+            fields.insert(name.trim().to_owned(), value.to_owned());
+            rest = left.trim_start();
+        }
+        Some(Self { time, refused, fields })
+    }
+}
+
+/// Where records are, and what was found there.
+#[derive(Debug)]
+pub struct Journal {
+    /// The places that were looked at, for the message that nothing was found.
+    pub places: Vec<String>,
+    texts: Vec<String>,
+}
+
+impl Journal {
+    /// Reads every place where records may be, the oldest first.
+    #[must_use]
+    pub fn open() -> Self {
+        let mut journal = Self { places: Vec::new(), texts: Vec::new() };
+        let bytes = store::read(HOST_FILE).unwrap_or_default();
+        let rules = decode::host(&bytes).ok().map(|host| (host.log.sink, text(host.log.file)));
+        let file = rules
+            .as_ref()
+            .map_or_else(|| "/var/log/cellwall/cellwall.log".to_owned(), |rules| rules.1.clone());
+        for path in with_older(Path::new(&file)) {
+            journal.file(&path);
+        }
+        // Also the fallback of a log file that could not be written.
+        let system = journal.texts.is_empty() || rules.is_some_and(|(sink, _)| sink == Sink::Syslog);
+        if system {
+            journal.system();
+        }
+        journal
+    }
+
+    /// Every record, in the order in which they were written.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> {
+        self.texts.iter().flat_map(|text| text.lines()).filter_map(Entry::parse)
+    }
+
+    fn file(&mut self, path: &Path) {
+        self.places.push(path.display().to_string());
+        if let Ok(bytes) = fs::read(path) {
+            self.texts.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+
+    fn system(&mut self) {
+        let said = Command::new("journalctl")
+            .args(["-q", "-t", "cellwall-suexec", "--no-pager", "-n", "100000"])
+            .output();
+        match said {
+            Ok(said) if said.status.success() && !said.stdout.is_empty() => {
+                self.places.push("the journal".to_owned());
+                self.texts.push(String::from_utf8_lossy(&said.stdout).into_owned());
+            }
+            _ => ["/var/log/auth.log", "/var/log/secure", "/var/log/syslog", "/var/log/messages"]
+                .iter()
+                .for_each(|path| self.file(Path::new(path))),
+        }
+    }
+}
+
+/// logrotate's `.1` first, then the file itself.
+fn with_older(file: &Path) -> Vec<PathBuf> {
+    let older = PathBuf::from(format!("{}.1", file.display()));
+    if older.exists() { vec![older, file.to_owned()] } else { vec![file.to_owned()] }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_wherever_it_was_written() {
+        let line = "2026-01-02T03:04:05.000006Z refuse ref=ABCD-EFGH code=V118 status=118 site=shop pid=7 caller=33 \
+                    asked=\"1001 1001 a.cgi\" why=\"/srv/a.cgi: is writable (0777)\" fix=\"chmod go-w /srv/a.cgi\"";
+        let entry = Entry::parse(line).unwrap();
+        assert!(entry.refused);
+        assert_eq!(entry.time, "2026-01-02T03:04:05.000006Z");
+        assert_eq!(entry.field("why"), Some("/srv/a.cgi: is writable (0777)"));
+        assert_eq!(entry.field("code"), Some("V118"));
+        let syslog = format!("Jan  2 03:04:05 host cellwall-suexec[7]: {}", line.split_once(' ').unwrap().1);
+        assert_eq!(Entry::parse(&syslog).unwrap().field("ref"), Some("ABCD-EFGH"));
+        assert_eq!(Entry::parse("something else"), None);
+    }
+}
