@@ -231,8 +231,8 @@ mod tests {
             shown(plan),
             [
                 ("/usr".into(), Step::READ_ONLY),
-                ("/usr/share/w".into(), 0),
-                ("/usr-x".into(), Step::READ_ONLY)
+                ("/usr-x".into(), Step::READ_ONLY),
+                ("/usr/share/w".into(), 0)
             ]
         );
     }
