@@ -1,7 +1,8 @@
 //! The seccomp list: from `policy/seccomp.baseline` to a program for the kernel's filter machine.
 //!
 //! Pure. The kernel runs a new filter once for every system call number to learn which calls it always allows, so a
-//! filter's price is its depth: a list of comparisons costs 70–600 µs at each launch, a balanced tree 15–30.
+//! filter's price is its depth and, as it is translated each time, its length: a list of comparisons costs 70–600 µs at
+//! each launch, a balanced tree with shared ends 15–30.
 //! May not: load anything, or know a site.
 
 use std::collections::BTreeMap;
@@ -272,17 +273,16 @@ compile_error!(
 );
 
 fn compile(list: &BTreeMap<u32, Verdict>) -> Result<Vec<Instruction>, Mistake> {
-    let mut program = vec![
-        Instruction::plain(LOAD, ARCHITECTURE_AT),
-        Instruction { code: IF_EQUAL, if_true: 1, if_false: 0, value: ARCHITECTURE },
-        Instruction::plain(RETURN, RETURN_KILL_PROCESS),
-        Instruction::plain(LOAD, NUMBER_AT),
-    ];
-    program.extend(tree(&intervals(list))?);
-    if program.len() > MOST_INSTRUCTIONS {
-        return Err(Mistake::Long(program.len()));
+    let mut assembly = Assembly::default();
+    let tree = assembly.tree(&intervals(list))?;
+    let foreign = assembly.leave(RETURN_KILL_PROCESS)?;
+    let native = assembly.before(tree, Instruction::plain(LOAD, NUMBER_AT))?;
+    let check = assembly.branch(IF_EQUAL, ARCHITECTURE, native, foreign)?;
+    assembly.before(check, Instruction::plain(LOAD, ARCHITECTURE_AT))?;
+    if assembly.backwards.len() > MOST_INSTRUCTIONS {
+        return Err(Mistake::Long(assembly.backwards.len()));
     }
-    Ok(program)
+    Ok(assembly.backwards.into_iter().rev().collect())
 }
 
 /// From this number on, to the next interval's, this is the verdict.
@@ -311,80 +311,122 @@ fn intervals(list: &BTreeMap<u32, Verdict>) -> Vec<Interval> {
     all
 }
 
-/// A balanced tree. The number is in the accumulator; every way through ends with a return.
-fn tree(intervals: &[Interval]) -> Result<Vec<Instruction>, Mistake> {
-    let (low, high) = intervals.split_at(intervals.len() / 2);
-    let Some(middle) = high.first() else { return Ok(vec![]) };
-    if low.is_empty() {
-        return Ok(leaf(&middle.verdict));
-    }
-    let (low, high) = (tree(low)?, tree(high)?);
-    let mut code = Vec::with_capacity(low.len() + high.len() + 2);
-    match u8::try_from(low.len()) {
-        Ok(over) => {
-            code.push(Instruction { code: IF_AT_LEAST, if_true: over, if_false: 0, value: middle.from });
-        }
-        // Conditional jumps reach 255 instructions far, the plain one any number.
-        Err(_) => {
-            let over = u32::try_from(low.len()).map_err(|_| Mistake::Long(low.len()))?;
-            code.push(Instruction { code: IF_AT_LEAST, if_true: 0, if_false: 1, value: middle.from });
-            code.push(Instruction::plain(JUMP, over));
-        }
-    }
-    code.extend(low);
-    code.extend(high);
-    Ok(code)
+/// A program under construction, its end first: jumps go forward only, so what they go to is there already.
+///
+/// The kernel translates each instruction at each launch, so all ways out share their returns.
+#[derive(Debug, Default)]
+struct Assembly {
+    backwards: Vec<Instruction>,
+    /// The return that was written last, by its value.
+    returns: BTreeMap<u32, Place>,
 }
 
-fn leaf(verdict: &Verdict) -> Vec<Instruction> {
-    match verdict {
-        Verdict::Allow => vec![Instruction::plain(RETURN, RETURN_ALLOW)],
-        Verdict::Answer(errno) => vec![answer(*errno)],
-        Verdict::Unless(clauses) => {
-            let mut code: Vec<Instruction> = clauses.iter().flat_map(|clause| denial(clause)).collect();
-            code.push(Instruction::plain(RETURN, RETURN_ALLOW));
-            code
+/// An instruction, counted from the program's end.
+type Place = usize;
+
+impl Assembly {
+    /// A balanced tree. The number is in the accumulator; every way through ends with a return.
+    fn tree(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
+        let (low, high) = intervals.split_at(intervals.len() / 2);
+        match (low, high) {
+            (_, []) => self.leave(RETURN_ALLOW),
+            ([], [only, ..]) => self.verdict(&only.verdict),
+            (low, [middle, ..]) => {
+                let above = self.tree(high)?;
+                let below = self.tree(low)?;
+                self.branch(IF_AT_LEAST, middle.from, above, below)
+            }
         }
     }
-}
 
-fn answer(errno: i32) -> Instruction {
-    Instruction::plain(RETURN, RETURN_ERRNO | errno.unsigned_abs())
-}
-
-/// Returns EPERM when the clause is true and falls through behind itself when not. Built from its end.
-fn denial(clause: &[Condition]) -> Vec<Instruction> {
-    let mut behind = vec![answer(libc::EPERM)];
-    for condition in clause.iter().rev() {
-        let mut code = test(condition, reach(behind.len()));
-        code.append(&mut behind);
-        behind = code;
+    fn verdict(&mut self, verdict: &Verdict) -> Result<Place, Mistake> {
+        match verdict {
+            Verdict::Allow => self.leave(RETURN_ALLOW),
+            Verdict::Answer(errno) => self.leave(answer(*errno)),
+            Verdict::Unless(clauses) => {
+                let mut next = self.leave(RETURN_ALLOW)?;
+                for clause in clauses.iter().rev() {
+                    next = self.denial(clause, next)?;
+                }
+                Ok(next)
+            }
+        }
     }
-    behind
+
+    /// Returns EPERM when the clause is true, and goes to `otherwise` when not.
+    fn denial(&mut self, clause: &[Condition], otherwise: Place) -> Result<Place, Mistake> {
+        let mut when_true = self.leave(answer(libc::EPERM))?;
+        for condition in clause.iter().rev() {
+            let (found, missed) =
+                if condition.is_one { (when_true, otherwise) } else { (otherwise, when_true) };
+            let mut first = missed;
+            for value in condition.values.iter().rev() {
+                first = self.branch(IF_EQUAL, *value, found, first)?;
+            }
+            if condition.mask != ALL {
+                first = self.before(first, Instruction::plain(AND, condition.mask))?;
+            }
+            let load = Instruction::plain(LOAD, ARGUMENTS_AT + 8 * condition.argument);
+            when_true = self.before(first, load)?;
+        }
+        Ok(when_true)
+    }
+
+    /// A return within reach of the next instruction.
+    fn leave(&mut self, value: u32) -> Result<Place, Mistake> {
+        match self.returns.get(&value) {
+            Some(place) if self.distance(*place)? < FAR => Ok(*place),
+            _ => {
+                let place = self.push(Instruction::plain(RETURN, value));
+                self.returns.insert(value, place);
+                Ok(place)
+            }
+        }
+    }
+
+    fn branch(&mut self, code: u16, value: u32, yes: Place, no: Place) -> Result<Place, Mistake> {
+        let (yes, no) = (self.within_reach(yes)?, self.within_reach(no)?);
+        let reach = |distance: u32| u8::try_from(distance).map_err(|_| Mistake::Long(self.backwards.len()));
+        let (if_true, if_false) = (reach(self.distance(yes)?)?, reach(self.distance(no)?)?);
+        Ok(self.push(Instruction { code, if_true, if_false, value }))
+    }
+
+    /// An instruction that goes on to `next`.
+    fn before(&mut self, next: Place, instruction: Instruction) -> Result<Place, Mistake> {
+        if self.distance(next)? != 0 {
+            self.jump(next)?;
+        }
+        Ok(self.push(instruction))
+    }
+
+    /// Conditional jumps reach 255 instructions far, the plain one any number.
+    fn within_reach(&mut self, place: Place) -> Result<Place, Mistake> {
+        if self.distance(place)? < FAR { Ok(place) } else { self.jump(place) }
+    }
+
+    fn jump(&mut self, place: Place) -> Result<Place, Mistake> {
+        let distance = self.distance(place)?;
+        Ok(self.push(Instruction::plain(JUMP, distance)))
+    }
+
+    /// How many instructions lie between the next one and `place`.
+    fn distance(&self, place: Place) -> Result<u32, Mistake> {
+        let between = self.backwards.len().checked_sub(place + 1);
+        between.and_then(|count| u32::try_from(count).ok()).ok_or(Mistake::Long(place))
+    }
+
+    fn push(&mut self, instruction: Instruction) -> Place {
+        self.backwards.push(instruction);
+        self.backwards.len() - 1
+    }
 }
 
-/// Falls through when the condition is true and jumps over `rest` instructions when not.
-fn test(condition: &Condition, rest: u8) -> Vec<Instruction> {
-    let mut code = vec![Instruction::plain(LOAD, ARGUMENTS_AT + 8 * condition.argument)];
-    if condition.mask != ALL {
-        code.push(Instruction::plain(AND, condition.mask));
-    }
-    for (index, value) in condition.values.iter().enumerate() {
-        let left = reach(condition.values.len() - index - 1);
-        let (if_true, if_false) = match (condition.is_one, left) {
-            (true, 0) => (0, rest),
-            (true, left) => (left, 0),
-            (false, left) => (left.saturating_add(rest), 0),
-        };
-        code.push(Instruction { code: IF_EQUAL, if_true, if_false, value: *value });
-    }
-    code
+fn answer(errno: i32) -> u32 {
+    RETURN_ERRNO | errno.unsigned_abs()
 }
 
-/// Rules are short: the tests run every one of them, so a length that does not fit cannot stay unseen.
-fn reach(length: usize) -> u8 {
-    u8::try_from(length).unwrap_or(u8::MAX)
-}
+/// From this distance on a jump gets help; a few instructions may still come between.
+const FAR: u32 = 240;
 
 #[cfg(test)]
 mod tests {
@@ -595,7 +637,8 @@ mod tests {
                 .filter(|number| !matches!(list.get(number), Some(Verdict::Unless(_))))
                 .map(|number| run(&program, NATIVE, number, [0; 6]).1)
                 .max();
-            assert!(program.len() / 8 < 300, "{} instructions", program.len() / 8);
+            println!("{} instructions, {deepest:?} steps", program.len() / 8);
+            assert!(program.len() / 8 < 200, "{} instructions", program.len() / 8);
             assert!(deepest <= Some(12), "{deepest:?} steps");
         }
     }
