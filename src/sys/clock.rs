@@ -44,7 +44,8 @@ pub fn utc(seconds: u64) -> Calendar {
 /// The calendar of this host's zone: /etc/localtime, as TZ is not set any more. UTC where that fails.
 #[must_use]
 pub fn local(seconds: u64) -> Calendar {
-    let Ok(time) = libc::time_t::try_from(seconds) else { return utc(seconds) };
+    // Never named, because musl's time_t is deprecated in libc while it grows.
+    let Ok(time) = seconds.try_into() else { return utc(seconds) };
     let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid for the call; the environment is empty, so no zone of the caller's is read.
     let filled = unsafe { libc::localtime_r(&raw const time, parts.as_mut_ptr()) };
