@@ -26,6 +26,8 @@ if [ ! -e "$REPOSITORY/Cargo.toml" ]; then
 fi
 rm -rf /etc/cellwall /var/lib/cellwall /var/log/cellwall /var/www
 install -d -m 755 /var/www /var/log/apache2
+# Control groups belong to the machine, not to a namespace: without them limits are the process's own.
+umount -R /sys/fs/cgroup 2>/dev/null || true
 ip link set lo up
 "#;
 
