@@ -32,7 +32,7 @@ pub(crate) fn programs() -> Outcome<PathBuf> {
 }
 
 /// The launcher needs the target's standard library. With rustup that is one command, and we run it.
-fn need_target(musl: &str) -> Outcome {
+pub(crate) fn need_target(musl: &str) -> Outcome {
     let libraries = run::output(Command::new("rustc").args(["--print", "target-libdir", "--target", musl]))?;
     if Path::new(libraries.trim()).is_dir() {
         return Ok(());

@@ -19,7 +19,9 @@ pub(crate) fn everything() -> Outcome {
     let strict = ["--", "-D", "warnings"];
     run::aloud(run::cargo(&["clippy", "--workspace", "--all-targets"]).args(strict))?;
     say::step("Lints: the launcher alone, as it is built for installation");
-    let launcher = ["clippy", "--no-default-features", "--bin", build::LAUNCHER];
+    let musl = tree::musl();
+    build::need_target(&musl)?;
+    let launcher = ["clippy", "--no-default-features", "--bin", build::LAUNCHER, "--target", &musl];
     run::aloud(run::cargo(&launcher).args(strict))?;
     say::step("Rules of the house");
     run::aloud(&mut run::cargo(&["test", "--quiet", "--test", "tidy"]))?;

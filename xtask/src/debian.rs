@@ -26,6 +26,7 @@ pub(crate) const TEST: &[&str] = &[
     "acl",
     "apache2-utils",
     "attr",
+    "curl",
     "libapache2-mod-fcgid",
     "libcap2-bin",
     "php-cli",

@@ -24,16 +24,18 @@ pub(crate) struct Options {
     pub(crate) activate: bool,
 }
 
-/// `install [--destdir DIR] [--group NAME] [--activate]`
+/// `install [--destdir DIR] [--group NAME] [--activate] [--built]`
 pub(crate) fn command(words: &[String]) -> Outcome {
     let mut options = Options { destdir: PathBuf::new(), group: "www-data".to_owned(), activate: false };
+    let mut built = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match (word.as_str(), words.as_slice().first()) {
             ("--destdir", Some(directory)) => options.destdir = absolute(directory)?,
             ("--group", Some(group)) => options.group.clone_from(group),
-            ("--activate", _) => {
-                options.activate = true;
+            ("--activate" | "--built", _) => {
+                options.activate |= word == "--activate";
+                built |= word == "--built";
                 continue;
             }
             _ => {
@@ -45,7 +47,9 @@ pub(crate) fn command(words: &[String]) -> Outcome {
         words.next();
     }
     tree::need_root("install")?;
-    build::programs()?;
+    if !built {
+        build::programs()?;
+    }
     everything(&options)
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod check;
 mod debian;
+mod demo;
 mod install;
 mod manifest;
 mod run;
@@ -34,6 +35,7 @@ cargo xtask COMMAND
       --destdir DIR         put everything beneath DIR and leave this machine alone
       --group NAME          the web server's group (default: www-data)
       --activate            let Debian's Apache use it at once
+      --built               install what target/dist holds
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall
@@ -60,6 +62,8 @@ fn dispatch(words: &[String]) -> Outcome {
         ("build", []) => build::programs().map(drop),
         ("install", _) => install::command(options),
         ("uninstall", _) => uninstall::command(options),
+        ("demo", []) => demo::outside(),
+        (demo::INSIDE, []) => demo::inside(),
         ("check", []) => check::everything(),
         ("test", _) => test::everything(options),
         ("bench", _) => bench::run(options),
@@ -67,7 +71,9 @@ fn dispatch(words: &[String]) -> Outcome {
             print!("{USAGE}");
             Ok(())
         }
-        ("build" | "check", [word, ..]) => Err(format!("{command} takes no options, and got {word:?}.")),
+        ("build" | "check" | "demo", [word, ..]) => {
+            Err(format!("{command} takes no options, and got {word:?}."))
+        }
         _ => Err(format!("There is no command {command:?}. These are:\n\n{USAGE}")),
     }
 }

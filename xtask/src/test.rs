@@ -59,6 +59,10 @@ impl Tally {
             say::notice("A test program died, or did not compile; see above. It counts as one failure.");
             self.failed = 1;
         }
+        if self.passed + self.failed == 0 {
+            say::notice("No test ran.");
+            self.failed = 1;
+        }
         if self.ignored > 0 {
             say::notice(&format!("{} tests are marked as ignored and did not run.", self.ignored));
         }

@@ -42,6 +42,7 @@ fn everything(destdir: &Path, keep: bool) -> Outcome {
         alternative::restore(notes.lines().find_map(|line| line.strip_prefix("apache ")).unwrap_or("auto"))?;
         stop_unit()?;
         unmount()?;
+        control_groups()?;
     }
     for entry in manifest::read()?.iter().rev() {
         if keep && entry.kind.is_configuration() {
@@ -84,9 +85,7 @@ fn remove(entry: &Entry, path: &Path) -> io::Result<()> {
 
 /// Views stay in use by the programs that run in them; only their names go.
 fn unmount() -> Outcome {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|why| format!("mountinfo: {why}"))?;
-    let mut points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-    points.retain(|point| Path::new(point).starts_with(RUN));
+    let points = mounts(|point, _| point.starts_with(RUN))?;
     for point in points.iter().rev() {
         run::quietly("umount", Command::new("umount").arg(point))?;
     }
@@ -94,6 +93,37 @@ fn unmount() -> Outcome {
         say::note(&format!("unmounted {} pinned views", points.len()));
     }
     Ok(())
+}
+
+/// Sites' control groups, in each hierarchy. One in which a program still runs cannot go.
+fn control_groups() -> Outcome {
+    for hierarchy in mounts(|_, kind| kind == "cgroup" || kind == "cgroup2")? {
+        let ours = hierarchy.join("cellwall");
+        let sites = fs::read_dir(&ours).into_iter().flatten().flatten().map(|entry| entry.path());
+        let groups: Vec<PathBuf> = sites.filter(|path| path.is_dir()).chain([ours.clone()]).collect();
+        for group in groups {
+            match fs::remove_dir(&group) {
+                Ok(()) => say::note(&format!("removed {}", group.display())),
+                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+                Err(why) => say::notice(&format!("{}: {why}; a site's program still runs", group.display())),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Mount points, by themselves and the kind of what is mounted there (proc_pid_mountinfo(5)).
+fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Outcome<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").map_err(|why| format!("mountinfo: {why}"))?;
+    let mut points = Vec::new();
+    for line in text.lines() {
+        let point = Path::new(line.split(' ').nth(4).unwrap_or_default());
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+        if wanted(point, kind) {
+            points.push(point.to_owned());
+        }
+    }
+    Ok(points)
 }
 
 fn stop_unit() -> Outcome {

@@ -17,7 +17,10 @@ const COPY: &str = "
         mount -t overlay -o lowerdir=/$directory,upperdir=/mnt/$directory/upper,workdir=/mnt/$directory/work overlay /$directory
     done
     mount -t tmpfs -o mode=755 tmpfs /run
-    mkdir /run/mount
+    mkdir /run/mount /mnt/groups
+    # Control groups are the machine's: instead of them a hierarchy that only this test sees.
+    umount -R /sys/fs/cgroup
+    mount -t cgroup -o none,name=cellwall-test cgroup /mnt/groups
     rm -rf /etc/cellwall /var/lib/cellwall /var/log/cellwall /usr/lib/cellwall /usr/share/cellwall
 ";
 /// Every file with what it is, whose it is, what is in it; without what package tools log and cache.
@@ -59,7 +62,9 @@ fn uninstall_leaves_nothing() {
         mkdir -p /var/lib/cellwall/private/1001/shop/tmp
         touch /run/cellwall/views/0-0
         mount --bind /etc/hostname /run/cellwall/views/0-0
+        mkdir -p /mnt/groups/cellwall/1001-shop
         $XTASK uninstall
+        test ! -e /mnt/groups/cellwall
         list > /mnt/after
         cmp /mnt/before /mnt/between > /dev/null && echo NOTHING WAS INSTALLED
         diff /mnt/before /mnt/after && echo SAME

@@ -1,0 +1,230 @@
+//! What the audience sees. Each line is an observation; one that is not as promised is marked, and fails the command.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::Outcome;
+use crate::say;
+
+use super::sites::{LEFT_BEHIND, LISTED_PORT, OTHER_PORT, Site, Sites, rules};
+use super::{host, price, web};
+
+/// The running count of what was not as promised.
+#[derive(Default)]
+pub(crate) struct Show {
+    wrong: u32,
+}
+
+/// An attempt of the probe: its name there, in words, and what stock and Cellwall are to answer.
+struct Attempt {
+    name: &'static str,
+    words: String,
+    allowed: bool,
+}
+
+impl Show {
+    /// Both sites answer, each as its own user.
+    pub(crate) fn who_answers(&mut self, sites: &Sites) -> Outcome {
+        title("1. Each site answers as its own user");
+        println!(
+            "   The rules of rose, /etc/cellwall/sites.d/rose.toml (fern's are the same with its name):\n"
+        );
+        rules("rose").lines().for_each(|line| println!("       {line}"));
+        println!(
+            "\n   Apache has `SuexecUserGroup rose rose` for one, `SuexecUserGroup fern fern` for the other.\n"
+        );
+        host::choose(price::OURS)?;
+        for site in [&sites.rose, &sites.fern] {
+            for (page, remark) in
+                [("hello.php", "mode 0644, no #!, no wrapper"), ("hello.cgi", "a CGI script")]
+            {
+                let answer = web::get(site.name, &format!("/{page}"))?;
+                let good =
+                    answer.status == 200 && answer.body.starts_with(&format!("uid={0} gid={0} ", site.uid));
+                let url = format!("http://{}.example/{page}", site.name);
+                println!(
+                    "   {} {url:34} {} {:42} ({remark})",
+                    self.mark(good),
+                    answer.status,
+                    first_line(&answer.body)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The same script, under stock suEXEC and in the cells.
+    pub(crate) fn what_a_hacked_site_reaches(&mut self, sites: &Sites) -> Outcome {
+        title("2. What a hacked site reaches");
+        println!("   The same script runs under stock suEXEC, then in each site's cell.\n");
+        println!("     {:58} {:12} {:12} {:12}", "it tries to", "stock suEXEC", "rose's cell", "fern's cell");
+        host::choose(price::STOCK)?;
+        let stock = probe(&sites.rose, &sites.fern)?;
+        host::choose(price::OURS)?;
+        let rose = probe(&sites.rose, &sites.fern)?;
+        let fern = probe(&sites.fern, &sites.rose)?;
+        for attempt in attempts() {
+            let seen =
+                [&stock, &rose, &fern].map(|found| found.get(attempt.name).map_or("?", String::as_str));
+            let [by_stock, by_rose, by_fern] = seen;
+            let ports = attempt.name == "other_port" && !has_port_rules();
+            let as_promised = |word: &str| word != "?" && (word != "denied") == attempt.allowed;
+            let good = ports || (as_promised(by_rose) && as_promised(by_fern));
+            let remark = if ports { "(needs Linux 6.7)" } else { "" };
+            let words = &attempt.words;
+            println!("   {} {words:58} {by_stock:12} {by_rose:12} {by_fern:12} {remark}", self.mark(good));
+        }
+        Ok(())
+    }
+
+    /// A script that its whole group may write: refused, explained, mended.
+    pub(crate) fn a_mistake(&mut self, sites: &Sites) -> Outcome {
+        title("3. A mistake, and how it is found");
+        let script = format!("/var/www/{}/htdocs/guestbook.cgi", sites.rose.name);
+        let failed = |why| format!("{script}: {why}");
+        fs::set_permissions(&script, Permissions::from_mode(0o775)).map_err(failed)?;
+        println!("   Somebody typed: chmod g+w {script}\n\n   A visitor sees:");
+        let answer = web::get(sites.rose.name, "/guestbook.cgi")?;
+        println!("   {} {}\n", self.mark(answer.status == 500), visible(&answer.body));
+        let reference = reference(&answer.body).unwrap_or("(no reference)");
+        println!("   The administrator types: cellwall why {reference}\n");
+        let (good, story) = host::cellwall(&["why", reference])?;
+        story.lines().for_each(|line| println!("       {line}"));
+        println!("   {} it was found", self.mark(good));
+        let remedy = story.lines().find_map(|line| Some(format!("chmod {}", line.split("chmod ").nth(1)?)));
+        let Some(remedy) = remedy else {
+            println!("   {} the story has no remedy", self.mark(false));
+            return Ok(());
+        };
+        println!("\n   The remedy, pasted: {remedy}");
+        let pasted = Command::new("sh").args(["-c", &remedy]).status();
+        let answer = web::get(sites.rose.name, "/guestbook.cgi")?;
+        let good = pasted.is_ok_and(|status| status.success()) && answer.status == 200;
+        println!("   {} {} {}", self.mark(good), answer.status, first_line(&answer.body));
+        Ok(())
+    }
+
+    /// Time that a launch adds.
+    pub(crate) fn the_price(&mut self, sites: &Sites) -> Outcome {
+        title("4. What it costs");
+        let price = price::measure(&sites.rose)?;
+        let ratio = price.ours * 100 / price.stock.max(1);
+        println!(
+            "   Time that a launch adds to a small program, median of many turns, one after the other:\n"
+        );
+        println!("     stock suEXEC, which changes the user       {:6} µs", price.stock);
+        println!("     Cellwall, with everything that is above    {:6} µs", price.ours);
+        println!("   {} ratio {}.{:02}", self.mark(price.ours > 0), ratio / 100, ratio % 100);
+        println!("     (`cargo xtask bench launch` measures it thoroughly)");
+        Ok(())
+    }
+
+    /// The last line.
+    pub(crate) fn end(self) -> Outcome {
+        if self.wrong > 0 {
+            tail("/var/log/cellwall/cellwall.log");
+            tail(web::LOG);
+            return Err(format!("{} lines are not as promised; they are marked with ✗.", self.wrong));
+        }
+        println!("\n   Everything is as promised. Users, files and server of the demonstration are gone.");
+        Ok(())
+    }
+
+    fn mark(&mut self, good: bool) -> &'static str {
+        if good {
+            return "✓";
+        }
+        self.wrong += 1;
+        "✗"
+    }
+}
+
+fn attempts() -> Vec<Attempt> {
+    let attempt = |name, words: &str, allowed| Attempt { name, words: words.to_owned(), allowed };
+    vec![
+        attempt("neighbour", "read the other site's config.php (mode 0644)", false),
+        attempt("names", "see the other site's name in /var/www", false),
+        attempt("process", "see a process of the other site's owner", false),
+        attempt("left_behind", &format!("read {LEFT_BEHIND} (mode 0644)"), false),
+        attempt("other_port", &format!("connect to port {OTHER_PORT}, which its rules do not list"), false),
+        attempt("own_script", "change its own program", false),
+        attempt("listed_port", &format!("connect to port {LISTED_PORT}, which its rules list"), true),
+        attempt("uploads", "write to its uploads, which its rules list", true),
+    ]
+}
+
+fn probe(site: &Site, neighbour: &Site) -> Outcome<BTreeMap<String, String>> {
+    let (other, pid) = (neighbour.name, neighbour.job.id());
+    let query = format!("/probe.cgi?{other},{pid},{LISTED_PORT},{OTHER_PORT},{LEFT_BEHIND}");
+    let answer = web::get(site.name, &query)?;
+    if answer.status != 200 {
+        return Err(format!(
+            "the probe of {} did not run: {} {}",
+            site.name,
+            answer.status,
+            visible(&answer.body)
+        ));
+    }
+    let pairs = answer.body.lines().filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, what)| (name.to_owned(), what.to_owned())).collect())
+}
+
+/// Landlock has rules for TCP ports since Linux 6.7.
+fn has_port_rules() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 7)
+}
+
+/// The end of a log that is gone when we are.
+fn tail(log: &str) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    println!("\n   The end of {log}:");
+    lines.iter().skip(lines.len().saturating_sub(12)).for_each(|line| println!("       {line}"));
+}
+
+/// The page's words, without its marks.
+fn visible(page: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for letter in page.chars() {
+        match letter {
+            '<' => inside = true,
+            '>' => {
+                inside = false;
+                text.push(' ');
+            }
+            _ if !inside => text.push(letter),
+            _ => {}
+        }
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn reference(page: &str) -> Option<&str> {
+    let rest = page.split("Reference: ").nth(1)?;
+    rest.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').next()
+}
+
+fn first_line(body: &str) -> &str {
+    body.lines().next().unwrap_or_default()
+}
+
+fn title(text: &str) {
+    println!("\n{}\n", say::bold(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{reference, visible};
+
+    #[test]
+    fn a_page_is_shown_as_its_visitor_sees_it() {
+        let page = "<!DOCTYPE html>\n<title>500</title>\n<p>It could not. Reference: 7F3K-92QX</p>\n";
+        assert_eq!(visible(page), "500 It could not. Reference: 7F3K-92QX");
+        assert_eq!(reference(page), Some("7F3K-92QX"));
+    }
+}
