@@ -101,7 +101,8 @@ pub fn join_new_keyring() -> Result<(), Errno> {
 /// # Errors
 /// Of any of the calls, by name.
 pub fn reset_scheduling(_: &Root) -> Result<(), (&'static str, Errno)> {
-    let normal = libc::sched_param { sched_priority: 0 };
+    // The kernel's `struct sched_param`: one number. musl's has more fields, which nobody can make.
+    let normal: c_int = 0;
     let checked = |name, value: c_long| Errno::result(value).map(drop).map_err(|errno| (name, errno));
     // SAFETY: pid 0 is this process; `normal` outlives the call.
     let class =
