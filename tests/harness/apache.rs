@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::http::{Answer, Ask};
-use super::world::{World, make_directory};
+use super::world::{World, make_directory, spawn};
 
 const PORT: u16 = 8080;
 const PLACE: &str = "/tmp/apache";
@@ -47,17 +47,17 @@ impl Apache {
         text.push_str(more);
         let file = format!("{PLACE}/apache.conf");
         fs::write(&file, text).unwrap();
-        let child = Command::new(SERVER)
-            .args(["-f", file.as_str(), "-DFOREGROUND"])
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(format!("{PLACE}/out")).unwrap())
-            .stderr(fs::File::create(format!("{PLACE}/err")).unwrap())
-            .spawn()
-            .unwrap();
+        let child = spawn(
+            Command::new(SERVER)
+                .args(["-f", file.as_str(), "-DFOREGROUND"])
+                .env_clear()
+                .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+                .current_dir("/")
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(fs::File::create(format!("{PLACE}/out")).unwrap())
+                .stderr(fs::File::create(format!("{PLACE}/err")).unwrap()),
+        );
         let mut apache = Self { child };
         apache.wait_for_port();
         apache

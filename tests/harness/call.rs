@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::record::Record;
 use super::report::Report;
-use super::world::{CELLWALL, Launcher, SUEXEC, User, World, orders};
+use super::world::{CELLWALL, Launcher, SUEXEC, User, World, orders, spawn};
 
 /// A launch that is being put together.
 pub(crate) struct Call<'w> {
@@ -20,6 +20,7 @@ pub(crate) struct Call<'w> {
     directory: OsString,
     words: Vec<OsString>,
     environment: Vec<Vec<u8>>,
+    keeping: bool,
     before: Vec<Vec<u8>>,
     after: Vec<Vec<u8>>,
     input: Vec<u8>,
@@ -51,6 +52,7 @@ impl<'w> Call<'w> {
             directory: user.docroot().into(),
             words: vec![program.into(), id.clone().into(), id.into(), command.to_owned()],
             environment: vec![b"REQUEST_METHOD=GET".into(), b"GATEWAY_INTERFACE=CGI/1.1".into()],
+            keeping: false,
             before: Vec::new(),
             after: Vec::new(),
             input: Vec::new(),
@@ -73,6 +75,11 @@ impl<'w> Call<'w> {
     pub(crate) fn arg(mut self, text: impl AsRef<OsStr>) -> Self {
         self.words.push(text.as_ref().to_owned());
         self
+    }
+
+    /// Asks the probe for one of its deeds.
+    pub(crate) fn deed(self, wish: &str) -> Self {
+        self.env(format!("QUERY_STRING=do={wish}"))
     }
 
     /// One more entry of the environment, whole.
@@ -105,6 +112,12 @@ impl<'w> Call<'w> {
         self
     }
 
+    /// One system call fails in the launcher, and in what it starts.
+    pub(crate) fn failing(mut self, call: i64, errno: i32) -> Self {
+        self.keeping = true;
+        self.order(&["fail", &call.to_string(), &errno.to_string()])
+    }
+
     /// Another launcher file.
     pub(crate) fn program(mut self, path: &str) -> Self {
         self.program = path.to_owned();
@@ -122,7 +135,11 @@ impl<'w> Call<'w> {
         let mut order = |words: &[&[u8]]| all.extend(words.iter().map(|word| word.to_vec()));
         order(&[b"cwd", self.directory.as_bytes()]);
         let [uid, gid, groups] = &self.identity;
-        order(&[b"become", uid.as_bytes(), gid.as_bytes(), groups.as_bytes()]);
+        if self.keeping {
+            order(&[b"become_keeping", uid.as_bytes(), gid.as_bytes()]);
+        } else {
+            order(&[b"become", uid.as_bytes(), gid.as_bytes(), groups.as_bytes()]);
+        }
         for word in &self.words {
             order(&[b"arg", word.as_bytes()]);
         }
@@ -134,18 +151,41 @@ impl<'w> Call<'w> {
         all
     }
 
+    /// Starts it, and returns the pid after a while; it goes on by itself.
+    pub(crate) fn watch(self, pause: Duration) -> u32 {
+        let child = spawn(
+            Command::new("/mnt/bin/call")
+                .arg(orders(&self.orders()))
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        thread::sleep(pause);
+        child.id()
+    }
+
     /// Starts it and waits for the end of the program and of its output, 20 seconds at most.
     pub(crate) fn run(self) -> Outcome {
-        let (records, marks) = (self.world.records().len(), self.world.marks());
+        let world = self.world;
+        let before = world.records().len();
+        let mut outcome = self.unrecorded();
+        outcome.records = world.records().split_off(before);
+        outcome
+    }
+
+    /// As [`Self::run`], where the log cannot be read.
+    pub(crate) fn unrecorded(self) -> Outcome {
+        let marks = self.world.marks();
         let started = Instant::now();
-        let mut child = Command::new("/mnt/bin/call")
-            .arg(orders(&self.orders()))
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = spawn(
+            Command::new("/mnt/bin/call")
+                .arg(orders(&self.orders()))
+                .env_clear()
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
         let (mut to, mut from, mut errors) =
             (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let input = self.input;
@@ -169,7 +209,7 @@ impl<'w> Call<'w> {
             status,
             out: out.join().unwrap(),
             err: err.join().unwrap(),
-            records: self.world.records().split_off(records),
+            records: Vec::new(),
             marks: self.world.marks().into_iter().filter(|mark| !marks.contains(mark)).collect(),
             took,
         }
@@ -193,14 +233,35 @@ impl Outcome {
 
     /// Nothing ran, and everybody was told what is due to them.
     pub(crate) fn refused(&self, code: &str, status: i32) -> Record {
+        let record = self.refused_somehow();
+        assert_eq!(record.field("code"), code, "{}", self.story());
+        assert_eq!(self.status.code(), Some(status), "exit status of {code}:\n{}", self.story());
+        record
+    }
+
+    /// As [`Self::refused`], where several stages may be the one that says no.
+    pub(crate) fn refused_somehow(&self) -> Record {
         let story = self.story();
-        assert_eq!(self.status.code(), Some(status), "exit status of {code}:\n{story}");
         assert!(self.marks.is_empty(), "a program ran:\n{story}");
-        assert_eq!(self.records.len(), 1, "one record is expected:\n{story}");
-        let record = self.records[0].clone();
+        // "No record, no run": what the kernel refuses to start was recorded as a launch, with the same reference.
+        let record = match self.records.as_slice() {
+            [refuse] => refuse.clone(),
+            [launch, refuse] if refuse.field("code").starts_with('X') => {
+                assert_eq!(
+                    (launch.verb.as_str(), launch.field("ref")),
+                    ("launch", refuse.field("ref")),
+                    "{story}"
+                );
+                refuse.clone()
+            }
+            _ => panic!("one record is expected:\n{story}"),
+        };
         assert_eq!(record.verb, "refuse", "{story}");
-        assert_eq!(record.field("code"), code, "{story}");
-        assert_eq!(record.field("status"), status.to_string(), "{story}");
+        assert_eq!(
+            self.status.code().map(|code| code.to_string()).as_deref(),
+            record.get("status"),
+            "{story}"
+        );
         assert!(!record.field("why").is_empty() && !record.field("fix").is_empty(), "{story}");
         self.page_of(record.field("ref"));
         assert_eq!(
@@ -209,6 +270,31 @@ impl Outcome {
             "the server's error log gets one line:\n{story}"
         );
         record
+    }
+
+    /// Nothing ran, and there was no way to the log: the page and the error log carry the reference all the same.
+    pub(crate) fn refused_in_the_dark(&self, status: i32) {
+        let story = self.story();
+        assert_eq!(self.status.code(), Some(status), "{story}");
+        assert!(self.marks.is_empty() && self.records.is_empty(), "{story}");
+        let error = self.err_text();
+        let reference = error.strip_prefix("cellwall: refused, reference ").and_then(|rest| rest.get(..9));
+        self.page_of(reference.unwrap_or_else(|| panic!("no reference:\n{story}")));
+    }
+
+    /// Either it ran with its full identity and a record, or nothing ran and there is a record.
+    pub(crate) fn ran_or_refused(&self) -> Option<Report> {
+        if self.out_text().contains("probe") {
+            Some(self.ran())
+        } else {
+            self.refused_somehow();
+            None
+        }
+    }
+
+    /// As [`Self::ran_or_refused`]; or the caller could not even enter the directory.
+    pub(crate) fn ran_or_refused_or_not_called(&self) -> Option<Report> {
+        if self.status.code() == Some(250) { None } else { self.ran_or_refused() }
     }
 
     /// The visitor's page: the same bytes for all refusals but the reference.
@@ -222,7 +308,7 @@ impl Outcome {
 
     /// The page with the reference taken out.
     pub(crate) fn page(&self) -> String {
-        let reference = self.records[0].field("ref");
+        let reference = self.records.last().unwrap().field("ref");
         self.out_text().replace(reference, "REFERENCE")
     }
 

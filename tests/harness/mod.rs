@@ -16,4 +16,6 @@ pub(crate) use call::{Call, Outcome};
 pub(crate) use http::{Answer, Ask};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
-pub(crate) use world::{Launcher, User, World, world};
+pub(crate) use world::{
+    CELLWALL, LOG, Launcher, User, World, append, each_jail, make_directory, mode, put, run, small, world,
+};

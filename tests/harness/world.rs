@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::{fs, io, panic, thread};
 
 use nix::mount::{MsFlags, mount};
@@ -63,6 +64,22 @@ pub(crate) struct World {
     pub(crate) carol: User,
 }
 
+/// Runs `test` once for each kind of jail that any site can have, with all three sites in it.
+pub(crate) fn each_jail(test: impl Fn(&World) + Sync) {
+    for jail in JAILS {
+        world(Launcher::Cellwall, |world| {
+            for name in ["alice", "bob", "carol"] {
+                world.site(name, &small(jail));
+            }
+            world.apply();
+            test(world);
+        });
+    }
+}
+
+/// The kinds of jail that need no directory of the administrator's.
+const JAILS: [&str; 1] = ["host"];
+
 /// Runs `test` in a world of its own.
 pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root; run: sudo cargo xtask test");
@@ -80,6 +97,7 @@ impl World {
         let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
         let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
         isolate();
+        silence_syslog();
         world.install();
         for user in [&world.alice, &world.bob, &world.carol] {
             world.settle(user);
@@ -96,8 +114,7 @@ impl World {
         make_directory("/mnt/bin", 0, 0o755);
         put("/mnt/bin/call", &all.call, 0, 0o755);
         make_directory(MARKS, 0, 0o1777);
-        let said = run(Command::new("/mnt/bin/call").arg(orders(&[b"loopback".as_slice()])));
-        assert!(said.status.success(), "loopback: {}", String::from_utf8_lossy(&said.stderr));
+        self.order(&["loopback"]);
         let target = match self.launcher {
             Launcher::Stock => STOCK,
             Launcher::Cellwall => CELLWALL,
@@ -138,7 +155,7 @@ impl World {
         make_directory("/etc/cellwall/sites.d", 0, 0o755);
         self.host("");
         for name in ["alice", "bob", "carol"] {
-            self.site(name, SMALL);
+            self.site(name, &small("host"));
         }
         self.apply();
     }
@@ -174,11 +191,22 @@ impl World {
         run(Command::new("/usr/bin/cellwall").args(words))
     }
 
+    /// Has the caller do one thing, as root.
+    pub(crate) fn order(&self, words: &[&str]) {
+        let said = run(Command::new("/mnt/bin/call").arg(orders(words)));
+        assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+
     /// A program of a user's site.
     pub(crate) fn script(&self, user: &User, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = user.docroot().join(name);
         put(&path, text.as_ref(), user.id, 0o755);
         path
+    }
+
+    /// A copy of the probe anywhere.
+    pub(crate) fn probe_at(&self, user: &User, path: impl AsRef<Path>) {
+        put(path, &programs().probe, user.id, 0o755);
     }
 
     /// A copy of the probe in a user's site.
@@ -205,7 +233,9 @@ impl World {
 }
 
 /// The rules of a site of compiled programs that leave marks.
-pub(crate) const SMALL: &str = "profile = \"static\"\n[files]\nwrite = [\"/var/marks\"]\n";
+pub(crate) fn small(jail: &str) -> String {
+    format!("profile = \"static\"\n[jail]\nkind = \"{jail}\"\n[files]\nwrite = [\"/var/marks\"]\n")
+}
 
 /// Private mounts and a private network for this thread.
 fn isolate() {
@@ -224,6 +254,14 @@ fn isolate() {
         let target = format!("/{place}");
         mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .unwrap();
+    }
+}
+
+/// The host's log daemon hears nothing of a test.
+fn silence_syslog() {
+    if Path::new("/dev/log").exists() {
+        fs::write("/mnt/no-log", "").unwrap();
+        mount(Some("/mnt/no-log"), "/dev/log", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     }
 }
 
@@ -249,6 +287,7 @@ pub(crate) fn make_directory(path: impl AsRef<Path>, owner: u32, rights: u32) {
 
 /// Makes a file with its owner and mode.
 pub(crate) fn put(path: impl AsRef<Path>, bytes: &[u8], owner: u32, rights: u32) {
+    let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     fs::write(&path, bytes).unwrap_or_else(|why| panic!("{}: {why}", path.as_ref().display()));
     chown(&path, Some(owner), Some(owner)).unwrap();
     mode(&path, rights);
@@ -274,6 +313,18 @@ pub(crate) fn relink(target: &str, link: &str) {
     }
 }
 
-fn run(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|why| panic!("{command:?}: {why}"))
+/// Starts a program.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _together = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap_or_else(|why| panic!("{command:?}: {why}"))
 }
+
+/// Runs a program to its end.
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn(command).wait_with_output().unwrap()
+}
+
+/// A child between fork and exec holds copies of all descriptors: where one is open for writing to a program, that
+/// program cannot be started (ETXTBSY). So nothing is started while a program is written.
+static STARTING: RwLock<()> = RwLock::new(());

@@ -8,9 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +29,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static char *at, *end;
@@ -195,6 +200,53 @@ static void orphan(void)
     }
 }
 
+/* deep NAME COUNT: a chain of directories, one inside the other, and stay in the last. */
+static void deep(void)
+{
+    const char *name = word();
+    for (long left = number(); left > 0; left--) {
+        need(mkdir(name, 0755), "mkdir");
+        need(chdir(name), "chdir");
+    }
+}
+
+/* capability PATH: the file gets cap_net_raw, permitted and effective. */
+static void file_capability(void)
+{
+    const unsigned int value[5] = {0x02000001, 1 << 13, 0, 0, 0};
+    need(setxattr(word(), "security.capability", value, sizeof value, 0), "setxattr");
+}
+
+/* fail NUMBER ERRNO: the system call fails from here on, also for set-uid programs. The caller keeps the one
+ * capability that this needs without no_new_privs; the next execve takes it away. */
+static void fail(void)
+{
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    program[1].k = (unsigned)number();
+    program[2].k = SECCOMP_RET_ERRNO | ((unsigned)number() & 0xffff);
+    struct sock_fprog filter = {sizeof program / sizeof *program, program};
+    need(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter), "seccomp");
+}
+
+/* become_keeping UID GID: as become, and CAP_SYS_ADMIN stays until execve. */
+static void become_keeping(void)
+{
+    uid_t uid = (uid_t)number();
+    gid_t gid = (gid_t)number();
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct caps[2] = {{1u << 21, 1u << 21, 0}, {0, 0, 0}};
+    need(setgroups(1, &gid), "setgroups");
+    need(prctl(PR_SET_KEEPCAPS, 1), "keepcaps");
+    need(setresgid(gid, gid, gid), "setresgid");
+    need(setresuid(uid, uid, uid), "setresuid");
+    need(syscall(SYS_capset, &head, caps), "capset");
+}
+
 /* A new network has its loopback interface down. */
 static void loopback(void)
 {
@@ -244,7 +296,13 @@ static void obey(const char *verb)
     else if (!strcmp(verb, "become")) become();
     else if (!strcmp(verb, "userns")) user_namespace();
     else if (!strcmp(verb, "orphan")) orphan();
-    else if (!strcmp(verb, "loopback")) {
+    else if (!strcmp(verb, "deep")) deep();
+    else if (!strcmp(verb, "fail")) fail();
+    else if (!strcmp(verb, "become_keeping")) become_keeping();
+    else if (!strcmp(verb, "capability")) {
+        file_capability();
+        exit(0);
+    } else if (!strcmp(verb, "loopback")) {
         loopback();
         exit(0);
     }

@@ -1,0 +1,387 @@
+//! What a caller can leave in the process: INH-01 to INH-24 of the threat catalogue.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::harness::{Call, Launcher, Outcome, Report, World, each_jail, make_directory, world};
+
+/// Facts that no caller may change.
+const FACTS: [&str; 38] = [
+    "fds",
+    "uid",
+    "gid",
+    "groups",
+    "cap_effective",
+    "cap_permitted",
+    "cap_inheritable",
+    "cap_bounding",
+    "cap_ambient",
+    "no_new_privs",
+    "securebits",
+    "seccomp",
+    "limit_cpu",
+    "limit_fsize",
+    "limit_data",
+    "limit_stack",
+    "limit_core",
+    "limit_rss",
+    "limit_nproc",
+    "limit_nofile",
+    "limit_memlock",
+    "limit_as",
+    "limit_locks",
+    "limit_sigpending",
+    "limit_msgqueue",
+    "limit_nice",
+    "limit_rtprio",
+    "limit_rttime",
+    "blocked",
+    "ignored",
+    "timer_virtual",
+    "timer_prof",
+    "nice",
+    "scheduler",
+    "io_priority",
+    "timer_slack",
+    "death_signal",
+    "umask",
+];
+
+/// The launch with an order and without it must look the same from inside.
+fn same(world: &World, orders: impl Fn(Call<'_>) -> Call<'_>) -> Report {
+    world.probe(&world.alice, "a.cgi");
+    let ordinary = world.call(&world.alice, "a.cgi").run().ran();
+    let report = orders(world.call(&world.alice, "a.cgi")).run().ran();
+    let mut different = Vec::new();
+    for fact in FACTS.into_iter().chain(["cpus", "env", "timer_real"]) {
+        if report.all(fact) != ordinary.all(fact) {
+            different.push(format!("{fact}: {:?}, ordinarily {:?}", report.all(fact), ordinary.all(fact)));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    report
+}
+
+#[test]
+fn descriptors_above_two_are_closed() {
+    each_jail(|world| {
+        let kinds = ["read", "directory", "path", "socket", "pipe", "memory", "epoll"];
+        let report = same(world, |call| {
+            (3..41).fold(call, |call, number| {
+                let kind = kinds[number % kinds.len()];
+                let path = if kind == "directory" { "/" } else { "/etc/passwd" };
+                call.root(&["fd", &number.to_string(), kind, path])
+            })
+        });
+        assert_eq!(report.fact("fds"), "0 1 2");
+    });
+}
+
+#[test]
+fn a_high_descriptor_is_closed_without_counting_up_to_it() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        // As high as this machine's root may go.
+        let most = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1.min(1_048_576);
+        let (limit, high) = if may_raise_limits() { (1_048_576, 900_000) } else { (most, most - 1) };
+        let call = world
+            .call(&world.alice, "a.cgi")
+            .root(&["limit", "7", &limit.to_string(), &limit.to_string()])
+            .root(&["fd", &high.to_string(), "directory", "/"])
+            .env("QUERY_STRING=high");
+        let outcome = call.run();
+        assert_eq!(outcome.ran().fact("fds"), "0 1 2");
+        let spent: u64 = outcome.records[0].field("us").parse().unwrap();
+        assert!(spent < 50_000, "{}", outcome.records[0].line);
+    });
+}
+
+#[test]
+fn closed_standard_descriptors_never_mix() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for mask in 1..8 {
+            let call = (0..3)
+                .filter(|fd| mask & (1 << fd) != 0)
+                .fold(world.call(&world.alice, "a.cgi").deed("say"), |call, fd| {
+                    call.order(&["close", &fd.to_string()])
+                });
+            let outcome = call.run();
+            let (out, err) = (outcome.out_text(), outcome.err_text());
+            assert!(
+                !out.contains("word-err") && !err.contains("word-out"),
+                "{mask:03b}: {}",
+                outcome.story()
+            );
+            assert!(!out.contains("word-in") && !err.contains("word-in"), "{mask:03b}: {}", outcome.story());
+            let log = fs::read_to_string(crate::harness::LOG).unwrap();
+            assert!(
+                !log.contains("word-") && !log.contains("probe"),
+                "{mask:03b}: the log has the program's text"
+            );
+            assert_eq!(outcome.records.len(), 1, "{mask:03b}: {}", outcome.story());
+            if mask & 2 == 0 && outcome.records[0].verb == "launch" {
+                assert_eq!(outcome.ran().fact("fds"), "0 1 2", "all three are there, {mask:03b}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_working_directory_that_is_gone_is_refused() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let gone = world.alice.docroot().join("gone");
+        make_directory(&gone, world.alice.id, 0o755);
+        let path = gone.to_str().unwrap();
+        let call = world.call(&world.alice, "a.cgi").root(&["cwd", path]).root(&["rmdir", path]);
+        call.cwd(".").run().refused("P111", 111);
+    });
+}
+
+#[test]
+fn a_working_directory_outside_the_site_is_refused() {
+    each_jail(|world| {
+        world.probe(&world.bob, "a.cgi");
+        make_directory("/var/www/alice/htdocs-twin", world.alice.id, 0o755);
+        let places = [
+            "/",
+            "/proc/self/fd",
+            "/var/www",
+            "/var/www/bob/htdocs",
+            "/var/www/alice",
+            "/var/www/alice/htdocs-twin",
+        ];
+        for place in places {
+            world.call(&world.alice, "a.cgi").cwd(place).run().refused("P114", 114);
+        }
+    });
+}
+
+#[test]
+fn a_working_directory_with_a_very_long_path_is_refused() {
+    each_jail(|world| {
+        let docroot = world.alice.docroot();
+        let call = world.call(&world.alice, "a.cgi").root(&["cwd", docroot.to_str().unwrap()]);
+        let outcome = call.root(&["deep", &"d".repeat(200), "30"]).cwd(".").run();
+        outcome.refused_somehow();
+    });
+}
+
+#[test]
+fn the_umask_is_the_policys() {
+    each_jail(|world| {
+        for umask in ["0", "0777"] {
+            let report = same(world, |call| call.order(&["umask", umask]));
+            assert_eq!(report.fact("umask"), "022");
+        }
+    });
+}
+
+#[test]
+fn a_file_size_limit_of_zero_hides_no_launch() {
+    each_jail(|world| {
+        let soft = ["limit", "1", "0", &u64::MAX.to_string()];
+        same(world, |call| call.order(&soft));
+        same(world, |call| call.order(&["ignore", "25"]).order(&soft));
+        // The same for refusals: the record is written all the same.
+        let refused = world.call(&world.alice, "missing").order(&["ignore", "25"]).order(&soft).run();
+        refused.refused("V117", 117);
+        // Only a root with CAP_SYS_RESOURCE can undo a hard limit. Without, no record is possible: so no run.
+        for call in
+            [world.call(&world.alice, "a.cgi"), world.call(&world.alice, "a.cgi").order(&["ignore", "25"])]
+        {
+            let outcome = call.order(&["limit", "1", "0", "0"]).run();
+            if may_raise_limits() {
+                outcome.ran();
+            } else {
+                refused_visibly(&outcome);
+            }
+        }
+    });
+}
+
+#[test]
+fn few_descriptors_are_enough_or_refused_visibly() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for most in ["3", "4", "5", "8"] {
+            world.call(&world.alice, "a.cgi").order(&["limit", "7", most, "4096"]).run().ran();
+            let outcome = world.call(&world.alice, "a.cgi").order(&["limit", "7", most, most]).run();
+            if outcome.records.is_empty() {
+                refused_visibly(&outcome);
+            } else {
+                outcome.ran_or_refused();
+            }
+        }
+    });
+}
+
+/// Nothing ran, and the server's error log says so.
+fn refused_visibly(outcome: &Outcome) {
+    assert!(outcome.marks.is_empty(), "{}", outcome.story());
+    assert!(outcome.status.code().is_some_and(|code| code != 0), "{}", outcome.story());
+    assert!(outcome.err_text().starts_with("cellwall: refused, reference"), "{}", outcome.story());
+}
+
+/// Containers often take CAP_SYS_RESOURCE from root: then nobody can raise a hard limit.
+fn may_raise_limits() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap()
+}
+
+#[test]
+fn resource_limits_are_the_policys() {
+    each_jail(|world| {
+        let unlimited = u64::MAX.to_string();
+        // core, cpu, nproc, memlock, sigpending, stack, data
+        let hostile = [
+            ("4", unlimited.as_str()),
+            ("0", "1"),
+            ("6", "1"),
+            ("8", "0"),
+            ("11", "0"),
+            ("3", "262144"),
+            ("10", "0"),
+            ("12", "0"),
+            ("15", "100000"),
+        ];
+        let soft = |number: &str, value: &str| ["limit", number, value, &unlimited].map(str::to_owned);
+        for order in [soft("3", "262144"), soft("0", "1"), soft("3", &unlimited)] {
+            same(world, |call| call.root(&order.each_ref().map(String::as_str)));
+        }
+        fn hard<'w>(call: Call<'w>, order: &(&str, &str)) -> Call<'w> {
+            call.root(&["limit", order.0, order.1, order.1])
+        }
+        if may_raise_limits() {
+            same(world, |call| hostile.iter().fold(call, hard));
+        } else {
+            hostile.iter().fold(world.call(&world.alice, "a.cgi"), hard).run().ran_or_refused();
+        }
+    });
+}
+
+#[test]
+fn little_memory_never_gives_half_a_launch() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for bytes in ["1000000", "2000000", "4000000", "8000000", "16000000"] {
+            let outcome = world.call(&world.alice, "a.cgi").order(&["limit", "9", bytes, bytes]).run();
+            // The kernel may be unable to start the launcher, or the program, in so little.
+            if outcome.out_text().contains("probe") {
+                outcome.ran();
+            } else {
+                assert!(outcome.marks.is_empty() || !outcome.records.is_empty(), "{}", outcome.story());
+            }
+        }
+    });
+}
+
+#[test]
+fn signals_are_neither_ignored_nor_blocked() {
+    each_jail(|world| {
+        let report = same(world, |call| call.order(&["ignore", "all"]).order(&["block", "all"]));
+        assert_eq!((report.fact("blocked"), report.fact("ignored")), ("", ""));
+    });
+}
+
+#[test]
+fn timers_do_not_go_off_in_the_program() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let call = ["real", "virtual", "prof"]
+            .iter()
+            .fold(world.call(&world.alice, "a.cgi"), |call, kind| call.order(&["timer", kind, "300"]));
+        let outcome = call.deed("burn").run();
+        outcome.ran();
+        assert!(outcome.status.success() && outcome.took > Duration::from_millis(900), "{}", outcome.story());
+        assert!(outcome.out_text().ends_with("end\n"), "{}", outcome.story());
+    });
+}
+
+#[test]
+fn priorities_are_the_policys() {
+    each_jail(|world| {
+        let report = same(world, |call| {
+            call.root(&["nice", "15"])
+                .root(&["batch", "5"])
+                .root(&["cpus", "1"])
+                .root(&["io", "24583"])
+                .root(&["slack", "1000000000"])
+                .root(&["death", "9"])
+                .root(&["write", "/proc/self/oom_score_adj", "900"])
+        });
+        assert_eq!(
+            (report.fact("nice"), report.fact("scheduler"), report.fact("timer_slack")),
+            ("0", "0", "50000")
+        );
+    });
+}
+
+#[test]
+fn the_oom_score_is_the_policys() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let score = |call: Call<'_>| {
+            let outcome = call.env("QUERY_STRING=do=sleep:1");
+            let child = outcome.watch(Duration::from_millis(400));
+            fs::read_to_string(format!("/proc/{child}/oom_score_adj")).unwrap().trim().to_owned()
+        };
+        let ordinary = score(world.call(&world.alice, "a.cgi"));
+        let hostile =
+            score(world.call(&world.alice, "a.cgi").root(&["write", "/proc/self/oom_score_adj", "900"]));
+        assert_eq!(ordinary, hostile);
+    });
+}
+
+#[test]
+fn the_callers_keyring_is_left_behind() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let report = world.call(&world.alice, "a.cgi").root(&["keyring"]).run().ran();
+        assert_ne!(report.fact("session_key"), "found", "{}", report.text());
+    });
+}
+
+#[test]
+fn the_program_outlives_whoever_started_the_caller() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let outcome =
+            world.call(&world.alice, "a.cgi").order(&["orphan"]).order(&["death", "9"]).deed("burn").run();
+        assert!(outcome.out_text().ends_with("end\n"), "{}", outcome.story());
+    });
+}
+
+#[test]
+fn an_ended_program_passes_its_status_and_signal_on() {
+    each_jail(|world| {
+        use std::os::unix::process::ExitStatusExt;
+        world.probe(&world.alice, "a.cgi");
+        assert_eq!(world.call(&world.alice, "a.cgi").deed("exit:7").run().status.code(), Some(7));
+        assert_eq!(world.call(&world.alice, "a.cgi").deed("kill:9").run().status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn a_launch_leaves_no_core_and_no_other_file() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        chown(world.alice.docroot(), Some(world.alice.id), Some(world.alice.id)).unwrap();
+        let list = || {
+            let mut all: Vec<_> =
+                fs::read_dir(world.alice.docroot()).unwrap().map(|one| one.unwrap().file_name()).collect();
+            all.sort();
+            all
+        };
+        let before = list();
+        world
+            .call(&world.alice, "a.cgi")
+            .root(&["limit", "4", "1000000000", "1000000000"])
+            .deed("kill:6")
+            .run();
+        assert_eq!(list(), before);
+    });
+}

@@ -1,0 +1,367 @@
+//! What a program and its directories must be: PTH-04 to PTH-23 of the threat catalogue.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+
+use crate::harness::{Launcher, each_jail, make_directory, mode, put, small, world};
+
+#[test]
+fn another_owners_file_is_refused_however_it_came_here() {
+    each_jail(|world| {
+        let (alice, bob) = (&world.alice, &world.bob);
+        let foreign = world.probe(bob, "b.cgi");
+        fs::hard_link(&foreign, alice.docroot().join("linked.cgi")).unwrap();
+        world.call(alice, "linked.cgi").run().refused("V120", 120);
+        let copy = world.probe(alice, "a.cgi");
+        for (uid, gid) in
+            [(bob.id, bob.id), (0, 0), (alice.id, bob.id), (alice.id, 0), (bob.id, alice.id), (0, alice.id)]
+        {
+            chown(&copy, Some(uid), Some(gid)).unwrap();
+            let refused = world.call(alice, "a.cgi").run().refused("V120", 120);
+            assert!(refused.field("why").contains(&format!("{uid}:{gid}")), "{}", refused.line);
+        }
+    });
+}
+
+#[test]
+fn another_owners_directory_is_refused() {
+    each_jail(|world| {
+        let (alice, bob) = (&world.alice, &world.bob);
+        let sub = alice.docroot().join("sub");
+        make_directory(&sub, alice.id, 0o755);
+        let copy = world.probe(alice, "sub/a.cgi");
+        world.call(alice, "a.cgi").cwd(&sub).run().ran();
+        chown(&sub, Some(bob.id), Some(bob.id)).unwrap();
+        let refused = world.call(alice, "a.cgi").cwd(&sub).run().refused_somehow();
+        assert!(refused.field("why").contains("htdocs/sub"), "{}", refused.line);
+        chown(&sub, Some(0), Some(0)).unwrap();
+        world.call(alice, "a.cgi").cwd(&sub).run().refused("V120", 120);
+        assert!(copy.exists());
+    });
+}
+
+#[test]
+fn a_second_link_is_refused_unless_the_site_allows_it() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        fs::hard_link(&path, "/var/www/alice/second").unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("V06", 86);
+        world.site("alice", &format!("hard_links = true\n{}", small("host")));
+        world.apply();
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn a_symbolic_link_is_no_program() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for (target, name) in
+            [("a.cgi", "own"), ("/bin/ls", "system"), ("nowhere", "dangling"), ("loop", "loop")]
+        {
+            symlink(target, world.alice.docroot().join(name)).unwrap();
+            world.call(&world.alice, name).run().refused("V117", 117);
+        }
+    });
+}
+
+#[test]
+fn a_twin_with_the_same_beginning_is_another_place() {
+    each_jail(|world| {
+        for twin in ["/var/www/alice/htdocs2", "/var/www/alice/htdocs.old", "/var/www/alice/htdoc"] {
+            make_directory(twin, world.alice.id, 0o755);
+            world.probe_at(&world.alice, format!("{twin}/a.cgi"));
+            world.call(&world.alice, "a.cgi").cwd(twin).run().refused("P114", 114);
+        }
+    });
+}
+
+#[test]
+fn every_directory_above_is_nobody_elses_to_change() {
+    each_jail(|world| {
+        make_directory(world.alice.docroot().join("sub"), world.alice.id, 0o755);
+        world.probe(&world.alice, "sub/a.cgi");
+        let call = || world.call(&world.alice, "a.cgi").cwd(world.alice.docroot().join("sub")).run();
+        for place in ["/var/www", "/var/www/alice", "/var/www/alice/htdocs", "/var/www/alice/htdocs/sub"] {
+            for rights in [0o777, 0o1777, 0o775, 0o757, 0o2775] {
+                mode(place, rights);
+                let refused = call().refused("V116", 116);
+                assert!(refused.field("why").starts_with(&format!("{place}:")), "{}", refused.line);
+                assert!(refused.field("fix").contains(&format!("chmod go-w {place}")), "{}", refused.line);
+            }
+            mode(place, 0o755);
+            call().ran();
+        }
+        chown("/var/www/alice", Some(world.bob.id), None).unwrap();
+        let refused = call().refused("V01", 86);
+        assert!(refused.field("why").starts_with("/var/www/alice:"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn a_remedy_works_when_it_is_pasted() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        for (rights, code) in
+            [(0o777, "V118"), (0o775, "V118"), (0o4755, "V119"), (0o2755, "V119"), (0o644, "V121")]
+        {
+            mode(&path, rights);
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            let refused = outcome.refused_somehow();
+            assert_eq!(refused.field("code"), code, "{}", refused.line);
+            let fix = std::process::Command::new("sh").args(["-c", refused.field("fix")]).status().unwrap();
+            assert!(fix.success(), "{}", refused.line);
+            world.call(&world.alice, "a.cgi").run().ran();
+        }
+    });
+}
+
+#[test]
+fn a_file_with_capabilities_is_refused() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        world.order(&["capability", path.to_str().unwrap()]);
+        let refused = world.call(&world.alice, "a.cgi").run().refused_somehow();
+        assert!(refused.field("code").starts_with('V'), "{}", refused.line);
+    });
+}
+
+#[test]
+fn only_a_regular_file_is_a_program() {
+    each_jail(|world| {
+        let place = |name: &str| world.alice.docroot().join(name);
+        mkfifo(&place("fifo"), Mode::S_IRWXU).unwrap();
+        make_directory(place("directory"), world.alice.id, 0o755);
+        drop(UnixListener::bind(place("socket")).unwrap());
+        mknod(&place("null"), SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 3)).unwrap();
+        mknod(&place("ram"), SFlag::S_IFBLK, Mode::S_IRWXU, makedev(1, 0)).unwrap();
+        for name in ["fifo", "directory", "socket", "null", "ram"] {
+            chown(place(name), Some(world.alice.id), Some(world.alice.id)).unwrap();
+            mode(place(name), 0o755);
+            let outcome = world.call(&world.alice, name).run();
+            outcome.refused("V05", 86);
+            assert!(outcome.took < Duration::from_millis(500), "{name}: {:?}", outcome.took);
+        }
+    });
+}
+
+#[test]
+fn each_way_of_being_no_program_has_its_own_reason() {
+    each_jail(|world| {
+        let mut reasons = Vec::new();
+        let mut reason = |name: &str, text: &[u8]| {
+            put(world.alice.docroot().join(name), text, world.alice.id, 0o755);
+            let outcome = world.call(&world.alice, name).run();
+            let refused = outcome.refused_somehow();
+            assert!(outcome.took < Duration::from_secs(1), "{name}: {:?}", outcome.took);
+            reasons.push(refused.field("why").replace(name, "NAME"));
+            refused
+        };
+        let crlf = reason("crlf", b"#!/bin/sh\r\necho\r\n");
+        assert!(crlf.field("why").contains("line"), "the line ending is named: {}", crlf.line);
+        let missing = reason("missing", b"#!/usr/bin/no-such-interpreter\n");
+        assert!(missing.line.contains("no-such-interpreter"), "the interpreter is named: {}", missing.line);
+        reason("empty", b"");
+        reason("text", b"echo no first line\n");
+        reason("relative", b"#!sh\n");
+        reasons.sort();
+        let all = reasons.len();
+        reasons.dedup();
+        assert_eq!(reasons.len(), all, "{reasons:#?}");
+    });
+}
+
+#[test]
+fn a_loop_of_interpreters_and_odd_files_end_at_once() {
+    each_jail(|world| {
+        let path = world.script(&world.alice, "loop", "");
+        fs::write(&path, format!("#!{}\n", path.display())).unwrap();
+        let sparse = world.script(&world.alice, "sparse", "");
+        OpenOptions::new().write(true).open(sparse).unwrap().set_len(1 << 40).unwrap();
+        let mut long = b"#!/".to_vec();
+        long.resize(1 << 20, b'x');
+        world.script(&world.alice, "long", long);
+        for name in ["loop", "sparse", "long"] {
+            let outcome = world.call(&world.alice, name).run();
+            outcome.refused_somehow();
+            assert!(outcome.took < Duration::from_secs(1), "{name}: {:?}", outcome.took);
+        }
+    });
+}
+
+#[test]
+fn an_interpreter_is_roots_and_listed() {
+    each_jail(|world| {
+        let rules = |more: &str| format!("{more}profile = \"sh\"\n[jail]\nkind = \"host\"\n");
+        put("/usr/bin/cellwall-test-sh", &fs::read("/bin/sh").unwrap(), 0, 0o777);
+        put("/usr/bin/cellwall-test-bob", &fs::read("/bin/sh").unwrap(), world.bob.id, 0o755);
+        world.site("alice", &rules(""));
+        world.apply();
+        world.script(&world.alice, "open.cgi", "#!/usr/bin/cellwall-test-sh\necho ran\n");
+        world.script(&world.alice, "bob.cgi", "#!/usr/bin/cellwall-test-bob\necho ran\n");
+        world.script(&world.alice, "good.cgi", "#!/bin/sh\necho ran\n");
+        for name in ["open.cgi", "bob.cgi"] {
+            let outcome = world.call(&world.alice, name).run();
+            assert!(!outcome.out_text().contains("ran"), "{name}: {}", outcome.story());
+            outcome.refused_somehow();
+        }
+        assert_eq!(world.call(&world.alice, "good.cgi").run().out_text(), "ran\n");
+        world.site("alice", &rules("interpreters = [\"/usr/bin/perl\"]\n"));
+        world.apply();
+        let outcome = world.call(&world.alice, "good.cgi").run();
+        let refused = outcome.refused_somehow();
+        assert!(refused.line.contains("/bin/sh"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn a_file_that_is_being_written_is_refused_after_a_moment() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.refused("X255", 255);
+        assert!(outcome.took < Duration::from_millis(1000), "{:?}", outcome.took);
+        writer.write_at(b"", 0).unwrap();
+        drop(writer);
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn a_mount_without_programs_is_named() {
+    world(Launcher::Cellwall, |world| {
+        let docroot = world.alice.docroot();
+        mount(Some("tmpfs"), &docroot, Some("tmpfs"), MsFlags::MS_NOEXEC, Some("mode=755")).unwrap();
+        chown(&docroot, Some(world.alice.id), Some(world.alice.id)).unwrap();
+        world.apply();
+        world.probe(&world.alice, "a.cgi");
+        let refused = world.call(&world.alice, "a.cgi").run().refused_somehow();
+        assert!(refused.line.contains("noexec"), "the cause is named: {}", refused.line);
+    });
+}
+
+#[test]
+fn another_file_system_below_the_docroot_is_not_entered() {
+    each_jail(|world| {
+        let sub = world.alice.docroot().join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        make_directory("/srv/elsewhere", world.alice.id, 0o755);
+        world.probe_at(&world.alice, "/srv/elsewhere/a.cgi");
+        mount(Some("/srv/elsewhere"), &sub, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let refused = world.call(&world.alice, "a.cgi").cwd(&sub).run().refused_somehow();
+        assert!(refused.field("why").contains("htdocs/sub"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn a_linked_directory_is_seen_as_what_it_is() {
+    each_jail(|world| {
+        let docroot = world.alice.docroot();
+        make_directory(docroot.join("releases"), world.alice.id, 0o755);
+        world.probe(&world.alice, "releases/a.cgi");
+        symlink("releases", docroot.join("current")).unwrap();
+        symlink(world.bob.docroot(), docroot.join("bob")).unwrap();
+        world.probe(&world.bob, "a.cgi");
+        // The server's own chdir follows the link; the launcher asks the kernel where it is.
+        world.call(&world.alice, "a.cgi").cwd(docroot.join("current")).run().ran();
+        world.call(&world.alice, "a.cgi").cwd(docroot.join("bob")).run().refused("P114", 114);
+    });
+}
+
+#[test]
+fn a_docroot_that_root_linked_elsewhere_works() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/data", 0, 0o755);
+        make_directory("/srv/data/alice", world.alice.id, 0o755);
+        symlink("/srv/data/alice", "/var/www/alice/linked").unwrap();
+        world.probe_at(&world.alice, "/srv/data/alice/a.cgi");
+        let text = small("host");
+        fs::write(
+            "/etc/cellwall/sites.d/alice.toml",
+            format!("user = \"alice\"\ndocroot = \"/var/www/alice/linked\"\n{text}"),
+        )
+        .unwrap();
+        let said = world.cellwall(&["apply"]);
+        if said.status.success() {
+            world.call(&world.alice, "a.cgi").cwd("/var/www/alice/linked").run().ran();
+        } else {
+            let told = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(told.contains("/srv/data/alice"), "apply names the real directory: {told}");
+        }
+    });
+}
+
+#[test]
+fn a_program_exchanged_for_a_foreign_one_never_runs_the_foreign_one() {
+    each_jail(|world| {
+        let bob = world.probe(&world.bob, "b.cgi");
+        let own = world.probe(&world.alice, "a.cgi");
+        let other = world.alice.docroot().join("other");
+        symlink(&bob, &other).unwrap();
+        swap_while_launching(world, &own, &other);
+    });
+}
+
+#[test]
+fn a_directory_exchanged_for_a_link_is_never_left() {
+    each_jail(|world| {
+        world.probe(&world.bob, "a.cgi");
+        let sub = world.alice.docroot().join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        world.probe(&world.alice, "sub/a.cgi");
+        let other = world.alice.docroot().join("other");
+        symlink(world.bob.docroot(), &other).unwrap();
+        swap_while_launching(world, &sub, &other);
+    });
+}
+
+/// 3 seconds of launches while two names change places as fast as they can. What runs is the owner's, as the owner.
+fn swap_while_launching(world: &crate::harness::World, one: &std::path::Path, two: &std::path::Path) {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+    let started = std::time::Instant::now();
+    let (mut ran, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, one, AT_FDCWD, two, RenameFlags::RENAME_EXCHANGE).unwrap();
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        // Also when an assertion fails: the swapping thread is waited for.
+        let _stop = Stop(&done);
+        while started.elapsed() < Duration::from_secs(3) {
+            let place = if one.is_dir() || two.is_dir() { one } else { one.parent().unwrap() };
+            let outcome = world.call(&world.alice, "a.cgi").cwd(place).run();
+            if let Some(report) = outcome.ran_or_refused_or_not_called() {
+                let id = world.alice.id;
+                assert_eq!(report.fact("uid"), format!("{id} {id} {id}"), "{}", outcome.story());
+                ran += 1;
+            } else {
+                refused += 1;
+            }
+        }
+    });
+    assert!(world.marks().iter().all(|mark| mark.starts_with(&format!("{}-", world.alice.id))));
+    let swaps = swaps.load(Ordering::Relaxed);
+    assert!(swaps > 10_000 && ran > 0 && refused > 0, "{swaps} swaps, {ran} ran, {refused} refused");
+}
+
+/// Sets the flag when it goes.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
