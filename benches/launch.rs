@@ -41,7 +41,8 @@ cargo xtask bench launch [OPTIONS]
   --only NAME   one table: limits, launch, stages, sites or apache";
 
 fn main() {
-    let options = match Options::read(std::env::args().skip(1)) {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let options = match Options::read(words) {
         Ok(options) => options,
         Err(why) => {
             println!("{why}\n\n{USAGE}");

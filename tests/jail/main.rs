@@ -1,0 +1,13 @@
+//! The shipped profiles: scripts that use what scripts use, in a view that holds nothing but what the profile lists.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must say so loudly"
+)]
+
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod profiles;
