@@ -145,6 +145,44 @@ fn the_launcher_stays_readable_in_an_afternoon() {
     assert!(lines <= MOST, "{lines} lines of code in the setuid program; at most {MOST}");
 }
 
+#[test]
+fn each_refusal_code_has_one_section_in_the_manual() {
+    let mut codes: BTreeSet<String> = BTreeSet::new();
+    for path in files(&[".rs"]).into_iter().filter(|path| path.starts_with("src")) {
+        let text = text(&path);
+        codes.extend(
+            text.split("code: \"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned),
+        );
+    }
+    let manual = fs::read_to_string(root().join("docs/refusals.md")).unwrap_or_default();
+    let mut sections: BTreeMap<String, usize> = BTreeMap::new();
+    for heading in manual.lines().filter_map(|line| line.strip_prefix("## ")) {
+        let first = heading.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        if is_code(first) {
+            *sections.entry(first.to_owned()).or_default() += 1;
+        }
+    }
+    let mut wrong: Vec<String> = Vec::new();
+    wrong.extend(
+        codes.iter().filter(|code| !is_code(code)).map(|code| format!("{code}: a letter and digits")),
+    );
+    wrong.extend(
+        codes.iter().filter(|code| !sections.contains_key(*code)).map(|code| format!("{code}: no section")),
+    );
+    wrong.extend(
+        sections.keys().filter(|code| !codes.contains(*code)).map(|code| format!("{code}: not in src")),
+    );
+    wrong.extend(sections.iter().filter(|(_, count)| **count > 1).map(|(code, _)| format!("{code}: twice")));
+    empty(&wrong, "docs/refusals.md has one section `## CODE` for each code in src");
+}
+
+fn is_code(word: &str) -> bool {
+    let mut letters = word.chars();
+    letters.next().is_some_and(|first| first.is_ascii_uppercase())
+        && word.len() >= 3
+        && letters.all(|letter| letter.is_ascii_digit())
+}
+
 /// The manifest: path → (owner, group, mode, kind).
 fn manifest() -> BTreeMap<String, (String, String, u32, String)> {
     let text = text("packaging/manifest");
