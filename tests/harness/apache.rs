@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::http::{Answer, Ask};
-use super::world::{World, make_directory, spawn};
+use super::world::{LOG, World, make_directory, spawn};
 
 const PORT: u16 = 8080;
 const PLACE: &str = "/tmp/apache";
@@ -93,14 +93,19 @@ impl Apache {
         answer
     }
 
+    /// The port.
+    pub(crate) fn port(&self) -> u16 {
+        PORT
+    }
+
     /// The address that a load tool needs.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{PORT}{path}")
     }
 
-    /// What the server wrote to its logs.
+    /// What the launcher and the server wrote to their logs.
     pub(crate) fn log(&self) -> String {
-        let mut all = String::new();
+        let mut all = String::from_utf8_lossy(&fs::read(LOG).unwrap_or_default()).into_owned();
         for name in ["out", "err", "error.log"] {
             all.push_str(&String::from_utf8_lossy(&fs::read(format!("{PLACE}/{name}")).unwrap_or_default()));
         }

@@ -11,11 +11,12 @@ mod record;
 mod report;
 mod world;
 
-pub(crate) use apache::{Apache, Kind};
+pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome};
 pub(crate) use http::{Answer, Ask};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{
-    CELLWALL, LOG, Launcher, User, World, append, each_jail, make_directory, mode, put, run, small, world,
+    CELLWALL, LOG, Launcher, User, World, append, each_jail, each_kind_of_php, everything, make_directory,
+    mode, put, run, small, world,
 };

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::{fs, io, panic, thread};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::call::Call;
 use super::programs::programs;
@@ -23,8 +25,13 @@ const STOCK: &str = "/usr/lib/apache2/suexec-pristine";
 pub(crate) const CELLWALL: &str = "/usr/lib/cellwall/cellwall-suexec";
 /// The log of the world's launches.
 pub(crate) const LOG: &str = "/var/log/cellwall/cellwall.log";
-/// Each probe that runs leaves a file here.
+/// Each probe that runs leaves a file here, in its user's directory.
 const MARKS: &str = "/var/marks";
+/// Or here.
+const STRAY_MARKS: &str = "/var/stray-marks";
+
+/// All site owners.
+const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
 /// Whose launcher is behind Apache's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,17 +75,24 @@ pub(crate) struct World {
 pub(crate) fn each_jail(test: impl Fn(&World) + Sync) {
     for jail in JAILS {
         world(Launcher::Cellwall, |world| {
-            for name in ["alice", "bob", "carol"] {
-                world.site(name, &small(jail));
-            }
-            world.apply();
+            world.sites(&small(jail));
+            test(world);
+        });
+    }
+}
+
+/// As [`each_jail`], with sites that have PHP.
+pub(crate) fn each_kind_of_php(test: impl Fn(&World) + Sync) {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything(jail));
             test(world);
         });
     }
 }
 
 /// The kinds of jail that need no directory of the administrator's.
-const JAILS: [&str; 1] = ["host"];
+const JAILS: [&str; 2] = ["host", "view"];
 
 /// Runs `test` in a world of its own.
 pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
@@ -97,14 +111,12 @@ impl World {
         let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
         let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
         isolate();
-        silence_syslog();
+        private_devices();
         world.install();
         for user in [&world.alice, &world.bob, &world.carol] {
             world.settle(user);
         }
-        if launcher == Launcher::Cellwall {
-            world.configure();
-        }
+        world.configure();
         world
     }
 
@@ -113,19 +125,19 @@ impl World {
         let all = programs();
         make_directory("/mnt/bin", 0, 0o755);
         put("/mnt/bin/call", &all.call, 0, 0o755);
-        make_directory(MARKS, 0, 0o1777);
+        make_directory(MARKS, 0, 0o755);
+        make_directory(STRAY_MARKS, 0, 0o1777);
         self.order(&["loopback"]);
+        drop(fs::remove_dir_all("/usr/lib/cellwall"));
+        make_directory("/usr/lib/cellwall", 0, 0o755);
+        put(CELLWALL, &all.launcher, 0, 0o755);
+        chown(CELLWALL, Some(0), Some(33)).unwrap();
+        mode(CELLWALL, 0o4750);
+        put("/usr/bin/cellwall", &all.admin, 0, 0o755);
         let target = match self.launcher {
             Launcher::Stock => STOCK,
             Launcher::Cellwall => CELLWALL,
         };
-        if self.launcher == Launcher::Cellwall {
-            make_directory("/usr/lib/cellwall", 0, 0o755);
-            put(CELLWALL, &all.launcher, 0, 0o755);
-            chown(CELLWALL, Some(0), Some(33)).unwrap();
-            mode(CELLWALL, 0o4750);
-            put("/usr/bin/cellwall", &all.admin, 0, 0o755);
-        }
         assert!(
             Path::new(target).exists(),
             "{target} is missing; run: sudo apt-get install apache2-suexec-pristine"
@@ -140,6 +152,7 @@ impl World {
         append("/etc/passwd", &format!("{name}:x:{id}:{id}::/home/{name}:/bin/sh\n"));
         append("/etc/group", &format!("{name}:x:{id}:\n"));
         make_directory(format!("/var/www/{name}"), 0, 0o755);
+        make_directory(format!("{MARKS}/{name}"), *id, 0o755);
         make_directory(user.docroot(), *id, 0o755);
         make_directory(user.home(), *id, 0o755);
         make_directory(user.home().join("public_html"), *id, 0o755);
@@ -147,15 +160,20 @@ impl World {
 
     /// A cellwall.toml, and a site for each user.
     fn configure(&self) {
-        for stale in ["/etc/cellwall", "/var/lib/cellwall", "/var/log/cellwall"] {
+        for stale in ["/etc/cellwall", "/var/lib/cellwall", "/var/log/cellwall", "/usr/share/cellwall"] {
             drop(fs::remove_dir_all(stale));
         }
         make_directory("/var/log/cellwall", 0, 0o755);
         make_directory("/etc/cellwall", 0, 0o755);
         make_directory("/etc/cellwall/sites.d", 0, 0o755);
         self.host("");
-        for name in ["alice", "bob", "carol"] {
-            self.site(name, &small("host"));
+        self.sites(&small("host"));
+    }
+
+    /// Gives all three sites these rules.
+    pub(crate) fn sites(&self, rules: &str) {
+        for name in NAMES {
+            self.site(name, rules);
         }
         self.apply();
     }
@@ -225,16 +243,35 @@ impl World {
         Record::parse_all(&text)
     }
 
+    /// Starts listening on /dev/log.
+    pub(crate) fn syslog(&self) -> Syslog {
+        let daemon = Syslog(UnixDatagram::bind("/dev/log").unwrap());
+        mode("/dev/log", 0o666);
+        daemon
+    }
+
     /// The marks that probes left.
     pub(crate) fn marks(&self) -> Vec<String> {
-        let entries = fs::read_dir(MARKS).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let places = [STRAY_MARKS.to_owned()].into_iter().chain(NAMES.map(|name| format!("{MARKS}/{name}")));
+        let entries = places.flat_map(|place| fs::read_dir(place).unwrap());
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
     }
 }
 
 /// The rules of a site of compiled programs that leave marks.
 pub(crate) fn small(jail: &str) -> String {
-    format!("profile = \"static\"\n[jail]\nkind = \"{jail}\"\n[files]\nwrite = [\"/var/marks\"]\n")
+    format!("profile = \"static\"\n[jail]\nkind = \"{jail}\"\n[files]\nwrite = [\"/var/marks/{{user}}\"]\n")
+}
+
+/// The rules of a site with programs in all languages that leave marks.
+pub(crate) fn everything(jail: &str) -> String {
+    // On the host's root, opcache's lock is in the host's /tmp; a view has a /tmp of the site's own.
+    let more = if jail == "host" { ", \"/tmp\"" } else { "" };
+    format!(
+        "profile = [\"sh\", \"perl\", \"python\", \"php\"]\n[jail]\nkind = \"{jail}\"\n\
+         [files]\nwrite = [\"/var/marks/{{user}}\"{more}]\n"
+    )
 }
 
 /// Private mounts and a private network for this thread.
@@ -257,11 +294,45 @@ fn isolate() {
     }
 }
 
-/// The host's log daemon hears nothing of a test.
-fn silence_syslog() {
-    if Path::new("/dev/log").exists() {
-        fs::write("/mnt/no-log", "").unwrap();
-        mount(Some("/mnt/no-log"), "/dev/log", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+/// A /dev of this world's own: the host's log daemon hears nothing of a test, and a test can make one.
+fn private_devices() {
+    make_directory("/mnt/dev", 0, 0o755);
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let path = format!("/mnt/dev/{name}");
+        mknod(path.as_str(), SFlag::S_IFCHR, Mode::S_IRWXU, makedev(major, minor)).unwrap();
+        mode(&path, 0o666);
+    }
+    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        symlink(format!("/proc/self/{target}"), format!("/mnt/dev/{name}")).unwrap();
+    }
+    for (name, rights) in [("pts", 0o755), ("shm", 0o1777)] {
+        make_directory(format!("/mnt/dev/{name}"), 0, rights);
+        bind(&format!("/dev/{name}"), &format!("/mnt/dev/{name}"));
+    }
+    symlink("pts/ptmx", "/mnt/dev/ptmx").unwrap();
+    bind("/mnt/dev", "/dev");
+}
+
+fn bind(from: &str, to: &str) {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(from), to, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+/// A log daemon.
+pub(crate) struct Syslog(UnixDatagram);
+
+impl Syslog {
+    /// What was sent so far.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.0.set_nonblocking(true).unwrap();
+        let mut all = Vec::new();
+        let mut buffer = [0; 65536];
+        while let Ok(length) = self.0.recv(&mut buffer) {
+            all.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        all
     }
 }
 

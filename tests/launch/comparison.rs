@@ -200,7 +200,7 @@ fn a_user_directory_is_asked_for_with_a_tilde() {
     for launcher in [Launcher::Stock, Launcher::Cellwall] {
         world(launcher, |world| {
             if launcher == Launcher::Cellwall {
-                world.host("[userdir]\nenabled = true\nprofile = \"static\"\njail.kind = \"host\"\nfiles.write = [\"/var/marks\"]\n");
+                world.host("[userdir]\nenabled = true\nprofile = \"static\"\njail.kind = \"host\"\nfiles.write = [\"/var/marks/{user}?\"]\n");
                 world.apply();
             }
             let place = world.alice.home().join("public_html");

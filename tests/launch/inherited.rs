@@ -240,7 +240,6 @@ fn resource_limits_are_the_policys() {
         let hostile = [
             ("4", unlimited.as_str()),
             ("0", "1"),
-            ("6", "1"),
             ("8", "0"),
             ("11", "0"),
             ("3", "262144"),

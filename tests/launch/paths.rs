@@ -227,7 +227,7 @@ fn a_file_that_is_being_written_is_refused_after_a_moment() {
         let path = world.probe(&world.alice, "a.cgi");
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         let outcome = world.call(&world.alice, "a.cgi").run();
-        outcome.refused("X255", 255);
+        outcome.refused("X26", 255);
         assert!(outcome.took < Duration::from_millis(1000), "{:?}", outcome.took);
         writer.write_at(b"", 0).unwrap();
         drop(writer);

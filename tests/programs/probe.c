@@ -1,6 +1,6 @@
 /* The program of a site that tells what it was given. Static; /proc is not needed.
  *
- * It leaves the marker /var/marks/<uid>-<pid> where it can, and prints one fact a line: a name, a blank, a value.
+ * It leaves a marker <uid>-<pid> below /var/marks or /var/stray-marks where it can, and prints one fact a line: a name, a blank, a value.
  * Foreign bytes are written \xNN. What the query string asks for with do= is tried after the facts are told.
  */
 #define _GNU_SOURCE
@@ -232,9 +232,15 @@ int main(int argc, char **argv)
     for (unsigned long fd = 0; fd < most && used < sizeof open_ones - 16; fd++)
         if (fcntl((int)fd, F_GETFD) >= 0) used += (size_t)sprintf(open_ones + used, " %lu", fd);
 
-    char marker[64];
-    sprintf(marker, "/var/marks/%u-%d", getuid(), getpid());
+    /* A site's own directory where there is one; else the one for all. */
+    char marker[256];
+    const char *user = getenv("USER");
+    snprintf(marker, sizeof marker, "/var/marks/%s/%u-%d", user ? user : ".", getuid(), getpid());
     int mark = open(marker, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    if (mark < 0) {
+        snprintf(marker, sizeof marker, "/var/stray-marks/%u-%d", getuid(), getpid());
+        mark = open(marker, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    }
     if (mark >= 0) close(mark);
 
     static char buffer[1 << 16];
