@@ -10,12 +10,4 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod debian;
-mod errors;
-mod fcgid;
 mod languages;
-mod load;
-mod pages;
-mod php;
-mod requests;
-mod walls;
