@@ -67,7 +67,7 @@ fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result
     let number: u32 = uid.trim_start_matches('~').parse().map_err(|_| format!("{user} is no user"))?;
     let words = [uid.as_str(), gid.as_str(), command].map(OsStr::new);
     let Some(bytes) = store::read(&number.to_string()) else {
-        return Ok(verdict("policy", &crate::launch::authorize::no_policy(number)));
+        return Ok(verdict("policy", &crate::launch::authorize::no_policy(number, 0)));
     };
     let policy = decode::record(&bytes)
         .map_err(|why| format!("the record of uid {number}: {why}\n  help: cellwall apply"))?;

@@ -9,7 +9,7 @@ use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
 use cellwall::launch::launch;
 use cellwall::launch::request::Request;
 use cellwall::policy::read::Unreadable;
-use cellwall::policy::{Host, decode, read};
+use cellwall::policy::{Host, Sink, decode, read};
 use cellwall::record::Log;
 use cellwall::refusal::Refusal;
 use cellwall::sys::Root;
@@ -26,16 +26,21 @@ fn main() -> ExitCode {
 fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> ExitCode {
     let request = match Request::parse(words) {
         Ok(request) => request,
-        Err(refusal) => return without_record(arrival, words, refusal),
+        Err(refusal) => return without_record(arrival, words, |_| refusal),
     };
-    let bytes = match read::record(request.uid()) {
+    let uid = request.uid();
+    let bytes = match read::record(uid) {
         Ok(bytes) => bytes,
-        Err(Unreadable::Missing) => return without_record(arrival, words, no_policy(request.uid())),
-        Err(why) => return without_record(arrival, words, bad_policy(&why)),
+        Err(Unreadable::Missing) => {
+            return without_record(arrival, words, |host| {
+                no_policy(uid, host.map_or(0, |host| host.uid_min))
+            });
+        }
+        Err(why) => return without_record(arrival, words, |_| bad_policy(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,
-        Err(why) => return without_record(arrival, words, bad_policy(&why)),
+        Err(why) => return without_record(arrival, words, |_| bad_policy(&why)),
     };
     let mut log = Log::open(Some(&policy.host.log));
     log.asked(arrival.caller(), words);
@@ -46,7 +51,11 @@ fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> ExitCode {
 }
 
 /// No record answers: the host's file says who may call at all, and where the refusal is written.
-fn without_record(arrival: &Arrival, words: &[&OsStr], refusal: Refusal) -> ExitCode {
+fn without_record(
+    arrival: &Arrival,
+    words: &[&OsStr],
+    refusal: impl FnOnce(Option<&Host<'_>>) -> Refusal,
+) -> ExitCode {
     let bytes = read::host().unwrap_or_default();
     let host = decode::host(&bytes).ok();
     let caller = arrival.caller();
@@ -56,6 +65,7 @@ fn without_record(arrival: &Arrival, words: &[&OsStr], refusal: Refusal) -> Exit
     }
     let mut log = Log::open(host.as_ref().map(|host| &host.log));
     log.asked(caller, words);
+    let refusal = refusal(host.as_ref());
     // As in suEXEC: too few arguments are told to anybody, all else only to the web server.
     let refusal = if known || refusal.card.status == 101 { refusal } else { wrong_caller(caller) };
     refuse(&refusal, &mut log, arrival.has_visitor())
@@ -81,18 +91,22 @@ fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> ExitCode {
 /// `-V`, in the format of suEXEC, which panels read.
 fn show_settings(host: &Host<'_>) -> ExitCode {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let _ = write!(
-        std::io::stderr(),
-        " -D AP_DOC_ROOT=\"{}\"\n -D AP_GID_MIN={}\n -D AP_HTTPD_USER=\"{}\"\n -D AP_LOG_EXEC=\"{}\"\n \
-         -D AP_SAFE_PATH=\"{}\"\n -D AP_SUEXEC_UMASK={:03o}\n -D AP_UID_MIN={}\n -D AP_USERDIR_SUFFIX=\"{}\"\n",
-        text(host.docroot),
-        host.gid_min,
-        text(host.caller_name),
-        text(host.log.file),
-        text(host.safe_path),
-        host.umask,
-        host.uid_min,
-        text(host.userdir),
-    );
+    let log = match host.log.sink {
+        Sink::File => format!("AP_LOG_EXEC=\"{}\"", text(host.log.file)),
+        Sink::Syslog => "AP_LOG_SYSLOG".to_owned(),
+    };
+    let settings = [
+        format!("AP_DOC_ROOT=\"{}\"", text(host.docroot)),
+        format!("AP_GID_MIN={}", host.gid_min),
+        format!("AP_HTTPD_USER=\"{}\"", text(host.caller_name)),
+        log,
+        format!("AP_SAFE_PATH=\"{}\"", text(host.safe_path)),
+        format!("AP_SUEXEC_UMASK={:03o}", host.umask),
+        format!("AP_UID_MIN={}", host.uid_min),
+        format!("AP_USERDIR_SUFFIX=\"{}\"", text(host.userdir)),
+    ];
+    for setting in settings {
+        let _ = writeln!(std::io::stderr(), " -D {setting}");
+    }
     ExitCode::SUCCESS
 }

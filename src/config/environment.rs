@@ -68,7 +68,10 @@ pub fn set(rules: &Rules, basic: &[(&str, &str)], problems: &Problems) -> Vec<(S
             all.insert(name.clone(), value.value.clone());
         }
     }
-    all.into_iter().collect()
+    // As in suEXEC, PATH stands first.
+    let mut all: Vec<(String, String)> = all.into_iter().collect();
+    all.sort_by_key(|(name, _)| name != "PATH");
+    all
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Arrival {
         sys::process::set_alarm(DEADLINE_SECONDS);
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed("sigprocmask"))?;
         sys::seal::close_at_exec().map_err(failed("close_range"))?;
+        widen_limits().map_err(failed("prlimit"))?;
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         sys::process::reset_scheduling(&root)
             .map_err(|(call, errno)| Refusal::call(&CLEAN_UP, call, errno))?;
@@ -82,6 +83,15 @@ impl Arrival {
     }
 }
 
+/// As many descriptors and as large a log as the hard limits allow: with the caller's soft ones a launch could fail, or
+/// leave no record.
+fn widen_limits() -> Result<(), Errno> {
+    for resource in [FILE_SIZE, OPEN_FILES] {
+        sys::process::limit(resource, sys::process::hard_limit(resource)?)?;
+    }
+    Ok(())
+}
+
 /// Several causes with one symptom; the administrator wants to know which.
 fn why_without_root() -> String {
     let itself = nix::sys::statvfs::statvfs("/proc/self/exe");
@@ -100,6 +110,10 @@ fn why_without_root() -> String {
     };
     cause.to_owned()
 }
+
+/// `RLIMIT_FSIZE`, `RLIMIT_NOFILE` (asm-generic/resource.h).
+const FILE_SIZE: u8 = 1;
+const OPEN_FILES: u8 = 7;
 
 /// Seconds from start to exec at most.
 const DEADLINE_SECONDS: u32 = 5;

@@ -178,9 +178,12 @@ fn is_stale(site: &Site<'_>) -> bool {
     })
 }
 
-/// No record for a uid that was asked for; before there is anything to authorize by.
+/// No record for a uid that was asked for. `minimum`: the smallest that could have one.
 #[must_use]
-pub fn no_policy(uid: u32) -> Refusal {
+pub fn no_policy(uid: u32, minimum: u32) -> Refusal {
+    if uid == 0 || uid < minimum {
+        return Refusal::new(&UID, format!("uid {uid} is root's or below {minimum}"));
+    }
     Refusal::new(&NO_POLICY, format!("no policy names uid {uid}"))
 }
 

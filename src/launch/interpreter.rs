@@ -1,7 +1,7 @@
 //! What the kernel would say at exec: the first bytes of a program, and the interpreter that they name.
 //!
 //! Runs as the site's own uid. Said before the record is written, so that "no such file" gets a reason.
-//! Refuses with V07, V10–V14, V16, V17. The parser is pure and fuzzed.
+//! Refuses with V07, V08, V10–V17; with suEXEC's 255 where its exec would fail. The parser is pure and fuzzed.
 
 use std::os::fd::OwnedFd;
 
@@ -142,28 +142,31 @@ const MACHINE_NUMBER: Option<u16> = if cfg!(target_arch = "aarch64") { Some(183)
 
 static GONE: Card = Card { code: "V08", status: 86, remedy: "ls -l {}" };
 static CAPABILITY: Card = Card { code: "V07", status: 86, remedy: "setcap -r {}" };
-static LINE_END: Card = Card { code: "V10", status: 86, remedy: "sed -i 's/\\r$//' {}" };
+static LINE_END: Card = Card { code: "V10", status: 255, remedy: "sed -i 's/\\r$//' {}" };
 static MISSING: Card = Card {
     code: "V11",
-    status: 86,
+    status: 255,
     remedy: "install {}, or make it visible: name it in `execute` of the site's [files], then: cellwall apply",
 };
 static UNKNOWN: Card = Card {
     code: "V12",
-    status: 86,
+    status: 255,
     remedy: "begin {} with a line like #!/bin/sh; or give its ending an interpreter in the site's [handlers], then: cellwall apply",
 };
 static MACHINE: Card =
-    Card { code: "V13", status: 86, remedy: "compile {} for this machine: file {}; uname -m" };
+    Card { code: "V13", status: 255, remedy: "compile {} for this machine: file {}; uname -m" };
 static UNTRUSTED: Card = Card { code: "V14", status: 86, remedy: "chown root {} && chmod go-w {}" };
 static NOT_LISTED: Card = Card {
     code: "V15",
     status: 86,
     remedy: "add {} to `interpreters` of the site's file, then: cellwall apply",
 };
-static NOEXEC: Card =
-    Card { code: "V16", status: 86, remedy: "mount -o remount,exec \"$(findmnt -n -o TARGET --target {})\"" };
-static EMPTY: Card = Card { code: "V17", status: 86, remedy: "put the program into {} again" };
+static NOEXEC: Card = Card {
+    code: "V16",
+    status: 255,
+    remedy: "mount -o remount,exec \"$(findmnt -n -o TARGET --target {})\"",
+};
+static EMPTY: Card = Card { code: "V17", status: 255, remedy: "put the program into {} again" };
 
 #[cfg(test)]
 mod tests {

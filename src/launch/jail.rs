@@ -50,10 +50,10 @@ impl<'a> Inside<'a> {
         }
     }
 
-    /// Paths are called otherwise in here.
+    /// The directories above the site are not those of the host.
     #[must_use]
-    pub fn renames(&self) -> bool {
-        !self.cut.is_empty()
+    pub fn hides_host(&self) -> bool {
+        self.kind != HOST
     }
 
     fn new(kind: &'static str, cut: &'a [u8]) -> Self {
@@ -67,7 +67,7 @@ impl<'a> Inside<'a> {
 /// As the module says. Never a weaker jail instead.
 pub fn enter<'a>(root: &Root, jail: &Jail<'a>) -> Result<Inside<'a>, Refusal> {
     match jail {
-        Jail::Host => Ok(Inside::new("host", b"")),
+        Jail::Host => Ok(Inside::new(HOST, b"")),
         Jail::Chroot(directory) => enter_chroot(directory).map(|()| Inside::new("chroot", directory)),
         Jail::View(view) => {
             enter_view(root, view).map(|pinned| Inside::new(if pinned { "view" } else { "view-built" }, b""))
@@ -319,6 +319,9 @@ impl std::hash::Hasher for Fnv {
         self.0
     }
 }
+
+/// The kind of jail that leaves the root where it is.
+const HOST: &str = "host";
 
 static CHROOT: Card = Card { code: "C05", status: 84, remedy: "chown root {} && chmod go-w {}" };
 static VIEW: Card = Card {

@@ -22,7 +22,7 @@ use super::confine::{Dropped, Facts};
 use super::interpreter::{self, First};
 use super::jail::Inside;
 use super::request::Request;
-use super::walk::{Follow, Reached, Rules, walk};
+use super::walk::{Follow, Reached, Rules, climb, walk};
 
 /// A program that passed.
 #[must_use]
@@ -233,6 +233,9 @@ fn working_directory(
     docroot: &[u8],
 ) -> Result<Reached, Refusal> {
     let (outer, path) = held(arrival)?;
+    if inside.hides_host() {
+        climb(outer, path, uid)?;
+    }
     let path = inside.path(path);
     let mut fence = docroot.to_vec();
     if !is_beneath(path, docroot) {

@@ -74,6 +74,24 @@ pub(super) fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
     Ok(here)
 }
 
+/// From a held directory up to the root that it was opened under, by `..`: a view makes the directories above the site
+/// anew, and their owners and modes outside count as well.
+///
+/// # Errors
+/// V01, V115, V116, as [`walk`].
+pub(super) fn climb(held: &OwnedFd, path: &[u8], owner: u32) -> Result<(), Refusal> {
+    let rules = Rules { owner, follow: Follow::None, fence: b"" };
+    let mut name = path;
+    let mut here: Option<OwnedFd> = None;
+    while let Some(slash) = name.iter().rposition(|byte| *byte == b'/').filter(|_| name != b"/") {
+        name = name.get(..slash.max(1)).unwrap_or(b"/");
+        let above = files::hold(here.as_ref().unwrap_or(held), b"..", ResolveFlag::empty())
+            .map_err(|errno| Refusal::about(&MISSING, name, errno.desc()))?;
+        here = Some(passed(above, name.to_vec(), rules)?.held);
+    }
+    Ok(())
+}
+
 fn start(rules: Rules<'_>) -> Result<Reached, Refusal> {
     let root = files::hold_root().map_err(|errno| Refusal::about(&MISSING, b"/", errno.desc()))?;
     passed(root, Vec::new(), rules)

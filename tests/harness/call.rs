@@ -60,7 +60,7 @@ impl<'w> Call<'w> {
     }
 
     /// The whole argument list, the program's name included.
-    pub(crate) fn words(mut self, words: &[impl AsRef<OsStr>]) -> Self {
+    pub(crate) fn words<T: AsRef<OsStr>>(mut self, words: &[T]) -> Self {
         self.words = words.iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
@@ -153,7 +153,7 @@ impl<'w> Call<'w> {
 
     /// Starts it, and returns the pid after a while; it goes on by itself.
     pub(crate) fn watch(self, pause: Duration) -> u32 {
-        let child = spawn(
+        let mut child = spawn(
             Command::new("/mnt/bin/call")
                 .arg(orders(&self.orders()))
                 .env_clear()
@@ -161,8 +161,11 @@ impl<'w> Call<'w> {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
         );
+        let pid = child.id();
+        // Somebody has to ask how it ended, whenever that is.
+        thread::spawn(move || drop(child.wait()));
         thread::sleep(pause);
-        child.id()
+        pid
     }
 
     /// Starts it and waits for the end of the program and of its output, 20 seconds at most.
