@@ -57,7 +57,7 @@ pub fn refresh(uids: Option<&BTreeSet<u32>>) -> io::Result<Refreshed> {
             }
             let file = Path::new(VIEW_DIRECTORY).join(&name);
             if wanted.insert(name) && !is_kept(&file) {
-                match prepare().and_then(|()| keep(&root, view, &file)) {
+                match prepare().and_then(|()| keep_patiently(&root, view, &file)) {
                     Ok(()) => done.built += 1,
                     Err(error) => drop(first_error.get_or_insert(error)),
                 }
@@ -101,6 +101,20 @@ fn prepare() -> io::Result<()> {
     mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some("mode=755,size=4m"))?;
     mount(none, directory, none, MsFlags::MS_PRIVATE, none)?;
     Ok(())
+}
+
+/// The kernel keeps a namespace only inside an older one. It tells their age by numbers that each processor takes from a
+/// supply of its own, so that a young namespace (a container that has just started) can look older than its child.
+fn keep_patiently(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        last = keep(root, view, file);
+        match &last {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            _ => break,
+        }
+    }
+    last
 }
 
 /// A child builds the view and waits; its namespace is kept, and it ends.
@@ -172,6 +186,9 @@ fn is_mount_point(directory: &Path) -> bool {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     text.lines().any(|line| line.split(' ').nth(4).map(OsStr::new) == Some(directory.as_os_str()))
 }
+
+/// Each has an even chance on a machine with two processors.
+const TRIES: usize = 20;
 
 /// What a child says when all went well.
 const BUILT: &str = "built";

@@ -98,14 +98,13 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     }
 }
 
-/// Tells a pinned view whose parts have been replaced on the host since: a bind mount keeps the old inode. Looks only at
-/// paths of root's.
+/// Tells a kept view whose files have been replaced on the host since, as editors and packages do: the bind mount of a file
+/// keeps the old inode. What is in a bound directory is always today's. Looks only at paths of root's.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     for step in &view.steps {
-        let bind = matches!(step.kind, StepKind::BindDirectory | StepKind::BindFile);
-        if bind && step.flags & Step::SITE == 0 {
+        if step.kind == StepKind::BindFile && step.flags & Step::SITE == 0 {
             let facts = fstatat(
                 AT_FDCWD.as_fd(),
                 step.source,

@@ -45,7 +45,9 @@ fn everybody_is_himself(launcher: Launcher, kind: Kind, jail: &str) {
         if launcher == Launcher::Cellwall {
             let records = world.records();
             assert_eq!(records.len(), 27, "3 owners, 9 requests each");
-            assert!(records.iter().all(|record| record.verb == "launch" && record.field("jail") == jail));
+            for record in &records {
+                assert!(record.verb == "launch" && record.field("jail") == jail, "{}", record.line);
+            }
         }
     });
 }
