@@ -38,7 +38,7 @@ impl<'a> Verified<'a> {
         let rename = |path: &[u8]| inside.path(path).to_vec();
         let rebuilt = environment::rebuild(&self.site.environment, &arrival.environment, &forced, rename)?;
         // The set-id mail exception was sealed by root already.
-        let ruleset = if self.site.set_id_mail { None } else { landlock::open(&self.site.landlock)? };
+        let ruleset = if self.site.set_id_mail { None } else { landlock::open(self.uid, self.site)? };
         let (environment, dropped) = (rebuilt.entries, rebuilt.dropped);
         let (caller, since) = (arrival.caller.0, arrival.since);
         Ok(Equipped { verified: self, environment, dropped, ruleset, caller, since })

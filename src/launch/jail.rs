@@ -88,12 +88,12 @@ fn enter_chroot(directory: &[u8]) -> Result<(), Refusal> {
 /// `true`: a pinned view was entered; `false`: it was built here and now.
 fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     let name = format!("{VIEW_DIRECTORY}/{:016x}-{:016x}", view.id, stamp(view));
-    match files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty()) {
-        Ok(pinned) => {
-            mount::enter(root, &pinned).map(|()| true).map_err(|errno| step_failed(name.as_bytes(), errno))
-        }
-        // Not pinned, or the host has changed since: the view is built, which costs time and nothing else.
-        Err(Errno::ENOENT) => build(root, view).map(|()| false),
+    let entered = files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty())
+        .and_then(|kept| mount::enter(root, &kept));
+    match entered {
+        Ok(()) => Ok(true),
+        // Not kept, no namespace, or the host has changed since: the view is built, which costs time and nothing else.
+        Err(Errno::ENOENT | Errno::EINVAL) => build(root, view).map(|()| false),
         Err(errno) => Err(step_failed(name.as_bytes(), errno)),
     }
 }

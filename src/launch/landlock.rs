@@ -3,6 +3,8 @@
 //! Paths are opened without following links: a write path that its owner turned into a link must not widen the cell.
 //! Refuses with X02 and X03.
 
+use std::os::fd::OwnedFd;
+
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
@@ -11,9 +13,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, ResolveFlag};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use crate::policy::{Enforcement, Landlock, PathRule, Site};
+use crate::policy::{Enforcement, Landlock, Links, PathRule, Site};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{self, Root, files};
+
+use super::walk::{Follow, Rules, walk};
 
 /// An opened rule set that is not in force yet.
 #[derive(Debug)]
@@ -26,7 +30,8 @@ pub struct Ruleset {
 ///
 /// # Errors
 /// X02: a path cannot be opened. X03: the kernel has less than the policy requires.
-pub(super) fn open(rules: &Landlock<'_>) -> Result<Option<Ruleset>, Refusal> {
+pub(super) fn open(uid: u32, site: &Site<'_>) -> Result<Option<Ruleset>, Refusal> {
+    let rules = &site.landlock;
     let version = match rules.mode {
         Enforcement::Off => return Ok(None),
         Enforcement::BestEffort | Enforcement::Required => sys::seal::landlock_version(),
@@ -43,7 +48,11 @@ pub(super) fn open(rules: &Landlock<'_>) -> Result<Option<Ruleset>, Refusal> {
     }
     let mut created = empty(rules).map_err(|why| failed(&why))?;
     for rule in &rules.rules {
-        created = add_path(created, rule)?;
+        if let Some(path) = hold(uid, site, rule)? {
+            created = created
+                .add_rule(PathBeneath::new(path, access(rule.rights)))
+                .map_err(|why| Refusal::about(&PATH, rule.path, &why.to_string()))?;
+        }
     }
     let connect = rules.connect.iter().flatten().map(|port| (*port, AccessNet::ConnectTcp));
     let bind = rules.bind.iter().flatten().map(|port| (*port, AccessNet::BindTcp));
@@ -73,7 +82,7 @@ impl Ruleset {
 pub(super) fn seal_as_root(_: &Root, uid: u32, site: &Site<'_>) -> Result<u8, Refusal> {
     setfsgid(Gid::from_raw(site.identity.gid));
     setfsuid(Uid::from_raw(uid));
-    let opened = open(&site.landlock);
+    let opened = open(uid, site);
     setfsuid(Uid::from_raw(0));
     setfsgid(Gid::from_raw(0));
     let version = opened?.map_or(Ok(0), Ruleset::enforce)?;
@@ -101,16 +110,19 @@ fn empty(rules: &Landlock<'_>) -> Result<RulesetCreated, RulesetError> {
     set.create()
 }
 
-fn add_path(set: RulesetCreated, rule: &PathRule<'_>) -> Result<RulesetCreated, Refusal> {
-    let path = match files::hold(AT_FDCWD, rule.path, ResolveFlag::empty()) {
-        Ok(path) => path,
-        Err(Errno::ENOENT | Errno::ENOTDIR) if rule.rights & PathRule::OPTIONAL != 0 => return Ok(set),
+/// None: nothing to rule about. Where the site may link, its links are followed as on the way to its programs.
+fn hold(uid: u32, site: &Site<'_>, rule: &PathRule<'_>) -> Result<Option<OwnedFd>, Refusal> {
+    match files::hold(AT_FDCWD, rule.path, ResolveFlag::empty()) {
+        Ok(path) => Ok(Some(path)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) if rule.rights & PathRule::OPTIONAL != 0 => Ok(None),
         // What the site may not reach needs no rule: it stays denied.
-        Err(Errno::EACCES) => return Ok(set),
-        Err(errno) => return Err(Refusal::about(&PATH, rule.path, errno.desc())),
-    };
-    set.add_rule(PathBeneath::new(path, access(rule.rights)))
-        .map_err(|why| Refusal::about(&PATH, rule.path, &why.to_string()))
+        Err(Errno::EACCES) => Ok(None),
+        Err(Errno::ELOOP) if site.links == Links::OwnerMatch => {
+            let rules = Rules { owner: uid, follow: Follow::Owners(uid), fence: b"" };
+            walk(rule.path, rules).map(|reached| Some(reached.held))
+        }
+        Err(errno) => Err(Refusal::about(&PATH, rule.path, errno.desc())),
+    }
 }
 
 fn access(rights: u8) -> BitFlags<AccessFs> {

@@ -11,6 +11,7 @@
 mod harness;
 
 mod arguments;
+mod cells;
 mod comparison;
 mod environment;
 mod faults;
@@ -19,3 +20,4 @@ mod inherited;
 mod paths;
 
 mod records;
+mod sinks;

@@ -1,0 +1,15 @@
+//! The administrator's questions: why, explain, run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must say so loudly"
+)]
+
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod explain;
+mod run;
+mod why;

@@ -1,0 +1,87 @@
+//! `cellwall why`: from the reference on a page to the cause and the cure.
+
+use crate::harness::{Launcher, each_jail, mode, world};
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn a_reference_leads_to_the_cause_and_to_a_remedy_that_works() {
+    each_jail(|world| {
+        let probe = world.probe(&world.alice, "a.cgi");
+        mode(&probe, 0o775);
+        let refused = world.call(&world.alice, "a.cgi").run().refused("V118", 118);
+        let told = world.cellwall(&["why", refused.field("ref")]);
+        let text = said(&told);
+        assert!(told.status.success(), "{text}");
+        for part in ["V118", "alice", "is writable by others (0775)", "cellwall explain V118"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair")).unwrap().trim();
+        assert!(
+            std::process::Command::new("sh").args(["-c", repair]).status().unwrap().success(),
+            "{repair}"
+        );
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn the_deciding_rule_is_told_with_its_file_and_line() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let refused = world.call(&world.alice, "a.cgi").run();
+        refused.ran();
+        std::fs::hard_link(world.alice.docroot().join("a.cgi"), "/var/www/alice/second").unwrap();
+        world.site("alice", &format!("hard_links = false\n{}", crate::harness::small("host")));
+        world.apply();
+        world.call(&world.alice, "a.cgi").run().refused("V06", 86);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("hard_links, /etc/cellwall/sites.d/alice.toml:3"), "{text}");
+    });
+}
+
+#[test]
+fn the_last_refusal_of_a_site_is_found_without_its_reference() {
+    world(Launcher::Cellwall, |world| {
+        world.call(&world.alice, "first").run().refused("V117", 117);
+        world.call(&world.bob, "second").run().refused("V117", 117);
+        assert!(said(&world.cellwall(&["why", "--last"])).contains("htdocs/second"));
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("htdocs/first"));
+        let json = said(&world.cellwall(&["why", "--last", "alice", "--json"]));
+        assert!(json.contains("\"code\"") && json.contains("\"V117\""), "{json}");
+        let none = world.cellwall(&["why", "0000-0000"]);
+        assert_eq!(none.status.code(), Some(1));
+        assert!(said(&none).contains("/var/log/cellwall/cellwall.log"), "{}", said(&none));
+    });
+}
+
+#[test]
+fn a_launch_can_be_asked_about_too() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        let text = said(&world.cellwall(&["why", outcome.records[0].field("ref")]));
+        assert!(text.contains("was launched") && text.contains("landlock="), "{text}");
+    });
+}
+
+#[test]
+fn syslog_is_asked_where_records_go_there() {
+    world(Launcher::Cellwall, |world| {
+        let daemon = world.syslog();
+        std::fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n[log]\nto = \"syslog\"\n")
+            .unwrap();
+        world.apply();
+        daemon.heard();
+        world.call(&world.alice, "missing").unrecorded();
+        let heard = daemon.heard();
+        // As rsyslog writes it on Debian.
+        let line = heard[0].trim_start_matches("<86>").replacen(" cellwall", " host cellwall", 1);
+        std::fs::write("/var/log/auth.log", format!("{line}\n")).unwrap();
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("V117") && text.contains("htdocs/missing"), "{text}");
+    });
+}

@@ -1,0 +1,240 @@
+//! What a cell is made of: control groups, jails, handlers, root's programs, and the exception for mail.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Launcher, World, everything, make_directory, mode, put, small, world};
+
+const GROUPS: &str = "/sys/fs/cgroup/memory/cellwall";
+
+/// The control group of a process, by hierarchy.
+fn group_of(report: &str, hierarchy: &str) -> String {
+    let line = report.lines().find(|line| line.split(':').nth(1) == Some(hierarchy));
+    line.and_then(|line| line.rsplit(':').next()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_site_with_a_memory_limit_runs_in_its_own_control_group() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        let rules = "profile = \"sh\"\n[jail]\nkind = \"host\"\nlandlock = \"off\"\n[limits]\nmemory = \"48M\"\nprocesses = 20\ncgroup = \"required\"\n";
+        world.site("alice", rules);
+        world.apply();
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\ncat /proc/self/cgroup\n");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        let text = outcome.out_text();
+        let name = format!("/cellwall/{}-alice", world.alice.id);
+        let version = outcome.records[0].field("cgroup").to_owned();
+        if Path::new(GROUPS).exists() {
+            assert_eq!(version, "v1");
+            assert_eq!(group_of(&text, "memory"), name, "{text}");
+            assert_eq!(group_of(&text, "pids"), name, "{text}");
+        } else {
+            assert_eq!(version, "v2");
+            assert!(text.contains(&name), "{text}");
+        }
+        // A hog is ended in its own group, and the launcher's caller is not.
+        world.script(&world.alice, "hog.cgi", "#!/bin/sh\nx=aaaaaaaaaaaaaaaa\nwhile :; do x=$x$x; done\n");
+        let hog = world.call(&world.alice, "hog.cgi").run();
+        assert!(!hog.status.success(), "{}", hog.story());
+        remove_groups(world);
+    });
+}
+
+#[test]
+fn a_control_group_that_is_gone_is_made_again_at_the_next_launch() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        world.site("alice", &format!("{}[limits]\nmemory = \"64M\"\ncgroup = \"required\"\n", small("host")));
+        world.apply();
+        remove_groups(world);
+        world.probe(&world.alice, "a.cgi");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        assert!(outcome.records[0].field("cgroup").starts_with('v'));
+        remove_groups(world);
+    });
+}
+
+/// Groups are the machine's, not the world's.
+fn remove_groups(world: &World) {
+    for hierarchy in ["memory", "pids", "unified", ""] {
+        drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
+    }
+}
+
+#[test]
+fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
+    world(Launcher::Cellwall, |world| {
+        let jail = "/var/www/jail";
+        for directory in ["", "/htdocs"] {
+            make_directory(format!("{jail}{directory}"), 0, 0o755);
+        }
+        std::os::unix::fs::chown(format!("{jail}/htdocs"), Some(world.alice.id), Some(world.alice.id))
+            .unwrap();
+        fs::write(
+            "/etc/cellwall/sites.d/alice.toml",
+            format!("user = \"alice\"\ndocroot = \"{jail}/htdocs\"\nprofile = \"static\"\n[jail]\nkind = \"chroot\"\ndirectory = \"{jail}\"\nlandlock = \"off\"\n"),
+        )
+        .unwrap();
+        world.apply();
+        world.probe_at(&world.alice, format!("{jail}/htdocs/a.cgi"));
+        let call = || {
+            world
+                .call(&world.alice, "a.cgi")
+                .cwd(format!("{jail}/htdocs"))
+                .env(format!("SCRIPT_FILENAME={jail}/htdocs/a.cgi"))
+                .env(format!("DOCUMENT_ROOT={jail}/htdocs"))
+                .run()
+        };
+        let outcome = call();
+        assert_eq!(outcome.status.code(), Some(0), "{}", outcome.story());
+        let text = outcome.out_text();
+        assert!(text.contains("cwd /htdocs\n"), "{text}");
+        assert!(
+            text.contains("env SCRIPT_FILENAME=/htdocs/a.cgi\n")
+                && text.contains("env DOCUMENT_ROOT=/htdocs\n"),
+            "{text}"
+        );
+        assert_eq!(outcome.records[0].field("jail"), "chroot");
+        for (owner, rights) in [(world.alice.id, 0o755), (0, 0o775), (0, 0o757)] {
+            std::os::unix::fs::chown(jail, Some(owner), None).unwrap();
+            mode(jail, rights);
+            call().refused("C05", 84);
+        }
+    });
+}
+
+#[test]
+fn a_jail_that_is_missing_is_never_replaced_by_a_weaker_one() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").run().ran();
+        let said = Command::new("umount").arg("-l").args(glob("/run/cellwall/views")).status().unwrap();
+        assert!(said.success());
+        let built = world.call(&world.alice, "a.cgi").run();
+        built.ran();
+        assert_eq!(built.records[0].field("jail"), "view-built");
+        // A part of the view that the site took over is not mounted.
+        std::os::unix::fs::chown("/var/www", Some(world.alice.id), None).unwrap();
+        let refused = world.call(&world.alice, "a.cgi").run().refused("C06", 84);
+        assert!(refused.field("why").starts_with("/var/www:"), "{}", refused.line);
+    });
+}
+
+fn glob(directory: &str) -> Vec<std::path::PathBuf> {
+    let all: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for path in &all {
+        // An empty file with the name of a kept view must not count as one.
+        assert!(path.is_file());
+    }
+    all.into_iter().collect()
+}
+
+#[test]
+fn a_handler_runs_a_file_that_is_no_program_and_gets_no_word_of_the_request() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&format!("{}[handlers]\n\".pl\" = [\"/usr/bin/perl\", \"-w\"]\n", everything(jail)));
+            let path = world.alice.docroot().join("a.pl");
+            put(&path, b"print \"$0 $^W @ARGV $ENV{SCRIPT_NAME}\\n\";", world.alice.id, 0o644);
+            let call =
+                world.call(&world.alice, "a.pl").arg("-e").arg("print 1").env("SCRIPT_NAME=/a.pl").run();
+            assert_eq!(call.out_text(), format!("{} 1  /a.pl\n", path.display()), "{}", call.story());
+        });
+    }
+}
+
+#[test]
+fn a_program_of_roots_runs_where_the_site_names_it() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            let call = || world.call(&world.alice, "env").cwd("/usr/bin").arg("-u").arg("X").run();
+            world.sites(&everything(jail));
+            call().refused("P114", 114);
+            let rules = everything(jail);
+            world.sites(&format!("programs = [\"/usr/bin/env\"]\n{rules}"));
+            let ran = call();
+            assert_eq!(ran.status.code(), Some(0), "{}", ran.story());
+            assert!(ran.out_text().starts_with("PATH="), "{}", ran.story());
+            world.call(&world.alice, "id").cwd("/usr/bin").run().refused("P114", 114);
+        });
+    }
+}
+
+#[test]
+fn releases_behind_a_link_of_the_sites_run_where_the_site_may_link() {
+    world(Launcher::Cellwall, |world| {
+        let base = "/var/www/alice";
+        let id = Some(world.alice.id);
+        std::os::unix::fs::chown(base, id, id).unwrap();
+        for directory in ["releases", "releases/1", "releases/1/cgi", "elsewhere"] {
+            make_directory(format!("{base}/{directory}"), world.alice.id, 0o755);
+        }
+        std::os::unix::fs::symlink("releases/1", format!("{base}/current")).unwrap();
+        std::os::unix::fs::lchown(format!("{base}/current"), id, id).unwrap();
+        world.probe_at(&world.alice, format!("{base}/releases/1/cgi/a.cgi"));
+        world.probe_at(&world.alice, format!("{base}/elsewhere/a.cgi"));
+        let site = |links: &str, jail: &str| {
+            let text = format!(
+                "user = \"alice\"\ndocroot = \"{base}/current/cgi\"\nsymlinks = \"{links}\"\n{}",
+                small(jail)
+            );
+            fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+            world.apply();
+        };
+        let call =
+            |directory: &str| world.call(&world.alice, "a.cgi").cwd(format!("{base}/{directory}")).run();
+        for jail in ["host", "view"] {
+            site("owner-match", jail);
+            call("releases/1/cgi").ran();
+            call("elsewhere").refused("P114", 114);
+            site("deny", jail);
+            call("releases/1/cgi").refused("P114", 114);
+        }
+        // A link of a stranger's leads nowhere.
+        site("owner-match", "host");
+        std::os::unix::fs::lchown(format!("{base}/current"), Some(world.bob.id), None).unwrap();
+        call("releases/1/cgi").refused("V02", 86);
+    });
+}
+
+#[test]
+fn the_exception_for_mail_lets_a_set_gid_program_work_inside_the_cell_and_says_so_loudly() {
+    world(Launcher::Cellwall, |world| {
+        let helper = "/usr/local/lib/drop";
+        let probe = world.probe(&world.alice, "p.cgi");
+        fs::copy(probe, helper).unwrap();
+        std::os::unix::fs::chown(helper, Some(0), Some(42)).unwrap();
+        mode(helper, 0o2755);
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nexec /usr/local/lib/drop\n");
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\nallow_dangerous = true\n").unwrap();
+        for (exception, gid) in [("", world.alice.id), ("[privileges]\ndangerous_set_id_mail = true\n", 42)] {
+            world.site("alice", &format!("{}{exception}", everything("host")));
+            world.apply();
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            assert_eq!(outcome.status.code(), Some(0), "{}", outcome.story());
+            let text = outcome.out_text();
+            let own = world.alice.id;
+            assert!(text.contains(&format!("gid {own} {gid} {gid}\n")), "{text}");
+            assert!(text.contains(&format!("uid {own} {own} {own}\n")), "{text}");
+            let nnp = if gid == 42 { "off" } else { "on" };
+            assert_eq!(outcome.records[0].field("nnp"), nnp);
+            assert_ne!(outcome.records[0].field("landlock"), "0");
+        }
+        // The set-gid program is in the cell all the same.
+        world.script(
+            &world.alice,
+            "b.cgi",
+            "#!/bin/sh\nQUERY_STRING=do=read:/var/log/dpkg.log exec /usr/local/lib/drop\n",
+        );
+        let outcome = world.call(&world.alice, "b.cgi").run();
+        assert!(
+            outcome.out_text().contains("Permission denied") || outcome.out_text().contains("EACCES"),
+            "{}",
+            outcome.story()
+        );
+    });
+}
