@@ -36,14 +36,28 @@ impl Refusal {
     /// A refusal about `path`.
     #[must_use]
     pub fn about(card: &'static Card, path: &[u8], why: &str) -> Self {
-        let path = Untrusted(path);
-        Self { card, why: format!("{path}: {why}"), fix: card.remedy.replace("{}", &path.to_string()) }
+        Self {
+            card,
+            why: format!("{}: {why}", Untrusted(path)),
+            fix: card.remedy.replace("{}", &quoted(path)),
+        }
     }
 
     /// A system call that failed.
     #[must_use]
     pub fn call(card: &'static Card, call: &str, errno: Errno) -> Self {
         Self::new(card, format!("{call}: {}", errno.desc()))
+    }
+}
+
+/// A path as a shell takes it for one word. A name with bytes that do not print cannot be pasted, and is shown only.
+#[must_use]
+pub fn quoted(path: &[u8]) -> String {
+    let text = Untrusted(path).to_string();
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte)) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 
@@ -66,6 +80,12 @@ impl std::fmt::Display for Untrusted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        assert_eq!(quoted(b"/srv/a.cgi"), "/srv/a.cgi");
+        assert_eq!(quoted(b"/srv/it's $(x).cgi"), "'/srv/it'\\''s $(x).cgi'");
+    }
 
     #[test]
     fn foreign_text_cannot_forge_a_line_or_steer_a_terminal() {

@@ -13,7 +13,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{AccessFlags, access, chdir};
 
 use crate::policy::{Handler, Links, Site};
-use crate::refusal::{Card, Refusal, Untrusted};
+use crate::refusal::{Card, Refusal, Untrusted, quoted};
 use crate::sys::files;
 
 use super::arrival::Arrival;
@@ -297,8 +297,9 @@ fn check(
         if have != want {
             let why = format!("{what} belongs to {}:{}, not to {}:{}", have.0, have.1, want.0, want.1);
             let mut refusal = Refusal::about(&OWNER, full, &why);
-            refusal.fix =
-                format!("chown {}:{} {path} \"$(dirname {path})\"", want.0, want.1, path = Untrusted(full));
+            let folder = full.iter().rposition(|byte| *byte == b'/').and_then(|slash| full.get(..slash));
+            let (full, folder) = (quoted(full), quoted(folder.unwrap_or(b".")));
+            refusal.fix = format!("chown {}:{} {full} {folder}", want.0, want.1);
             return Err(refusal);
         }
     }
@@ -338,5 +339,5 @@ static KIND: Card = Card { code: "V05", status: 86, remedy: "put a regular file 
 static HARD_LINKS: Card = Card {
     code: "V06",
     status: 86,
-    remedy: "f={}; cp -p $f $f.new && mv $f.new $f; or set hard_links = true in the site's file, then: cellwall apply",
+    remedy: "cp -p {} {}.new && mv {}.new {} # or set hard_links = true in the site's file, then: cellwall apply",
 };
