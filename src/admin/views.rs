@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -57,7 +58,7 @@ pub fn refresh(uids: Option<&BTreeSet<u32>>) -> io::Result<Refreshed> {
             }
             let file = Path::new(VIEW_DIRECTORY).join(&name);
             if wanted.insert(name) && !is_kept(&file) {
-                match prepare().and_then(|()| keep_patiently(&root, view, &file)) {
+                match prepare().and_then(|()| keep(&root, view, &file)) {
                     Ok(()) => done.built += 1,
                     Err(error) => drop(first_error.get_or_insert(error)),
                 }
@@ -103,28 +104,31 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel keeps a namespace only inside an older one. It tells their age by numbers that each processor takes from a
-/// supply of its own, so that a young namespace (a container that has just started) can look older than its child.
-fn keep_patiently(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
-    let mut last = Ok(());
-    for _ in 0..TRIES {
-        last = keep(root, view, file);
-        match &last {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            _ => break,
+/// Keeps a view. A namespace can only be mounted in an older one (fs/namespace.c, `mnt_ns_loop`: EINVAL), and new
+/// kernels (seen: 6.18) number namespaces in batches, one a processor: made on another processor than ours was, a
+/// namespace can be younger and pass for older. Each processor gets its turn then.
+fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
+    let mut kept = keep_on(root, view, file, None);
+    let invalid =
+        |kept: &io::Result<()>| kept.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    if invalid(&kept) {
+        let allowed = sched_getaffinity(Pid::from_raw(0))?;
+        let mut processors = (0..CpuSet::count()).filter(|number| allowed.is_set(*number) == Ok(true));
+        while let (true, Some(processor)) = (invalid(&kept), processors.next()) {
+            kept = keep_on(root, view, file, Some(processor));
         }
     }
-    last
+    kept.map_err(|error| io::Error::new(error.kind(), format!("a view is not kept: {error}")))
 }
 
 /// A child builds the view and waits; its namespace is kept, and it ends.
-fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
+fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) -> io::Result<()> {
     let (told, tell) = nix::unistd::pipe()?;
     let (wait, hold) = nix::unistd::pipe()?;
     match fork()? {
         Side::Child => {
             drop((told, hold));
-            build_and_wait(root, view, tell, wait)
+            build_and_wait(root, view, processor, tell, wait)
         }
         Side::Parent(child) => {
             drop((tell, wait));
@@ -132,7 +136,7 @@ fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
             let read = File::from(told).read_to_string(&mut answer);
             let kept = match (read, answer.as_str()) {
                 (Ok(_), BUILT) => pin(root, child, file),
-                (Ok(_), why) => Err(io::Error::other(format!("a view cannot be built: {why}"))),
+                (Ok(_), why) => Err(io::Error::other(format!("it cannot be built: {why}"))),
                 (Err(error), _) => Err(error),
             };
             drop(hold);
@@ -142,10 +146,18 @@ fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
     }
 }
 
-fn build_and_wait(root: &Root, view: &View<'_>, tell: OwnedFd, wait: OwnedFd) -> ! {
-    let answer = match jail::build(root, view) {
-        Ok(()) => BUILT.to_owned(),
-        Err(refusal) => format!("{} ({})", refusal.why, refusal.card.code),
+/// The child's own affair: it ends when its view is kept.
+fn stay_on(processor: usize) -> Result<(), Errno> {
+    let mut alone = CpuSet::new();
+    alone.set(processor)?;
+    sched_setaffinity(Pid::from_raw(0), &alone)
+}
+
+fn build_and_wait(root: &Root, view: &View<'_>, processor: Option<usize>, tell: OwnedFd, wait: OwnedFd) -> ! {
+    let answer = match (processor.map_or(Ok(()), stay_on), jail::build(root, view)) {
+        (Ok(()), Ok(())) => BUILT.to_owned(),
+        (Err(errno), _) => errno.desc().to_owned(),
+        (_, Err(refusal)) => format!("{} ({})", refusal.why, refusal.card.code),
     };
     let mut tell = File::from(tell);
     let told = tell.write_all(answer.as_bytes());
@@ -186,9 +198,6 @@ fn is_mount_point(directory: &Path) -> bool {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     text.lines().any(|line| line.split(' ').nth(4).map(OsStr::new) == Some(directory.as_os_str()))
 }
-
-/// Each has an even chance on a machine with two processors.
-const TRIES: usize = 20;
 
 /// What a child says when all went well.
 const BUILT: &str = "built";

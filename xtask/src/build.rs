@@ -1,7 +1,7 @@
 //! `build`: the three release programs in target/dist, the launcher without any shared library.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
@@ -11,24 +11,39 @@ use crate::{debian, run, say, tree};
 pub(crate) const LAUNCHER: &str = "cellwall-suexec";
 const OTHERS: [&str; 2] = ["cellwall", "cellwalld"];
 
-/// Builds all three; answers where they are.
-pub(crate) fn programs() -> Outcome<PathBuf> {
+/// Builds all three, and shows what cargo says.
+pub(crate) fn programs() -> Outcome {
     debian::need(&[debian::BUILD])?;
     let musl = tree::musl();
     need_target(&musl)?;
     say::step("Building the launcher: static, without the administrator's code");
-    run::aloud(&mut run::cargo(&[
-        "build",
-        "--release",
-        "--bin",
-        LAUNCHER,
-        "--no-default-features",
-        "--target",
-        &musl,
-    ]))?;
+    run::aloud(&mut launcher(&musl))?;
     say::step("Building the command and the daemon");
-    run::aloud(&mut run::cargo(&["build", "--release", "--bin", "cellwall", "--bin", "cellwalld"]))?;
-    collect(&musl)
+    run::aloud(&mut others())?;
+    say::step(&format!("The programs, in {}", tree::dist().display()));
+    for program in collect(&musl)? {
+        say::note(&program);
+    }
+    Ok(())
+}
+
+/// The same, in one line.
+pub(crate) fn programs_quietly() -> Outcome {
+    debian::need(&[debian::BUILD])?;
+    let musl = tree::musl();
+    need_target(&musl)?;
+    say::step("Building the three programs");
+    run::quietly("building the launcher", &mut launcher(&musl))?;
+    run::quietly("building the command and the daemon", &mut others())?;
+    collect(&musl).map(drop)
+}
+
+fn launcher(musl: &str) -> Command {
+    run::cargo(&["build", "--release", "--bin", LAUNCHER, "--no-default-features", "--target", musl])
+}
+
+fn others() -> Command {
+    run::cargo(&["build", "--release", "--bin", "cellwall", "--bin", "cellwalld"])
 }
 
 /// The launcher needs the target's standard library. With rustup that is one command, and we run it.
@@ -49,28 +64,27 @@ pub(crate) fn need_target(musl: &str) -> Outcome {
     run::quietly("rustup target add", Command::new("rustup").args(["target", "add", musl]))
 }
 
-fn collect(musl: &str) -> Outcome<PathBuf> {
+/// Puts them where they are looked for; answers a line on each.
+fn collect(musl: &str) -> Outcome<Vec<String>> {
     let (target, dist) = (tree::target(), tree::dist());
     fs::create_dir_all(&dist).map_err(|why| format!("cannot make {}: {why}", dist.display()))?;
-    say::step(&format!("The programs, in {}", dist.display()));
     let launcher = target.join(musl).join("release").join(LAUNCHER);
     if !is_static(&launcher)? {
         return Err(format!("{} asks for a dynamic loader; it must not.", launcher.display()));
     }
-    take(&launcher, &dist, LAUNCHER, "static")?;
+    let mut said = vec![take(&launcher, &dist, LAUNCHER, "static")?];
     for name in OTHERS {
-        take(&target.join("release").join(name), &dist, name, "")?;
+        said.push(take(&target.join("release").join(name), &dist, name, "")?);
     }
-    Ok(dist)
+    Ok(said)
 }
 
 /// Copies by renaming, so that a program that runs right now is replaced and not overwritten.
-fn take(from: &Path, dist: &Path, name: &str, remark: &str) -> Outcome {
+fn take(from: &Path, dist: &Path, name: &str, remark: &str) -> Outcome<String> {
     let (fresh, to) = (dist.join(format!(".{name}")), dist.join(name));
     let bytes = fs::copy(from, &fresh).map_err(|why| format!("cannot copy {}: {why}", from.display()))?;
     fs::rename(&fresh, &to).map_err(|why| format!("cannot write {}: {why}", to.display()))?;
-    say::note(&format!("{name:16} {:7} KiB  {remark}", bytes.div_ceil(1024)));
-    Ok(())
+    Ok(format!("{name:16} {:7} KiB  {remark}", bytes.div_ceil(1024)).trim_end().to_owned())
 }
 
 /// A program without a `PT_INTERP` header is loaded by the kernel alone (elf(5)).

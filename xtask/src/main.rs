@@ -59,7 +59,7 @@ fn dispatch(words: &[String]) -> Outcome {
         return Ok(());
     };
     match (command.as_str(), options) {
-        ("build", []) => build::programs().map(drop),
+        ("build", []) => build::programs(),
         ("install", _) => install::command(options),
         ("uninstall", _) => uninstall::command(options),
         ("demo", []) => demo::outside(),

@@ -64,5 +64,30 @@ fn control_c_ends_the_demonstration_with_all_that_it_started() {
     assert_eq!(before, host());
 }
 
+#[test]
+fn it_shows_what_it_promises_and_leaves_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = host();
+    let output = demo().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for line in [
+        "200 uid=60101 gid=60101 by PHP",
+        "200 uid=60102 gid=60102 by Perl",
+        "read          denied        denied",
+        "connected     connected     connected",
+        "more: cellwall explain v118",
+        "the remedy, pasted: chmod go-w /var/www/rose/htdocs/guestbook.cgi; a visitor sees: 200",
+        "ratio 0.",
+        "jail=view landlock=",
+        "Everything is as promised.",
+    ] {
+        assert!(said.to_lowercase().contains(&line.to_lowercase()), "{line}\n{said}");
+    }
+    assert!(!said.contains("NO!"), "{said}");
+    assert_eq!(left_running(), Vec::<String>::new());
+    assert_eq!(before, host());
+}
+
 /// Each test looks for processes that the other one may have.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -24,8 +24,8 @@ pub(crate) const INSIDE: &str = "demo-inside";
 pub(crate) fn outside() -> Outcome {
     tree::need_root("demo")?;
     debian::need(&[debian::BUILD, debian::DEMO])?;
-    build::programs()?;
-    say::step("The demonstration: in private namespaces, nothing of this machine changes");
+    build::programs_quietly()?;
+    say::step("The demonstration, in private namespaces: nothing of this machine changes");
     let me = std::env::current_exe().map_err(|why| format!("cannot find myself: {why}"))?;
     let mut unshare = Command::new("unshare");
     unshare.args([
@@ -59,16 +59,18 @@ pub(crate) fn inside() -> Outcome {
         std::process::exit(1);
     });
     let began = Instant::now();
-    say::note("preparing: users, files, an installation, an Apache");
     host::prepare()?;
     let sites = sites::plant()?;
     let mut web = web::Apache::start()?;
-    say::note(&format!("ready after {:.1} s", began.elapsed().as_secs_f64()));
+    say::note(&format!(
+        "two sites, two owners, an Apache on a loopback of their own: ready after {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
     let mut show = scenes::Show::default();
     show.who_answers(&sites)?;
     show.what_a_hacked_site_reaches(&sites)?;
     show.a_mistake(&sites)?;
-    show.the_price(&sites)?;
+    show.the_price()?;
     web.stop();
     show.end()
 }

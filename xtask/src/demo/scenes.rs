@@ -11,6 +11,9 @@ use crate::say;
 use super::sites::{LEFT_BEHIND, LISTED_PORT, OTHER_PORT, Site, Sites, rules};
 use super::{host, price, web};
 
+/// The launcher's records.
+const RECORDS: &str = "/var/log/cellwall/cellwall.log";
+
 /// The running count of what was not as promised.
 #[derive(Default)]
 pub(crate) struct Show {
@@ -29,12 +32,10 @@ impl Show {
     pub(crate) fn who_answers(&mut self, sites: &Sites) -> Outcome {
         title("1. Each site answers as its own user");
         println!(
-            "   The rules of rose, /etc/cellwall/sites.d/rose.toml (fern's are the same with its name):\n"
+            "    Apache: `SuexecUserGroup rose rose` for one site, `SuexecUserGroup fern fern` for the other."
         );
-        rules("rose").lines().for_each(|line| println!("       {line}"));
-        println!(
-            "\n   Apache has `SuexecUserGroup rose rose` for one, `SuexecUserGroup fern fern` for the other.\n"
-        );
+        println!("    /etc/cellwall/sites.d/rose.toml, and fern.toml the same with its name:");
+        rules("rose").lines().for_each(|line| println!("        {line}"));
         host::choose(price::OURS)?;
         for site in [&sites.rose, &sites.fern] {
             for (page, remark) in
@@ -44,11 +45,9 @@ impl Show {
                 let good =
                     answer.status == 200 && answer.body.starts_with(&format!("uid={0} gid={0} ", site.uid));
                 let url = format!("http://{}.example/{page}", site.name);
-                println!(
-                    "   {} {url:34} {} {:42} ({remark})",
-                    self.mark(good),
-                    answer.status,
-                    first_line(&answer.body)
+                self.seen(
+                    good,
+                    &format!("{url:29} {} {:38} ({remark})", answer.status, first_line(&answer.body)),
                 );
             }
         }
@@ -57,9 +56,8 @@ impl Show {
 
     /// The same script, under stock suEXEC and in the cells.
     pub(crate) fn what_a_hacked_site_reaches(&mut self, sites: &Sites) -> Outcome {
-        title("2. What a hacked site reaches");
-        println!("   The same script runs under stock suEXEC, then in each site's cell.\n");
-        println!("     {:58} {:12} {:12} {:12}", "it tries to", "stock suEXEC", "rose's cell", "fern's cell");
+        title("2. What a hacked site reaches: the same script under stock suEXEC, then in each cell");
+        println!("    {:52} {:13} {:13} fern's cell", "it tries to", "stock suEXEC", "rose's cell");
         host::choose(price::STOCK)?;
         let stock = probe(&sites.rose, &sites.fern)?;
         host::choose(price::OURS)?;
@@ -74,7 +72,7 @@ impl Show {
             let good = ports || (as_promised(by_rose) && as_promised(by_fern));
             let remark = if ports { "(needs Linux 6.7)" } else { "" };
             let words = &attempt.words;
-            println!("   {} {words:58} {by_stock:12} {by_rose:12} {by_fern:12} {remark}", self.mark(good));
+            self.seen(good, &format!("{words:52} {by_stock:13} {by_rose:13} {by_fern:8} {remark}"));
         }
         Ok(())
     }
@@ -85,59 +83,78 @@ impl Show {
         let script = format!("/var/www/{}/htdocs/guestbook.cgi", sites.rose.name);
         let failed = |why| format!("{script}: {why}");
         fs::set_permissions(&script, Permissions::from_mode(0o775)).map_err(failed)?;
-        println!("   Somebody typed: chmod g+w {script}\n\n   A visitor sees:");
+        println!("    Somebody has typed: chmod g+w {script}");
         let answer = web::get(sites.rose.name, "/guestbook.cgi")?;
-        println!("   {} {}\n", self.mark(answer.status == 500), visible(&answer.body));
+        let tells = ["guestbook", "/var", "0775", "60101"].iter().any(|word| answer.body.contains(word));
+        self.seen(
+            answer.status == 500 && !tells,
+            &format!("a visitor sees: {} {}", answer.status, visible(&answer.body)),
+        );
         let reference = reference(&answer.body).unwrap_or("(no reference)");
-        println!("   The administrator types: cellwall why {reference}\n");
         let (good, story) = host::cellwall(&["why", reference])?;
-        story.lines().for_each(|line| println!("       {line}"));
-        println!("   {} it was found", self.mark(good));
-        let remedy = story.lines().find_map(|line| Some(format!("chmod {}", line.split("chmod ").nth(1)?)));
-        let Some(remedy) = remedy else {
-            println!("   {} the story has no remedy", self.mark(false));
-            return Ok(());
-        };
-        println!("\n   The remedy, pasted: {remedy}");
-        let pasted = Command::new("sh").args(["-c", &remedy]).status();
+        let good = good && story.contains(&script) && story.contains("0775");
+        self.seen(good, &format!("the administrator types: cellwall why {reference}"));
+        story
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .for_each(|line| println!("        {}", line.trim_end()));
+        let remedy = story.lines().find_map(|line| line.trim().strip_prefix("repair")).unwrap_or_default();
+        let pasted = Command::new("sh").args(["-c", remedy.trim()]).status();
         let answer = web::get(sites.rose.name, "/guestbook.cgi")?;
         let good = pasted.is_ok_and(|status| status.success()) && answer.status == 200;
-        println!("   {} {} {}", self.mark(good), answer.status, first_line(&answer.body));
+        let page = first_line(&answer.body);
+        self.seen(
+            good,
+            &format!("the remedy, pasted: {}; a visitor sees: {} {page}", remedy.trim(), answer.status),
+        );
         Ok(())
     }
 
     /// Time that a launch adds.
-    pub(crate) fn the_price(&mut self, sites: &Sites) -> Outcome {
-        title("4. What it costs");
-        let price = price::measure(&sites.rose)?;
+    pub(crate) fn the_price(&mut self) -> Outcome {
+        title("4. What a launch costs");
+        let price = price::measure()?;
         let ratio = price.ours * 100 / price.stock.max(1);
         println!(
-            "   Time that a launch adds to a small program, median of many turns, one after the other:\n"
+            "    Time added to a small compiled program by (median of {} turns, one after the other):",
+            price.rounds
         );
-        println!("     stock suEXEC, which changes the user       {:6} µs", price.stock);
-        println!("     Cellwall, with everything that is above    {:6} µs", price.ours);
-        println!("   {} ratio {}.{:02}", self.mark(price.ours > 0), ratio / 100, ratio % 100);
-        println!("     (`cargo xtask bench launch` measures it thoroughly)");
+        println!("    stock suEXEC, which changes the user          {:6} µs", price.stock);
+        println!("    Cellwall, with identity, view, rules, record  {:6} µs", price.ours);
+        let less = price.ours > 0 && price.ours < price.stock;
+        self.seen(
+            less,
+            &format!(
+                "ratio {}.{:02} (`cargo xtask bench launch` measures thoroughly)",
+                ratio / 100,
+                ratio % 100
+            ),
+        );
+        let record = fs::read_to_string(RECORDS).unwrap_or_default();
+        let record =
+            record.lines().rfind(|line| line.contains("site=rose-tiny")).unwrap_or("none").to_owned();
+        self.seen(
+            record.contains(" jail=view ") && record.contains(" seccomp=on "),
+            &format!("its record: {}", record.split_once("site=").map_or("none", |parts| parts.1)),
+        );
         Ok(())
     }
 
     /// The last line.
     pub(crate) fn end(self) -> Outcome {
         if self.wrong > 0 {
-            tail("/var/log/cellwall/cellwall.log");
+            tail(RECORDS);
             tail(web::LOG);
-            return Err(format!("{} lines are not as promised; they are marked with ✗.", self.wrong));
+            return Err(format!("{} lines are not as promised; they are marked with NO!", self.wrong));
         }
-        println!("\n   Everything is as promised. Users, files and server of the demonstration are gone.");
+        println!("\nEverything is as promised. Users, files and server of the demonstration are gone.");
         Ok(())
     }
 
-    fn mark(&mut self, good: bool) -> &'static str {
-        if good {
-            return "✓";
-        }
-        self.wrong += 1;
-        "✗"
+    /// One observation.
+    fn seen(&mut self, good: bool, what: &str) {
+        println!("{} {}", if good { " ok" } else { "NO!" }, what.trim_end());
+        self.wrong += u32::from(!good);
     }
 }
 
@@ -186,8 +203,9 @@ fn tail(log: &str) {
     lines.iter().skip(lines.len().saturating_sub(12)).for_each(|line| println!("       {line}"));
 }
 
-/// The page's words, without its marks.
+/// The page's words, without its marks and its window's title.
 fn visible(page: &str) -> String {
+    let page = page.split_once("</title>").map_or(page, |parts| parts.1);
     let mut text = String::new();
     let mut inside = false;
     for letter in page.chars() {
@@ -214,7 +232,7 @@ fn first_line(body: &str) -> &str {
 }
 
 fn title(text: &str) {
-    println!("\n{}\n", say::bold(text));
+    println!("\n{}", say::bold(text));
 }
 
 #[cfg(test)]
@@ -224,7 +242,7 @@ mod tests {
     #[test]
     fn a_page_is_shown_as_its_visitor_sees_it() {
         let page = "<!DOCTYPE html>\n<title>500</title>\n<p>It could not. Reference: 7F3K-92QX</p>\n";
-        assert_eq!(visible(page), "500 It could not. Reference: 7F3K-92QX");
+        assert_eq!(visible(page), "It could not. Reference: 7F3K-92QX");
         assert_eq!(reference(page), Some("7F3K-92QX"));
     }
 }

@@ -41,11 +41,14 @@ pub(crate) struct Site {
     pub(crate) job: Child,
 }
 
+/// Where the small program for the measurement stands: on a site of its own, which needs no interpreter.
+pub(crate) const TINY_SITE: &str = "/var/www/rose/tiny";
+
 /// Puts files in place, applies the rules, and starts what the probes look for.
 pub(crate) fn plant() -> Outcome<Sites> {
-    let tiny = compile()?;
-    let [rose, fern] = USERS.map(|(name, uid)| site(name, uid, &tiny));
+    let [rose, fern] = USERS.map(|(name, uid)| site(name, uid));
     let sites = Sites { rose: rose?, fern: fern? };
+    plant_tiny(&sites.rose)?;
     write(Path::new(LEFT_BEHIND), b"name,card\n", 0, 0o644)?;
     for port in [LISTED_PORT, OTHER_PORT] {
         listen(port)?;
@@ -57,12 +60,12 @@ pub(crate) fn plant() -> Outcome<Sites> {
 /// The site file, as an administrator would write it.
 pub(crate) fn rules(name: &str) -> String {
     format!(
-        "user = \"{name}\"\ndocroot = \"/var/www/{name}/htdocs\"\nprofile = [\"php\", \"perl\", \"static\"]\n\n\
-         [files]\nwrite = [\"/var/www/{name}/htdocs/uploads\"]\n\n[network]\nconnect = [{LISTED_PORT}]\n"
+        "user = \"{name}\"\ndocroot = \"/var/www/{name}/htdocs\"\nprofile = [\"php\", \"perl\"]\n\n\
+         [files]\nwrite = [\"/var/www/{name}/htdocs/uploads\"]\n[network]\nconnect = [{LISTED_PORT}]\n"
     )
 }
 
-fn site(name: &'static str, uid: u32, tiny: &[u8]) -> Outcome<Site> {
+fn site(name: &'static str, uid: u32) -> Outcome<Site> {
     let htdocs = Path::new("/var/www").join(name).join("htdocs");
     let uploads = htdocs.join("uploads");
     fs::create_dir_all(&uploads).map_err(|why| format!("{}: {why}", uploads.display()))?;
@@ -73,7 +76,6 @@ fn site(name: &'static str, uid: u32, tiny: &[u8]) -> Outcome<Site> {
     write(&htdocs.join("hello.cgi"), HELLO_PERL.as_bytes(), uid, 0o755)?;
     write(&htdocs.join("probe.cgi"), PROBE.as_bytes(), uid, 0o755)?;
     write(&htdocs.join("guestbook.cgi"), GUESTBOOK.as_bytes(), uid, 0o755)?;
-    write(&htdocs.join("tiny.cgi"), tiny, uid, 0o755)?;
     // As every web application has one, and as readable as a default umask makes it.
     write(&htdocs.join("config.php"), b"<?php $password = 'secret';\n", uid, 0o644)?;
     write(
@@ -86,6 +88,16 @@ fn site(name: &'static str, uid: u32, tiny: &[u8]) -> Outcome<Site> {
     job.arg("1d").uid(uid).gid(uid).stdin(Stdio::null()).current_dir("/");
     let job = job.spawn().map_err(|why| format!("cannot start a job of {name}: {why}"))?;
     Ok(Site { name, uid, job })
+}
+
+fn plant_tiny(owner: &Site) -> Outcome {
+    let rules = format!(
+        "user = \"{}\"\ndocroot = \"{TINY_SITE}\"\nprofile = \"static\"\n\n[network]\nconnect = [{LISTED_PORT}]\n",
+        owner.name
+    );
+    write(&Path::new(TINY_SITE).join("tiny.cgi"), &compile()?, owner.uid, 0o755)?;
+    own(Path::new(TINY_SITE), owner.uid, 0o755)?;
+    write(Path::new("/etc/cellwall/sites.d/rose-tiny.toml"), rules.as_bytes(), 0, 0o644)
 }
 
 fn compile() -> Outcome<Vec<u8>> {
