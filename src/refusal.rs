@@ -11,7 +11,8 @@ pub struct Card {
     pub code: &'static str,
     /// Exit status.
     pub status: u8,
-    /// What to do; `{}` stands for the path that the evidence names.
+    /// What to do; `{}` stands for the path that the evidence names, as one word of a shell. What is a command can be
+    /// pasted whole: prose after it stands behind a `#`. No double quotes around words: the record has its own.
     pub remedy: &'static str,
 }
 
@@ -36,8 +37,8 @@ impl Refusal {
     /// A refusal about `path`.
     #[must_use]
     pub fn about(card: &'static Card, path: &[u8], why: &str) -> Self {
-        let path = Untrusted(path);
-        Self { card, why: format!("{path}: {why}"), fix: card.remedy.replace("{}", &path.to_string()) }
+        let fix = card.remedy.replace("{}", &Pasted(path).to_string());
+        Self { card, why: format!("{}: {why}", Untrusted(path)), fix }
     }
 
     /// A system call that failed.
@@ -63,9 +64,38 @@ impl std::fmt::Display for Untrusted<'_> {
     }
 }
 
+/// Foreign text as one word of a shell, whatever a site's owner named it: root pastes it. Bytes that a record cannot hold
+/// are escaped as in [`Untrusted`]; the word then names no file, and does nothing.
+pub struct Pasted<'a>(pub &'a [u8]);
+
+impl std::fmt::Display for Pasted<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=,@%:".contains(byte);
+        let text = Untrusted(self.0).to_string();
+        if !text.is_empty() && text.bytes().all(|byte| plain(&byte)) {
+            return out.write_str(&text);
+        }
+        write!(out, "'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_name_is_one_word_of_a_shell() {
+        for (name, word) in [
+            (&b"/srv/a-b/c_d.cgi"[..], "/srv/a-b/c_d.cgi"),
+            (b"/srv/a b", "'/srv/a b'"),
+            (b"/srv/$(reboot)", "'/srv/$(reboot)'"),
+            (b"/srv/'; reboot; '", "'/srv/'\\''; reboot; '\\'''"),
+            (b"/srv/\n\"", "'/srv/\\x0a\\x22'"),
+            (b"", "''"),
+        ] {
+            assert_eq!(Pasted(name).to_string(), word);
+        }
+    }
 
     #[test]
     fn foreign_text_cannot_forge_a_line_or_steer_a_terminal() {

@@ -161,11 +161,8 @@ static NOT_LISTED: Card = Card {
     status: 86,
     remedy: "add {} to `interpreters` of the site's file, then: cellwall apply",
 };
-static NOEXEC: Card = Card {
-    code: "V16",
-    status: 255,
-    remedy: "mount -o remount,exec \"$(findmnt -n -o TARGET --target {})\"",
-};
+static NOEXEC: Card =
+    Card { code: "V16", status: 255, remedy: "mount -o remount,exec $(findmnt -n -o TARGET --target {})" };
 static EMPTY: Card = Card { code: "V17", status: 255, remedy: "put the program into {} again" };
 
 #[cfg(test)]
