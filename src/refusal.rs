@@ -11,7 +11,8 @@ pub struct Card {
     pub code: &'static str,
     /// Exit status.
     pub status: u8,
-    /// What to do; `{}` stands for the path that the evidence names.
+    /// What to do; `{}` stands for the path that the evidence names, as one word of a shell. What is a command can be
+    /// pasted whole: prose after it stands behind a `#`. No double quotes around words: the record has its own.
     pub remedy: &'static str,
 }
 
@@ -36,28 +37,14 @@ impl Refusal {
     /// A refusal about `path`.
     #[must_use]
     pub fn about(card: &'static Card, path: &[u8], why: &str) -> Self {
-        Self {
-            card,
-            why: format!("{}: {why}", Untrusted(path)),
-            fix: card.remedy.replace("{}", &quoted(path)),
-        }
+        let fix = card.remedy.replace("{}", &Pasted(path).to_string());
+        Self { card, why: format!("{}: {why}", Untrusted(path)), fix }
     }
 
     /// A system call that failed.
     #[must_use]
     pub fn call(card: &'static Card, call: &str, errno: Errno) -> Self {
         Self::new(card, format!("{call}: {}", errno.desc()))
-    }
-}
-
-/// A path as a shell takes it for one word. A name with bytes that do not print cannot be pasted, and is shown only.
-#[must_use]
-pub fn quoted(path: &[u8]) -> String {
-    let text = Untrusted(path).to_string();
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte)) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 
@@ -77,14 +64,37 @@ impl std::fmt::Display for Untrusted<'_> {
     }
 }
 
+/// Foreign text as one word of a shell, whatever a site's owner named it: root pastes it. Bytes that a record cannot hold
+/// are escaped as in [`Untrusted`]; the word then names no file, and does nothing.
+pub struct Pasted<'a>(pub &'a [u8]);
+
+impl std::fmt::Display for Pasted<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=,@%:".contains(byte);
+        let text = Untrusted(self.0).to_string();
+        if !text.is_empty() && text.bytes().all(|byte| plain(&byte)) {
+            return out.write_str(&text);
+        }
+        write!(out, "'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_word_for_a_shell() {
-        assert_eq!(quoted(b"/srv/a.cgi"), "/srv/a.cgi");
-        assert_eq!(quoted(b"/srv/it's $(x).cgi"), "'/srv/it'\\''s $(x).cgi'");
+    fn a_file_name_is_one_word_of_a_shell() {
+        for (name, word) in [
+            (&b"/srv/a-b/c_d.cgi"[..], "/srv/a-b/c_d.cgi"),
+            (b"/srv/a b", "'/srv/a b'"),
+            (b"/srv/$(reboot)", "'/srv/$(reboot)'"),
+            (b"/srv/'; reboot; '", "'/srv/'\\''; reboot; '\\'''"),
+            (b"/srv/\n\"", "'/srv/\\x0a\\x22'"),
+            (b"", "''"),
+        ] {
+            assert_eq!(Pasted(name).to_string(), word);
+        }
     }
 
     #[test]

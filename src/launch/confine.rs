@@ -288,7 +288,7 @@ static CAPABILITIES: Card = Card {
 static GROUP: Card = Card {
     code: "C04",
     status: 84,
-    remedy: "mkdir -p {}; or set cgroup = \"auto\" in the site's [limits], then: cellwall apply",
+    remedy: "mkdir -p {} # or set cgroup = \"auto\" in the site's [limits], then: cellwall apply",
 };
 static SET_GROUPS: Card = Card {
     code: "D109",

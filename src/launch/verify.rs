@@ -13,7 +13,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{AccessFlags, access, chdir};
 
 use crate::policy::{Handler, Links, Site};
-use crate::refusal::{Card, Refusal, Untrusted, quoted};
+use crate::refusal::{Card, Pasted, Refusal, Untrusted};
 use crate::sys::files;
 
 use super::arrival::Arrival;
@@ -172,7 +172,9 @@ fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival) -> Result<V
     let (_, directory) = held(arrival)?;
     let full = [inside.path(directory), b"/", request.command].concat();
     interpreter::trusted(&full, &[], 0)?;
-    let words = std::iter::once(&request.command).chain(&request.arguments);
+    // A visitor's words are options to php-cgi (CVE-2012-1823); mod_fcgid's words are the administrator's.
+    let fixed = arrival.fastcgi || !interpreter::is_php_cgi(request.command);
+    let words = std::iter::once(&request.command).chain(request.arguments.iter().filter(|_| fixed));
     Ok(Verified {
         uid,
         site,
@@ -291,22 +293,36 @@ fn check(
     if file.st_mode & 0o6000 != 0 {
         return refuse(&SET_ID, "has a set-id bit");
     }
-    let want = (uid, site.identity.gid);
-    for (what, facts) in [("the file", file), ("its directory", folder)] {
-        let have = (facts.st_uid, facts.st_gid);
-        if have != want {
-            let why = format!("{what} belongs to {}:{}, not to {}:{}", have.0, have.1, want.0, want.1);
-            let mut refusal = Refusal::about(&OWNER, full, &why);
-            let folder = full.iter().rposition(|byte| *byte == b'/').and_then(|slash| full.get(..slash));
-            let (full, folder) = (quoted(full), quoted(folder.unwrap_or(b".")));
-            refusal.fix = format!("chown {}:{} {full} {folder}", want.0, want.1);
-            return Err(refusal);
-        }
-    }
+    belongs(file, folder, (uid, site.identity.gid), full)?;
     if file.st_nlink > 1 && !site.hard_links {
         return Err(Refusal::about(&HARD_LINKS, full, &format!("has {} hard links", file.st_nlink)));
     }
     Ok(())
+}
+
+/// V120. The remedy changes what was seen and nothing else: no link's target, nothing of another owner put in its place.
+fn belongs(file: &FileStat, folder: &FileStat, want: (u32, u32), full: &[u8]) -> Result<(), Refusal> {
+    let above = full.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
+    let (mut whys, mut fixes) = (Vec::new(), Vec::new());
+    for (what, path, facts) in [("the file", full, file), ("its directory", above, folder)] {
+        let have = (facts.st_uid, facts.st_gid);
+        if have != want {
+            whys.push(format!("{what} belongs to {}:{}", have.0, have.1));
+            fixes.push(format!(
+                "chown -h --from={}:{} {}:{} {}",
+                have.0,
+                have.1,
+                want.0,
+                want.1,
+                Pasted(path)
+            ));
+        }
+    }
+    if whys.is_empty() {
+        return Ok(());
+    }
+    let why = format!("{}, not to {}:{}", whys.join(", "), want.0, want.1);
+    Err(Refusal { fix: fixes.join(" && "), ..Refusal::about(&OWNER, full, &why) })
 }
 
 /// A request's bytes have no NUL in them: they were C strings.
@@ -339,5 +355,5 @@ static KIND: Card = Card { code: "V05", status: 86, remedy: "put a regular file 
 static HARD_LINKS: Card = Card {
     code: "V06",
     status: 86,
-    remedy: "cp -p {} {}.new && mv {}.new {} # or set hard_links = true in the site's file, then: cellwall apply",
+    remedy: "cp -p --remove-destination {} {}.new && mv -T {}.new {} # or set hard_links = true in the site's file",
 };
