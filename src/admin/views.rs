@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -103,13 +104,32 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// A child builds the view and waits; its namespace is kept, and it ends.
+/// The kernel keeps no namespace whose number is below the keeper's own (`mnt_ns_loop` in its fs/namespace.c), and since
+/// Linux 6.18 each CPU gives out numbers of its own. So when it says no, other CPUs are tried; the keeper's own numbers
+/// came from one of them. A host whose keeper lives in the first namespace never sees this.
 fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
+    let mut kept = keep_from(None, root, view, file);
+    for cpu in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        match &kept {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                kept = keep_from(Some(cpu), root, view, file);
+            }
+            _ => break,
+        }
+    }
+    kept
+}
+
+/// A child, on this CPU if one is named, builds the view and waits; its namespace is kept, and it ends.
+fn keep_from(cpu: Option<usize>, root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
     let (told, tell) = nix::unistd::pipe()?;
     let (wait, hold) = nix::unistd::pipe()?;
     match fork()? {
         Side::Child => {
             drop((told, hold));
+            if let Some(cpu) = cpu {
+                stay_on(cpu);
+            }
             build_and_wait(root, view, tell, wait)
         }
         Side::Parent(child) => {
@@ -126,6 +146,12 @@ fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
             kept
         }
     }
+}
+
+/// Best effort: without it the child may run on the same CPU again, and the caller hears of the failure.
+fn stay_on(cpu: usize) {
+    let mut one = CpuSet::new();
+    let _ = one.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &one));
 }
 
 fn build_and_wait(root: &Root, view: &View<'_>, tell: OwnedFd, wait: OwnedFd) -> ! {
