@@ -38,7 +38,8 @@ cargo xtask bench launch [OPTIONS]
   --rounds N    starts of each program (default 300; php and the host with many sites have fewer)
   --sites N     sites and accounts of the large host (default 100000)
   --seconds N   of each run through Apache (default 2)
-  --only NAME   one table: limits, launch, stages, sites or apache";
+  --only NAME   one table: limits, launch, stages, sites or apache
+  --run TEXT    instead of tables: a command of the shell's on the benchmark's host (strace, perf)";
 
 fn main() {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
@@ -50,6 +51,10 @@ fn main() {
         }
     };
     let host = Host::make();
+    if let Some(text) = &options.run {
+        let ended = std::process::Command::new("/bin/sh").args(["-c", text]).status().unwrap();
+        std::process::exit(ended.code().unwrap_or(1));
+    }
     println!("added time of a launch, in microseconds; {}\n", host.machine());
     if options.wants("limits") {
         tables::limits(&host);

@@ -14,12 +14,14 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) sites: u32,
     pub(crate) seconds: u32,
+    /// Runs on the benchmark's host instead of it.
+    pub(crate) run: Option<String>,
     only: Option<String>,
 }
 
 impl Options {
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { rounds: 300, sites: 100_000, seconds: 2, only: None };
+        let mut options = Self { rounds: 300, sites: 100_000, seconds: 2, run: None, only: None };
         // cargo adds `--bench`.
         let mut words = words.filter(|word| word != "--bench");
         while let Some(word) = words.next() {
@@ -29,6 +31,7 @@ impl Options {
                 "--rounds" => options.rounds = usize::try_from(number()?.max(10)).unwrap_or(300),
                 "--sites" => options.sites = number()?,
                 "--seconds" => options.seconds = number()?.max(1),
+                "--run" => options.run = Some(value),
                 "--only" if USAGE.contains(&value) => options.only = Some(value),
                 _ => return Err(format!("there is no option {word} {value}")),
             }

@@ -226,7 +226,9 @@ fn views(all: bool, groups: &[Group]) {
                 views::KEPT_MAX
             ));
         }
-        Err(error) => say::note(format_args!("warning: {error}")),
+        Err(error) => {
+            say::note(format_args!("warning: a view is not kept, and is built at each launch: {error}"));
+        }
     }
 }
 
