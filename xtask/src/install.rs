@@ -69,6 +69,7 @@ pub(crate) fn everything(options: &Options) -> Outcome {
     let before = alternative::register(options.activate)?;
     installer.remember(&before).map_err(|why| format!("{MADE}: {why}"))?;
     systemd()?;
+    compile();
     advice(options.activate);
     Ok(())
 }
@@ -204,6 +205,14 @@ fn number(database: &str, name: &str) -> io::Result<u32> {
              with --group"
         ))
     })
+}
+
+/// The launcher reads the host's rules in compiled form only: where its log is, and who may call it. Without sites all
+/// it does from now on is to refuse, with a record. An older configuration with mistakes is no reason not to install.
+fn compile() {
+    if let Err(why) = run::quietly("cellwall apply", Command::new("/usr/bin/cellwall").arg("apply")) {
+        say::notice(&why);
+    }
 }
 
 fn systemd() -> Outcome {
