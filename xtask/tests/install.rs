@@ -43,6 +43,7 @@ fn in_a_copy_of_the_host(script: &str) -> String {
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", &format!("{COPY}{LIST}{script}")])
         .env("XTASK", env!("CARGO_BIN_EXE_xtask"))
+        .env("REPOSITORY", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -102,6 +103,32 @@ fn installed_files_have_the_manifests_owners_and_modes() {
         assert!(said.lines().any(|found| found == line), "{line}\n{said}");
     }
     assert!(said.trim_end().ends_with("/usr/lib/apache2/suexec-pristine"), "{said}");
+}
+
+#[test]
+fn the_readmes_site_file_runs_a_php_file_without_a_wrapper() {
+    let said = in_a_copy_of_the_host(
+        "
+        echo shop:x:61001:61001::/srv/www/shop:/bin/false >> /etc/passwd
+        echo shop:x:61001: >> /etc/group
+        mount -t tmpfs -o mode=755 tmpfs /srv
+        mkdir -p /srv/www
+        install -d -o 61001 -g 61001 /srv/www/shop /srv/www/shop/htdocs /srv/www/shop/htdocs/uploads
+        echo '<?php echo \"PHP as \", posix_geteuid(), \"\\n\";' > /srv/www/shop/htdocs/a.php
+        chown 61001:61001 /srv/www/shop/htdocs/a.php
+        $XTASK install --activate > /mnt/said
+        sed -n '/^```toml$/,/^```$/p' \"$REPOSITORY/README.md\" | grep -v '^```' > /etc/cellwall/sites.d/shop.toml
+        cellwall apply 2>&1
+        cd /srv/www/shop/htdocs
+        setpriv --reuid www-data --regid www-data --clear-groups /usr/lib/apache2/suexec 61001 61001 a.php 2>&1
+        cellwall explain shop shop /srv/www/shop/htdocs a.php
+        echo '<?php echo \"cron as \", posix_geteuid(), \"\\n\";' > cron.php
+        cellwall run shop -- php /srv/www/shop/htdocs/cron.php 2>&1
+        ",
+    );
+    for line in ["applied 1 site", "PHP as 61001", "a rehearsal stops here", "cron as 61001"] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
 }
 
 #[test]
