@@ -112,6 +112,18 @@ impl Apache {
         all
     }
 
+    /// Whether this comes to stand in a log; mod_cgi reads a program's stderr when its answer is sent.
+    pub(crate) fn says(&self, text: &str) -> bool {
+        let asked = Instant::now();
+        while !self.log().contains(text) {
+            if asked.elapsed() > Duration::from_secs(5) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// Empties the error log.
     pub(crate) fn forget(&self) {
         fs::write(format!("{PLACE}/error.log"), "").unwrap();

@@ -10,5 +10,6 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod errors;
 mod languages;
 mod php;
