@@ -11,5 +11,6 @@
 mod harness;
 
 mod errors;
+mod fcgid;
 mod languages;
 mod php;
