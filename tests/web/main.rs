@@ -13,4 +13,5 @@ mod harness;
 mod errors;
 mod fcgid;
 mod languages;
+mod pages;
 mod php;
