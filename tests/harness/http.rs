@@ -24,13 +24,11 @@ pub(crate) struct Answer {
 
 impl Ask {
     pub(crate) fn get(host: &str, path: &str) -> Self {
-        Self {
-            method: "GET",
-            host: host.to_owned(),
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self::with("GET", host, path)
+    }
+
+    pub(crate) fn with(method: &'static str, host: &str, path: &str) -> Self {
+        Self { method, host: host.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
     pub(crate) fn post(host: &str, path: &str, body: impl Into<Vec<u8>>) -> Self {

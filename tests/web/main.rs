@@ -15,3 +15,4 @@ mod fcgid;
 mod languages;
 mod pages;
 mod php;
+mod requests;
