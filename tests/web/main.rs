@@ -16,3 +16,4 @@ mod languages;
 mod pages;
 mod php;
 mod requests;
+mod walls;
