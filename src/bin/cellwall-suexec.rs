@@ -75,8 +75,10 @@ fn without_record(
 fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> ExitCode {
     let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
     let reference = log.reference();
-    // A failed write changes nothing: the status says it all.
-    let _ = writeln!(std::io::stderr(), "cellwall: refused, reference {reference}{lost}");
+    // In one write, or a server that reads meanwhile makes two lines of it. A failed one changes nothing: the status
+    // says it all.
+    let line = format!("cellwall: refused, reference {reference}{lost}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
     if has_visitor {
         let _ = write!(
             std::io::stdout(),

@@ -98,11 +98,6 @@ impl Apache {
         PORT
     }
 
-    /// The address that a load tool needs.
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{PORT}{path}")
-    }
-
     /// What the launcher and the server wrote to their logs.
     pub(crate) fn log(&self) -> String {
         let mut all = String::from_utf8_lossy(&fs::read(LOG).unwrap_or_default()).into_owned();
@@ -112,22 +107,44 @@ impl Apache {
         all
     }
 
+    /// Whether this comes to stand in a log; mod_cgi reads a program's stderr when its answer is sent.
+    pub(crate) fn says(&self, text: &str) -> bool {
+        let asked = Instant::now();
+        while !self.log().contains(text) {
+            if asked.elapsed() > Duration::from_secs(5) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// Empties the error log.
     pub(crate) fn forget(&self) {
         fs::write(format!("{PLACE}/error.log"), "").unwrap();
     }
 }
 
-impl Drop for Apache {
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0));
-        kill(pid, Signal::SIGTERM).ok();
+impl Apache {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0))
+    }
+
+    /// `apachectl stop`, waited for; nothing is done about what it leaves.
+    pub(crate) fn stop(&mut self) {
+        kill(self.pid(), Signal::SIGTERM).ok();
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < Duration::from_secs(10) {
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+impl Drop for Apache {
+    fn drop(&mut self) {
+        self.stop();
         // What did not end politely: the server's group holds its children and their programs.
-        killpg(pid, Signal::SIGKILL).ok();
+        killpg(self.pid(), Signal::SIGKILL).ok();
         drop(self.child.wait());
     }
 }
@@ -170,12 +187,13 @@ fn base(kind: Kind) -> String {
         Kind::Prefork => "StartServers 4\nMaxRequestWorkers 80\nServerLimit 80\n",
     };
     text.push_str(limits);
+    // mod_fcgid's own limit: a worker that starts and ends costs three points of ten, and one comes back a second.
     text.push_str(&format!(
         "ServerRoot {PLACE}\nServerName localhost\nListen 127.0.0.1:{PORT}\nPidFile {PLACE}/pid\n\
          DefaultRuntimeDir {PLACE}\nMutex file:{PLACE} default\nUser www-data\nGroup www-data\n\
          ErrorLog {PLACE}/error.log\nLogLevel warn\nTypesConfig /etc/mime.types\nSuexec On\n\
-         FcgidIPCDir {PLACE}/fcgid\nFcgidProcessTableFile {PLACE}/fcgid.shm\n\
-         UserDir public_html\n\
+         FcgidSpawnScoreUpLimit 1000\nFcgidZombieScanInterval 1\nFcgidIPCDir {PLACE}/fcgid\nFcgidProcessTableFile {PLACE}/fcgid.shm\n\
+         UserDir public_html\nKeepAlive On\nMaxKeepAliveRequests 0\n\
          <Directory />\nAllowOverride None\nRequire all denied\n</Directory>\n"
     ));
     for tree in ["/var/www", "/home"] {

@@ -1,6 +1,6 @@
-//! A small HTTP client: one request a connection, nothing hidden.
+//! A small HTTP client: one request a connection, or many on one that is kept; nothing hidden.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -24,13 +24,11 @@ pub(crate) struct Answer {
 
 impl Ask {
     pub(crate) fn get(host: &str, path: &str) -> Self {
-        Self {
-            method: "GET",
-            host: host.to_owned(),
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self::with("GET", host, path)
+    }
+
+    pub(crate) fn with(method: &'static str, host: &str, path: &str) -> Self {
+        Self { method, host: host.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
     pub(crate) fn post(host: &str, path: &str, body: impl Into<Vec<u8>>) -> Self {
@@ -59,6 +57,35 @@ impl Ask {
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();
         Answer::parse(&all)
+    }
+}
+
+/// A connection that is kept. Answers must name their length.
+pub(crate) struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    pub(crate) fn to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// GET; what went wrong is told and not panicked about, so that failures can be counted.
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> Result<Answer, String> {
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        self.0.get_mut().write_all(ask.as_bytes()).map_err(|why| why.to_string())?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.0.read_line(&mut head).map_err(|why| why.to_string())? == 0 {
+                return Err(format!("closed after {head:?}"));
+            }
+        }
+        let mut answer = Answer::parse(head.as_bytes());
+        let length = answer.header("Content-Length").and_then(|length| length.parse().ok());
+        answer.body = vec![0; length.ok_or_else(|| format!("no length: {head}"))?];
+        self.0.read_exact(&mut answer.body).map_err(|why| why.to_string())?;
+        Ok(answer)
     }
 }
 

@@ -13,7 +13,7 @@ mod world;
 
 pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome};
-pub(crate) use http::{Answer, Ask};
+pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{

@@ -10,5 +10,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod errors;
+mod fcgid;
 mod languages;
+mod pages;
 mod php;
+mod requests;
+mod walls;

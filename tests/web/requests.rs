@@ -1,0 +1,267 @@
+//! What a program sees of a request, and what a visitor sees of its answer.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Apache, Ask, Kind, Launcher, Report, everything, world};
+
+#[test]
+fn a_program_sees_its_request() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            world.probe(&world.alice, "a.cgi");
+            let apache = Apache::start(world, kind, "");
+            let ask = Ask::get("alice.test", "/a.cgi/extra/path?q=1&r=a+b%20c")
+                .header("X-Own: yes")
+                .header("Proxy: http://evil.test")
+                .header("Authorization: Basic eA==")
+                .header("Redirect-Status: 200")
+                .header("Cookie: () { :;}; touch /var/marks/cookie");
+            let report = Report::parse(&apache.ask(&ask).body);
+            let docroot = world.alice.docroot();
+            let docroot = docroot.to_str().unwrap();
+            for (name, value) in [
+                ("REQUEST_METHOD", "GET"),
+                ("QUERY_STRING", "q=1&r=a+b%20c"),
+                ("PATH_INFO", "/extra/path"),
+                ("SCRIPT_NAME", "/a.cgi"),
+                ("SCRIPT_FILENAME", &format!("{docroot}/a.cgi")),
+                ("DOCUMENT_ROOT", docroot),
+                ("HTTP_X_OWN", "yes"),
+                ("SERVER_NAME", "alice.test"),
+                ("GATEWAY_INTERFACE", "CGI/1.1"),
+                ("REMOTE_ADDR", "127.0.0.1"),
+                ("USER", "alice"),
+                ("HOME", "/home/alice"),
+            ] {
+                assert_eq!(report.env(name), Some(value), "{name}:\n{}", report.text());
+            }
+            for name in ["HTTP_PROXY", "HTTP_AUTHORIZATION", "HTTP_REDIRECT_STATUS", "HTTP_COOKIE"] {
+                assert_eq!(report.env(name), None, "{name}");
+            }
+            assert_eq!(report.fact("cwd"), docroot);
+            assert_eq!(report.fact("fds"), "0 1 2");
+            assert_eq!((report.fact("blocked"), report.fact("ignored")), ("", ""), "{kind:?}");
+            assert!(!world.marks().contains(&"cookie".to_owned()));
+        });
+    }
+}
+
+#[test]
+fn words_of_the_query_are_arguments_of_a_program_that_wants_them() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            world.probe(&world.alice, "a.cgi");
+            let apache = Apache::start(world, kind, "");
+            for (query, words) in [
+                ("", &["a.cgi"][..]),
+                ("?one+two%20words+%2d-x", &["a.cgi", "one", "two words", "--x"]),
+                ("?$(id)+;id+`id`", &["a.cgi", "$(id)", ";id", "`id`"]),
+                ("?a=1+b", &["a.cgi"]),
+            ] {
+                let report = Report::parse(&apache.get("alice.test", &format!("/a.cgi{query}")).body);
+                let plain: Vec<_> = report.all("arg").iter().map(|word| word.replace("\\x5c", "")).collect();
+                assert_eq!(plain, words, "{query}: {kind:?}\n{}", report.text());
+            }
+        });
+    }
+}
+
+/// Name by name and in order: what the policy sets, then what the server says, as it said it.
+#[test]
+fn the_environment_is_exactly_this() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&format!("{}[environment]\nset = {{ APP_MODE = \"prod\" }}\n", everything("view")));
+            world.probe(&world.alice, "a.cgi");
+            let own = "SetEnv LD_PRELOAD /tmp/x.so\nSetEnv LD_LIBRARY_PATH /tmp\nSetEnv HTTP_PROXY evil\n\
+                       SetEnv http_proxy evil\nSetEnv PERL5OPT -Mevil\nSetEnv PYTHONPATH /tmp\nSetEnv PHPRC /tmp\n\
+                       SetEnv BASH_ENV /tmp/x\nSetEnv IFS x\nSetEnv PATH /tmp\nSetEnv HOME /root\nSetEnv APP_MODE no\n\
+                       SetEnv TZ :/etc/passwd\n";
+            let apache = Apache::start(world, kind, own);
+            let report = Report::parse(&apache.get("alice.test", "/a.cgi/info?x=1").body);
+            let names: Vec<_> =
+                report.all("env").iter().map(|entry| entry.split('=').next().unwrap()).collect();
+            assert_eq!(names, EXPECTED, "{kind:?}\n{}", report.text());
+            assert_eq!(report.env("APP_MODE"), Some("prod"));
+            assert_eq!(report.env("HOME"), Some("/home/alice"));
+            assert!(!report.env("PATH").unwrap().contains("tmp"), "{}", report.text());
+        });
+    }
+}
+
+const EXPECTED: [&str; 30] = [
+    "PATH",
+    "APP_MODE",
+    "HOME",
+    "LANG",
+    "LOGNAME",
+    "SHELL",
+    "TMPDIR",
+    "USER",
+    "HTTP_HOST",
+    "SERVER_SIGNATURE",
+    "SERVER_SOFTWARE",
+    "SERVER_NAME",
+    "SERVER_ADDR",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "DOCUMENT_ROOT",
+    "REQUEST_SCHEME",
+    "CONTEXT_PREFIX",
+    "CONTEXT_DOCUMENT_ROOT",
+    "SERVER_ADMIN",
+    "SCRIPT_FILENAME",
+    "REMOTE_PORT",
+    "GATEWAY_INTERFACE",
+    "SERVER_PROTOCOL",
+    "REQUEST_METHOD",
+    "QUERY_STRING",
+    "REQUEST_URI",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "PATH_TRANSLATED",
+];
+
+#[test]
+fn head_is_answered_without_a_body_and_other_methods_reach_the_program() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\nX-Method: %s\\r\\n\\r\\nbody\\n' \
+                        \"$REQUEST_METHOD\"\n";
+            world.script(&world.alice, "m.cgi", text);
+            let apache = Apache::start(world, kind, "");
+            for (method, body) in [("GET", "body\n"), ("HEAD", ""), ("PUT", "body\n"), ("DELETE", "body\n")] {
+                let answer = apache.ask(&Ask::with(method, "alice.test", "/m.cgi"));
+                assert_eq!(
+                    (answer.status, answer.header("X-Method"), answer.text().as_str()),
+                    (200, Some(method), body)
+                );
+            }
+            assert_eq!(world.records().len(), 4);
+        });
+    }
+}
+
+/// What is written is sent when it is written, and a pause ends nothing.
+#[test]
+fn slow_output_arrives_as_it_is_written() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            let text = "#!/usr/bin/perl\n$| = 1; print \"Content-Type: text/plain\\n\\n\";\n\
+                        for (1..4) { print \"part $_\\n\"; select undef, undef, undef, 0.5; }\nprint \"end\\n\";\n";
+            world.script(&world.alice, "slow.pl", text);
+            let apache = Apache::start(world, kind, "");
+            let mut stream = TcpStream::connect(("127.0.0.1", apache.port())).unwrap();
+            let started = Instant::now();
+            stream.write_all(b"GET /slow.pl HTTP/1.0\r\nHost: alice.test\r\n\r\n").unwrap();
+            let mut told = String::new();
+            let mut buffer = [0; 4096];
+            let mut first = None;
+            loop {
+                let count = stream.read(&mut buffer).unwrap();
+                if count == 0 {
+                    break;
+                }
+                told.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                if told.contains("part 1") {
+                    first.get_or_insert_with(|| started.elapsed());
+                }
+            }
+            let took = started.elapsed();
+            assert!(told.ends_with("part 1\npart 2\npart 3\npart 4\nend\n"), "{told}\n{}", apache.log());
+            assert!(took >= Duration::from_secs(2), "{took:?}");
+            let first = first.unwrap();
+            assert!(
+                first + Duration::from_secs(1) < took,
+                "{kind:?}: the first part came after {first:?} of {took:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn sixty_four_requests_at_once_are_each_answered_by_their_own_user() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            let users = [&world.alice, &world.bob, &world.carol];
+            // All are there at the same time: each waits half a second.
+            let text = "#!/usr/bin/perl\nselect undef, undef, undef, 0.5;\n\
+                        print \"Content-Type: text/plain\\n\\n$< $( $ENV{QUERY_STRING}\\n\";\n";
+            for user in users {
+                world.script(user, "a.pl", text);
+            }
+            let apache = Apache::start(world, kind, "");
+            thread::scope(|scope| {
+                for visitor in 0..64 {
+                    let apache = &apache;
+                    scope.spawn(move || {
+                        let user = users[visitor % 3];
+                        let answer = apache
+                            .ask(&Ask::get(&format!("{}.test", user.name), &format!("/a.pl?v={visitor}")));
+                        let expected = format!("{0} {0} {0} v={visitor}\n", user.id);
+                        assert_eq!((answer.status, answer.text()), (200, expected), "{}", apache.log());
+                    });
+                }
+            });
+            let records = world.records();
+            assert!(
+                records.len() == 64 && records.iter().all(|record| record.verb == "launch"),
+                "{records:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn large_bodies_and_large_answers_pass_whole() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            world.script(
+                &world.alice,
+                "large.pl",
+                "#!/usr/bin/perl\nprint \"Content-Type: application/octet-stream\\n\\n\"; print 'abcdefghij' x 102400 for 1..20;\n",
+            );
+            world.script(
+                &world.alice,
+                "echo.py",
+                "#!/usr/bin/python3\nimport os, sys\nbody = sys.stdin.buffer.read(int(os.environ['CONTENT_LENGTH']))\n\
+                 sys.stdout.buffer.write(b'Content-Type: application/octet-stream\\n\\n' + body)\n",
+            );
+            let apache = Apache::start(world, kind, "");
+            let body = apache.get("alice.test", "/large.pl").body;
+            assert_eq!(body.len(), 20_480_000);
+            assert!(body.chunks_exact(10).all(|ten| ten == b"abcdefghij"));
+            let sent: Vec<u8> = (0..1_048_576_u32).flat_map(|number| number.to_le_bytes()).collect();
+            assert_eq!(apache.ask(&Ask::post("alice.test", "/echo.py", sent.clone())).body, sent);
+        });
+    }
+}
+
+#[test]
+fn the_programs_own_status_and_headers_pass() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        world.script(
+            &world.alice,
+            "status.cgi",
+            "#!/bin/sh\nprintf 'Status: 418 Teapot\\r\\nX-Tea: green\\r\\nContent-Type: text/plain\\r\\n\\r\\nshort\\n'\n\
+             echo complaint >&2\nexit 3\n",
+        );
+        let apache = Apache::start(world, Kind::Event, "");
+        let answer = apache.ask(&Ask::get("alice.test", "/status.cgi"));
+        assert_eq!(
+            (answer.status, answer.header("X-Tea"), answer.text().as_str()),
+            (418, Some("green"), "short\n")
+        );
+        assert!(apache.log().contains("complaint"), "{}", apache.log());
+    });
+}
