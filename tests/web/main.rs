@@ -10,9 +10,11 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod debian;
 mod errors;
 mod fcgid;
 mod languages;
+mod load;
 mod pages;
 mod php;
 mod requests;
