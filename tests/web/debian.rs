@@ -1,41 +1,167 @@
-//! Debian's own way to another suEXEC: the alternatives.
+//! Debian's own way to another suEXEC, from `cargo xtask install` to `uninstall`, with Apache in between.
 
-use std::fs;
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Command, id};
 
-use crate::harness::{Apache, CELLWALL, Kind, Launcher, everything, run, world};
+use crate::harness::{Apache, CELLWALL, Kind, Launcher, World, put, run, world};
 
 const SUEXEC: &str = "/usr/lib/apache2/suexec";
 
-fn alternatives(words: &[&str]) {
-    let said = run(Command::new("/usr/bin/update-alternatives").args(words));
-    assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+/// The repository, reached by a descriptor: a world may hide the place that it is in.
+struct Repository(File);
+
+impl Repository {
+    fn open() -> Self {
+        Self(File::open(env!("CARGO_MANIFEST_DIR")).unwrap())
+    }
+
+    /// `cargo xtask WORDS` without cargo: its program as it was built last.
+    fn xtask(&self, words: &[&str]) -> String {
+        let root = format!("/proc/{}/fd/{}", id(), self.0.as_raw_fd());
+        let target = std::env::current_exe().unwrap();
+        let target = target.ancestors().nth(3).unwrap();
+        let target = match target.strip_prefix(env!("CARGO_MANIFEST_DIR")) {
+            Ok(inside) => Path::new(&root).join(inside),
+            Err(_) => target.to_owned(),
+        };
+        let program = target.join("debug/xtask");
+        assert!(program.exists(), "{} is missing; make it with: cargo xtask build", program.display());
+        let said = run(Command::new(program)
+            .args(words)
+            .env("CARGO_MANIFEST_DIR", format!("{root}/xtask"))
+            .env("CARGO_TARGET_DIR", &target));
+        let out = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.status.success(), "{words:?}: {out}{}", String::from_utf8_lossy(&said.stderr));
+        out
+    }
+}
+
+/// A host on which Cellwall was never installed. Its control groups are the machine's, and not for a test to remove.
+fn bare(world: &World) {
+    for place in [
+        "/etc/cellwall",
+        "/usr/lib/cellwall",
+        "/usr/share/cellwall",
+        "/var/lib/cellwall",
+        "/var/log/cellwall",
+    ] {
+        drop(fs::remove_dir_all(place));
+    }
+    for file in ["/usr/bin/cellwall", "/usr/sbin/cellwalld"] {
+        drop(fs::remove_file(file));
+    }
+    run(Command::new("umount").args(["-R", "-l", "/sys/fs/cgroup"]));
+    world.script(
+        &world.alice,
+        "who.cgi",
+        "#!/bin/sh\necho Content-Type: text/plain\necho\nid -u; ls -d /home 2>&1\n",
+    );
+    put(world.alice.docroot().join("page.php"), b"<?php echo posix_getuid();", world.alice.id, 0o644);
+}
+
+/// Every file with what it is, whose it is and what is in it; what package tools and servers log and
+/// cache is left out, and the age of links (update-alternatives makes its own again).
+fn tree() -> String {
+    let said = run(Command::new("/bin/sh").args([
+        "-c",
+        "find /etc /usr /var /run /srv /home -xdev \\( -path /var/cache -o -path /var/log/alternatives.log \
+         -o -path /var/lib/dpkg/alternatives -o -path /var/log/apache2 \\) -prune -o \
+         \\( -type d -printf '%p %M %U %G\\n' -o -type l -printf '%p %l\\n' -o -printf '%p %M %U %G %s %T@\\n' \\) | LC_ALL=C sort; \
+         update-alternatives --query suexec",
+    ]));
+    String::from_utf8(said.stdout).unwrap()
+}
+
+fn sh(command: &str) {
+    let said = run(Command::new("/bin/sh").args(["-c", command]));
+    assert!(said.status.success(), "{command}: {}", String::from_utf8_lossy(&said.stderr));
 }
 
 fn behind() -> String {
     fs::canonicalize(SUEXEC).unwrap().to_string_lossy().into_owned()
 }
 
+/// A site as an administrator writes it, with nothing but what was installed.
+fn first_site(world: &World) {
+    let text = "user = \"alice\"\ndocroot = \"/var/www/alice/htdocs\"\nprofile = [\"sh\", \"php\"]\n";
+    fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+    world.apply();
+}
+
+fn ask(world: &World) -> (String, u16) {
+    drop(fs::remove_dir_all("/tmp/apache"));
+    let handler = "<Directory /var/www>\nAddHandler cgi-script .php\n</Directory>\n";
+    let apache = Apache::start(world, Kind::Event, handler);
+    let who = apache.get("alice.test", "/who.cgi").text();
+    let page = apache.ask(&crate::harness::Ask::get("alice.test", "/page.php"));
+    (who, page.status)
+}
+
 #[test]
-fn the_alternatives_put_the_launcher_in_and_take_it_out_again() {
+fn installed_chosen_used_and_taken_away_again() {
+    let repository = Repository::open();
     world(Launcher::Stock, |world| {
-        world.sites(&everything("view"));
-        world.script(&world.alice, "a.cgi", "#!/bin/sh\necho Content-Type: text/plain\necho\nid -u\n");
-        let before = behind();
-        assert!(before.starts_with("/usr/lib/apache2/suexec-"), "{before}");
-        alternatives(&["--install", SUEXEC, "suexec", CELLWALL, "50"]);
-        alternatives(&["--set", "suexec", CELLWALL]);
+        bare(world);
+        let stock = behind();
+        assert!(stock.starts_with("/usr/lib/apache2/suexec-"), "{stock}");
+        let (id, shown) = (world.alice.id, "/home\n");
+        assert_eq!(
+            ask(world),
+            (format!("{id}\n{shown}"), 500),
+            "stock suEXEC runs no page without a first line"
+        );
+        let before = tree();
+
+        let said = repository.xtask(&["install", "--built"]);
+        assert_eq!(behind(), stock, "nobody chose it");
+        let choose = said.lines().find_map(|line| line.split_once("update-alternatives"));
+        let choose = choose.unwrap_or_else(|| panic!("how to choose it is not told:\n{said}"));
+        assert_eq!(ask(world).0, format!("{id}\n{shown}"));
+
+        first_site(world);
+        sh(&format!("update-alternatives{}", choose.1));
         assert_eq!(behind(), CELLWALL);
-        {
-            let apache = Apache::start(world, Kind::Event, "");
-            assert_eq!(apache.get("alice.test", "/a.cgi").text(), format!("{}\n", world.alice.id));
-            assert_eq!(world.records().len(), 1);
-        }
-        alternatives(&["--remove", "suexec", CELLWALL]);
-        assert_eq!(behind(), before);
-        fs::remove_dir_all("/tmp/apache").unwrap();
-        let apache = Apache::start(world, Kind::Event, "");
-        assert_eq!(apache.get("alice.test", "/a.cgi").text(), format!("{}\n", world.alice.id));
-        assert_eq!(world.records().len(), 1, "stock suEXEC is back");
+        let (who, page) = ask(world);
+        assert!(who.starts_with(&format!("{id}\n")) && !who.ends_with(shown), "{who}");
+        assert_eq!(page, 200);
+        assert_eq!(world.records().len(), 2);
+
+        repository.xtask(&["uninstall"]);
+        assert_eq!(behind(), stock);
+        differences(&before, &tree());
+        assert_eq!(ask(world), (format!("{id}\n{shown}"), 500), "stock suEXEC is back");
     });
+}
+
+/// Somebody who chose Debian's other suEXEC by hand has it again afterwards.
+#[test]
+fn a_choice_made_by_hand_is_put_back() {
+    let repository = Repository::open();
+    world(Launcher::Stock, |world| {
+        bare(world);
+        let own = "/usr/lib/apache2/suexec-own";
+        fs::copy(fs::canonicalize(SUEXEC).unwrap(), own).unwrap();
+        sh(&format!("chmod 4755 {own} && update-alternatives --install {SUEXEC} suexec {own} 1"));
+        sh(&format!("update-alternatives --set suexec {own}"));
+        let before = tree();
+        repository.xtask(&["install", "--built", "--activate"]);
+        assert_eq!(behind(), CELLWALL);
+        first_site(world);
+        assert_eq!(ask(world).1, 200);
+        repository.xtask(&["uninstall"]);
+        assert_eq!(behind(), own);
+        differences(&before, &tree());
+    });
+}
+
+/// Not one file more, not one less, none changed.
+fn differences(before: &str, after: &str) {
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (before.lines().collect(), after.lines().collect());
+    let (gone, new): (Vec<_>, Vec<_>) =
+        (before.difference(&after).collect(), after.difference(&before).collect());
+    assert!(gone.is_empty() && new.is_empty(), "gone: {gone:#?}\nnew: {new:#?}");
+    assert!(before.len() > 1000, "the tree was not read");
 }
