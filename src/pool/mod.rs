@@ -2,6 +2,8 @@
 //!
 //! Site files may have a `[pool]` section already; it is checked with the rest and used by nothing.
 
+pub mod fastcgi;
+
 /// What `cellwalld` answers to whoever starts it.
 pub const ABSENT: &str = "cellwalld: the FastCGI pool is not part of this version, so nothing was started. \
     Sites are served as CGI by cellwall-suexec(8), which needs no daemon. \
