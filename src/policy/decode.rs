@@ -92,7 +92,7 @@ pub fn checksum(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-fn body(bytes: &[u8], kind: u16) -> Result<Body<'_>, Malformed> {
+pub(crate) fn body(bytes: &[u8], kind: u16) -> Result<Body<'_>, Malformed> {
     if bytes.len() > LENGTH_MAX {
         return Err(Malformed::Length);
     }
@@ -121,7 +121,7 @@ fn body(bytes: &[u8], kind: u16) -> Result<Body<'_>, Malformed> {
 }
 
 /// What has not been read yet.
-struct Body<'a>(&'a [u8]);
+pub(crate) struct Body<'a>(&'a [u8]);
 
 impl<'a> Body<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
@@ -130,23 +130,23 @@ impl<'a> Body<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N)?.try_into().map_err(|_| Malformed::Length)
     }
 
-    fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         self.array().map(u8::from_le_bytes)
     }
 
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
     }
 
@@ -154,7 +154,7 @@ impl<'a> Body<'a> {
         usize::try_from(self.u32()?).map_err(|_| Malformed::Length)
     }
 
-    fn bool(&mut self, field: &'static str) -> Result<bool, Malformed> {
+    pub(crate) fn bool(&mut self, field: &'static str) -> Result<bool, Malformed> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -162,23 +162,23 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let count = self.size()?;
         self.take(count)
     }
 
     /// Bytes that become a C string.
-    fn text(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
         let bytes = self.bytes()?;
         if bytes.contains(&0) { Err(Malformed::Field(field)) } else { Ok(bytes) }
     }
 
-    fn path(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn path(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
         let bytes = self.bytes()?;
         if is_plain_path(bytes) { Ok(bytes) } else { Err(Malformed::Field(field)) }
     }
 
-    fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         field: &'static str,
         mut item: impl FnMut(&mut Self) -> Result<T, Malformed>,
@@ -203,7 +203,7 @@ impl<'a> Body<'a> {
         if self.bool(field)? { item(self).map(Some) } else { Ok(None) }
     }
 
-    fn end(&self) -> Result<(), Malformed> {
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed::Length) }
     }
 

@@ -26,10 +26,10 @@ pub fn record(record: &Record<'_>) -> Vec<u8> {
 }
 
 #[derive(Default)]
-struct Body(Vec<u8>);
+pub(crate) struct Body(Vec<u8>);
 
 impl Body {
-    fn seal(self, kind: u16) -> Vec<u8> {
+    pub(crate) fn seal(self, kind: u16) -> Vec<u8> {
         let Self(body) = self;
         let mut head = Self(MAGIC.to_vec());
         head.u16(VERSION);
@@ -41,19 +41,19 @@ impl Body {
         file
     }
 
-    fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.0.extend(value.to_le_bytes());
     }
 
-    fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.0.extend(value.to_le_bytes());
     }
 
-    fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.0.extend(value.to_le_bytes());
     }
 
@@ -62,23 +62,23 @@ impl Body {
         self.u32(u32::try_from(value).unwrap_or(u32::MAX));
     }
 
-    fn bool(&mut self, value: bool) {
+    pub(crate) fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
-    fn bytes(&mut self, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.size(value.len());
         self.0.extend(value);
     }
 
-    fn list<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) {
+    pub(crate) fn list<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) {
         self.size(items.len());
         for one in items {
             item(self, one);
         }
     }
 
-    fn texts(&mut self, items: &[&[u8]]) {
+    pub(crate) fn texts(&mut self, items: &[&[u8]]) {
         self.list(items, |body, text| body.bytes(text));
     }
 

@@ -1,6 +1,24 @@
-//! The FastCGI pool mode. Not part of this version: `cellwalld` says so and starts nothing.
+//! The FastCGI pool mode: a supervisor that is root and reads nothing of the network, and a broker that is nobody.
 //!
-//! Site files may have a `[pool]` section already; it is checked with the rest and used by nothing.
+//! ```text
+//!       web server ── FastCGI ──▶ /run/cellwall/pool/SITE.sock
+//!                                    │ listening sockets, bound by the supervisor, passed down
+//!  ┌─────────────────────────────────▼──────┐   wire: fixed frames   ┌────────────────────────────────────┐
+//!  │ broker     own uid, no files, sealed   │ ── wants, runs ──────▶ │ supervisor   root                  │
+//!  │ fastcgi, gate, queues, deadlines, logs │ ◀── sites, workers ─── │ settings, fork + pipeline, pidfds, │
+//!  └──────────────▲─────────────────────────┘                        │ control groups, back-off           │
+//!                 │ a private socket for each worker                 └────────────────┬───────────────────┘
+//!           ┌─────┴──────────┐                                                        │
+//!           │ worker (site)  │ ◀─────────────────────────────── the same pipeline as cellwall-suexec's
+//!           └────────────────┘
+//! ```
+//! * [`wire`]: the contract between the two, and nothing else. Pure.
+//! * [`channel`]: frames and descriptors over the pair.
+//! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
+
+pub mod channel;
+pub mod settings;
+pub mod wire;
 
 pub mod fastcgi;
 

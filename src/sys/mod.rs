@@ -4,6 +4,8 @@
 #![allow(unsafe_code, reason = "this is the one place for it")]
 
 pub mod clock;
+#[cfg(feature = "pool")]
+pub mod descriptors;
 pub mod files;
 #[cfg(feature = "admin")]
 pub mod fork;

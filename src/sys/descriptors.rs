@@ -1,0 +1,56 @@
+//! Descriptors that travel: over a socket pair, or from whoever started the daemon. The setuid program has neither.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+/// Sends one message with its descriptors, without waiting.
+///
+/// # Errors
+/// EAGAIN: the other side has not read enough yet. EPIPE, ECONNRESET: it is gone. Others of sendmsg(2).
+pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let raw: Vec<RawFd> = descriptors.iter().map(|one| one.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let sent = sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(message)], rights, flags, None)?;
+    if sent == message.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+}
+
+/// Receives one message of at most `buffer` bytes and at most 3 descriptors, without waiting. Length 0: the other side
+/// is gone.
+///
+/// # Errors
+/// EAGAIN: there is none. EMSGSIZE: it was larger, or had more descriptors; those that came are closed. Others of
+/// recvmsg(2).
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    let mut space = nix::cmsg_space!([RawFd; 3]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut descriptors = Vec::new();
+    for message in got.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = message {
+            // SAFETY: the kernel has just made these descriptors for us, and nobody else knows them.
+            descriptors.extend(raw.into_iter().map(|one| unsafe { OwnedFd::from_raw_fd(one) }));
+        }
+    }
+    if got.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(Errno::EMSGSIZE);
+    }
+    Ok((got.bytes, descriptors))
+}
+
+/// Takes a descriptor that whoever started this program left open, and closes it at exec from now on. Call it once for
+/// each number, before anything else opens descriptors.
+///
+/// # Errors
+/// EBADF: there is none.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: a plain number; the call fails where nothing is open.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and this is the one place that takes ownership of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
