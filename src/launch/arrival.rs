@@ -44,9 +44,9 @@ impl Arrival {
             return Err(Refusal::new(&WITHOUT_ROOT, why_without_root()));
         };
         // Whatever a file system or a log daemon does, the launcher ends; the seal turns this off again.
-        sys::process::stop_timers();
-        sys::process::quiet_signals();
-        sys::process::set_alarm(DEADLINE_SECONDS);
+        sys::process::stop_timers().map_err(failed("setitimer"))?;
+        sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
+        sys::process::set_alarm(DEADLINE_SECONDS).map_err(failed("setitimer"))?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed("sigprocmask"))?;
         sys::seal::close_at_exec().map_err(failed("close_range"))?;
         widen_limits().map_err(failed("prlimit"))?;

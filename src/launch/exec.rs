@@ -60,18 +60,21 @@ impl Sealed<'_> {
     /// Returns only to refuse.
     ///
     /// # Errors
-    /// X255, C02.
+    /// X255, X26, X01, C02.
     pub fn exec(self) -> Result<Infallible, Refusal> {
         let Self { verified, environment, .. } = self;
+        let failed = |call: &'static str| move |errno: Errno| Refusal::call(&SEAL, call, errno);
         limit_self(verified.site)?;
-        sys::process::default_signals();
-        sys::process::set_alarm(verified.site.limits.wall_seconds);
+        sys::process::default_signals().map_err(failed("rt_sigaction"))?;
+        sys::process::set_alarm(verified.site.limits.wall_seconds).map_err(failed("setitimer"))?;
         let mut errno = start(&verified, &environment);
         if errno == Errno::ETXTBSY {
             // Somebody is writing it at this moment: an upload, most often.
             std::thread::sleep(BUSY_WAIT);
             errno = start(&verified, &environment);
         }
+        // A log that is larger than the site's files may be must not end us without a record.
+        sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
         let (directory, name) = &verified.shown;
         let full = [directory, &b"/"[..], name].concat();
         Err(Refusal::about(if errno == Errno::ETXTBSY { &BUSY } else { &EXEC }, &full, why(errno)))

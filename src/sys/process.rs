@@ -36,50 +36,61 @@ pub fn take_environment() -> Vec<Vec<u8>> {
 
 /// The deadline works, and neither a broken pipe nor a file size limit ends us without a record. Before exec,
 /// [`default_signals`] ends this.
-pub fn quiet_signals() {
-    set_action(libc::SIGALRM, libc::SIG_DFL);
-    set_action(libc::SIGPIPE, libc::SIG_IGN);
-    set_action(libc::SIGXFSZ, libc::SIG_IGN);
+///
+/// # Errors
+/// Of rt_sigaction(2).
+pub fn quiet_signals() -> Result<(), Errno> {
+    set_action(libc::SIGALRM, libc::SIG_DFL)?;
+    set_action(libc::SIGPIPE, libc::SIG_IGN)?;
+    set_action(libc::SIGXFSZ, libc::SIG_IGN)
 }
 
 /// Every signal gets its default action, the C library's own included.
-pub fn default_signals() {
-    for signal in 1..=64 {
-        set_action(signal, libc::SIG_DFL);
-    }
+///
+/// # Errors
+/// Of rt_sigaction(2).
+pub fn default_signals() -> Result<(), Errno> {
+    // These two have no other action.
+    let fixed = [libc::SIGKILL, libc::SIGSTOP];
+    (1..=64).filter(|signal| !fixed.contains(signal)).try_for_each(|signal| set_action(signal, libc::SIG_DFL))
 }
 
 /// SIG_DFL or SIG_IGN: no handler, so nothing of ours ever runs in signal context (CVE-2024-6387).
-fn set_action(signal: c_int, action: libc::sighandler_t) {
+fn set_action(signal: c_int, action: libc::sighandler_t) -> Result<(), Errno> {
     // The kernel's own structure begins with the handler; flags, restorer and mask are none.
     let action: [usize; 4] = [action, 0, 0, 0];
     let old = std::ptr::null_mut::<usize>();
     // SAFETY: `action` is as large as the kernel's structure with a mask of 8 bytes, and outlives the call.
-    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8) };
+    Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8) }).map(drop)
 }
 
 /// Stops the three interval timers, which survive exec.
-pub fn stop_timers() {
-    for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
-        set_timer(timer, 0);
-    }
+///
+/// # Errors
+/// Of setitimer(2).
+pub fn stop_timers() -> Result<(), Errno> {
+    [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF]
+        .iter()
+        .try_for_each(|timer| set_timer(*timer, 0))
 }
 
 /// Starts the real-time timer: SIGALRM after `seconds` (0: none).
-pub fn set_alarm(seconds: u32) {
-    set_timer(libc::ITIMER_REAL, seconds);
+///
+/// # Errors
+/// Of setitimer(2).
+pub fn set_alarm(seconds: u32) -> Result<(), Errno> {
+    set_timer(libc::ITIMER_REAL, seconds)
 }
 
-fn set_timer(timer: c_int, seconds: u32) {
+fn set_timer(timer: c_int, seconds: u32) -> Result<(), Errno> {
     let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let value = libc::itimerval {
         it_interval: never,
         it_value: libc::timeval { tv_sec: i64::from(seconds), tv_usec: 0 },
     };
-    // SAFETY: `value` outlives the call; no old value is asked for. The call fails only for bad arguments.
-    unsafe {
-        libc::syscall(libc::SYS_setitimer, timer, &raw const value, std::ptr::null::<libc::itimerval>())
-    };
+    let old = std::ptr::null::<libc::itimerval>();
+    // SAFETY: `value` outlives the call; no old value is asked for.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setitimer, timer, &raw const value, old) }).map(drop)
 }
 
 /// A fresh session keyring: keys of the caller's are not readable any more.
@@ -113,10 +124,8 @@ pub fn reset_scheduling(_: &Root) -> Result<(), (&'static str, Errno)> {
     let cpus = unsafe {
         libc::syscall(libc::SYS_sched_setaffinity, 0, std::mem::size_of_val(&every), every.as_ptr())
     };
-    // A cpuset of the administrator's may refuse: then it decides, not the caller.
-    if cpus < 0 && Errno::last() != Errno::EINVAL {
-        return Err(("sched_setaffinity", Errno::last()));
-    }
+    // A cpuset of the administrator's narrows this by itself.
+    checked("sched_setaffinity", cpus)?;
     const PROCESS: c_int = 1;
     // SAFETY: plain numbers; 0 is "no class of its own".
     checked("ioprio_set", unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, 0) })?;
