@@ -214,12 +214,13 @@ fn limit_processes(site: &Site<'_>) -> Result<(), Refusal> {
 
 /// Without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes.
 fn set_as_far_as_allowed(number: u8, value: u64) -> Result<(), Refusal> {
-    if sys::process::limit(number, value) == Err(Errno::EPERM) {
-        let failed = |errno| Refusal::call(&LIMIT, "prlimit", errno);
-        let hard = sys::process::hard_limit(number).map_err(failed)?;
-        sys::process::limit(number, hard).map_err(failed)?;
+    match sys::process::limit(number, value) {
+        Err(Errno::EPERM) => {
+            sys::process::hard_limit(number).and_then(|hard| sys::process::limit(number, value.min(hard)))
+        }
+        other => other,
     }
-    Ok(())
+    .map_err(|errno| Refusal::call(&LIMIT, "prlimit", errno))
 }
 
 fn set_limit(limit: Resource) -> Result<(), Refusal> {
