@@ -92,12 +92,15 @@ impl Root {
     }
 }
 
-/// `false`: the kernel knows no such number.
+/// `false`: the kernel knows no such number, and says so twice: a right that merely could not be taken must not stay.
 fn drop_bounding(capability: c_ulong) -> Result<bool, Errno> {
     // SAFETY: plain numbers.
     match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
         Ok(_) => Ok(true),
-        Err(Errno::EINVAL) => Ok(false),
+        // SAFETY: plain numbers.
+        Err(Errno::EINVAL) if unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } < 0 => {
+            Ok(false)
+        }
         Err(errno) => Err(errno),
     }
 }
