@@ -25,6 +25,8 @@ pub struct Log<'a> {
     strict: bool,
     format: Format,
     file: Option<File>,
+    /// The file ends in the middle of a line of ours.
+    torn: bool,
     socket: Option<UnixDatagram>,
 }
 
@@ -50,7 +52,16 @@ impl<'a> Log<'a> {
         }
         let strict = rules.is_none_or(|rules| rules.strict);
         let format = rules.map_or(Format::Keys, |rules| rules.format);
-        Self { site: None, asked: String::new(), reference: reference(), strict, format, file, socket }
+        Self {
+            site: None,
+            asked: String::new(),
+            reference: reference(),
+            strict,
+            format,
+            file,
+            torn: false,
+            socket,
+        }
     }
 
     /// What was asked for, in the caller's words, and by whom.
@@ -59,7 +70,7 @@ impl<'a> Log<'a> {
             |place: usize| Untrusted(words.get(place).map_or(&b""[..], |word| word.as_bytes())).to_string();
         let (user, group, command) = (word(0), word(1), word(2));
         self.asked = match self.format {
-            Format::Keys => format!("caller={caller} asked=\"{user} {group} {command}\""),
+            Format::Keys => format!(" caller={caller} asked=\"{user} {group} {command}\""),
             Format::Suexec => format!("uid: ({user}) gid: ({group}) cmd: {command}"),
         };
     }
@@ -110,7 +121,7 @@ impl<'a> Log<'a> {
                 let (reference, site, pid) = (&self.reference, self.site_name(), std::process::id());
                 let asked = &self.asked;
                 self.write(&format!(
-                    "refuse ref={reference} code={code} status={status} site={site} pid={pid} {asked} why=\"{why}\" fix=\"{fix}\""
+                    "refuse ref={reference} code={code} status={status} site={site} pid={pid}{asked} why=\"{why}\" fix=\"{fix}\""
                 ))
             }
             Format::Suexec => {
@@ -128,13 +139,28 @@ impl<'a> Log<'a> {
     fn write(&mut self, line: &str) -> bool {
         let line = cut(line);
         if let Some(file) = &mut self.file {
-            let line = format!("{} {line}\n", stamp(self.format));
-            if file.write(line.as_bytes()).is_ok_and(|written| written == line.len()) {
+            let begin = if self.torn { "\n" } else { "" };
+            let line = format!("{begin}{} {line}\n", stamp(self.format));
+            let left = append(file, line.as_bytes());
+            self.torn = self.torn && left == line.len() || (1..line.len()).contains(&left);
+            if left == 0 {
                 return true;
             }
         }
         self.socket.as_ref().is_some_and(|socket| send(socket, line))
     }
+}
+
+/// How many bytes are left that could not be written. A disk that is just full takes a part.
+fn append(file: &mut File, line: &[u8]) -> usize {
+    let mut rest = line;
+    while let Ok(written @ 1..) = file.write(rest) {
+        rest = rest.get(written..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+    }
+    rest.len()
 }
 
 /// A datagram of RFC 3164, 4.1: facility authpriv (10), priority info (6). A daemon that does not read for 50 ms does not
