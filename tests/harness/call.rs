@@ -36,6 +36,8 @@ pub(crate) struct Outcome {
     /// Probes that ran meanwhile.
     pub(crate) marks: Vec<String>,
     pub(crate) took: Duration,
+    /// Of the process that was the caller, then the launcher, then the program.
+    pub(crate) pid: u32,
 }
 
 impl<'w> Call<'w> {
@@ -189,6 +191,7 @@ impl<'w> Call<'w> {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
         );
+        let pid = child.id();
         let (mut to, mut from, mut errors) =
             (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let input = self.input;
@@ -215,6 +218,7 @@ impl<'w> Call<'w> {
             records: Vec::new(),
             marks: self.world.marks().into_iter().filter(|mark| !marks.contains(mark)).collect(),
             took,
+            pid,
         }
     }
 }

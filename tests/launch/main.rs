@@ -12,7 +12,6 @@ mod harness;
 
 mod arguments;
 mod cells;
-mod comparison;
 mod environment;
 mod faults;
 mod identity;

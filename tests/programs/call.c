@@ -146,6 +146,16 @@ static void limit(void)
     need(setrlimit(which, &value), "setrlimit");
 }
 
+/* soft NUMBER VALUE: nobody but root could give back the hard limit. */
+static void soft_limit(void)
+{
+    int which = (int)number();
+    struct rlimit value;
+    need(getrlimit(which, &value), "getrlimit");
+    value.rlim_cur = strtoull(word(), NULL, 0);
+    need(setrlimit(which, &value), "setrlimit");
+}
+
 static void keyring(void)
 {
     need(syscall(SYS_keyctl, 1, "cellwall-call"), "join session keyring");
@@ -271,6 +281,7 @@ static void obey(const char *verb)
     else if (!strcmp(verb, "rmdir")) need(rmdir(word()), "rmdir");
     else if (!strcmp(verb, "umask")) umask((mode_t)number());
     else if (!strcmp(verb, "limit")) limit();
+    else if (!strcmp(verb, "soft")) soft_limit();
     else if (!strcmp(verb, "ignore")) signals(1);
     else if (!strcmp(verb, "block")) signals(0);
     else if (!strcmp(verb, "timer")) timer();
@@ -323,6 +334,8 @@ int main(int argc, char **argv)
         errno = EINVAL;
         stop("usage: call ORDERS");
     }
+    /* What the test's own surroundings left open is no part of a test. */
+    need(close_range(3, ~0U, 0), "close_range");
     int fd = open(argv[1], O_RDONLY | O_CLOEXEC);
     need(fd, argv[1]);
     struct stat facts;

@@ -7,6 +7,7 @@ mod alternative;
 mod bench;
 mod build;
 mod check;
+mod compliance;
 mod debian;
 mod demo;
 mod install;
@@ -29,6 +30,7 @@ cargo xtask COMMAND
   demo                      show Cellwall at work, next to stock suEXEC; changes nothing on this machine (root)
   test                      run every test (root)
   check                     format, lints, licences and advisories, rules of the house, documentation
+  compliance                the same requests to stock suEXEC and to ours, and each difference (root)
   bench [NAME]              measure; NAME is launch unless given (root)
   build                     the three release programs, in target/dist
   install [OPTIONS]         build and install (root)
@@ -66,12 +68,13 @@ fn dispatch(words: &[String]) -> Outcome {
         (demo::INSIDE, []) => demo::inside(),
         ("check", []) => check::everything(),
         ("test", _) => test::everything(options),
+        ("compliance", []) => compliance::table(),
         ("bench", _) => bench::run(options),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             Ok(())
         }
-        ("build" | "check" | "demo", [word, ..]) => {
+        ("build" | "check" | "compliance" | "demo", [word, ..]) => {
             Err(format!("{command} takes no options, and got {word:?}."))
         }
         _ => Err(format!("There is no command {command:?}. These are:\n\n{USAGE}")),
