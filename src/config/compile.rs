@@ -174,7 +174,7 @@ impl<'h> Compiler<'h> {
             ("LOGNAME", &account.name),
             ("SHELL", "/bin/sh"),
             ("TMPDIR", temporary),
-            ("LANG", "C.UTF-8"),
+            ("LANG", "C"),
         ]
     }
 

@@ -117,7 +117,7 @@ fn shell_scripts_have_their_tools() {
                 ("archive", "1"),
                 ("zone", "EET"),
                 ("who", "alice alice /home/alice"),
-                ("charset", "UTF-8"),
+                ("charset", "ANSI_X3.4-1968"),
                 ("hosts", "localhost 80/tcp"),
                 ("temporary", "/tmp"),
                 ("host", ""),
