@@ -7,7 +7,6 @@
 //! Refuses with C05 (chroot) and C06 (view).
 
 use std::ffi::CString;
-use std::hash::Hasher as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
@@ -16,6 +15,7 @@ use nix::mount::MsFlags;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{chroot, fchdir, symlinkat};
 
+use crate::policy::decode::checksum;
 use crate::policy::{Jail, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
@@ -102,18 +102,13 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
 /// keeps the old inode. What is in a bound directory is always today's. Looks only at paths of root's.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    for step in &view.steps {
-        if step.kind == StepKind::BindFile && step.flags & Step::SITE == 0 {
-            let facts = fstatat(
-                AT_FDCWD.as_fd(),
-                step.source,
-                AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT,
-            );
-            hasher.write_u64(facts.map_or(0, |facts| facts.st_ino));
-        }
-    }
-    hasher.finish()
+    let files =
+        view.steps.iter().filter(|step| step.kind == StepKind::BindFile && step.flags & Step::SITE == 0);
+    let inodes = files.map(|step| {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
+        fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or(0, |facts| facts.st_ino)
+    });
+    checksum(&inodes.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
 }
 
 /// Makes the view in a mount namespace of this process's own, and enters it.
@@ -302,21 +297,6 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn step_failed(path: &[u8], errno: Errno) -> Refusal {
     Refusal::about(&VIEW, path, errno.desc())
-}
-
-/// FNV-1a; std's hasher is not stable between programs.
-struct Fnv(u64);
-
-impl std::hash::Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// The kind of jail that leaves the root where it is.

@@ -7,9 +7,12 @@
 /// loader's, the allocator's and the interpreters' names: sudo's long list of CVEs, starting with CVE-2005-2959.
 #[must_use]
 pub fn may_pass(name: &[u8]) -> bool {
+    // Of sorted beginnings, none of which begins another, only the last one before a name can be its own.
+    let before = NEVER_PREFIXES.partition_point(|prefix| *prefix <= name);
+    let forbidden = before.checked_sub(1).and_then(|place| NEVER_PREFIXES.get(place));
     is_variable(name)
-        && !NEVER.contains(&name)
-        && !NEVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && NEVER.binary_search(&name).is_err()
+        && !forbidden.is_some_and(|prefix| name.starts_with(prefix))
 }
 
 /// May a pattern `prefix*` stand in a policy? Only beginnings that can never match a forbidden name.
@@ -41,75 +44,75 @@ pub fn is_plain_path(path: &[u8]) -> bool {
         })
 }
 
-/// Exact names that never pass.
+/// Exact names that never pass, sorted: each launch looks up each name that its policy lists.
 pub const NEVER: &[&[u8]] = &[
-    b"HTTP_PROXY",
-    b"HTTP_REDIRECT_STATUS",
-    b"PATH",
-    b"IFS",
-    b"ENV",
-    b"BASH_ENV",
-    b"SHELLOPTS",
     b"BASHOPTS",
-    b"PS4",
+    b"BASH_ENV",
     b"CDPATH",
-    b"GLOBIGNORE",
-    b"HOSTALIASES",
-    b"LOCALDOMAIN",
-    b"RES_OPTIONS",
-    b"RESOLV_HOST_CONF",
+    b"CLASSPATH",
+    b"ENV",
     b"GCONV_PATH",
     b"GETCONF_DIR",
-    b"LOCPATH",
-    b"NLSPATH",
-    b"NIS_PATH",
-    b"TZDIR",
-    b"TERMINFO",
-    b"TERMINFO_DIRS",
-    b"TERMCAP",
-    b"TERMPATH",
-    b"PERLLIB",
-    b"PERLIO",
-    b"PERLIO_DEBUG",
-    b"PHPRC",
-    b"PHP_INI_SCAN_DIR",
-    b"PHP_VALUE",
-    b"PHP_ADMIN_VALUE",
-    b"USE_ZEND_ALLOC",
-    b"CLASSPATH",
-    b"OPENSSL_CONF",
-    b"OPENSSL_MODULES",
-    b"OPENSSL_ENGINES",
-    b"SSL_CERT_FILE",
-    b"SSL_CERT_DIR",
-    b"SSLKEYLOGFILE",
+    b"GLOBIGNORE",
+    b"HOSTALIASES",
+    b"HTTP_PROXY",
+    b"HTTP_REDIRECT_STATUS",
+    b"IFS",
     b"KRB5_CONFIG",
     b"KRB5_CONFIG_DIR",
-    b"TMPDIR",
-    b"TMP",
+    b"LOCALDOMAIN",
+    b"LOCPATH",
+    b"NIS_PATH",
+    b"NLSPATH",
+    b"OPENSSL_CONF",
+    b"OPENSSL_ENGINES",
+    b"OPENSSL_MODULES",
+    b"PATH",
+    b"PERLIO",
+    b"PERLIO_DEBUG",
+    b"PERLLIB",
+    b"PHPRC",
+    b"PHP_ADMIN_VALUE",
+    b"PHP_INI_SCAN_DIR",
+    b"PHP_VALUE",
+    b"PS4",
+    b"RESOLV_HOST_CONF",
+    b"RES_OPTIONS",
+    b"SHELLOPTS",
+    b"SSLKEYLOGFILE",
+    b"SSL_CERT_DIR",
+    b"SSL_CERT_FILE",
     b"TEMP",
+    b"TERMCAP",
+    b"TERMINFO",
+    b"TERMINFO_DIRS",
+    b"TERMPATH",
+    b"TMP",
+    b"TMPDIR",
+    b"TZDIR",
+    b"USE_ZEND_ALLOC",
 ];
 
-/// Beginnings of names that never pass.
+/// Beginnings of names that never pass, sorted; none begins with another.
 pub const NEVER_PREFIXES: &[&[u8]] = &[
-    b"LD_",
-    b"DYLD_",
-    b"GLIBC_",
-    b"MALLOC_",
     b"BASH_FUNC_",
+    b"CURL_",
+    b"DYLD_",
+    b"GIT_",
+    b"GLIBC_",
+    b"JAVA_",
+    b"JDK_",
+    b"LC_",
+    b"LD_",
+    b"LUA_",
+    b"MALLOC_",
+    b"NODE_",
+    b"NPM_",
     b"PERL5",
     b"PERL_",
     b"PYTHON",
     b"RUBY",
-    b"NODE_",
-    b"NPM_",
-    b"LUA_",
-    b"JAVA_",
     b"_JAVA",
-    b"JDK_",
-    b"GIT_",
-    b"LC_",
-    b"CURL_",
 ];
 
 #[cfg(test)]
@@ -133,6 +136,14 @@ mod tests {
         ] {
             assert!(may_pass(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn the_lists_can_be_searched_by_halves() {
+        assert!(NEVER.is_sorted() && NEVER_PREFIXES.is_sorted());
+        assert!(NEVER_PREFIXES.windows(2).all(|two| !two[1].starts_with(two[0])));
+        assert!(NEVER.iter().all(|name| !may_pass(name)));
+        assert!(NEVER_PREFIXES.iter().all(|prefix| !may_pass(&[prefix, &b"X"[..]].concat())));
     }
 
     #[test]

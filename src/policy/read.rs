@@ -2,16 +2,15 @@
 //!
 //! Root. Opens only names made of digits in a directory that root owns, all the way up.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use nix::sys::stat::{FileStat, fstat};
 
 use super::decode::LENGTH_MAX;
 use super::{DIRECTORY, HOST_FILE};
+use crate::sys::files::open_plain;
 
 /// Why there is no record to decode.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +49,7 @@ pub fn host() -> Result<Vec<u8>, Unreadable> {
     file(HOST_FILE)
 }
 
+/// The directory is looked at as well: whoever can write it can put another record there.
 fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
     let directory = open(AT_FDCWD, DIRECTORY, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     trust(&stat(&directory)?, libc::S_IFDIR)?;
@@ -57,21 +57,14 @@ fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
     let facts = stat(&file)?;
     trust(&facts, libc::S_IFREG)?;
     let length = usize::try_from(facts.st_size).ok().filter(|length| *length <= LENGTH_MAX);
-    let length = length.ok_or(Unreadable::Unsafe("is larger than 1 MiB"))?;
-    let mut bytes = Vec::with_capacity(length.saturating_add(1));
-    let limit = u64::try_from(LENGTH_MAX).unwrap_or(u64::MAX);
-    File::from(file)
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|why| Unreadable::Failed(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EIO))))?;
-    Ok(bytes)
+    let mut bytes = vec![0; length.ok_or(Unreadable::Unsafe("is larger than 1 MiB"))?];
+    // Records are replaced, never written to: what is read is as long as it was said to be, or is refused.
+    let count = nix::unistd::read(&file, &mut bytes).map_err(Unreadable::Failed)?;
+    if count == bytes.len() { Ok(bytes) } else { Err(Unreadable::Unsafe("became shorter")) }
 }
 
-fn open(directory: impl std::os::fd::AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Unreadable> {
-    let how = OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(directory, path, how).map_err(|errno| match errno {
+fn open(directory: impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Unreadable> {
+    open_plain(directory, path.as_bytes(), flags, ResolveFlag::empty()).map_err(|errno| match errno {
         Errno::ENOENT => Unreadable::Missing,
         Errno::ELOOP => Unreadable::Unsafe("is a symbolic link"),
         other => Unreadable::Failed(other),
