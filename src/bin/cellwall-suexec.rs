@@ -1,8 +1,8 @@
 //! The setuid launcher: suEXEC's command line, Cellwall's pipeline.
+#![no_main]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use cellwall::launch::arrival::Arrival;
 use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
@@ -14,16 +14,17 @@ use cellwall::record::Log;
 use cellwall::refusal::Refusal;
 use cellwall::sys::Root;
 
-fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
+cellwall::start!(run);
+
+/// The exit status.
+fn run(words: &[&OsStr]) -> u8 {
     match Arrival::clean() {
-        Ok((arrival, root)) => answer(&arrival, &words, root),
+        Ok((arrival, root)) => answer(&arrival, words, root),
         Err(refusal) => refuse(&refusal, &mut Log::open(None), true),
     }
 }
 
-fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> ExitCode {
+fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> u8 {
     let request = match Request::parse(words) {
         Ok(request) => request,
         Err(refusal) => return without_record(arrival, words, |_| refusal),
@@ -55,7 +56,7 @@ fn without_record(
     arrival: &Arrival,
     words: &[&OsStr],
     refusal: impl FnOnce(Option<&Host<'_>>) -> Refusal,
-) -> ExitCode {
+) -> u8 {
     let bytes = read::host().unwrap_or_default();
     let host = decode::host(&bytes).ok();
     let caller = arrival.caller();
@@ -72,7 +73,7 @@ fn without_record(
 }
 
 /// One record, the same page for every visitor, and suEXEC's status.
-fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> ExitCode {
+fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
     let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
     let reference = log.reference();
     // In one write, or a server that reads meanwhile makes two lines of it. A failed one changes nothing: the status
@@ -87,11 +88,11 @@ fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> ExitCode {
              <p>The server could not answer this request. Reference: {reference}</p>\n"
         );
     }
-    ExitCode::from(refusal.card.status)
+    refusal.card.status
 }
 
 /// `-V`, in the format of suEXEC, which panels read.
-fn show_settings(host: &Host<'_>) -> ExitCode {
+fn show_settings(host: &Host<'_>) -> u8 {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let log = match host.log.sink {
         Sink::File => format!("AP_LOG_EXEC=\"{}\"", text(host.log.file)),
@@ -110,5 +111,5 @@ fn show_settings(host: &Host<'_>) -> ExitCode {
     for setting in settings {
         let _ = writeln!(std::io::stderr(), " -D {setting}");
     }
-    ExitCode::SUCCESS
+    0
 }

@@ -1,11 +1,9 @@
 //! Who we are: root as a value, and the way out of it.
 
-use std::ffi::c_ulong;
+use std::ffi::{c_long, c_ulong};
 
 use nix::errno::Errno;
-use nix::unistd::{
-    Gid, Uid, geteuid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid, setuid,
-};
+use nix::unistd::{Gid, Uid, geteuid, getgroups, getresgid, getresuid, setgroups};
 
 /// The right to act as root. There is at most one, and it cannot be copied.
 #[derive(Debug)]
@@ -32,9 +30,8 @@ impl Root {
         if !geteuid().is_root() {
             return Ok(None);
         }
-        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
+        set_all(libc::SYS_setresgid, 0)?;
+        set_all(libc::SYS_setresuid, 0)?;
         Ok(Some(Self(())))
     }
 
@@ -47,8 +44,8 @@ impl Root {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let mut want: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&want).map_err(NotDropped::Groups)?;
-        setresgid(gid, gid, gid).map_err(NotDropped::Groups)?;
-        setresuid(uid, uid, uid).map_err(NotDropped::User)?;
+        set_all(libc::SYS_setresgid, gid.as_raw()).map_err(NotDropped::Groups)?;
+        set_all(libc::SYS_setresuid, uid.as_raw()).map_err(NotDropped::User)?;
         let unknown = |_| NotDropped::Left("the identity cannot be read back");
         let (uids, gids) = (getresuid().map_err(unknown)?, getresgid().map_err(unknown)?);
         let mut have = getgroups().map_err(unknown)?;
@@ -64,15 +61,13 @@ impl Root {
         if have != want {
             return Err(NotDropped::Left("supplementary groups are not those that were set"));
         }
-        if setuid(Uid::from_raw(0)).is_ok() {
+        if set_all(libc::SYS_setresuid, 0).is_ok() {
             return Err(NotDropped::Left("root can be had again"));
         }
-        let sets = [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable];
-        if sets.into_iter().all(|set| caps::read(None, set).is_ok_and(|held| held.is_empty())) {
-            Ok(())
-        } else {
-            Err(NotDropped::Left("capabilities are left"))
+        if has_capabilities().map_err(unknown)? {
+            return Err(NotDropped::Left("capabilities are left"));
         }
+        Ok(())
     }
 
     /// Empties the bounding, ambient and inheritable sets. Before [`Root::become_user`]: afterwards `CAP_SETPCAP` is
@@ -90,6 +85,21 @@ impl Root {
         caps::clear(None, caps::CapSet::Ambient).map_err(refused)?;
         caps::clear(None, caps::CapSet::Inheritable).map_err(refused)
     }
+}
+
+/// Real, effective and saved. The C library's function tells its other threads first; this program has none.
+fn set_all(call: c_long, id: u32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(call, id, id, id) }).map(drop)
+}
+
+/// Is any bit set in the effective, permitted or inheritable set (capget(2), version 3)?
+fn has_capabilities() -> Result<bool, Errno> {
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: the header is as version 3 has it, pid 0 is this process, and there is room for two triples.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
+    Ok(sets.iter().any(|set| *set != 0))
 }
 
 /// `false`: the kernel knows no such number, and says so twice: a right that merely could not be taken must not stay.

@@ -13,5 +13,6 @@ pub mod identity;
 pub mod mount;
 pub mod process;
 pub mod seal;
+pub mod start;
 
 pub use identity::Root;
