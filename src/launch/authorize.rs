@@ -133,7 +133,7 @@ impl<'a> Authorized<'a> {
 }
 
 /// By component, never as text: `/srv/ab` is not beneath `/srv/a` (CVE-2007-1742).
-pub(super) fn is_beneath(path: &[u8], root: &[u8]) -> bool {
+pub(crate) fn is_beneath(path: &[u8], root: &[u8]) -> bool {
     let root = root.strip_suffix(b"/").unwrap_or(root);
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }

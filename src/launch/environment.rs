@@ -38,51 +38,110 @@ pub fn rebuild<'a>(
     {
         return Err(Refusal::new(&TOO_MUCH, format!("{} entries of {bytes} bytes together", caller.len())));
     }
-    let mut new = New { names: Vec::with_capacity(caller.len()), entries: Vec::with_capacity(caller.len()) };
+    let mut new = New {
+        sieve: Sieve::new(rules.authorization, caller.len()),
+        entries: Vec::with_capacity(caller.len()),
+    };
     for (name, value) in &rules.set {
         new.push(name, value);
     }
     for (name, value) in forced {
         match value {
             Some(value) => new.push(name, value),
-            None => new.names.push(name),
+            None => new.sieve.decide(name),
         }
     }
-    let (fixed, set) = (new.names.len(), new.entries.len());
+    new.sieve.seal();
+    let set = new.entries.len();
     for entry in caller {
         let Some((name, value)) = split(entry) else { continue };
-        if !passes(rules, name, value) {
-            continue;
+        let listed = rules.pass.binary_search(&name).is_ok()
+            || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
+        if listed && new.sieve.admits(name, value)? {
+            let renamed = is_path(name).then(|| rename(value));
+            new.entry(name, renamed.as_deref().unwrap_or(value));
         }
-        let core = CORE.contains(&name);
-        match new.names.iter().position(|known| *known == name) {
-            Some(place) if core && place >= fixed => {
-                return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
-            }
-            Some(_) => continue,
-            None => {}
-        }
-        if core && value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
-        }
-        if PATHS.contains(&name) { new.push(name, &rename(value)) } else { new.push(name, value) }
     }
     let kept = new.entries.len().saturating_sub(set);
     Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept) })
 }
 
-struct New<'a> {
+/// Which of the caller's variables pass, one after another: those that are no danger, and each name once. The launcher
+/// and the pool's gate ask the same one; whether a name is listed they know themselves.
+#[derive(Debug)]
+pub struct Sieve<'a> {
     names: Vec<&'a [u8]>,
+    fixed: usize,
+    authorization: bool,
+}
+
+impl<'a> Sieve<'a> {
+    /// `authorization`: a visitor's credentials pass. `room`: how many names are expected.
+    #[must_use]
+    pub fn new(authorization: bool, room: usize) -> Self {
+        Self { names: Vec::with_capacity(room), fixed: 0, authorization }
+    }
+
+    /// A name that is decided, whatever the caller says.
+    pub fn decide(&mut self, name: &'a [u8]) {
+        self.names.push(name);
+    }
+
+    /// From here on the caller speaks.
+    pub fn seal(&mut self) {
+        self.fixed = self.names.len();
+    }
+
+    /// Does this one pass?
+    ///
+    /// # Errors
+    /// E01, E03.
+    pub fn admits(&mut self, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
+        if !passes(self.authorization, name, value) {
+            return Ok(false);
+        }
+        let core = CORE.contains(&name);
+        match self.names.iter().position(|known| *known == name) {
+            Some(place) if core && place >= self.fixed => {
+                return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
+            }
+            Some(_) => return Ok(false),
+            None => {}
+        }
+        if core && value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
+        }
+        self.names.push(name);
+        Ok(true)
+    }
+}
+
+/// Does a listed beginning of names cover this one?
+#[must_use]
+pub fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
+    name.len() > prefix.len() && name.starts_with(prefix)
+}
+
+/// Does this variable hold a path of the host's?
+#[must_use]
+pub fn is_path(name: &[u8]) -> bool {
+    PATHS.contains(&name)
+}
+
+struct New<'a> {
+    sieve: Sieve<'a>,
     entries: Vec<CString>,
 }
 
 impl<'a> New<'a> {
-    /// The caller's entries were C strings, and the decoder refuses a NUL in the policy's.
     fn push(&mut self, name: &'a [u8], value: &[u8]) {
-        if let Ok(entry) = CString::new([name, b"=", value].concat()) {
-            self.names.push(name);
-            self.entries.push(entry);
-        }
+        self.sieve.decide(name);
+        self.entry(name, value);
+    }
+
+    /// The caller's entries were C strings, and the decoder refuses a NUL in the policy's.
+    fn entry(&mut self, name: &[u8], value: &[u8]) {
+        self.entries.extend(CString::new([name, b"=", value].concat()));
     }
 }
 
@@ -91,13 +150,11 @@ fn split(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((entry.get(..equals)?, entry.get(equals.saturating_add(1)..)?))
 }
 
-fn passes(rules: &Environment<'_>, name: &[u8], value: &[u8]) -> bool {
-    let listed = rules.pass.binary_search(&name).is_ok()
-        || rules.pass_prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
-    let authorization = matches!(name, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION");
+fn passes(authorization: bool, name: &[u8], value: &[u8]) -> bool {
+    let secret = matches!(name, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION");
     // httpd writes header names in capitals; anything else did not come from a header.
     let header = !name.starts_with(b"HTTP_") || !name.iter().any(u8::is_ascii_lowercase);
-    listed && may_pass(name) && header && (!authorization || rules.authorization) && value_passes(name, value)
+    may_pass(name) && header && (!secret || authorization) && value_passes(name, value)
 }
 
 /// `()`: old shells make functions of it (CVE-2014-6271). TZ is a path to some libraries (CVE-2014-9680).

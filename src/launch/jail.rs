@@ -56,7 +56,8 @@ impl<'a> Inside<'a> {
         self.kind != HOST
     }
 
-    fn new(kind: &'static str, cut: &'a [u8]) -> Self {
+    /// `cut`: what the host's paths have in front and the jail's have not; empty: nothing.
+    pub(crate) fn new(kind: &'static str, cut: &'a [u8]) -> Self {
         Self { kind, cut }
     }
 }

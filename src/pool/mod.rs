@@ -21,6 +21,7 @@ pub mod settings;
 pub mod wire;
 
 pub mod fastcgi;
+pub mod gate;
 
 /// What `cellwalld` answers to whoever starts it.
 pub const ABSENT: &str = "cellwalld: the FastCGI pool is not part of this version, so nothing was started. \

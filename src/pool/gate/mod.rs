@@ -1,0 +1,318 @@
+//! The gate: what of a request may reach a site's worker, and which file it is about. Pure: bytes in, bytes out. Fuzzed.
+//!
+//! The same sieve as the launcher's ([`crate::launch::environment`]) decides about names and values. Paths are made
+//! plain and must lie beneath the site's docroots; then they are called as inside the jail. What is wrong is refused
+//! with G01–G07, never mended in silence. A refusal is a fixed page with a reference.
+//!
+//! May not: open a file, ask anybody, or know which web server it was.
+
+mod paths;
+
+use crate::launch::authorize::is_beneath;
+use crate::launch::environment::{Sieve, has_prefix, is_path};
+use crate::launch::jail::Inside;
+use crate::refusal::{Card, Refusal, Untrusted};
+
+use super::fastcgi::pairs::{Pairs, Writer};
+use super::fastcgi::record::put_begin;
+use super::fastcgi::{Role, back};
+use paths::{Lost, Said, Script};
+
+/// What one site lets pass. Names that no site may have are taken out by the sieve all the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Names {
+    /// Exact names, sorted by bytes.
+    pub pass: Vec<Box<[u8]>>,
+    /// Beginnings of names.
+    pub prefixes: Vec<Box<[u8]>>,
+    /// Credentials pass.
+    pub authorization: bool,
+    /// Most parameters.
+    pub entries_max: usize,
+    /// Most bytes of them together.
+    pub bytes_max: usize,
+}
+
+/// One site's gate. Many sites let the same names pass; they share one list.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// Which parameters pass.
+    pub names: std::rc::Rc<Names>,
+    /// Scripts are beneath one of these, in the host's own view.
+    pub docroots: Vec<Vec<u8>>,
+    /// The part of the host's paths that is not there inside the jail; empty: paths are the same.
+    pub jail: Vec<u8>,
+    /// Endings that a script has; none: any.
+    pub endings: Vec<Vec<u8>>,
+    /// Most bytes of a body.
+    pub body_max: u64,
+}
+
+/// A refusal and the HTTP status that the visitor sees.
+#[derive(Debug)]
+pub struct No {
+    /// 400, 403, 404, 413 or 431.
+    pub http: u16,
+    /// For the record.
+    pub refusal: Refusal,
+}
+
+/// A request that may pass.
+#[derive(Debug)]
+pub struct Passed {
+    /// What the program gets: records for a worker, or `NAME=value` entries with a NUL behind each.
+    pub bytes: Vec<u8>,
+    /// The file, in the host's view.
+    pub script: Vec<u8>,
+    /// How many parameters were left out.
+    pub dropped: usize,
+}
+
+/// What the program wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// BEGIN_REQUEST, PARAMS and their end, all in one.
+    Records(Role),
+    /// An environment.
+    Environment,
+}
+
+impl Gate {
+    /// Lets a request's parameters through, or says why not.
+    ///
+    /// # Errors
+    /// G01–G07, and E01–E03 of the sieve.
+    pub fn judge(&self, params: &[u8], form: Form) -> Result<Passed, No> {
+        let seen = Seen::of(params, &self.names)?;
+        if let Some(length) = seen.content_length {
+            self.measure(length)?;
+        }
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings);
+        let script = script.map_err(|lost| no_script(lost, &seen.said))?;
+        let mut passed = Passed {
+            bytes: Vec::with_capacity(params.len().saturating_add(64)),
+            script: Vec::new(),
+            dropped: 0,
+        };
+        passed.dropped = match form {
+            Form::Records(role) => {
+                put_begin(&mut passed.bytes, back::ID, role, true);
+                let mut writer = Writer::new(&mut passed.bytes, back::ID);
+                let dropped =
+                    self.sift(params, &seen, &script, &mut |name, value| writer.push(name, value))?;
+                writer.finish();
+                dropped
+            }
+            Form::Environment => self.sift(params, &seen, &script, &mut |name, value| {
+                for part in [name, b"=", value, b"\0"] {
+                    passed.bytes.extend_from_slice(part);
+                }
+                true
+            })?,
+        };
+        passed.script = script.file;
+        Ok(passed)
+    }
+
+    /// A body of so many bytes, claimed or counted.
+    ///
+    /// # Errors
+    /// G07.
+    pub fn measure(&self, bytes: u64) -> Result<(), No> {
+        if bytes <= self.body_max {
+            return Ok(());
+        }
+        Err(no(413, &BODY, format!("a body of {bytes} bytes or more; {} may be sent", self.body_max)))
+    }
+
+    /// Every parameter once through the sieve; those about the script are ours. Returns how many were left out.
+    fn sift(
+        &self,
+        params: &[u8],
+        seen: &Seen<'_>,
+        script: &Script,
+        put: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<usize, No> {
+        let too_long = || no(431, &LONG, "a parameter is longer than a record can hold".to_owned());
+        let root = self.docroots.get(script.docroot).map_or(&b"/"[..], Vec::as_slice);
+        let ours: [(&[u8], Option<&[u8]>); 5] = [
+            (b"SCRIPT_FILENAME", Some(self.inside(&script.file))),
+            (b"SCRIPT_NAME", Some(&script.name)),
+            (b"PATH_INFO", Some(&script.info).filter(|info| !info.is_empty()).map(Vec::as_slice)),
+            (b"DOCUMENT_ROOT", Some(self.inside(self.root(seen.said.document_root).unwrap_or(root)))),
+            // Its file is another one than the script; php-cgi would run it (see launch/equip.rs).
+            (b"PATH_TRANSLATED", None),
+        ];
+        let mut sieve = Sieve::new(self.names.authorization, seen.count.saturating_add(8));
+        for (name, value) in ours {
+            sieve.decide(name);
+            if value.is_some_and(|value| self.lists(name) && !put(name, value)) {
+                return Err(too_long());
+            }
+        }
+        if !script.info.is_empty() {
+            // With it php-cgi takes PATH_INFO for the script's path (see launch/equip.rs).
+            sieve.decide(b"REDIRECT_URL");
+        }
+        sieve.seal();
+        let mut kept = 0_usize;
+        for (name, value) in Pairs(params).flatten() {
+            // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
+            let length = name == b"CONTENT_LENGTH" && seen.content_length.is_none();
+            if length
+                || !self.lists(name)
+                || !sieve.admits(name, value).map_err(|refusal| No { http: 400, refusal })?
+            {
+                continue;
+            }
+            let value = match is_path(name) {
+                true => match self.root(value) {
+                    Some(value) => self.inside(value),
+                    None => continue,
+                },
+                false => value,
+            };
+            if !put(name, value) {
+                return Err(too_long());
+            }
+            kept = kept.saturating_add(1);
+        }
+        Ok(seen.count.saturating_sub(kept))
+    }
+
+    fn lists(&self, name: &[u8]) -> bool {
+        self.names.pass.binary_search_by(|listed| (**listed).cmp(name)).is_ok()
+            || self.names.prefixes.iter().any(|prefix| has_prefix(name, prefix))
+    }
+
+    /// A directory that is one of the docroots, or beneath one; as it came, without a slash at its end.
+    fn root<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let plain = paths::plain(path).is_some_and(|plain| plain == path);
+        (plain && self.docroots.iter().any(|root| is_beneath(path, root))).then_some(path)
+    }
+
+    /// A path of the host's, as it is called inside the jail.
+    fn inside<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        Inside::new("pool", &self.jail).path(path)
+    }
+}
+
+/// A first look at all parameters.
+struct Seen<'a> {
+    said: Said<'a>,
+    count: usize,
+    content_length: Option<u64>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(params: &'a [u8], names: &Names) -> Result<Self, No> {
+        let mut seen = Self { said: Said::default(), count: 0, content_length: None };
+        let mut bytes = 0_usize;
+        for pair in Pairs(params) {
+            let (name, value) = pair.map_err(|broken| no(400, &PARAMETERS, broken.to_string()))?;
+            seen.count = seen.count.saturating_add(1);
+            bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
+            if seen.count > names.entries_max || bytes > names.bytes_max {
+                return Err(no(
+                    431,
+                    &MANY,
+                    format!("more than {} of {} bytes", names.entries_max, names.bytes_max),
+                ));
+            }
+            if value.contains(&0) {
+                return Err(no(400, &PARAMETERS, format!("{} has a NUL in it", Untrusted(name))));
+            }
+            seen.note(name, value)?;
+        }
+        Ok(seen)
+    }
+
+    fn note(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), No> {
+        let place = match name {
+            b"SCRIPT_FILENAME" => &mut self.said.script_filename,
+            b"SCRIPT_NAME" => &mut self.said.script_name,
+            b"PATH_INFO" => &mut self.said.path_info,
+            b"DOCUMENT_ROOT" => &mut self.said.document_root,
+            b"CONTENT_LENGTH" if matches!(value, b"" | b"-1") => return Ok(()),
+            b"CONTENT_LENGTH" => {
+                let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
+                let Some(length) = digits.and_then(|digits| digits.parse().ok()) else {
+                    return Err(no(400, &PARAMETERS, format!("CONTENT_LENGTH is \"{}\"", Untrusted(value))));
+                };
+                if self.content_length.replace(length).is_some() {
+                    return Err(no(400, &PARAMETERS, "CONTENT_LENGTH stands twice".to_owned()));
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if !std::mem::replace(place, value).is_empty() {
+            return Err(no(400, &PARAMETERS, format!("{} stands twice", Untrusted(name))));
+        }
+        Ok(())
+    }
+}
+
+/// The URL of a request, plain, for the status and ping pages; none where there is no such thing.
+#[must_use]
+pub fn url(params: &[u8]) -> Option<Vec<u8>> {
+    let mut pairs = Pairs(params).flatten();
+    pairs.find(|(name, _)| *name == b"SCRIPT_NAME").and_then(|(_, value)| paths::url(value))
+}
+
+fn no_script(lost: Lost, said: &Said<'_>) -> No {
+    let path = if said.script_filename.is_empty() { said.script_name } else { said.script_filename };
+    let about = |http, card, why| No { http, refusal: Refusal::about(card, path, why) };
+    match lost {
+        Lost::Unnamed => about(404, &UNNAMED, "no file is named"),
+        Lost::Impossible => about(403, &IMPOSSIBLE, "is no path that can be"),
+        Lost::Outside => about(403, &OUTSIDE, "is beneath none of the site's docroots"),
+        Lost::Ending => about(403, &ENDING, "is no file of a kind that the site runs"),
+    }
+}
+
+fn no(http: u16, card: &'static Card, why: String) -> No {
+    No { http, refusal: Refusal::new(card, why) }
+}
+
+static PARAMETERS: Card = Card {
+    code: "G01",
+    status: 0,
+    remedy: "nothing to mend on this side: the web server or the visitor sent what no request can be",
+};
+static MANY: Card = Card {
+    code: "G02",
+    status: 0,
+    remedy: "raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
+};
+static UNNAMED: Card = Card {
+    code: "G03",
+    status: 0,
+    remedy: "have the web server send SCRIPT_FILENAME with the path of the script (see packaging/nginx, packaging/apache)",
+};
+static IMPOSSIBLE: Card = Card {
+    code: "G04",
+    status: 0,
+    remedy: "nothing to mend: a visitor tried a path that leads out of the site",
+};
+static OUTSIDE: Card = Card {
+    code: "G05",
+    status: 0,
+    remedy: "point the web server at the socket of the site that owns the file, or add the directory to docroot in the site's file, then: cellwall apply",
+};
+static ENDING: Card = Card {
+    code: "G06",
+    status: 0,
+    remedy: "have the web server send only files with an ending of the site's [handlers] to the pool, or add the ending there",
+};
+static BODY: Card =
+    Card { code: "G07", status: 0, remedy: "raise body_max in the site's [pool], then: cellwall apply" };
+static LONG: Card = Card {
+    code: "G08",
+    status: 0,
+    remedy: "nothing to mend: php-cgi and its like take no parameter beyond 65,535 bytes",
+};
+
+#[cfg(test)]
+mod tests;

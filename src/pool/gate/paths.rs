@@ -1,0 +1,166 @@
+//! Paths as web servers write them, made plain. Pure text: whether a file is there, its worker will see.
+
+use crate::launch::authorize::is_beneath;
+
+/// Which file runs, and what the URL has behind it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    /// Absolute, plain, in the host's view.
+    pub(super) file: Vec<u8>,
+    /// The docroot that it is beneath, by its place in the list.
+    pub(super) docroot: usize,
+    /// The URL of the file.
+    pub(super) name: Vec<u8>,
+    /// What stands behind the file in the URL; empty: nothing.
+    pub(super) info: Vec<u8>,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The web server names no file, or a directory.
+    Unnamed,
+    /// A path that leads up, or has control bytes in it.
+    Impossible,
+    /// Beneath none of the docroots.
+    Outside,
+    /// Not one of the endings that the site runs.
+    Ending,
+}
+
+/// What the web server said about the script.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) script_filename: &'a [u8],
+    pub(super) script_name: &'a [u8],
+    pub(super) path_info: &'a [u8],
+    pub(super) document_root: &'a [u8],
+}
+
+/// nginx: a file, with a doubled slash where the root ends in one; the path behind it split off or not. Apache: see
+/// [`local`]; with `ProxyPassMatch` it is a URL, encoded, the path behind it not split off. lighttpd, Caddy, HAProxy:
+/// docroot and script. fcgiwrap's rule where no file is named: `DOCUMENT_ROOT` and `SCRIPT_NAME`.
+pub(super) fn understand(said: &Said<'_>, docroots: &[Vec<u8>], endings: &[Vec<u8>]) -> Result<Script, Lost> {
+    let (named, proxied) = local(said.script_filename);
+    let mut path = match named {
+        b"" if said.document_root.is_empty() || said.script_name.is_empty() => return Err(Lost::Unnamed),
+        b"" => plain(&[said.document_root, b"/", said.script_name].concat()),
+        named => plain(named),
+    }
+    .ok_or(Lost::Impossible)?;
+    if proxied && path.contains(&b'%') && !ends_with_url(&path, said) {
+        path = decoded(&path).and_then(|path| plain(&path)).ok_or(Lost::Impossible)?;
+    }
+    let info = if said.path_info.is_empty() { Vec::new() } else { rooted(said.path_info)? };
+    let (file, info) = split(path, info, endings)?;
+    if file.last() == Some(&b'/') {
+        return Err(Lost::Unnamed);
+    }
+    // Not the docroot itself: that is no file. The longest one counts, as in the launcher.
+    let above = docroots.iter().enumerate().filter(|(_, root)| file != **root && is_beneath(&file, root));
+    let docroot = above.max_by_key(|(_, root)| root.len()).ok_or(Lost::Outside)?.0;
+    let name = said.script_name.strip_suffix(&*info).unwrap_or(said.script_name).to_vec();
+    Ok(Script { file, docroot, name, info })
+}
+
+/// A request for the status or ping page names no file of the site's.
+pub(super) fn url(script_name: &[u8]) -> Option<Vec<u8>> {
+    plain(script_name)
+}
+
+/// Where the file ends and the path behind it begins. The web server's own split is believed; where it made none, the
+/// first component with a known ending is the file: what stands behind it never names another one.
+fn split(path: Vec<u8>, info: Vec<u8>, endings: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<u8>), Lost> {
+    let known = |file: &[u8]| endings.is_empty() || endings.iter().any(|ending| ends(file, ending));
+    if !info.is_empty() {
+        let file = path.strip_suffix(&*info).filter(|file| known(file) && !file.is_empty());
+        let file = file.map_or_else(|| path.clone(), <[u8]>::to_vec);
+        return if known(&file) { Ok((file, info)) } else { Err(Lost::Ending) };
+    }
+    if endings.is_empty() {
+        return Ok((path, info));
+    }
+    let borders = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
+    let found = borders.chain([path.len()]).find_map(|place| {
+        let (file, rest) = path.split_at_checked(place)?;
+        known(file).then(|| (file.to_vec(), rest.to_vec()))
+    });
+    found.ok_or(Lost::Ending)
+}
+
+/// `.php` alone is no file with that ending.
+fn ends(file: &[u8], ending: &[u8]) -> bool {
+    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
+    name.len() > ending.len() && name.ends_with(ending)
+}
+
+/// Without what mod_proxy_fcgi puts in front (`proxy:fcgi://host`, `proxy:balancer://name`, with the socket's path and
+/// `|` between or not) and the query that it leaves behind. Second: it was such a URL.
+pub(super) fn local(name: &[u8]) -> (&[u8], bool) {
+    let url = name.strip_prefix(b"proxy:").unwrap_or(name);
+    let url = match url.iter().position(|byte| *byte == b'|') {
+        Some(bar) if url.starts_with(b"unix:") => url.get(bar.saturating_add(1)..).unwrap_or_default(),
+        _ => url,
+    };
+    let Some(rest) = url.strip_prefix(b"fcgi://").or_else(|| url.strip_prefix(b"balancer://")) else {
+        return (name, false);
+    };
+    let slash = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+    let path = rest.get(slash..).unwrap_or_default();
+    (path.split(|byte| *byte == b'?').next().unwrap_or(path), true)
+}
+
+/// An absolute path of plain components: doubled slashes and `.` are taken out, a slash at the end stays.
+pub(super) fn plain(path: &[u8]) -> Option<Vec<u8>> {
+    let absolute = path.starts_with(b"/") && path.len() < 4096 && !path.iter().any(u8::is_ascii_control);
+    let mut made = Vec::with_capacity(path.len());
+    for part in path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
+        if part == b".." || part.len() > 255 {
+            return None;
+        }
+        made.push(b'/');
+        made.extend_from_slice(part);
+    }
+    if made.is_empty() || path.ends_with(b"/") {
+        made.push(b'/');
+    }
+    absolute.then_some(made)
+}
+
+/// A path behind the script is text for the program, so only what would mislead a file system is refused.
+fn rooted(info: &[u8]) -> Result<Vec<u8>, Lost> {
+    let up = info.split(|byte| *byte == b'/').any(|part| part == b"..");
+    let good = info.starts_with(b"/") && !up && !info.iter().any(u8::is_ascii_control);
+    if good { Ok(info.to_vec()) } else { Err(Lost::Impossible) }
+}
+
+/// SetHandler gives a file's name, which may have a `%` of its own; then it ends as the URL does.
+fn ends_with_url(path: &[u8], said: &Said<'_>) -> bool {
+    let url = plain(said.script_name).unwrap_or_default();
+    !url.is_empty() && url != b"/" && path.ends_with(&url)
+}
+
+/// `%2e` and its like as bytes; a slash or NUL that was encoded is none (RFC 3875, 3.2).
+fn decoded(path: &[u8]) -> Option<Vec<u8>> {
+    let mut made = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        let [high, low, after @ ..] = rest else {
+            made.push(*byte);
+            continue;
+        };
+        if *byte != b'%' {
+            made.push(*byte);
+            continue;
+        }
+        let digits = [*high, *low];
+        let text = std::str::from_utf8(&digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
+        match u8::from_str_radix(text, 16).ok()? {
+            b'/' | 0 => return None,
+            byte => made.push(byte),
+        }
+        rest = after;
+    }
+    Some(made)
+}

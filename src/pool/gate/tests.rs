@@ -1,0 +1,271 @@
+//! The gate, by what five web servers send and what an attacker would.
+
+use std::rc::Rc;
+
+use super::*;
+use crate::pool::fastcgi::record::{HEADER, Header};
+
+fn gate() -> Gate {
+    let mut pass: Vec<Box<[u8]>> = [
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "DOCUMENT_ROOT",
+        "PATH_INFO",
+        "PATH_TRANSLATED",
+        "QUERY_STRING",
+        "REDIRECT_URL",
+        "REQUEST_METHOD",
+        "REQUEST_URI",
+        "SCRIPT_FILENAME",
+        "SCRIPT_NAME",
+    ]
+    .map(|name| name.as_bytes().into())
+    .to_vec();
+    pass.sort();
+    Gate {
+        names: Rc::new(Names {
+            pass,
+            prefixes: vec![b"HTTP_"[..].into()],
+            authorization: false,
+            entries_max: 1000,
+            bytes_max: 65_536,
+        }),
+        docroots: vec![b"/srv/shop/htdocs".to_vec(), b"/srv/shop/cgi-bin".to_vec()],
+        jail: Vec::new(),
+        endings: vec![b".php".to_vec()],
+        body_max: 1000,
+    }
+}
+
+fn raw(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    for (name, value) in pairs {
+        crate::pool::fastcgi::pairs::put(&mut raw, name.as_bytes(), value.as_bytes());
+    }
+    raw
+}
+
+/// What the program would get, in order, or the status and code of the refusal.
+fn judged(gate: &Gate, pairs: &[(&str, &str)]) -> Result<Vec<(String, String)>, (u16, &'static str)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let passed = gate.judge(&raw(pairs), Form::Environment).map_err(|no| (no.http, no.refusal.card.code))?;
+    let entries = passed.bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    let pairs =
+        entries.map(|entry| text(entry).split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())).unwrap());
+    Ok(pairs.collect())
+}
+
+fn value<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut found = pairs.iter().filter(|(known, _)| known == name);
+    let first = found.next().map(|(_, value)| value.as_str());
+    assert!(found.next().is_none(), "{name} stands twice");
+    first
+}
+
+/// File, URL and the path behind it, as the program sees them.
+fn script(gate: &Gate, pairs: &[(&str, &str)]) -> Result<(String, String, String), (u16, &'static str)> {
+    let pairs = judged(gate, pairs)?;
+    let get = |name| value(&pairs, name).unwrap_or_default().to_owned();
+    Ok((get("SCRIPT_FILENAME"), get("SCRIPT_NAME"), get("PATH_INFO")))
+}
+
+/// A web server's way, SCRIPT_FILENAME, SCRIPT_NAME, PATH_INFO, and what stands behind `/a.php` afterwards.
+const WAYS: [[&str; 5]; 10] = [
+    ["nginx", "/srv/shop/htdocs/a.php", "/a.php", "", ""],
+    ["nginx, root with a slash", "/srv/shop/htdocs//a.php", "/a.php", "", ""],
+    ["nginx, Caddy, HAProxy, split", "/srv/shop/htdocs/a.php", "/a.php", "/x/y", "/x/y"],
+    ["nginx, not split", "/srv/shop/htdocs/a.php/x/y", "/a.php/x/y", "", "/x/y"],
+    ["SetHandler", "proxy:fcgi://localhost//srv/shop/htdocs/a.php", "/a.php", "/x/y", "/x/y"],
+    ["ProxyPassMatch", "proxy:fcgi://localhost:9000/srv/shop/htdocs/a.php/x/y", "/a.php/x/y", "", "/x/y"],
+    ["ProxyPassMatch, query", "proxy:fcgi://localhost/srv/shop/htdocs/a.php?x=/y.php", "/a.php", "", ""],
+    ["Apache, balancer", "proxy:balancer://shop/srv/shop/htdocs/a.php", "/a.php", "", ""],
+    ["Apache, socket", "proxy:unix:/run/x.sock|fcgi://localhost/srv/shop/htdocs/a.php", "/a.php", "", ""],
+    ["fcgiwrap's rule", "", "/a.php", "", ""],
+];
+
+#[test]
+fn each_web_server_names_its_script_in_its_own_way() {
+    for [way, file, name, info, behind] in WAYS {
+        let said = [
+            ("SCRIPT_FILENAME", file),
+            ("SCRIPT_NAME", name),
+            ("PATH_INFO", info),
+            ("DOCUMENT_ROOT", "/srv/shop/htdocs"),
+            ("CONTENT_LENGTH", if way.contains("Caddy") { "-1" } else { "" }),
+        ];
+        let expected = ["/srv/shop/htdocs/a.php", "/a.php", behind].map(str::to_owned);
+        let [file, name, info] = expected;
+        assert_eq!(script(&gate(), &said), Ok((file, name, info)), "{way}");
+    }
+}
+
+#[test]
+fn a_url_is_decoded_and_a_file_name_is_not() {
+    let decoded = [
+        ("SCRIPT_FILENAME", "proxy:fcgi://localhost/srv/shop/htdocs/a%20b.php"),
+        ("SCRIPT_NAME", "/a b.php"),
+    ];
+    assert_eq!(script(&gate(), &decoded).unwrap().0, "/srv/shop/htdocs/a b.php");
+    let raw = [
+        ("SCRIPT_FILENAME", "proxy:fcgi://localhost/srv/shop/htdocs/a%20b.php"),
+        ("SCRIPT_NAME", "/a%20b.php"),
+    ];
+    assert_eq!(script(&gate(), &raw).unwrap().0, "/srv/shop/htdocs/a%20b.php");
+    for hidden in ["%2e%2e/%2e%2e/etc/a.php", "..%2f..%2fx.php", "%00.php", "a%0a.php", "%zz.php"] {
+        let name = format!("proxy:fcgi://localhost/srv/shop/htdocs/{hidden}");
+        let pairs = [("SCRIPT_FILENAME", name.as_str()), ("SCRIPT_NAME", "/x.php")];
+        assert_eq!(script(&gate(), &pairs), Err((403, "G04")), "{hidden}");
+    }
+}
+
+#[test]
+fn pool_06_a_neighbours_script_is_refused_as_text() {
+    for (name, code) in [
+        ("/srv/other/htdocs/a.php", "G05"),
+        ("/srv/shop/htdocs-evil/a.php", "G05"),
+        ("/srv/shop/a.php", "G05"),
+        ("/etc/passwd/a.php", "G05"),
+        ("a.php", "G04"),
+        ("/srv/shop/htdocs/../../other/a.php", "G04"),
+        ("/srv/shop/htdocs/..", "G04"),
+        ("/srv/shop/htdocs/a\n.php", "G04"),
+        ("/srv/shop/htdocs", "G06"),
+        ("/srv/shop/htdocs/a.jpg", "G06"),
+        ("/srv/shop/htdocs/.php", "G06"),
+        ("http://evil/a.php", "G04"),
+        ("proxy:http://evil/a.php", "G04"),
+        ("phar:///srv/shop/htdocs/a.php", "G04"),
+    ] {
+        assert_eq!(script(&gate(), &[("SCRIPT_FILENAME", name)]), Err((403, code)), "{name}");
+    }
+    assert_eq!(script(&gate(), &[("REQUEST_URI", "/")]), Err((404, "G03")));
+    let any = Gate { endings: Vec::new(), ..gate() };
+    assert_eq!(script(&any, &[("SCRIPT_FILENAME", "/srv/shop/htdocs/")]), Err((404, "G03")));
+}
+
+#[test]
+fn the_path_behind_a_script_never_names_another_file() {
+    let refused = |pairs: &[(&str, &str)]| script(&gate(), pairs).unwrap_err();
+    // The picture with a script's name behind it: the file would be the picture.
+    let uploaded = [("SCRIPT_FILENAME", "/srv/shop/htdocs/up/evil.jpg"), ("PATH_INFO", "/x.php")];
+    assert_eq!(refused(&uploaded), (403, "G06"));
+    // Not split: the first file with the ending counts, and what the picture is stays a directory of that path.
+    let unsplit = [("SCRIPT_FILENAME", "/srv/shop/htdocs/up/evil.jpg/x.php/y.php"), ("SCRIPT_NAME", "/z")];
+    let (file, _, info) = script(&gate(), &unsplit).unwrap();
+    assert_eq!((file.as_str(), info.as_str()), ("/srv/shop/htdocs/up/evil.jpg/x.php", "/y.php"));
+    for info in ["/../x", "x", "/a\r\nb"] {
+        let pairs = [("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("PATH_INFO", info)];
+        assert_eq!(refused(&pairs), (403, "G04"), "{info:?}");
+    }
+    // PATH_TRANSLATED with REDIRECT_URL is another file to php-cgi.
+    let pairs = judged(
+        &gate(),
+        &[
+            ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"),
+            ("SCRIPT_NAME", "/a.php"),
+            ("PATH_INFO", "/b"),
+            ("PATH_TRANSLATED", "/srv/shop/htdocs/b"),
+            ("REDIRECT_URL", "/a.php/b"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((value(&pairs, "PATH_TRANSLATED"), value(&pairs, "REDIRECT_URL")), (None, None));
+}
+
+#[test]
+fn pool_07_parameters_that_configure_or_load_never_pass() {
+    let wide = Names {
+        pass: ["HTTP_PROXY", "LD_PRELOAD", "PATH", "PHP_ADMIN_VALUE", "PHP_VALUE", "SCRIPT_FILENAME"]
+            .map(|name| name.as_bytes().into())
+            .to_vec(),
+        prefixes: vec![b"PHP"[..].into(), b"HTTP_"[..].into(), b"LD_"[..].into()],
+        ..(*gate().names).clone()
+    };
+    let gate = Gate { names: Rc::new(wide), ..gate() };
+    let pairs = judged(
+        &gate,
+        &[
+            ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"),
+            ("PHP_VALUE", "auto_prepend_file=/tmp/x"),
+            ("PHP_ADMIN_VALUE", "allow_url_include=1"),
+            ("LD_PRELOAD", "/tmp/x.so"),
+            ("PATH", "/tmp"),
+            ("HTTP_PROXY", "evil:1"),
+            ("HTTP_X", "() { :;}; x"),
+            ("HTTP_REDIRECT_STATUS", "1"),
+            ("HTTP_lower", "1"),
+            ("HTTP_AUTHORIZATION", "Basic x"),
+            ("HTTP_A-B", "1"),
+            ("HTTP_GOOD", "1"),
+        ],
+    )
+    .unwrap();
+    let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["SCRIPT_FILENAME", "HTTP_GOOD"]);
+}
+
+#[test]
+fn doubles_floods_and_nonsense_are_refused_not_mended() {
+    let file = ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php");
+    for (pairs, expected) in [
+        (vec![file, file], (400, "G01")),
+        (vec![file, ("QUERY_STRING", "a"), ("QUERY_STRING", "b")], (400, "E01")),
+        (vec![file, ("PATH_INFO", "/a"), ("PATH_INFO", "/b")], (400, "G01")),
+        (vec![file, ("CONTENT_LENGTH", "1"), ("CONTENT_LENGTH", "1")], (400, "G01")),
+        (vec![file, ("CONTENT_LENGTH", "+1")], (400, "G01")),
+        (vec![file, ("CONTENT_LENGTH", "99999999999999999999")], (400, "G01")),
+        (vec![file, ("CONTENT_LENGTH", "1001")], (413, "G07")),
+        (vec![file, ("QUERY_STRING", "a\0b")], (400, "G01")),
+        (vec![file, ("QUERY_STRING", "a\nb")], (400, "E03")),
+        (vec![("HTTP_A", "b"); 1001], (431, "G02")),
+    ] {
+        assert_eq!(judged(&gate(), &pairs), Err(expected), "{pairs:.3?}");
+    }
+    let torn = raw(&[file]);
+    let torn = torn.split_last().unwrap().1;
+    assert_eq!(gate().judge(torn, Form::Environment).unwrap_err().refusal.card.code, "G01");
+    let twice = judged(&gate(), &[file, ("HTTP_A", "1"), ("HTTP_A", "2"), ("CONTENT_LENGTH", "")]).unwrap();
+    assert_eq!(value(&twice, "HTTP_A"), Some("1"));
+    assert_eq!(value(&twice, "CONTENT_LENGTH"), None);
+}
+
+#[test]
+fn paths_are_called_as_inside_the_jail_and_lie_beneath_the_docroots() {
+    let gate = Gate { jail: b"/srv/shop".to_vec(), ..gate() };
+    let file = ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php");
+    let root = |root| {
+        let pairs = judged(&gate, &[file, ("DOCUMENT_ROOT", root)]).unwrap();
+        assert_eq!(value(&pairs, "SCRIPT_FILENAME"), Some("/htdocs/a.php"));
+        value(&pairs, "DOCUMENT_ROOT").unwrap().to_owned()
+    };
+    assert_eq!(root("/srv/shop/htdocs"), "/htdocs");
+    assert_eq!(root("/srv/shop/htdocs/"), "/htdocs");
+    assert_eq!(root("/srv/shop/htdocs/sub"), "/htdocs/sub");
+    assert_eq!(root("/srv/other"), "/htdocs", "outside: the docroot that holds the script");
+    assert_eq!(root("/srv/shop/htdocs/../../other"), "/htdocs");
+}
+
+#[test]
+fn workers_get_whole_records_with_the_request_in_front() {
+    let pairs = [("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("HTTP_COOKIE", "a=b"), ("X", "not listed")];
+    let passed = gate().judge(&raw(&pairs), Form::Records(Role::Responder)).unwrap();
+    assert_eq!((passed.script.as_slice(), passed.dropped), (&b"/srv/shop/htdocs/a.php"[..], 2));
+    let mut rest = passed.bytes.as_slice();
+    let mut kinds = Vec::new();
+    while let Some((head, after)) = rest.split_first_chunk::<HEADER>() {
+        let header = Header::decode(*head).unwrap();
+        kinds.push((header.kind, header.id, header.content > 0));
+        rest = after.get(header.content.into()..).unwrap();
+    }
+    assert_eq!(kinds, [(1, 1, true), (4, 1, true), (4, 1, false)]);
+}
+
+#[test]
+fn a_parameter_beyond_a_record_is_refused() {
+    let wide = Names { bytes_max: 1 << 20, ..(*gate().names).clone() };
+    let gate = Gate { names: Rc::new(wide), ..gate() };
+    let long = "x".repeat(65_535);
+    let pairs = raw(&[("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("HTTP_COOKIE", &long)]);
+    let no = gate.judge(&pairs, Form::Records(Role::Responder)).unwrap_err();
+    assert_eq!((no.http, no.refusal.card.code), (431, "G08"));
+}
