@@ -1,6 +1,7 @@
 //! One start of the launcher, in any state that a caller can be in; and what came of it.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -21,6 +22,7 @@ pub(crate) struct Call<'w> {
     words: Vec<OsString>,
     environment: Vec<Vec<u8>>,
     keeping: bool,
+    watcher: Vec<String>,
     before: Vec<Vec<u8>>,
     after: Vec<Vec<u8>>,
     input: Vec<u8>,
@@ -55,6 +57,7 @@ impl<'w> Call<'w> {
             words: vec![program.into(), id.clone().into(), id.into(), command.to_owned()],
             environment: vec![b"REQUEST_METHOD=GET".into(), b"GATEWAY_INTERFACE=CGI/1.1".into()],
             keeping: false,
+            watcher: Vec::new(),
             before: Vec::new(),
             after: Vec::new(),
             input: Vec::new(),
@@ -120,6 +123,24 @@ impl<'w> Call<'w> {
         self.order(&["fail", &call.to_string(), &errno.to_string()])
     }
 
+    /// Under strace, which writes what these options ask for to a file; see [`traced`].
+    pub(crate) fn strace(mut self, options: &[&str]) -> Self {
+        drop(fs::remove_file(TRACE));
+        self.watcher = ["strace", "-f", "-qq", "-o", TRACE]
+            .iter()
+            .chain(options)
+            .map(|word| (*word).to_owned())
+            .collect();
+        self
+    }
+
+    fn starter(&self) -> Command {
+        let words = [self.watcher.clone(), vec!["/mnt/bin/call".to_owned()]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(orders(&self.orders()));
+        command
+    }
+
     /// Another launcher file.
     pub(crate) fn program(mut self, path: &str) -> Self {
         self.program = path.to_owned();
@@ -156,12 +177,7 @@ impl<'w> Call<'w> {
     /// Starts it, and returns the pid after a while; it goes on by itself.
     pub(crate) fn watch(self, pause: Duration) -> u32 {
         let mut child = spawn(
-            Command::new("/mnt/bin/call")
-                .arg(orders(&self.orders()))
-                .env_clear()
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
+            self.starter().env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()),
         );
         let pid = child.id();
         // Somebody has to ask how it ended, whenever that is.
@@ -184,12 +200,7 @@ impl<'w> Call<'w> {
         let marks = self.world.marks();
         let started = Instant::now();
         let mut child = spawn(
-            Command::new("/mnt/bin/call")
-                .arg(orders(&self.orders()))
-                .env_clear()
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped()),
+            self.starter().env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()),
         );
         let pid = child.id();
         let (mut to, mut from, mut errors) =
@@ -222,6 +233,20 @@ impl<'w> Call<'w> {
         }
     }
 }
+
+/// The system calls of the launcher that [`Call::strace`] saw, one a line, without those of the caller before and of
+/// the program after it.
+pub(crate) fn traced() -> Vec<String> {
+    let text = fs::read(TRACE).unwrap();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().skip_while(|line| !line.contains(&format!("execve(\"{CELLWALL}\"")));
+    let first = lines.next().unwrap_or_else(|| panic!("strace saw no launcher:\n{text}"));
+    let launcher = lines.take_while(|line| !line.contains(" execveat(") || line.contains(" = -1 "));
+    std::iter::once(first).chain(launcher).map(str::to_owned).collect()
+}
+
+/// Where strace writes.
+const TRACE: &str = "/mnt/trace";
 
 fn drain(from: &mut impl std::io::Read) -> Vec<u8> {
     let mut all = Vec::new();

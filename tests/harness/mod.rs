@@ -12,7 +12,7 @@ mod report;
 mod world;
 
 pub(crate) use apache::{Apache, Kind, virtual_host};
-pub(crate) use call::{Call, Outcome};
+pub(crate) use call::{Call, Outcome, traced};
 pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use record::Record;
 pub(crate) use report::Report;

@@ -16,6 +16,8 @@ pub(crate) struct Programs {
     pub(crate) admin: Vec<u8>,
     /// tests/programs/call.c.
     pub(crate) call: Vec<u8>,
+    /// tests/programs/escape.c.
+    pub(crate) escape: Vec<u8>,
     /// tests/programs/probe.c.
     pub(crate) probe: Vec<u8>,
 }
@@ -27,6 +29,7 @@ pub(crate) fn programs() -> &'static Programs {
         launcher: fs::read(dist("cellwall-suexec")).unwrap(),
         admin: fs::read(dist("cellwall")).unwrap(),
         call: compiled("call"),
+        escape: compiled("escape"),
         probe: compiled("probe"),
     })
 }

@@ -1,6 +1,7 @@
 //! A private copy of the host for one test.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,7 @@ impl World {
         let all = programs();
         make_directory("/mnt/bin", 0, 0o755);
         put("/mnt/bin/call", &all.call, 0, 0o755);
+        put("/mnt/bin/escape", &all.escape, 0, 0o755);
         make_directory(MARKS, 0, 0o755);
         make_directory(STRAY_MARKS, 0, 0o1777);
         // Where Debian's suEXEC logs; it comes with the package apache2, which no test needs.
@@ -193,6 +195,14 @@ impl World {
         fs::write("/etc/cellwall/cellwall.toml", text).unwrap();
     }
 
+    /// Has the host log by these rules of its `[log]`, and gives alice a probe.
+    pub(crate) fn log_rules(&self, rules: &str) {
+        let text = format!("caller = \"www-data\"\ndocroot = \"/var/www\"\n[log]\n{rules}\n");
+        fs::write("/etc/cellwall/cellwall.toml", text).unwrap();
+        self.apply();
+        self.probe(&self.alice, "a.cgi");
+    }
+
     /// Writes the site file of alice, bob or carol; `apply` makes it count.
     pub(crate) fn site(&self, name: &str, more: &str) {
         let text = format!("user = \"{name}\"\ndocroot = \"/var/www/{name}/htdocs\"\n{more}");
@@ -233,9 +243,36 @@ impl World {
         put(path, &programs().probe, user.id, 0o755);
     }
 
+    /// A probe that says `other` where the probe says `probe`: which of two files ran can be told apart.
+    pub(crate) fn other_probe(&self, owner: u32, path: &Path) {
+        let (own, other) = (b"\r\nprobe\nfds", b"\r\nother\nfds");
+        let mut bytes = programs().probe.clone();
+        let place = bytes.windows(own.len()).position(|some| some == own).unwrap();
+        bytes[place..place + own.len()].copy_from_slice(other);
+        put(path, &bytes, owner, 0o755);
+    }
+
     /// A copy of the probe in a user's site.
     pub(crate) fn probe(&self, user: &User, name: &str) -> PathBuf {
         self.script(user, name, &programs().probe)
+    }
+
+    /// A copy of the program that tries to get out, in a user's site.
+    pub(crate) fn escape(&self, user: &User, name: &str) -> PathBuf {
+        self.script(user, name, &programs().escape)
+    }
+
+    /// Starts a program as a user of the host, outside of all cells.
+    pub(crate) fn outside(&self, user: &User, words: &[&str]) -> Outside {
+        let id = user.id.to_string();
+        let mut all = vec!["become", &id, &id, &id];
+        for word in words {
+            all.extend(["arg", *word]);
+        }
+        all.extend(["exec", words[0]]);
+        let mut command = Command::new("/mnt/bin/call");
+        command.arg(orders(&all)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Outside(spawn(&mut command))
     }
 
     /// A launch of a user's program, as Apache would ask for it.
@@ -262,6 +299,37 @@ impl World {
         let entries = places.flat_map(|place| fs::read_dir(place).unwrap());
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect()
+    }
+}
+
+/// A program of a user's outside of all cells. It ends when this goes.
+pub(crate) struct Outside(Child);
+
+impl Outside {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The first line that it prints.
+    pub(crate) fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        io::BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Closes its input, and returns what it printed by its end.
+    pub(crate) fn end(mut self) -> String {
+        drop(self.0.stdin.take());
+        let mut text = String::new();
+        self.0.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -1,68 +1,9 @@
 //! What a cell is made of: control groups, jails, handlers, root's programs, and the exception for mail.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Launcher, World, everything, make_directory, mode, put, small, world};
-
-const GROUPS: &str = "/sys/fs/cgroup/memory/cellwall";
-
-/// The control group of a process, by hierarchy.
-fn group_of(report: &str, hierarchy: &str) -> String {
-    let line = report.lines().find(|line| line.split(':').nth(1) == Some(hierarchy));
-    line.and_then(|line| line.rsplit(':').next()).unwrap_or_default().to_owned()
-}
-
-#[test]
-fn a_site_with_a_memory_limit_runs_in_its_own_control_group() {
-    world(Launcher::Cellwall, |world| {
-        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
-        let rules = "profile = \"sh\"\n[jail]\nkind = \"host\"\nlandlock = \"off\"\n[limits]\nmemory = \"48M\"\nprocesses = 20\ncgroup = \"required\"\n";
-        world.site("alice", rules);
-        world.apply();
-        world.script(&world.alice, "a.cgi", "#!/bin/sh\ncat /proc/self/cgroup\n");
-        let outcome = world.call(&world.alice, "a.cgi").run();
-        let text = outcome.out_text();
-        let name = format!("/cellwall/{}-alice", world.alice.id);
-        let version = outcome.records[0].field("cgroup").to_owned();
-        if Path::new(GROUPS).exists() {
-            assert_eq!(version, "v1");
-            assert_eq!(group_of(&text, "memory"), name, "{text}");
-            assert_eq!(group_of(&text, "pids"), name, "{text}");
-        } else {
-            assert_eq!(version, "v2");
-            assert!(text.contains(&name), "{text}");
-        }
-        // A hog is ended in its own group, and the launcher's caller is not.
-        world.script(&world.alice, "hog.cgi", "#!/bin/sh\nx=aaaaaaaaaaaaaaaa\nwhile :; do x=$x$x; done\n");
-        let hog = world.call(&world.alice, "hog.cgi").run();
-        assert!(!hog.status.success(), "{}", hog.story());
-        remove_groups(world);
-    });
-}
-
-#[test]
-fn a_control_group_that_is_gone_is_made_again_at_the_next_launch() {
-    world(Launcher::Cellwall, |world| {
-        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
-        world.site("alice", &format!("{}[limits]\nmemory = \"64M\"\ncgroup = \"required\"\n", small("host")));
-        world.apply();
-        remove_groups(world);
-        world.probe(&world.alice, "a.cgi");
-        let outcome = world.call(&world.alice, "a.cgi").run();
-        outcome.ran();
-        assert!(outcome.records[0].field("cgroup").starts_with('v'));
-        remove_groups(world);
-    });
-}
-
-/// Groups are the machine's, not the world's.
-fn remove_groups(world: &World) {
-    for hierarchy in ["memory", "pids", "unified", ""] {
-        drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
-    }
-}
+use crate::harness::{Launcher, everything, make_directory, mode, put, small, world};
 
 #[test]
 fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
@@ -165,43 +106,6 @@ fn a_program_of_roots_runs_where_the_site_names_it() {
 }
 
 #[test]
-fn releases_behind_a_link_of_the_sites_run_where_the_site_may_link() {
-    world(Launcher::Cellwall, |world| {
-        let base = "/var/www/alice";
-        let id = Some(world.alice.id);
-        std::os::unix::fs::chown(base, id, id).unwrap();
-        for directory in ["releases", "releases/1", "releases/1/cgi", "elsewhere"] {
-            make_directory(format!("{base}/{directory}"), world.alice.id, 0o755);
-        }
-        std::os::unix::fs::symlink("releases/1", format!("{base}/current")).unwrap();
-        std::os::unix::fs::lchown(format!("{base}/current"), id, id).unwrap();
-        world.probe_at(&world.alice, format!("{base}/releases/1/cgi/a.cgi"));
-        world.probe_at(&world.alice, format!("{base}/elsewhere/a.cgi"));
-        let site = |links: &str, jail: &str| {
-            let text = format!(
-                "user = \"alice\"\ndocroot = \"{base}/current/cgi\"\nsymlinks = \"{links}\"\n{}",
-                small(jail)
-            );
-            fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
-            world.apply();
-        };
-        let call =
-            |directory: &str| world.call(&world.alice, "a.cgi").cwd(format!("{base}/{directory}")).run();
-        for jail in ["host", "view"] {
-            site("owner-match", jail);
-            call("releases/1/cgi").ran();
-            call("elsewhere").refused("P114", 114);
-            site("deny", jail);
-            call("releases/1/cgi").refused("P114", 114);
-        }
-        // A link of a stranger's leads nowhere.
-        site("owner-match", "host");
-        std::os::unix::fs::lchown(format!("{base}/current"), Some(world.bob.id), None).unwrap();
-        call("releases/1/cgi").refused("V02", 86);
-    });
-}
-
-#[test]
 fn the_exception_for_mail_lets_a_set_gid_program_work_inside_the_cell_and_says_so_loudly() {
     world(Launcher::Cellwall, |world| {
         let helper = "/usr/local/lib/drop";
@@ -236,5 +140,26 @@ fn the_exception_for_mail_lets_a_set_gid_program_work_inside_the_cell_and_says_s
             "{}",
             outcome.story()
         );
+    });
+}
+
+#[test]
+fn sites_of_one_user_are_told_apart_by_their_place() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/var/www/alice/second", world.alice.id, 0o755);
+        let text = small("host");
+        fs::write(
+            "/etc/cellwall/sites.d/second.toml",
+            format!("user = \"alice\"\ndocroot = \"/var/www/alice/second\"\n{text}"),
+        )
+        .unwrap();
+        world.apply();
+        world.probe(&world.alice, "a.cgi");
+        world.probe_at(&world.alice, "/var/www/alice/second/a.cgi");
+        let first = world.call(&world.alice, "a.cgi").run();
+        let second = world.call(&world.alice, "a.cgi").cwd("/var/www/alice/second").run();
+        first.ran();
+        second.ran();
+        assert_eq!((first.records[0].field("site"), second.records[0].field("site")), ("alice", "second"));
     });
 }

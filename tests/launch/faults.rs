@@ -1,6 +1,6 @@
 //! System calls that fail: whatever the kernel says, a launch is whole or it is refused.
 
-use crate::harness::{Launcher, Outcome, Report, each_jail, world};
+use crate::harness::{Launcher, Outcome, Report, world};
 
 /// Numbers on x86_64 of the calls that a launch makes, and of those that it might make.
 #[cfg(target_arch = "x86_64")]
@@ -94,21 +94,4 @@ fn whole(outcome: &Outcome, ordinary: &Report, cell: &str) -> bool {
         None if cell.starts_with("mmap") || cell.starts_with("rt_sigaction") => false,
         _ => panic!("{cell}: neither run nor refused: {}", outcome.story()),
     }
-}
-
-#[test]
-fn five_hundred_launches_at_once_all_end() {
-    each_jail(|world| {
-        world.probe(&world.alice, "a.cgi");
-        std::thread::scope(|scope| {
-            for _ in 0..50 {
-                scope.spawn(|| {
-                    for _ in 0..10 {
-                        let outcome = world.call(&world.alice, "a.cgi").unrecorded();
-                        assert!(outcome.out_text().contains("probe"), "{}", outcome.story());
-                    }
-                });
-            }
-        });
-    });
 }

@@ -1,4 +1,4 @@
-//! The launcher alone: every wrong argument, state, path and identity, and what everybody is told.
+//! The launcher alone: what a cell is made of, and what is recorded.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,13 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod arguments;
 mod cells;
-mod environment;
 mod faults;
-mod identity;
-mod inherited;
-mod paths;
-
 mod records;
 mod sinks;

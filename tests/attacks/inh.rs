@@ -1,12 +1,15 @@
-//! What a caller can leave in the process: INH-01 to INH-24 of the threat catalogue.
+//! What a caller can leave in the process: INH-01 to INH-25 of the threat catalogue.
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::harness::{Call, Launcher, Outcome, Report, World, each_jail, make_directory, world};
+use crate::harness::{
+    CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, small, world,
+};
 
 /// Facts that no caller may change.
 const FACTS: [&str; 38] = [
@@ -66,7 +69,7 @@ fn same(world: &World, orders: impl Fn(Call<'_>) -> Call<'_>) -> Report {
 }
 
 #[test]
-fn descriptors_above_two_are_closed() {
+fn inh_01_descriptors_above_two_are_closed() {
     each_jail(|world| {
         let kinds = ["read", "directory", "path", "socket", "pipe", "memory", "epoll"];
         let report = same(world, |call| {
@@ -81,7 +84,7 @@ fn descriptors_above_two_are_closed() {
 }
 
 #[test]
-fn a_high_descriptor_is_closed_without_counting_up_to_it() {
+fn inh_02_a_high_descriptor_is_closed_without_counting_up_to_it() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         // As high as this machine's root may go.
@@ -100,7 +103,7 @@ fn a_high_descriptor_is_closed_without_counting_up_to_it() {
 }
 
 #[test]
-fn closed_standard_descriptors_never_mix() {
+fn inh_03_closed_standard_descriptors_never_mix() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for mask in 1..8 {
@@ -131,7 +134,7 @@ fn closed_standard_descriptors_never_mix() {
 }
 
 #[test]
-fn a_working_directory_that_is_gone_is_refused() {
+fn inh_04_a_working_directory_that_is_gone_is_refused() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
         let gone = world.alice.docroot().join("gone");
@@ -143,7 +146,7 @@ fn a_working_directory_that_is_gone_is_refused() {
 }
 
 #[test]
-fn a_working_directory_outside_the_site_is_refused() {
+fn inh_05_a_working_directory_outside_the_site_is_refused() {
     each_jail(|world| {
         world.probe(&world.bob, "a.cgi");
         make_directory("/var/www/alice/htdocs-twin", world.alice.id, 0o755);
@@ -162,7 +165,7 @@ fn a_working_directory_outside_the_site_is_refused() {
 }
 
 #[test]
-fn a_working_directory_with_a_very_long_path_is_refused() {
+fn inh_06_a_working_directory_with_a_very_long_path_is_refused() {
     each_jail(|world| {
         let docroot = world.alice.docroot();
         let call = world.call(&world.alice, "a.cgi").root(&["cwd", docroot.to_str().unwrap()]);
@@ -172,7 +175,7 @@ fn a_working_directory_with_a_very_long_path_is_refused() {
 }
 
 #[test]
-fn the_umask_is_the_policys() {
+fn inh_07_the_umask_is_the_policys() {
     each_jail(|world| {
         for umask in ["0", "0777"] {
             let report = same(world, |call| call.order(&["umask", umask]));
@@ -182,7 +185,7 @@ fn the_umask_is_the_policys() {
 }
 
 #[test]
-fn a_file_size_limit_of_zero_hides_no_launch() {
+fn inh_08_09_a_file_size_limit_of_zero_hides_no_launch() {
     each_jail(|world| {
         let soft = ["limit", "1", "0", &u64::MAX.to_string()];
         same(world, |call| call.order(&soft));
@@ -205,7 +208,7 @@ fn a_file_size_limit_of_zero_hides_no_launch() {
 }
 
 #[test]
-fn few_descriptors_are_enough_or_refused_visibly() {
+fn inh_10_few_descriptors_are_enough_or_refused_visibly() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for most in ["3", "4", "5", "8"] {
@@ -233,7 +236,7 @@ fn may_raise_limits() -> bool {
 }
 
 #[test]
-fn resource_limits_are_the_policys() {
+fn inh_12_resource_limits_are_the_policys() {
     each_jail(|world| {
         let unlimited = u64::MAX.to_string();
         // core, cpu, nproc, memlock, sigpending, stack, data
@@ -263,7 +266,7 @@ fn resource_limits_are_the_policys() {
 }
 
 #[test]
-fn little_memory_never_gives_half_a_launch() {
+fn inh_11_little_memory_never_gives_half_a_launch() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for bytes in ["1000000", "2000000", "4000000", "8000000", "16000000"] {
@@ -279,7 +282,7 @@ fn little_memory_never_gives_half_a_launch() {
 }
 
 #[test]
-fn signals_are_neither_ignored_nor_blocked() {
+fn inh_13_signals_are_neither_ignored_nor_blocked() {
     each_jail(|world| {
         let report = same(world, |call| call.order(&["ignore", "all"]).order(&["block", "all"]));
         assert_eq!((report.fact("blocked"), report.fact("ignored")), ("", ""));
@@ -287,7 +290,7 @@ fn signals_are_neither_ignored_nor_blocked() {
 }
 
 #[test]
-fn timers_do_not_go_off_in_the_program() {
+fn inh_14_timers_do_not_go_off_in_the_program() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let call = ["real", "virtual", "prof"]
@@ -301,7 +304,7 @@ fn timers_do_not_go_off_in_the_program() {
 }
 
 #[test]
-fn priorities_are_the_policys() {
+fn inh_15_priorities_are_the_policys() {
     each_jail(|world| {
         let report = same(world, |call| {
             call.root(&["nice", "15"])
@@ -320,7 +323,7 @@ fn priorities_are_the_policys() {
 }
 
 #[test]
-fn the_oom_score_is_the_policys() {
+fn inh_15_the_oom_score_is_the_policys() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let score = |call: Call<'_>| {
@@ -336,7 +339,7 @@ fn the_oom_score_is_the_policys() {
 }
 
 #[test]
-fn the_callers_keyring_is_left_behind() {
+fn inh_16_the_callers_keyring_is_left_behind() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let report = world.call(&world.alice, "a.cgi").root(&["keyring"]).run().ran();
@@ -345,7 +348,7 @@ fn the_callers_keyring_is_left_behind() {
 }
 
 #[test]
-fn the_program_outlives_whoever_started_the_caller() {
+fn inh_24_the_program_outlives_whoever_started_the_caller() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let outcome =
@@ -383,4 +386,141 @@ fn a_launch_leaves_no_core_and_no_other_file() {
             .run();
         assert_eq!(list(), before);
     });
+}
+
+/// Without root's rights there is no way to the log file; the log daemon hears of it.
+fn without_root(world: &World, prepare: impl Fn(Call<'_>) -> Call<'_>, hint: &str) {
+    world.probe(&world.alice, "a.cgi");
+    let daemon = world.syslog();
+    let outcome = prepare(world.call(&world.alice, "a.cgi")).run();
+    outcome.refused_in_the_dark(81);
+    let heard = daemon.heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(
+        heard[0].contains("code=A01") && heard[0].contains(hint),
+        "the hint names the cause ({hint}): {heard:?}"
+    );
+}
+
+#[test]
+fn inh_17_18_without_its_set_uid_bit_it_says_so() {
+    world(Launcher::Cellwall, |world| {
+        without_root(world, |call| call.order(&["no_new_privs"]), "no_new_privs");
+    });
+    world(Launcher::Cellwall, |world| {
+        mode(CELLWALL, 0o755);
+        without_root(world, |call| call, "set-uid");
+    });
+}
+
+#[test]
+fn inh_18_a_copy_on_a_nosuid_mount_says_so() {
+    world(Launcher::Cellwall, |world| {
+        let flags = nix::mount::MsFlags::MS_NOSUID;
+        make_directory("/srv/copy", 0, 0o755);
+        nix::mount::mount(Some("tmpfs"), "/srv/copy", Some("tmpfs"), flags, None::<&str>).unwrap();
+        put("/srv/copy/launcher", &fs::read(CELLWALL).unwrap(), 0, 0o4755);
+        without_root(world, |call| call.program("/srv/copy/launcher"), "nosuid");
+    });
+}
+
+#[test]
+fn inh_19_the_root_of_a_user_namespace_is_not_root() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let outcome = world.call(&world.alice, "a.cgi").order(&["userns"]).run();
+        assert!(outcome.marks.is_empty() && !outcome.out_text().contains("probe"), "{}", outcome.story());
+        assert!(matches!(outcome.status.code(), Some(81..=87 | 101..=126)), "{}", outcome.story());
+    });
+}
+
+#[test]
+fn inh_20_securebits_and_missing_capabilities_never_give_half_an_identity() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let ordinary = world.call(&world.alice, "a.cgi").run().ran();
+        // no-setuid-fixup; keep-caps with its lock; no-root; all of them.
+        for bits in ["0x4", "0x10", "0x30", "0x1", "0x15"] {
+            let outcome = world.call(&world.alice, "a.cgi").root(&["securebits", bits]).run();
+            same_or_nothing(&outcome, &ordinary);
+        }
+        // CHOWN, SETGID, SETUID, SETPCAP, SYS_ADMIN, SYS_CHROOT, SYS_RESOURCE, DAC_OVERRIDE, DAC_READ_SEARCH
+        for capability in ["0", "6", "7", "8", "21", "18", "24", "1", "2"] {
+            let outcome = world.call(&world.alice, "a.cgi").root(&["bound", capability]).run();
+            same_or_nothing(&outcome, &ordinary);
+        }
+    });
+}
+
+fn same_or_nothing(outcome: &Outcome, ordinary: &Report) {
+    if outcome.out_text().contains("\nprobe\n") {
+        let report = outcome.ran();
+        for fact in
+            ["uid", "gid", "groups", "cap_effective", "cap_permitted", "cap_inheritable", "cap_ambient"]
+        {
+            assert_eq!(report.fact(fact), ordinary.fact(fact), "{}", outcome.story());
+        }
+        assert_eq!(report.fact("no_new_privs"), "1");
+    } else {
+        assert!(outcome.marks.is_empty(), "{}", outcome.story());
+        assert!(matches!(outcome.status.code(), Some(81..=87 | 101..=126)), "{}", outcome.story());
+    }
+}
+
+const GROUPS: &str = "/sys/fs/cgroup/memory/cellwall";
+
+/// The control group of a process, by hierarchy.
+fn group_of(report: &str, hierarchy: &str) -> String {
+    let line = report.lines().find(|line| line.split(':').nth(1) == Some(hierarchy));
+    line.and_then(|line| line.rsplit(':').next()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn inh_25_a_site_with_a_memory_limit_runs_in_its_own_control_group() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        let rules = "profile = \"sh\"\n[jail]\nkind = \"host\"\nlandlock = \"off\"\n[limits]\nmemory = \"48M\"\nprocesses = 20\ncgroup = \"required\"\n";
+        world.site("alice", rules);
+        world.apply();
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\ncat /proc/self/cgroup\n");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        let text = outcome.out_text();
+        let name = format!("/cellwall/{}-alice", world.alice.id);
+        let version = outcome.records[0].field("cgroup").to_owned();
+        if Path::new(GROUPS).exists() {
+            assert_eq!(version, "v1");
+            assert_eq!(group_of(&text, "memory"), name, "{text}");
+            assert_eq!(group_of(&text, "pids"), name, "{text}");
+        } else {
+            assert_eq!(version, "v2");
+            assert!(text.contains(&name), "{text}");
+        }
+        // A hog is ended in its own group, and the launcher's caller is not.
+        world.script(&world.alice, "hog.cgi", "#!/bin/sh\nx=aaaaaaaaaaaaaaaa\nwhile :; do x=$x$x; done\n");
+        let hog = world.call(&world.alice, "hog.cgi").run();
+        assert!(!hog.status.success(), "{}", hog.story());
+        remove_groups(world);
+    });
+}
+
+#[test]
+fn inh_25_a_control_group_that_is_gone_is_made_again_at_the_next_launch() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        world.site("alice", &format!("{}[limits]\nmemory = \"64M\"\ncgroup = \"required\"\n", small("host")));
+        world.apply();
+        remove_groups(world);
+        world.probe(&world.alice, "a.cgi");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        assert!(outcome.records[0].field("cgroup").starts_with('v'));
+        remove_groups(world);
+    });
+}
+
+/// Groups are the machine's, not the world's.
+fn remove_groups(world: &World) {
+    for hierarchy in ["memory", "pids", "unified", ""] {
+        drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::{CELLWALL, Launcher, each_jail, world};
 
 #[test]
-fn too_few_words_are_no_request() {
+fn arg_01_02_too_few_words_are_no_request() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
         let id = world.alice.id.to_string();
@@ -18,7 +18,7 @@ fn too_few_words_are_no_request() {
 }
 
 #[test]
-fn a_command_is_one_plain_file_name() {
+fn arg_03_07_09_10_a_command_is_one_plain_file_name() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
         let long = "x".repeat(5000);
@@ -46,7 +46,7 @@ fn a_command_is_one_plain_file_name() {
 }
 
 #[test]
-fn a_name_in_any_encoding_is_a_name() {
+fn arg_06_a_name_in_any_encoding_is_a_name() {
     each_jail(|world| {
         let name = OsStr::from_bytes(b"\xff\xfe.cgi");
         let refused = world.call(&world.alice, name).run().refused("V117", 117);
@@ -58,7 +58,7 @@ fn a_name_in_any_encoding_is_a_name() {
 }
 
 #[test]
-fn users_and_groups_are_plain_numbers() {
+fn arg_06_08_users_and_groups_are_plain_numbers() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
         let id = world.alice.id;
@@ -93,7 +93,7 @@ fn users_and_groups_are_plain_numbers() {
 }
 
 #[test]
-fn arguments_arrive_whole() {
+fn arg_04_arguments_arrive_whole() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let report = world.call(&world.alice, "a.cgi").arg("one").arg("").arg("a b\n").run().ran();
@@ -104,7 +104,7 @@ fn arguments_arrive_whole() {
 }
 
 #[test]
-fn a_hundred_thousand_arguments_end_within_a_second() {
+fn arg_05_a_hundred_thousand_arguments_end_within_a_second() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let many = world.call(&world.alice, "a.cgi").order(&["args", "100000", "x"]).run();
@@ -114,7 +114,7 @@ fn a_hundred_thousand_arguments_end_within_a_second() {
 }
 
 #[test]
-fn settings_are_told_in_the_old_format_to_root_and_the_web_server() {
+fn arg_11_settings_are_told_in_the_old_format_to_root_and_the_web_server() {
     world(Launcher::Cellwall, |world| {
         let web = world.call(&world.alice, "x").words(&[CELLWALL, "-V"]).run();
         let root = world.call(&world.alice, "x").words(&[CELLWALL, "-V"]).caller(0, 0, "0").run();
@@ -141,7 +141,7 @@ fn settings_are_told_in_the_old_format_to_root_and_the_web_server() {
 }
 
 #[test]
-fn settings_are_not_told_to_others() {
+fn arg_11_settings_are_not_told_to_others() {
     world(Launcher::Cellwall, |world| {
         let bob = world.bob.id;
         let call = || world.call(&world.alice, "x").caller(bob, bob, "33");

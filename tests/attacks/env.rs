@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{Launcher, each_jail, small, world};
 
 #[test]
-fn variables_that_steer_libraries_and_interpreters_do_not_pass() {
+fn env_02_06_17_variables_that_steer_libraries_and_interpreters_do_not_pass() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let tunables = format!("GLIBC_TUNABLES={}", "glibc.malloc.mxfast=glibc.malloc.mxfast=".repeat(100));
@@ -119,7 +119,7 @@ fn the_variables_of_the_standard_pass() {
 }
 
 #[test]
-fn the_first_variable_is_the_path_and_the_account_is_the_policys() {
+fn env_16_the_first_variable_is_the_path_and_the_account_is_the_policys() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let report = [
@@ -147,7 +147,7 @@ fn the_first_variable_is_the_path_and_the_account_is_the_policys() {
 }
 
 #[test]
-fn function_definitions_do_not_pass() {
+fn env_05_function_definitions_do_not_pass() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let call = world.call(&world.alice, "a.cgi").env("HTTP_COOKIE=() { :;}; touch /var/marks/second");
@@ -158,7 +158,7 @@ fn function_definitions_do_not_pass() {
 }
 
 #[test]
-fn a_redirect_status_is_three_digits() {
+fn env_08_a_redirect_status_is_three_digits() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let long = "4".repeat(4096);
@@ -173,7 +173,7 @@ fn a_redirect_status_is_three_digits() {
 }
 
 #[test]
-fn a_time_zone_is_no_path() {
+fn env_15_a_time_zone_is_no_path() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for (zone, passes) in [
@@ -191,7 +191,7 @@ fn a_time_zone_is_no_path() {
 }
 
 #[test]
-fn a_core_name_twice_is_refused() {
+fn env_10_a_core_name_twice_is_refused() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for name in ["QUERY_STRING", "CONTENT_LENGTH", "REMOTE_USER", "SCRIPT_FILENAME"] {
@@ -203,7 +203,7 @@ fn a_core_name_twice_is_refused() {
 }
 
 #[test]
-fn of_a_header_twice_the_first_counts() {
+fn env_11_of_a_header_twice_the_first_counts() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let report = world.call(&world.alice, "a.cgi").env("HTTP_X=1").env("HTTP_X=2").run().ran();
@@ -214,7 +214,7 @@ fn of_a_header_twice_the_first_counts() {
 }
 
 #[test]
-fn entries_that_are_no_variables_do_not_pass() {
+fn env_12_entries_that_are_no_variables_do_not_pass() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let call =
@@ -232,7 +232,7 @@ fn entries_that_are_no_variables_do_not_pass() {
 }
 
 #[test]
-fn many_headers_never_push_another_variable_out() {
+fn env_13_many_headers_never_push_another_variable_out() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         for count in [200, 254, 255, 400, 2000] {
@@ -252,7 +252,7 @@ fn many_headers_never_push_another_variable_out() {
 }
 
 #[test]
-fn a_huge_environment_is_passed_whole_or_refused_at_once() {
+fn env_14_a_huge_environment_is_passed_whole_or_refused_at_once() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let call = (0..8).fold(world.call(&world.alice, "a.cgi"), |call, number| {
@@ -267,7 +267,7 @@ fn a_huge_environment_is_passed_whole_or_refused_at_once() {
 }
 
 #[test]
-fn authorization_passes_where_the_site_says_so() {
+fn env_19_authorization_passes_where_the_site_says_so() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let call = || world.call(&world.alice, "a.cgi").env("HTTP_AUTHORIZATION=Basic x");
@@ -279,7 +279,7 @@ fn authorization_passes_where_the_site_says_so() {
 }
 
 #[test]
-fn a_site_sets_and_passes_its_own_names() {
+fn env_20_a_site_sets_and_passes_its_own_names() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         let more = "[environment]\npass = [\"APP_*\", \"MODE\"]\nset = { APP_ENV = \"prod\", TZ = \"Europe/Athens\" }\n";
@@ -298,7 +298,7 @@ fn a_site_sets_and_passes_its_own_names() {
 }
 
 #[test]
-fn a_site_cannot_pass_what_is_forbidden() {
+fn env_18_a_site_cannot_pass_what_is_forbidden() {
     world(Launcher::Cellwall, |world| {
         for name in ["LD_PRELOAD", "LD_*", "GLIBC_TUNABLES", "*", "BASH_ENV"] {
             world.site("alice", &format!("{}[environment]\npass = [\"{name}\"]\n", small("host")));

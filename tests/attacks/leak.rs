@@ -1,0 +1,39 @@
+//! What a visitor learns: LEAK-01 to LEAK-05 of the threat catalogue.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Launcher, mode, world};
+
+#[test]
+fn leak_01_02_every_refusal_shows_the_visitor_the_same_page() {
+    world(Launcher::Cellwall, |world| {
+        let probe = world.probe(&world.alice, "a.cgi");
+        mode(&probe, 0o777);
+        let call = || world.call(&world.alice, "a.cgi");
+        let refusals = [
+            call().run(),
+            call().words(&["x"]).run(),
+            call().word(1, "0").run(),
+            call().word(1, "65534").run(),
+            call().word(2, "0").run(),
+            call().word(1, "root").run(),
+            call().word(3, "missing").run(),
+            call().word(3, "../x").run(),
+            call().cwd("/").run(),
+            call().caller(0, 0, "").run(),
+            call().env("QUERY_STRING=1").env("QUERY_STRING=2").run(),
+        ];
+        let pages: BTreeSet<_> = refusals
+            .iter()
+            .map(|one| {
+                one.refused_somehow();
+                one.page()
+            })
+            .collect();
+        assert_eq!(pages.len(), 1, "{pages:#?}");
+        let page = pages.first().unwrap();
+        for word in ["alice", "/var", "cellwall", "a.cgi", "suexec", "30001"] {
+            assert!(!page.contains(word), "the page tells {word}:\n{page}");
+        }
+    });
+}

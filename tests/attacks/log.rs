@@ -1,0 +1,131 @@
+//! Records: LOG-01 to LOG-08 of the threat catalogue.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{LOG, Launcher, each_jail, world};
+
+#[test]
+fn log_08_references_are_never_the_same() {
+    world(Launcher::Cellwall, |world| {
+        let all: BTreeSet<_> = (0..200)
+            .map(|_| world.call(&world.alice, "missing").run().refused("V117", 117).field("ref").to_owned())
+            .collect();
+        assert_eq!(all.len(), 200);
+    });
+}
+
+#[test]
+fn log_07_records_of_parallel_launches_are_whole_lines() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let before = world.records().len();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                // The log is read when all is over: a line that is being written is no torn line.
+                scope.spawn(|| (0..25).for_each(|_| drop(world.call(&world.alice, "a.cgi").unrecorded())));
+            }
+        });
+        let records = world.records().split_off(before);
+        assert_eq!(records.len(), 200);
+        assert!(records.iter().all(|record| record.verb == "launch"));
+    });
+}
+
+#[test]
+fn log_01_names_cannot_forge_a_record() {
+    world(Launcher::Cellwall, |world| {
+        for name in ["x\" code=V000 why=\"", "%s%n%s", "a b=c", "ref=1234", "\\x22"] {
+            let refused = world.call(&world.alice, name).run().refused("V117", 117);
+            assert!(refused.get("why").unwrap().contains("htdocs"), "{}", refused.line);
+        }
+    });
+}
+
+#[test]
+fn log_05_a_log_that_is_not_a_plain_file_of_roots_is_not_written() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let other = "/srv/other";
+        fs::write(other, "untouched").unwrap();
+        for kind in ["symlink", "hard link", "fifo", "foreign"] {
+            drop(fs::remove_file(LOG));
+            match kind {
+                "symlink" => std::os::unix::fs::symlink(other, LOG).unwrap(),
+                "fifo" => nix::unistd::mkfifo(LOG, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap(),
+                "hard link" => {
+                    fs::write("/var/log/cellwall/first", "untouched").unwrap();
+                    fs::hard_link("/var/log/cellwall/first", LOG).unwrap();
+                }
+                _ => {
+                    fs::write(LOG, "").unwrap();
+                    std::os::unix::fs::chown(LOG, Some(world.bob.id), None).unwrap();
+                }
+            }
+            let call = world.call(&world.alice, "a.cgi").unrecorded();
+            assert!(call.took < std::time::Duration::from_secs(2), "{kind}: {:?}", call.took);
+            assert_eq!(fs::read(other).unwrap(), b"untouched", "{kind}");
+            if kind == "hard link" {
+                assert_eq!(fs::read(LOG).unwrap(), b"untouched", "{kind}");
+            }
+            if kind == "foreign" {
+                assert_eq!(fs::read(LOG).unwrap(), b"", "{kind}");
+            }
+            // There is no /dev/log in a world: the record is lost, and strict is the default.
+            assert_eq!(call.status.code(), Some(1), "{kind}: {}", call.story());
+            assert!(call.marks.is_empty(), "{kind}: {}", call.story());
+        }
+    });
+}
+
+#[test]
+fn log_03_where_nobody_listens_the_file_has_it() {
+    world(Launcher::Cellwall, |world| {
+        world.log_rules("to = \"syslog\"");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        assert_eq!(outcome.records.len(), 1);
+    });
+}
+
+#[test]
+fn log_02_a_full_disk_stops_a_strict_host_and_no_other() {
+    world(Launcher::Cellwall, |world| {
+        for (strict, status, ran) in [("true", Some(1), 0), ("false", Some(0), 1)] {
+            world.log_rules(&format!("to = \"file\"\nstrict = {strict}"));
+            drop(fs::remove_file(LOG));
+            // A file system of one page, and that page is used.
+            world_full("/var/log/cellwall");
+            let outcome = world.call(&world.alice, "a.cgi").unrecorded();
+            assert_eq!(outcome.status.code(), status, "strict = {strict}: {}", outcome.story());
+            assert_eq!(outcome.marks.len(), ran, "strict = {strict}: {}", outcome.story());
+            assert!(
+                strict == "false" || outcome.err_text().contains("its record is lost"),
+                "{}",
+                outcome.story()
+            );
+            nix::mount::umount("/var/log/cellwall").unwrap();
+        }
+    });
+}
+
+fn world_full(place: &str) {
+    let options = Some("size=4k,nr_inodes=10,mode=755");
+    nix::mount::mount(Some("tmpfs"), place, Some("tmpfs"), nix::mount::MsFlags::empty(), options).unwrap();
+    fs::write(format!("{place}/filler"), [0; 4096]).unwrap();
+}
+
+#[test]
+fn log_04_a_log_daemon_that_does_not_read_holds_nobody_up() {
+    world(Launcher::Cellwall, |world| {
+        let _silent = world.syslog();
+        world.log_rules("to = \"syslog\"\nstrict = false");
+        let slowest = (0..30).map(|_| world.call(&world.alice, "a.cgi").unrecorded()).map(|outcome| {
+            assert_eq!(outcome.status.code(), Some(0), "{}", outcome.story());
+            outcome.took
+        });
+        assert!(slowest.max().unwrap() < Duration::from_secs(1));
+    });
+}

@@ -1,0 +1,22 @@
+//! Attacks on the launcher, one file for each group of the catalogue in rows.txt; a test's name begins with its rows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on must say so loudly, and a race tells its figures"
+)]
+
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod arg;
+mod dos;
+mod env;
+mod idn;
+mod inh;
+mod leak;
+mod log;
+mod pth;
+mod race;
