@@ -66,6 +66,8 @@ pub struct Done {
     pub written: BTreeSet<String>,
     /// Records removed.
     pub removed: BTreeSet<String>,
+    /// Records of pools written, and removed.
+    pub pools: (BTreeSet<String>, BTreeSet<String>),
     /// Records that were as they should be.
     pub unchanged: usize,
     /// Sites in all these records.
@@ -124,7 +126,11 @@ impl<'s> Run<'s> {
                 // Sites that only prefer a control group run without; those that require one are refused, and recorded.
                 say::note(format_args!("warning: control groups cannot be prepared: {error}"));
             }
+            let gone = gone.iter().map(|uid| store::pool_name(*uid));
+            done.pools.1.extend(gone.filter(|name| store::read(name).is_some()));
+            // A pool's launches need the policy: it comes first.
             self.store.commit(&done.written, &done.removed)?;
+            self.store.commit(&done.pools.0, &done.pools.1)?;
             views(sites.is_empty(), &groups);
         }
         Ok(done)
@@ -151,7 +157,12 @@ impl<'s> Run<'s> {
                 let result = self.one(&ready);
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
-                    Ok(One { changed, words }) => {
+                    Ok(One { changed, pools, words }) => {
+                        match pools {
+                            Pools::Same => {}
+                            Pools::Written => drop(shared.0.pools.0.insert(store::pool_name(ready.uid))),
+                            Pools::Removed => drop(shared.0.pools.1.insert(store::pool_name(ready.uid))),
+                        }
                         shared.0.sites += ready.cells.len();
                         shared.0.private.extend(ready.cells.iter().map(|cell| Private::of(ready.uid, cell)));
                         shared.0.changes.extend(words);
@@ -208,9 +219,16 @@ impl<'s> Run<'s> {
             let changed = old.as_ref().is_none_or(|old| *old != ready.bytes);
             let before = old.as_deref().and_then(|old| decode::record(old).ok());
             let words = facts::difference(before.as_ref(), decode::record(&ready.bytes).ok().as_ref());
-            return Ok(One { changed, words: if changed { words } else { Vec::new() } });
+            return Ok(One { changed, pools: Pools::Same, words: if changed { words } else { Vec::new() } });
         }
-        Ok(One { changed: self.store.stage(&name, &ready.bytes)?, words: Vec::new() })
+        let changed = self.store.stage(&name, &ready.bytes)?;
+        let name = store::pool_name(ready.uid);
+        let pools = match &ready.pools {
+            Some(bytes) if self.store.stage(&name, bytes)? => Pools::Written,
+            None if store::read(&name).is_some() => Pools::Removed,
+            Some(_) | None => Pools::Same,
+        };
+        Ok(One { changed, pools, words: Vec::new() })
     }
 }
 
@@ -234,7 +252,15 @@ fn views(all: bool, groups: &[Group]) {
 
 struct One {
     changed: bool,
+    pools: Pools,
     words: Vec<String>,
+}
+
+/// What becomes of the record of a uid's pools.
+enum Pools {
+    Same,
+    Written,
+    Removed,
 }
 
 fn gone_words(uid: u32) -> Vec<String> {

@@ -116,6 +116,8 @@ pub struct Cell {
     pub private: Vec<String>,
     /// The text of /etc/passwd and /etc/group inside a view.
     pub accounts: Option<(String, String)>,
+    /// The record of its pool.
+    pub pool: Option<Vec<u8>>,
 }
 
 /// Suffixes and their commands.
@@ -228,6 +230,15 @@ impl Cell {
 }
 
 impl JailCell {
+    /// The part of a path of the host's that is not there inside.
+    #[must_use]
+    pub fn hidden(&self) -> &[u8] {
+        match self {
+            Self::Chroot(directory) => bytes(directory),
+            Self::Host | Self::View(..) => b"",
+        }
+    }
+
     fn jail(&self) -> Jail<'_> {
         match self {
             Self::Host => Jail::Host,

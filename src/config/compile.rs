@@ -24,7 +24,7 @@ use super::profiles::Profiles;
 use super::rules::Rules;
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{environment, jail, limits, seccomp};
+use super::{environment, jail, limits, pool, seccomp};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -123,6 +123,14 @@ impl<'h> Compiler<'h> {
             (&self.hierarchies, &group_name),
             &self.problems,
         );
+        let pass = environment::pass(&rules, &self.problems);
+        let authorization = value(&rules.authorization).unwrap_or(false);
+        let environment_max = (
+            rules.entries_max.as_ref().map_or(512, |most| most.value.0),
+            rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0),
+        );
+        let beside = pool::Beside { jail: &jail, pass: &pass, authorization, environment_max };
+        let pool = pool::compile(self, &place, &beside);
         let cell = Cell {
             name: file.name.clone(),
             source: (file.path.clone(), file.modified),
@@ -133,10 +141,7 @@ impl<'h> Compiler<'h> {
             userdir: file.userdir.is_some(),
             programs: jail.programs,
             handlers: jail.handlers,
-            links: match value(&rules.symlinks) {
-                Some(Symlinks::OwnerMatch) => Links::OwnerMatch,
-                Some(Symlinks::Deny) | None => Links::Deny,
-            },
+            links: links(&rules),
             hard_links: value(&rules.hard_links).unwrap_or(false),
             interpreters: jail.interpreters,
             jail: jail.jail,
@@ -147,15 +152,13 @@ impl<'h> Compiler<'h> {
             seccomp_log: value(&rules.seccomp_log).unwrap_or(false),
             set_id_mail: value(&rules.set_id_mail).unwrap_or(false),
             limits,
-            pass: environment::pass(&rules, &self.problems),
-            authorization: value(&rules.authorization).unwrap_or(false),
+            pass,
+            authorization,
             set,
-            environment_max: (
-                rules.entries_max.as_ref().map_or(512, |most| most.value.0),
-                rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0),
-            ),
+            environment_max,
             private: jail.private,
             accounts: jail.accounts,
+            pool,
         };
         (self.problems.errors() == errors && !self.left_out).then_some((account, cell))
     }
@@ -267,7 +270,7 @@ impl<'h> Compiler<'h> {
         ((gid, name), all.into_iter().collect())
     }
 
-    fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
+    pub(super) fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
         let found = self.accounts.group(&group.value);
         if found.is_none() {
             let help = format!("make it: addgroup {}", group.value);
@@ -444,6 +447,13 @@ fn enforcement(rules: &Rules) -> Enforcement {
         Some(Enforce::Required) | None => Enforcement::Required,
         Some(Enforce::BestEffort) => Enforcement::BestEffort,
         Some(Enforce::Off) => Enforcement::Off,
+    }
+}
+
+fn links(rules: &Rules) -> Links {
+    match value(&rules.symlinks) {
+        Some(Symlinks::OwnerMatch) => Links::OwnerMatch,
+        Some(Symlinks::Deny) | None => Links::Deny,
     }
 }
 

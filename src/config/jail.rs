@@ -277,13 +277,6 @@ impl Work<'_, '_, '_> {
                 self.program(program, place);
             }
         }
-        if let Some(Located { value: workers, place }) = &rules.pool_workers {
-            let (max, spare) = (workers.max.map(|max| max.0), workers.spare.map(|spare| spare.0));
-            if max == Some(0) || max.zip(spare).is_some_and(|(max, spare)| spare > max) {
-                let help = "max is at least 1, spare at most max";
-                self.compiler.problems.error(Some(place), "a pool of so many workers cannot be", help);
-            }
-        }
     }
 
     fn program(&mut self, text: &str, place: &Place) -> bool {

@@ -4,6 +4,7 @@
 //! * [`rules`], [`host`], [`profiles`], [`sites`]: the layers, and how they merge.
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
 //! * [`compile`], [`jail`], [`view`], [`limits`], [`environment`]: one site becomes a [`cell`].
+//! * [`pool`]: `[pool]` of a site becomes the settings of its pool.
 //! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
 //! * [`store`]: records on disk: one writer at a time, all or nothing.
@@ -19,6 +20,7 @@ pub mod host;
 pub mod jail;
 pub mod limits;
 pub mod lists;
+pub mod pool;
 pub mod problem;
 pub mod profiles;
 pub mod provenance;

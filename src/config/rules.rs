@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::problem::{Located, Place};
 use super::reader::{Entry, Reader};
 use super::values::{
-    Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, Port, Seccomp, Seconds,
-    Size, Symlinks, Umask, Words, Workers,
+    Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, PoolKind, Port, Seccomp,
+    Seconds, Size, Symlinks, Umask, Words, Workers,
 };
 
 /// A key with one value.
@@ -152,8 +152,8 @@ macro_rules! never_listed {
     })+ };
 }
 never_listed!(
-    bool, Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, Seccomp, Seconds,
-    Size, Symlinks, Umask, Words, Workers
+    bool, Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, PoolKind, Seccomp,
+    Seconds, Size, Symlinks, Umask, Words, Workers
 );
 
 macro_rules! rules {
@@ -230,13 +230,35 @@ rules! {
     "environment" "entries_max" entries_max: One<Entries>,
     "environment" "bytes_max" bytes_max: One<Bytes>,
     "handlers" "" handlers: Named<Words>,
+    "pool" "kind" pool_kind: One<PoolKind>,
     "pool" "command" pool_command: One<Words>,
+    "pool" "accept" pool_accept: One<Accept>,
+    "pool" "listen" pool_listen: One<String>,
+    "pool" "socket_group" pool_socket_group: One<String>,
+    "pool" "clients" pool_clients: Many<String>,
     "pool" "workers" pool_workers: One<Workers>,
+    "pool" "children" pool_children: One<Count>,
+    "pool" "concurrency" pool_concurrency: One<Count>,
     "pool" "requests" pool_requests: One<Count>,
     "pool" "memory" pool_memory: One<Size>,
-    "pool" "timeout" pool_timeout: One<Seconds>,
     "pool" "queue" pool_queue: One<Count>,
-    "pool" "accept" pool_accept: One<Accept>,
+    "pool" "queue_timeout" pool_queue_timeout: One<Seconds>,
+    "pool" "timeout" pool_timeout: One<Seconds>,
+    "pool" "output_timeout" pool_output_timeout: One<Seconds>,
+    "pool" "cpu_timeout" pool_cpu_timeout: One<Seconds>,
+    "pool" "start_timeout" pool_start_timeout: One<Seconds>,
+    "pool" "stop_timeout" pool_stop_timeout: One<Seconds>,
+    "pool" "body_max" pool_body_max: One<Size>,
+    "pool" "abandon" pool_abandon: One<bool>,
+    "pool" "status" pool_status: One<String>,
+    "pool" "ping" pool_ping: One<String>,
+    "pool" "ping_answer" pool_ping_answer: One<String>,
+    "pool" "access_log" pool_access_log: One<String>,
+    "pool" "access_format" pool_access_format: One<String>,
+    "pool" "slow_log" pool_slow_log: One<String>,
+    "pool" "slow" pool_slow: One<Seconds>,
+    "pool" "error_log" pool_error_log: One<String>,
+    "pool" "errors_to_server" pool_errors_to_server: One<bool>,
 }
 
 /// The sections of [`Rules`].

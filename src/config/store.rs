@@ -203,6 +203,12 @@ pub fn host_name() -> String {
     HOST_FILE.to_owned()
 }
 
+/// The name of the record of a uid's pools.
+#[must_use]
+pub fn pool_name(uid: u32) -> String {
+    format!("{uid}{}", crate::pool::settings::SUFFIX)
+}
+
 /// An error that names the path.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))

@@ -105,6 +105,17 @@ choice! {
     }
 }
 choice! {
+    /// `pool.kind`.
+    PoolKind {
+        /// One FastCGI program.
+        Fastcgi = "fastcgi",
+        /// One that forks children of its own.
+        Parent = "parent",
+        /// Plain CGI programs, one for each request.
+        Cgi = "cgi",
+    }
+}
+choice! {
     /// `pool.accept`.
     Accept {
         /// Through the broker.
@@ -289,6 +300,8 @@ impl From<WordOrWords> for Words {
 pub struct Workers {
     /// Most at a time.
     pub max: Option<Count>,
+    /// Kept always.
+    pub min: Option<Count>,
     /// Kept without work.
     pub spare: Option<Count>,
     /// One without work ends after it.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::names::is_plain_path;
 use crate::policy::{Format, Record, Sink, decode, encode};
+use crate::pool::settings;
 
 use super::accounts::{Account, Accounts, Listed};
 use super::cell::{Cell, HostCell};
@@ -206,6 +207,8 @@ pub struct Ready {
     pub uid: u32,
     /// The record.
     pub bytes: Vec<u8>,
+    /// The record of its pools; none: it has no pool.
+    pub pools: Option<Vec<u8>>,
     /// Its sites.
     pub cells: Vec<Cell>,
 }
@@ -312,7 +315,9 @@ pub fn record(
         let message = format!("the record of uid {uid} is not one that the launcher takes: {error}");
         compiler.problems.error(Some(&place), message, "divide its sites among several users, or report it");
     }
-    (compiler.problems.errors() == errors).then_some(Ready { uid, bytes, cells })
+    let pools: Vec<Vec<u8>> = cells.iter().filter_map(|cell| cell.pool.clone()).collect();
+    let pools = (!pools.is_empty()).then(|| settings::encode_file(uid, &pools));
+    (compiler.problems.errors() == errors).then_some(Ready { uid, bytes, pools, cells })
 }
 
 /// All sites of the host: the files, and the users of `[userdir]`.

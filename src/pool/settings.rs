@@ -16,6 +16,8 @@ use crate::policy::names::{is_plain_path, may_pass, may_pass_prefix};
 pub const KIND_FILE: u16 = 3;
 /// The settings of one site.
 pub const KIND_SETTINGS: u16 = 4;
+/// The end of the name of a file of [`KIND_FILE`], beside the policy's `<uid>`.
+pub const SUFFIX: &str = ".pool";
 /// Where the public sockets are.
 pub const SOCKETS: &str = "/run/cellwall/pool";
 /// Most workers of one site, and most children or threads of one worker.

@@ -1,0 +1,294 @@
+//! From `[pool]` of a site to the settings of its pool.
+//!
+//! A site has a pool when `pool.command` or `pool.kind` is written. What the site's owner can change is not looked at: the
+//! launcher does that at each start.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::policy::names::is_plain_path;
+use crate::pool::settings::{
+    self, Accept, Gate, Kind, Life, Listen, Queue, Request, SOCKETS, Seen, Settings, WORKERS_MAX, Workers,
+};
+
+use super::compile::{Compiler, Site, value};
+use super::jail;
+use super::problem::{Located, Place};
+use super::rules::{One, Rules};
+use super::values::{self, Count, PoolKind, Seconds, Size, Words};
+
+/// What else of the site the settings hold.
+pub(super) struct Beside<'a> {
+    /// The jail, with the handlers.
+    pub(super) jail: &'a jail::Compiled,
+    /// Names and beginnings of names that pass.
+    pub(super) pass: &'a (Vec<String>, Vec<String>),
+    /// `HTTP_AUTHORIZATION` passes.
+    pub(super) authorization: bool,
+    /// Most entries, most bytes.
+    pub(super) environment_max: (u16, u32),
+}
+
+/// The record of the site's pool; none: it has no pool, or an error was reported.
+pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Beside<'_>) -> Option<Vec<u8>> {
+    let rules = site.rules;
+    let place = match (&rules.pool_kind, &rules.pool_command) {
+        (Some(kind), _) => kind.place.clone(),
+        (None, Some(command)) => command.place.clone(),
+        (None, None) => return None,
+    };
+    let errors = compiler.problems.errors();
+    let kind = kind(compiler, rules, &place);
+    let command = program(compiler, rules, kind, &place);
+    let name = format!("{}.sock", site.file.name);
+    // As written and as it is: a web server may know the one or the other.
+    let mut docroots: Vec<&[u8]> =
+        site.docroots.iter().flat_map(|(path, found)| [bytes(path), bytes(&found.real)]).collect();
+    docroots.sort_unstable();
+    docroots.dedup();
+    let (group, clients) = (group(compiler, rules), clients(compiler, rules));
+    let settings = Settings {
+        name: site.file.name.as_bytes(),
+        kind,
+        accept: accept(compiler, rules, kind),
+        listen: listen(compiler, rules, &name),
+        group,
+        clients,
+        command: command.iter().map(String::as_bytes).collect(),
+        workers: workers(compiler, rules, kind),
+        queue: Queue {
+            length: count(&rules.pool_queue, 128),
+            deadline_ms: time(&rules.pool_queue_timeout, Seconds(30)),
+        },
+        request: request(rules),
+        worker: Life {
+            requests: count(&rules.pool_requests, 0),
+            memory: value(&rules.pool_memory).map_or(0, |Size(most)| limited(most)),
+            start_ms: time(&rules.pool_start_timeout, Seconds(30)),
+            grace_ms: time(&rules.pool_stop_timeout, Seconds(10)),
+        },
+        gate: gate(&docroots, beside),
+        seen: seen(compiler, rules),
+    };
+    let record = settings::encode(&settings);
+    // The daemon's own reader has the last word.
+    if compiler.problems.errors() == errors
+        && let Err(error) = settings::settings(&record)
+    {
+        let message = format!("the pool's record is not one that the daemon takes: {error}");
+        compiler.problems.error(Some(&place), message, "report it");
+    }
+    (compiler.problems.errors() == errors).then_some(record)
+}
+
+fn kind(compiler: &Compiler<'_>, rules: &Rules, place: &Place) -> Kind {
+    let kind = match value(&rules.pool_kind) {
+        Some(PoolKind::Parent) => Kind::Parent,
+        Some(PoolKind::Cgi) => Kind::Cgi,
+        Some(PoolKind::Fastcgi) | None => Kind::Fastcgi,
+    };
+    let problems = &compiler.problems;
+    if rules.pool_command.is_none() && kind != Kind::Cgi {
+        let help = "write command = \"/usr/bin/php-cgi\", or kind = \"cgi\" to run the site's CGI programs";
+        problems.error(Some(place), "this pool has no program", help);
+    }
+    if let Some(children) = rules.pool_children.as_ref().filter(|_| kind != Kind::Parent) {
+        let help = "write kind = \"parent\" for a program that forks children of its own, or remove the line";
+        problems.error(Some(&children.place), "only a pool of kind \"parent\" has children", help);
+    }
+    if let Some(concurrency) = rules.pool_concurrency.as_ref().filter(|_| kind != Kind::Fastcgi) {
+        let help = "remove the line; the children of kind \"parent\" are counted by `children`";
+        problems.error(Some(&concurrency.place), "only kind \"fastcgi\" has threads", help);
+    }
+    kind
+}
+
+fn program(compiler: &Compiler<'_>, rules: &Rules, kind: Kind, place: &Place) -> Vec<String> {
+    match &rules.pool_command {
+        Some(Located { value: Words(words), .. }) if kind != Kind::Cgi => words.clone(),
+        Some(_) => {
+            let help =
+                "remove command: each request names its own program; handlers run files by their ending";
+            compiler.problems.error(Some(place), "a pool of kind \"cgi\" has no command", help);
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+fn accept(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Accept {
+    match &rules.pool_accept {
+        Some(Located { value: values::Accept::Direct, place }) => {
+            if kind == Kind::Cgi {
+                let help = "remove accept: without the broker nobody speaks FastCGI for a CGI program";
+                compiler.problems.error(Some(place), "a pool of kind \"cgi\" cannot be direct", help);
+            }
+            Accept::Direct
+        }
+        Some(Located { value: values::Accept::Relay, .. }) | None => Accept::Relay,
+    }
+}
+
+fn listen<'a>(compiler: &Compiler<'_>, rules: &'a Rules, default: &'a str) -> Listen<'a> {
+    let Some(Located { value: text, place }) = &rules.pool_listen else {
+        return Listen::Socket(default.as_bytes());
+    };
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        if !address.ip().is_loopback() || address.port() == 0 {
+            let help = "use 127.0.0.1:PORT or [::1]:PORT; whoever can connect can run the site's programs";
+            compiler.problems.error(
+                Some(place),
+                format!("{address} is reachable from outside, or is no port"),
+                help,
+            );
+        }
+        return Listen::Tcp(address);
+    }
+    let name = Path::new(text).strip_prefix(SOCKETS).unwrap_or(Path::new(text));
+    let name = name.to_str().unwrap_or_default();
+    let plain = is_plain_path(format!("/{name}").as_bytes()) && !name.contains('/') && !name.starts_with('.');
+    if !plain || name.is_empty() || name.len() > 107 - SOCKETS.len() - 2 {
+        let help = format!("write a file name, which is made in {SOCKETS}, or 127.0.0.1:PORT");
+        compiler.problems.error(
+            Some(place),
+            format!("`{text}` is no socket below {SOCKETS} and no address"),
+            help,
+        );
+    }
+    Listen::Socket(name.as_bytes())
+}
+
+/// Who may open the socket: the web server's own group where nothing else is said.
+fn group(compiler: &mut Compiler<'_>, rules: &Rules) -> u32 {
+    match &rules.pool_socket_group {
+        Some(group) => compiler.named_group(group).unwrap_or_default(),
+        None => compiler.accounts.user(&compiler.host.caller_name).map_or(0, |caller| caller.gid),
+    }
+}
+
+fn clients(compiler: &mut Compiler<'_>, rules: &Rules) -> Vec<u32> {
+    let mut all = Vec::new();
+    for client in &rules.pool_clients.items {
+        match compiler.accounts.user(&client.value) {
+            Some(account) => all.push(account.uid),
+            None => {
+                let message = format!("there is no user `{}`", client.value);
+                compiler.problems.error(Some(&client.place), message, "name the web server's user");
+            }
+        }
+    }
+    if rules.pool_clients.items.is_empty() {
+        all.clone_from(&compiler.host.callers);
+    }
+    // Root may see whether a pool answers.
+    all.push(0);
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn workers(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Workers {
+    let written = value(&rules.pool_workers);
+    let number = |one: fn(&values::Workers) -> Option<Count>, default: u32| {
+        written
+            .as_ref()
+            .and_then(one)
+            .map_or(default, |Count(count)| u32::try_from(count).unwrap_or(u32::MAX))
+    };
+    let max = number(|all| all.max, if kind == Kind::Parent { 1 } else { 8 });
+    let min = number(|all| all.min, 0);
+    let spare = number(|all| all.spare, 0);
+    let connections = match kind {
+        Kind::Parent => count(&rules.pool_children, 4),
+        Kind::Fastcgi | Kind::Cgi => count(&rules.pool_concurrency, 1),
+    };
+    if !(1..=WORKERS_MAX).contains(&max) || min > max || spare > max {
+        let place = rules.pool_workers.as_ref().map(|workers| &workers.place);
+        let help = format!("max is 1 to {WORKERS_MAX}; min and spare are at most max");
+        compiler.problems.error(place, "a pool of so many workers cannot be", help);
+    }
+    if !(1..=WORKERS_MAX).contains(&connections) {
+        let place = rules.pool_children.as_ref().or(rules.pool_concurrency.as_ref()).map(|one| &one.place);
+        let help = format!("write 1 to {WORKERS_MAX}");
+        compiler.problems.error(place, "so many at a time cannot be", help);
+    }
+    let idle = written.and_then(|all| all.idle).unwrap_or(Seconds(30));
+    Workers { max, min, spare, idle_ms: milliseconds(idle), connections }
+}
+
+fn request(rules: &Rules) -> Request {
+    let wall = value(&rules.wall).filter(|Seconds(time)| *time > 0).unwrap_or(Seconds(60));
+    Request {
+        deadline_ms: time(&rules.pool_timeout, wall),
+        silence_ms: time(&rules.pool_output_timeout, Seconds(0)),
+        cpu_ms: time(&rules.pool_cpu_timeout, Seconds(0)),
+        body_max: value(&rules.pool_body_max).map_or(u64::MAX, |Size(most)| most),
+        head_ms: 10_000,
+        abandon: value(&rules.pool_abandon).unwrap_or(false),
+    }
+}
+
+fn gate<'a>(docroots: &[&'a [u8]], beside: &Beside<'a>) -> Gate<'a> {
+    let texts = |list: &'a [String]| list.iter().map(String::as_bytes).collect::<Vec<&[u8]>>();
+    Gate {
+        docroots: docroots.to_vec(),
+        jail: beside.jail.jail.hidden(),
+        suffixes: beside.jail.handlers.iter().map(|(suffix, _)| suffix.as_bytes()).collect(),
+        pass: texts(&beside.pass.0),
+        pass_prefixes: texts(&beside.pass.1),
+        authorization: beside.authorization,
+        entries_max: beside.environment_max.0,
+        bytes_max: beside.environment_max.1,
+    }
+}
+
+fn seen<'a>(compiler: &Compiler<'_>, rules: &'a Rules) -> Seen<'a> {
+    let text = |one: &'a One<String>| one.as_ref().map_or(&b""[..], |one| one.value.as_bytes());
+    for (name, one) in [
+        ("status", &rules.pool_status),
+        ("ping", &rules.pool_ping),
+        ("access_log", &rules.pool_access_log),
+        ("slow_log", &rules.pool_slow_log),
+        ("error_log", &rules.pool_error_log),
+    ] {
+        if let Some(one) = one {
+            compiler.plain(Path::new(&one.value), &one.place, &format!("pool.{name}"));
+        }
+    }
+    let ping_answer = text(&rules.pool_ping_answer);
+    let format = text(&rules.pool_access_format);
+    Seen {
+        status_path: text(&rules.pool_status),
+        ping_path: text(&rules.pool_ping),
+        ping_answer: if ping_answer.is_empty() { b"pong" } else { ping_answer },
+        access_log: text(&rules.pool_access_log),
+        access_format: if format.is_empty() { b"%R - %u %t \"%m %r%Q%q\" %s" } else { format },
+        slow_log: text(&rules.pool_slow_log),
+        slow_ms: time(&rules.pool_slow, Seconds(0)),
+        error_log: text(&rules.pool_error_log),
+        errors_to_server: value(&rules.pool_errors_to_server).unwrap_or(false),
+    }
+}
+
+/// A count; `unlimited` is 0 where 0 means that.
+fn count(one: &One<Count>, default: u64) -> u32 {
+    let Count(count) = value(one).unwrap_or(Count(default));
+    u32::try_from(limited(count)).unwrap_or(u32::MAX)
+}
+
+fn time(one: &One<Seconds>, default: Seconds) -> u32 {
+    milliseconds(value(one).unwrap_or(default))
+}
+
+fn milliseconds(Seconds(seconds): Seconds) -> u32 {
+    u32::try_from(limited(seconds).saturating_mul(1000)).unwrap_or(u32::MAX)
+}
+
+fn limited(number: u64) -> u64 {
+    if number == u64::MAX { 0 } else { number }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
