@@ -36,7 +36,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
     let place = match (&rules.pool_kind, &rules.pool_command) {
         (Some(kind), _) => kind.place.clone(),
         (None, Some(command)) => command.place.clone(),
-        (None, None) => return None,
+        (None, None) => {
+            // What a profile or [defaults] says of pools is checked all the same.
+            workers(compiler, rules, Kind::Fastcgi);
+            return None;
+        }
     };
     let errors = compiler.problems.errors();
     let kind = kind(compiler, rules, &place);

@@ -14,9 +14,11 @@
 //! ```
 //! * [`wire`]: the contract between the two, and nothing else. Pure.
 //! * [`channel`]: frames and descriptors over the pair.
+//! * [`life`]: a worker's life as a table. Pure.
 //! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
 
 pub mod channel;
+pub mod life;
 pub mod settings;
 pub mod wire;
 

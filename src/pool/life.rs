@@ -1,0 +1,236 @@
+//! The life of one worker as a table, and the pause after failed starts. Pure: no clock, no process, no I/O.
+//!
+//! The supervisor looks up what happened, does what the table says, and keeps the new state; there is no other place where
+//! a worker's life is decided. A test enumerates the table, and the manual prints it.
+
+use std::time::Duration;
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Started; it has not answered a request yet.
+    Starting,
+    /// It has answered one.
+    Up,
+    /// It gets nothing new, and finishes what it has.
+    Draining,
+    /// It was told to end.
+    Stopping,
+    /// It is made to end, with all that it started.
+    Killing,
+    /// As [`State::Killing`], and it never answered: its start has failed.
+    Failing,
+    /// It has ended.
+    Gone,
+}
+
+/// What can happen to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Its first answer.
+    Ready,
+    /// Another one takes its place: a reload, a deployment, too much memory.
+    Drain,
+    /// The broker says that it is idle and gets nothing more.
+    Retire,
+    /// The broker says that a deadline of a request passed.
+    Kill,
+    /// Its site or the whole pool is stopped.
+    Stop,
+    /// The time that its state may last is over.
+    Timer,
+    /// The kernel says that it has ended.
+    Exited,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Nothing.
+    Nothing,
+    /// Tell the broker to give it nothing new.
+    AskDrain,
+    /// SIGTERM to the program itself, which may finish.
+    Polite,
+    /// SIGKILL to the whole tree.
+    Destroy,
+    /// Remove what is left of it, and tell the broker.
+    Bury,
+    /// As [`Action::Bury`], and count a failed start.
+    Blame,
+}
+
+impl State {
+    /// Every state, in the order of the manual.
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Up,
+        Self::Draining,
+        Self::Stopping,
+        Self::Killing,
+        Self::Failing,
+        Self::Gone,
+    ];
+
+    /// The next state, and what is to be done.
+    #[must_use]
+    pub fn after(self, event: Event) -> (Self, Action) {
+        use {Action as A, Event as E, State as S};
+        match (self, event) {
+            (S::Starting, E::Ready) => (S::Up, A::Nothing),
+            (S::Starting | S::Up, E::Drain) => (S::Draining, A::AskDrain),
+            (S::Starting | S::Up | S::Draining, E::Retire | E::Stop) => (S::Stopping, A::Polite),
+            (S::Draining, E::Timer) => (S::Stopping, A::Polite),
+            (S::Starting, E::Kill) => (S::Failing, A::Destroy),
+            (S::Up | S::Draining | S::Stopping, E::Kill) => (S::Killing, A::Destroy),
+            (S::Stopping | S::Killing, E::Timer) => (S::Killing, A::Destroy),
+            (S::Failing, E::Timer) => (S::Failing, A::Destroy),
+            (S::Starting | S::Failing, E::Exited) => (S::Gone, A::Blame),
+            (S::Up | S::Draining | S::Stopping | S::Killing, E::Exited) => (S::Gone, A::Bury),
+            // A frame that crossed another one on its way, or a timer that was late.
+            (S::Starting | S::Up, E::Timer)
+            | (S::Up | S::Draining | S::Stopping, E::Ready)
+            | (S::Draining | S::Stopping, E::Drain)
+            | (S::Stopping, E::Retire | E::Stop)
+            | (S::Killing | S::Failing, E::Ready | E::Drain | E::Retire | E::Stop | E::Kill)
+            | (S::Gone, _) => (self, A::Nothing),
+        }
+    }
+
+    /// It counts as one of the workers that a site has.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Starting | Self::Up)
+    }
+}
+
+impl Event {
+    /// Every event, in the order of the manual.
+    pub const ALL: [Self; 7] =
+        [Self::Ready, Self::Drain, Self::Retire, Self::Kill, Self::Stop, Self::Timer, Self::Exited];
+}
+
+/// How many starts in a row have failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures(u32);
+
+impl Failures {
+    /// One more.
+    pub fn count(&mut self) {
+        self.0 = self.0.saturating_add(1);
+    }
+
+    /// A worker answered.
+    pub fn forget(&mut self) {
+        self.0 = 0;
+    }
+
+    /// The pause before the next start: none after a success, then 0.1 s, twice as long after each failure, 30 s at most.
+    /// A site whose program cannot start costs two starts a minute.
+    #[must_use]
+    pub fn pause(self) -> Duration {
+        match self.0 {
+            0 => Duration::ZERO,
+            failed => FIRST.saturating_mul(1 << (failed - 1).min(16)).min(LONGEST),
+        }
+    }
+
+    /// It will not get better by waiting a little: the broker may answer 503 at once.
+    #[must_use]
+    pub fn is_loop(self) -> bool {
+        self.0 >= 5
+    }
+}
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The table as docs/man/cellwalld.8 prints it.
+    fn table() -> String {
+        let mut text = String::new();
+        for state in State::ALL {
+            for event in Event::ALL {
+                let (next, action) = state.after(event);
+                if (next, action) != (state, Action::Nothing) {
+                    text += &format!("{state:?}\t{event:?}\t{next:?}\t{action:?}\n");
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_manual_prints_the_table() {
+        let manual = include_str!("../../docs/man/cellwalld.8");
+        let table = table();
+        assert!(manual.contains(&table), "docs/man/cellwalld.8 should have these rows:\n{table}");
+    }
+
+    #[test]
+    fn every_life_ends_and_is_buried_once() {
+        // Breadth first over all that can happen, 12 steps deep: no state is left behind but Gone, and the way into it
+        // buries exactly once.
+        let mut lives: BTreeSet<(u8, usize)> = BTreeSet::from([(0, 0)]);
+        let place = |state: State| State::ALL.iter().position(|one| *one == state).unwrap();
+        for _ in 0..12 {
+            let mut next = BTreeSet::new();
+            for (buried, state) in lives {
+                for event in Event::ALL {
+                    let (after, action) = State::ALL[state].after(event);
+                    let buries = matches!(action, Action::Bury | Action::Blame);
+                    assert_eq!(
+                        buries,
+                        event == Event::Exited && State::ALL[state] != State::Gone,
+                        "{state} {event:?}"
+                    );
+                    next.insert((buried + u8::from(buries), place(after)));
+                }
+            }
+            lives = next;
+        }
+        assert!(lives.iter().all(|(buried, state)| (*buried == 1) == (State::ALL[*state] == State::Gone)));
+        assert!(lives.iter().all(|(buried, _)| *buried <= 1));
+    }
+
+    #[test]
+    fn whatever_happens_a_worker_can_be_ended() {
+        for state in State::ALL.into_iter().filter(|state| *state != State::Gone) {
+            // Timers alone end all but those that serve; a stop and timers end all.
+            let (mut now, mut destroyed) = (state.after(Event::Stop).0, false);
+            for _ in 0..3 {
+                let (next, action) = now.after(Event::Timer);
+                destroyed |= action == Action::Destroy;
+                now = next;
+            }
+            assert!(destroyed, "{state:?}");
+            assert_eq!(now.after(Event::Exited).0, State::Gone);
+        }
+    }
+
+    #[test]
+    fn a_worker_never_serves_again() {
+        for state in State::ALL.into_iter().filter(|state| !state.serves()) {
+            assert!(Event::ALL.into_iter().all(|event| !state.after(event).0.serves()), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn failed_starts_are_paused_for_ever_longer_and_cost_nothing_in_the_end() {
+        let mut failures = Failures::default();
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            pauses.push(failures.pause().as_millis());
+            failures.count();
+        }
+        assert_eq!(pauses[..6], [0, 100, 200, 400, 800, 1600]);
+        assert!(pauses.is_sorted() && pauses[39] == 30_000);
+        failures.forget();
+        assert_eq!(failures.pause(), Duration::ZERO);
+    }
+}
