@@ -62,15 +62,8 @@ pub enum Action {
 
 impl State {
     /// Every state, in the order of the manual.
-    pub const ALL: [Self; 7] = [
-        Self::Starting,
-        Self::Up,
-        Self::Draining,
-        Self::Stopping,
-        Self::Killing,
-        Self::Failing,
-        Self::Gone,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Up, Self::Draining, Self::Stopping, Self::Killing, Self::Failing, Self::Gone];
 
     /// The next state, and what is to be done.
     #[must_use]
