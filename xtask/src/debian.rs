@@ -77,6 +77,7 @@ fn install(packages: &[String]) -> Outcome {
 
 fn apt(words: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+    // A fresh machine may be updating itself at this very moment.
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300"]).args(words);
     command
 }
