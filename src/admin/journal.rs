@@ -28,11 +28,9 @@ impl Entry {
     /// Reads a line. None: it is no record.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let (start, refused) = match (line.find("refuse ref="), line.find("launch ref=")) {
-            (Some(start), _) => (start, true),
-            (None, Some(start)) => (start, false),
-            (None, None) => return None,
-        };
+        // The verb is what comes first: behind it, a file's name could be the other one.
+        let start = ["refuse ref=", "launch ref="].into_iter().filter_map(|verb| line.find(verb)).min()?;
+        let refused = line.get(start..)?.starts_with("refuse");
         let time = line.get(..start)?.split(" cellwall-suexec[").next().unwrap_or_default().trim().to_owned();
         let mut fields = BTreeMap::new();
         let mut rest = line.get(start..)?.split_once(' ')?.1;
@@ -131,5 +129,16 @@ mod tests {
         let syslog = format!("Jan  2 03:04:05 host cellwall-suexec[7]: {}", line.split_once(' ').unwrap().1);
         assert_eq!(Entry::parse(&syslog).unwrap().field("ref"), Some("ABCD-EFGH"));
         assert_eq!(Entry::parse("something else"), None);
+    }
+
+    #[test]
+    fn a_programs_name_is_no_record() {
+        let name = "refuse ref=EVIL-EVIL code=V118 fix=reboot x=";
+        let line =
+            format!("2026-01-02T03:04:05Z launch ref=ABCD-EFGH site=shop dir=\"/srv\" script=\"{name}\"");
+        let entry = Entry::parse(&line).unwrap();
+        assert!(!entry.refused);
+        assert_eq!((entry.field("ref"), entry.field("fix")), (Some("ABCD-EFGH"), None));
+        assert_eq!(entry.field("script"), Some(name));
     }
 }
