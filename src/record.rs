@@ -70,7 +70,9 @@ impl<'a> Log<'a> {
             |place: usize| Untrusted(words.get(place).map_or(&b""[..], |word| word.as_bytes())).to_string();
         let (user, group, command) = (word(0), word(1), word(2));
         self.asked = match self.format {
-            Format::Keys => format!(" caller={caller} asked=\"{user} {group} {command}\""),
+            Format::Keys => {
+                format!(" caller={caller} asked=\"{}\"", within(&format!("{user} {group} {command}"), 300))
+            }
             Format::Suexec => format!("uid: ({user}) gid: ({group}) cmd: {command}"),
         };
     }
@@ -117,12 +119,19 @@ impl<'a> Log<'a> {
         let Refusal { card: Card { code, status, .. }, why, fix } = refusal;
         match self.format {
             Format::Keys => {
-                let (why, fix) = (why.replace('"', "'"), fix.replace('"', "'"));
                 let (reference, site, pid) = (&self.reference, self.site_name(), std::process::id());
-                let asked = &self.asked;
-                self.write(&format!(
-                    "refuse ref={reference} code={code} status={status} site={site} pid={pid}{asked} why=\"{why}\" fix=\"{fix}\""
-                ))
+                let head = format!(
+                    "refuse ref={reference} code={code} status={status} site={site} pid={pid}{} why=\"",
+                    self.asked
+                );
+                let (why, mut fix) = (why.replace('"', "'"), fix.replace('"', "'"));
+                let room = |fix: &str| LINE_MAX.saturating_sub(head.len() + "\" fix=\"\"".len() + fix.len());
+                if room(&fix) < WHY_LEAST.min(why.len()) {
+                    // Whole or not at all: half of a remedy names another file.
+                    fix = format!("cellwall explain {code}");
+                }
+                let why = within(&why, room(&fix));
+                self.write(&format!("{head}{why}\" fix=\"{fix}\""))
             }
             Format::Suexec => {
                 let line = format!("{why} (reference {}, {code})", self.reference);
@@ -133,7 +142,7 @@ impl<'a> Log<'a> {
     }
 
     fn site_name(&self) -> String {
-        Untrusted(self.site.map_or(&b"-"[..], |site| site.name)).to_string()
+        within(&Untrusted(self.site.map_or(&b"-"[..], |site| site.name)).to_string(), 128)
     }
 
     fn write(&mut self, line: &str) -> bool {
@@ -198,6 +207,15 @@ fn stamp(format: Format) -> impl Display {
     }
 }
 
+/// Text of a field, so short that all fields of a record have room: a quote that is cut off would open the line for what
+/// the caller or a site's owner named. All text is ASCII: foreign bytes wear their coat.
+pub(crate) fn within(text: &str, most: usize) -> String {
+    match text.get(..most.saturating_sub(CUT.len())) {
+        Some(start) if text.len() > most => format!("{start}{CUT}"),
+        _ => text.to_owned(),
+    }
+}
+
 /// A record is at most 1 KiB, so that it is one datagram and one untorn append.
 fn cut(line: &str) -> &str {
     // All text is ASCII: foreign bytes wear their coat.
@@ -242,6 +260,9 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const LINE_MAX: usize = 1024;
+/// What stands where text was cut, and how much evidence a remedy must leave room for.
+const CUT: &str = "[cut]";
+const WHY_LEAST: usize = 200;
 
 static LOST: Card = Card {
     code: "L01",

@@ -113,10 +113,11 @@ pub struct Description<'a> {
 
 impl std::fmt::Display for Description<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        use crate::refusal::Untrusted;
+        use crate::{record::within, refusal::Untrusted};
         let Self { verified, dropped, caller, us } = self;
         let (site, facts) = (verified.site, verified.facts);
         let (directory, name) = (Untrusted(&verified.shown.0), Untrusted(&verified.shown.1));
+        let (directory, name) = (within(&directory.to_string(), 350), within(&name.to_string(), 300));
         write!(
             out,
             "uid={} gid={} caller={caller} dir=\"{directory}\" script=\"{name}\"",

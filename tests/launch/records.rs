@@ -1,6 +1,6 @@
 //! One record a launch, and the same page for every visitor.
 
-use crate::harness::{Launcher, each_jail, world};
+use crate::harness::{Launcher, each_jail, make_directory, mode, world};
 
 #[test]
 fn a_launch_is_recorded_with_all_its_facts() {
@@ -28,6 +28,28 @@ fn a_launch_is_recorded_with_all_its_facts() {
         assert!(level >= 1, "{}", record.line);
         let spent: u64 = record.field("us").parse().unwrap();
         assert!(spent < 5_000_000, "{}", record.line);
+    });
+}
+
+#[test]
+fn long_names_push_no_fact_out_of_a_record() {
+    each_jail(|world| {
+        // Two bytes a letter, four characters a byte: what does not fit is cut inside its own quotes.
+        let name = "\u{3b1}".repeat(120);
+        let place = world.alice.docroot().join(&name);
+        make_directory(&place, world.alice.id, 0o755);
+        world.probe_at(&world.alice, place.join(&name));
+        let outcome = world.call(&world.alice, &name).cwd(&place).run();
+        outcome.ran();
+        let record = &outcome.records[0];
+        assert!(record.field("us").parse::<u64>().is_ok(), "{}", record.line);
+        assert!(record.field("script").ends_with("[cut]"), "{}", record.line);
+        mode(place.join(&name), 0o777);
+        let refused = world.call(&world.alice, &name).cwd(&place).run().refused("V118", 118);
+        assert!(refused.line.len() <= 1100, "{}", refused.line);
+        // A remedy is whole, or it is the way to the manual.
+        let fix = refused.field("fix");
+        assert!(fix == "cellwall explain V118" || fix.starts_with("chmod go-w "), "{}", refused.line);
     });
 }
 
