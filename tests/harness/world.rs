@@ -146,10 +146,6 @@ impl World {
             Path::new(target).exists(),
             "{target} is missing; run: sudo apt-get install apache2-suexec-pristine"
         );
-        if !Path::new("/var/log/apache2").exists() {
-            // Debian's suEXEC runs nothing where it has no log; the package `apache2` brings the directory.
-            make_directory("/var/log/apache2", 0, 0o755);
-        }
         relink(target, "/etc/alternatives/suexec");
         relink("/etc/alternatives/suexec", SUEXEC);
     }
