@@ -1,6 +1,6 @@
 //! A walk from the root, one component at a time, that decides on what it holds.
 //!
-//! Runs as the site's own uid. Refuses with V01–V03, V115, V116.
+//! Runs as the site's own uid. Refuses with V01–V03, V115, V116. Fuzzed over random trees.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::sys::files;
 
 /// Which links a walk follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Follow {
+pub enum Follow {
     /// None.
     None,
     /// Root's own: only root can make another of them.
@@ -25,21 +25,24 @@ pub(super) enum Follow {
 
 /// Whose directories a walk passes through.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules<'a> {
+pub struct Rules<'a> {
     /// Besides root; 0: root alone.
-    pub(super) owner: u32,
-    pub(super) follow: Follow,
+    pub owner: u32,
+    /// Which links are followed.
+    pub follow: Follow,
     /// Below this path no other mount is crossed; empty: everywhere.
-    pub(super) fence: &'a [u8],
+    pub fence: &'a [u8],
 }
 
 /// Where a walk ended.
 #[derive(Debug)]
-pub(super) struct Reached {
-    pub(super) held: OwnedFd,
-    pub(super) facts: FileStat,
+pub struct Reached {
+    /// The end itself, held.
+    pub held: OwnedFd,
+    /// What it was when it was reached.
+    pub facts: FileStat,
     /// The way without links.
-    pub(super) path: Vec<u8>,
+    pub path: Vec<u8>,
 }
 
 /// To `path`, absolute. Every directory on the way is an owner's and nobody else can write it; so is the end, if it is a
@@ -47,7 +50,7 @@ pub(super) struct Reached {
 ///
 /// # Errors
 /// V01 a stranger's, V02 a link, V03 another mount, V115 not there, V116 writable by others.
-pub(super) fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
+pub fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
     let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
     let mut here = start(rules)?;
     let mut links = 0;
