@@ -90,7 +90,7 @@ pub(crate) fn configuration(data: &[u8]) {
             drop(Rules::read(&mut reader));
             reader.finish();
         }
-        _ => drop(profiles::read(path, text.to_owned(), &problems)),
+        _ => drop(profiles::read(profiles::Kind::Piece, path, text.to_owned(), &problems)),
     }
     let lines = text.lines().count().max(1);
     for problem in problems.into_sorted() {

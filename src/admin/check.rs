@@ -72,7 +72,7 @@ fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
     (count.into_inner().unwrap_or_else(PoisonError::into_inner), problems.into_sorted())
 }
 
-/// A file as the site that it would be; a profile is read and is no site.
+/// A file as the site that it would be; a profile or a piece is read and is no site.
 fn candidate(path: &Path, problems: &Problems) -> Option<Origin> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -82,10 +82,12 @@ fn candidate(path: &Path, problems: &Problems) -> Option<Origin> {
         .filter_map(Path::file_name)
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
-    if above.contains("profiles") {
-        let (text, _) = sites::read_file(&absolute, false, problems)?;
-        profiles::read(&absolute, text, problems);
-        return None;
+    for (directory, kind) in [("profiles", profiles::Kind::Profile), ("pieces", profiles::Kind::Piece)] {
+        if above.contains(directory) {
+            let (text, _) = sites::read_file(&absolute, false, problems)?;
+            profiles::read(kind, &absolute, text, problems);
+            return None;
+        }
     }
     let Some(name) = sites::site_name(&file) else {
         let help = "a site's file is named like shop.toml: small letters, digits, `_`, `-`, `.`";

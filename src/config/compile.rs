@@ -4,7 +4,7 @@
 //! What only root can change and is wrong is an error. What the site's owner can change is at most a warning: no owner
 //! may keep the administrator from applying the others' policies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -20,8 +20,8 @@ use super::ground::{Found, Ground, Kind};
 use super::host::HostRules;
 use super::limits::Hierarchies;
 use super::problem::{Located, Place, Problems};
-use super::profiles::Profiles;
-use super::rules::Rules;
+use super::profiles::Presets;
+use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
 use super::{environment, jail, limits, pool, seccomp};
@@ -55,13 +55,15 @@ pub struct Compiler<'h> {
     pub ground: Ground,
     /// What is wrong so far.
     pub problems: Problems,
-    profiles: Profiles,
+    pub(super) presets: Presets,
     hierarchies: Hierarchies,
     dangerous: BTreeSet<u32>,
     pub(super) root_links: Vec<(PathBuf, PathBuf)>,
     /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
     one_of_many: bool,
     left_out: bool,
+    /// Where each path of the site that was compiled last was asked for; none: nobody wants to know.
+    pub reasons: Option<BTreeMap<PathBuf, Vec<Place>>>,
 }
 
 impl<'h> Compiler<'h> {
@@ -83,12 +85,13 @@ impl<'h> Compiler<'h> {
             accounts,
             ground: Ground::default(),
             problems: Problems::default(),
-            profiles: Profiles::default(),
+            presets: Presets::default(),
             hierarchies: Hierarchies::here(),
             dangerous,
             root_links: jail::root_links(),
             one_of_many: false,
             left_out: false,
+            reasons: None,
         }
     }
 
@@ -97,8 +100,16 @@ impl<'h> Compiler<'h> {
         let written =
             [&file.rules, &self.rules.defaults].into_iter().find(|rules| rules.profile.key.is_some());
         let names = written.map(|rules| rules.profile.items.clone()).unwrap_or_default();
-        let profile = self.profiles.merged(&names, &self.problems);
-        file.rules.clone().over(self.rules.defaults.clone()).over(profile)
+        let profile = self.presets.profiles(&names, &self.problems);
+        let upper = file.rules.clone().over(self.rules.defaults.clone()).over(profile);
+        let mut pieces = self.presets.pieces(&upper.pieces.items, &self.problems);
+        // A piece says which ports its program needs; it is the site that says whether ports are restricted.
+        for (ports, own) in [(&mut pieces.connect, &upper.connect), (&mut pieces.bind, &upper.bind)] {
+            if own.key.is_none() {
+                *ports = Many::default();
+            }
+        }
+        upper.over(pieces)
     }
 
     /// Compiles one site. None: an error was reported.

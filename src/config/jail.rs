@@ -46,10 +46,12 @@ pub fn root_links() -> Vec<(PathBuf, PathBuf)> {
 /// Compiles the jail of a site.
 pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Compiled {
     let directory = directory(compiler, site);
-    let mut work =
-        Work { compiler, site, root: directory.clone().unwrap_or_else(|| "/".into()), plan: Plan::default() };
+    let plan = if compiler.reasons.is_some() { Plan::with_reasons() } else { Plan::default() };
+    let mut work = Work { compiler, site, root: directory.clone().unwrap_or_else(|| "/".into()), plan };
     work.docroots();
     work.listed();
+    work.sockets();
+    work.at();
     let (programs, interpreters, handlers) = work.programs();
     work.devices();
     let (temporary, private) = work.private();
@@ -57,12 +59,14 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Compiled 
         work.processes();
     }
     let accounts = (site.kind() == JailKind::View).then(|| work.accounts());
-    let Work { compiler, plan, .. } = work;
+    let Work { compiler, mut plan, .. } = work;
+    if let Some(reasons) = &mut compiler.reasons {
+        *reasons = plan.take_reasons();
+    }
     let rules = plan.rules();
     let jail = match (site.kind(), directory) {
         (JailKind::Chroot, Some(directory)) => JailCell::Chroot(directory),
         (JailKind::View, _) => {
-            let mut plan = plan;
             plan.links(&compiler.root_links);
             let steps = plan.steps(value(&site.rules.set_id_mail).unwrap_or(false));
             JailCell::View(id(site.account.uid, &steps), steps)
@@ -114,6 +118,18 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
     }
 }
 
+/// The item without its `?`, and whether it had one.
+fn optional(text: &str) -> (&str, bool) {
+    text.strip_suffix('?').map_or((text, false), |text| (text, true))
+}
+
+/// What stands between the `|` of an item.
+fn alternatives(item: &Located<String>) -> (Vec<Located<String>>, bool) {
+    let (text, optional) = optional(&item.value);
+    let one = |text: &str| Located { value: text.trim().to_owned(), place: item.place.clone() };
+    (text.split('|').map(one).collect(), optional)
+}
+
 struct Work<'c, 'h, 's> {
     compiler: &'c mut Compiler<'h>,
     site: &'c Site<'s>,
@@ -124,10 +140,11 @@ struct Work<'c, 'h, 's> {
 
 impl Work<'_, '_, '_> {
     fn docroots(&mut self) {
+        let place = self.site.rules.docroot.key.clone().unwrap_or_else(|| self.site.file.place());
         for (path, found) in self.site.docroots {
             if self.root == Path::new("/") {
                 let missing = if found.kind == Kind::Missing { PathRule::OPTIONAL } else { 0 };
-                self.plan.path(found, EXECUTE | missing);
+                self.plan.path(found, EXECUTE | missing, &place);
                 continue;
             }
             match found.real.strip_prefix(&self.root) {
@@ -136,7 +153,6 @@ impl Work<'_, '_, '_> {
                 }
                 _ => {
                     let message = format!("docroot {} is not below {}", path.display(), self.root.display());
-                    let place = self.site.rules.docroot.key.clone().unwrap_or_else(|| self.site.file.place());
                     let help = "a chroot's sites lie below jail.directory";
                     self.compiler.problems.error(Some(&place), message, help);
                 }
@@ -148,18 +164,38 @@ impl Work<'_, '_, '_> {
         let rules = self.site.rules;
         for (list, rights) in [(&rules.read, READ), (&rules.execute, EXECUTE), (&rules.write, WRITE)] {
             for item in &list.items {
-                for path in self.paths(item) {
-                    self.one(&path, item, rights);
+                self.item(item, rights);
+            }
+        }
+    }
+
+    /// One item: a path, a pattern, or several of them with `|` between, of which one must be there.
+    fn item(&mut self, item: &Located<String>, rights: u8) {
+        let (alternatives, optional) = alternatives(item);
+        let [single] = alternatives.as_slice() else {
+            let mut any = false;
+            for alternative in &alternatives {
+                for path in self.paths(alternative) {
+                    any |= self.one(&path, item, rights, true);
                 }
             }
+            if !any && !optional {
+                self.nothing(item);
+            }
+            return;
+        };
+        let paths = self.paths(single);
+        if paths.is_empty() && !optional && !self.site.docroots.is_empty() {
+            self.nothing(item);
+        }
+        for path in paths {
+            self.one(&path, item, rights, optional);
         }
     }
 
     /// The item's paths: placeholders filled in, `*` expanded.
     fn paths(&mut self, item: &Located<String>) -> Vec<PathBuf> {
-        let text = item.value.strip_suffix('?').unwrap_or(&item.value);
-        let item = Located { value: text.to_owned(), place: item.place.clone() };
-        let path = self.compiler.filled(&item, self.site.account, self.site.file);
+        let path = self.compiler.filled(item, self.site.account, self.site.file);
         let Some(text) = path.to_str().map(str::to_owned) else { return Vec::new() };
         let filled: Vec<PathBuf> = if text.contains("{docroot}") {
             let docroots = self.site.docroots.iter().map(|(path, _)| path.to_string_lossy());
@@ -177,20 +213,20 @@ impl Work<'_, '_, '_> {
         plain
     }
 
-    fn one(&mut self, path: &Path, item: &Located<String>, rights: u8) {
-        let optional = item.value.ends_with('?') || item.value.contains('*');
+    /// Takes one path into the plan. False: it is not there, and may be missing.
+    fn one(&mut self, path: &Path, item: &Located<String>, rights: u8, optional: bool) -> bool {
         let place = &item.place;
         if !self.compiler.plain(path, place, "files") {
-            return;
+            return true;
         }
         if path == Path::new("/") {
             let help = "name the directories that the site needs";
             self.compiler.problems.error(Some(place), "a rule for / would be no wall at all", help);
-            return;
+            return true;
         }
         let found = self.compiler.ground.find(&self.root, path);
         if !self.services(&found, rights) && !self.compiler.owned(&found, place, self.site.account) {
-            return;
+            return true;
         }
         if found.kind == Kind::Missing && found.foreign.is_none() {
             // A docroot that is still to be made, or something below it, has had its warning.
@@ -199,9 +235,9 @@ impl Work<'_, '_, '_> {
                 self.missing(path, &found, place);
             }
             if announced {
-                self.plan.path(&found, rights | PathRule::OPTIONAL);
+                self.plan.path(&found, rights | PathRule::OPTIONAL, place);
             }
-            return;
+            return announced;
         }
         if found.kind == Kind::Missing && !optional {
             let message = format!("{} does not exist; {} does", path.display(), found.nearest.display());
@@ -209,7 +245,88 @@ impl Work<'_, '_, '_> {
             self.compiler.problems.warning(Some(place), message, help);
         }
         let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
-        self.plan.path(&found, rights | optional);
+        self.plan.path(&found, rights | optional, place);
+        true
+    }
+
+    /// Sockets of the host's services. A service makes its socket anew at each start, and perhaps its directory: the
+    /// directory is what is seen, and it may be missing while the service is down.
+    fn sockets(&mut self) {
+        let rules = self.site.rules;
+        for item in &rules.sockets.items {
+            let (alternatives, optional) = alternatives(item);
+            let mut any = false;
+            for alternative in &alternatives {
+                for path in self.paths(alternative) {
+                    any |= self.socket(&path, &item.place);
+                }
+            }
+            if !any && !optional {
+                let message = format!("no service listens at {}", item.value);
+                let help = self.install(&item.place).unwrap_or_else(|| "start the service".to_owned());
+                self.compiler.problems.warning(Some(&item.place), message, help);
+            }
+        }
+    }
+
+    fn socket(&mut self, path: &Path, place: &Place) -> bool {
+        if !self.compiler.plain(path, place, "files.sockets") {
+            return true;
+        }
+        let there = self.compiler.ground.find(&self.root, path).kind != Kind::Missing;
+        // Only below /run, where a service's directory holds what others may reach; /var/lib/mysql holds all data.
+        let own = |above: &&Path| {
+            above.parent() == Some(Path::new("/run")) || above.parent() == Some(Path::new("/var/run"))
+        };
+        let above = path.parent().filter(own);
+        let found = self.compiler.ground.find(&self.root, above.unwrap_or(path));
+        if self.services(&found, READ) || self.compiler.owned(&found, place, self.site.account) {
+            self.plan.path(&found, READ | PathRule::OPTIONAL, place);
+        }
+        there
+    }
+
+    /// Files and directories of root's that stand at another place inside.
+    fn at(&mut self) {
+        let rules = self.site.rules;
+        for (target, Located { value: source, place }) in &rules.at.0 {
+            let (text, optional) = optional(source);
+            let (target, source) = (Path::new(target), Path::new(text));
+            if !self.compiler.plain(target, place, "files.at")
+                || !self.compiler.plain(source, place, "files.at")
+            {
+                continue;
+            }
+            if self.site.kind() != JailKind::View {
+                let message = format!("{} is not at {} in this jail", source.display(), target.display());
+                self.compiler.problems.warning(Some(place), message, "files.at needs jail.kind = \"view\"");
+                continue;
+            }
+            let found = self.compiler.ground.find(&self.root, source);
+            match found.kind {
+                Kind::Missing if optional => {}
+                Kind::Missing => self.missing(source, &found, place),
+                _ if !self.roots(&found, place) => {}
+                kind => {
+                    let directory = matches!(kind, Kind::Directory);
+                    let kind = if directory { StepKind::BindDirectory } else { StepKind::BindFile };
+                    let flags = Step::READ_ONLY | Step::NO_DEVICES | Step::NO_SET_ID;
+                    self.plan.because(target, place);
+                    self.plan.step(kind, &found.real, target, flags);
+                    self.plan.rule(target, EXECUTE);
+                }
+            }
+        }
+    }
+
+    /// Root's all the way, or an error.
+    fn roots(&self, found: &Found, place: &Place) -> bool {
+        let good = found.foreign.is_none() && found.open.is_none();
+        if !good {
+            let message = format!("{} is not root's all the way", found.real.display());
+            self.compiler.problems.error(Some(place), message, "name a file of root's");
+        }
+        good
     }
 
     /// What a service of the host offers to read (resolv.conf of systemd-resolved, a database's socket): its owner is
@@ -225,8 +342,29 @@ impl Work<'_, '_, '_> {
             path.display(),
             found.nearest.display()
         );
-        let help = "correct it, or write `?` at its end when it may be missing";
-        self.compiler.problems.error(Some(place), message, help);
+        self.lacking(message, "correct it, or write `?` at its end when it may be missing", place);
+    }
+
+    /// A pattern, or a list of alternatives, that nothing on this host is.
+    fn nothing(&self, item: &Located<String>) {
+        let message = format!("nothing on this host is {}", item.value);
+        self.lacking(message, "correct it, or write `?` at its end when it may match nothing", &item.place);
+    }
+
+    /// In a chroot a piece asks for more than every site needs, and nothing is opened by what is not there.
+    fn lacking(&self, message: String, help: &str, place: &Place) {
+        let problems = &self.compiler.problems;
+        match self.compiler.presets.behind(place) {
+            Some(_) if self.site.kind() == JailKind::Chroot => {
+                let message = format!("in {}: {message}", self.root.display());
+                problems.warning(Some(place), message, "the chroot lacks it");
+            }
+            _ => problems.error(Some(place), message, self.install(place).unwrap_or_else(|| help.to_owned())),
+        }
+    }
+
+    fn install(&self, place: &Place) -> Option<String> {
+        self.compiler.presets.install(place)
     }
 
     /// Programs, interpreters and handlers: root's files, which the site may start.
@@ -289,7 +427,8 @@ impl Work<'_, '_, '_> {
         if found.kind == Kind::Missing && found.foreign.is_none() {
             let message =
                 format!("{text} does not exist; the deepest that does is {}", found.nearest.display());
-            problems.error(Some(place), message, "install it, or correct the path");
+            let help = self.install(place).unwrap_or_else(|| "install it, or correct the path".to_owned());
+            problems.error(Some(place), message, help);
             return false;
         }
         if let Some((top, owner)) = &found.foreign {
@@ -305,7 +444,7 @@ impl Work<'_, '_, '_> {
             );
             return false;
         }
-        self.plan.path(&found, EXECUTE);
+        self.plan.path(&found, EXECUTE, place);
         true
     }
 
@@ -366,6 +505,7 @@ impl Work<'_, '_, '_> {
                 && path != Path::new("/")
                 && !targets.contains(&path)
             {
+                self.plan.because(&path, &item.place);
                 targets.push(path);
             }
         }

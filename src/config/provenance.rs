@@ -83,8 +83,10 @@ impl Origins {
         keys.iter().find_map(|key| {
             self.all.iter().rev().filter(|written| written.key == *key).find(|written| {
                 let item = written.item.as_deref().unwrap_or_default();
-                let item = item.trim_end_matches('?').trim_start_matches('/');
-                item == path || item.contains('*') && super::ground::matches(item, path)
+                item.trim_end_matches('?').split('|').any(|item| {
+                    let item = item.trim_start_matches('/');
+                    item == path || item.contains('*') && super::ground::matches(item, path)
+                })
             })
         })
     }

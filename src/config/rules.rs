@@ -1,7 +1,8 @@
 //! The rules that a profile, the defaults, a site file or `[userdir]` may hold: every key once, with its merging.
 //!
 //! Pure. Layers are laid over each other: a scalar of the upper layer replaces the lower one, lists are joined, maps
-//! are joined key by key. Each value keeps the place that it was written at.
+//! are joined key by key. Pieces lie beside each other: of two limits the larger one holds, for a cell of both needs it.
+//! Each value keeps the place that it was written at.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,10 @@ impl<T> Default for Named<T> {
 trait Rule: Sized {
     fn read(reader: &mut Reader<'_, '_>, section: &'static str, name: &'static str) -> Self;
     fn over(self, lower: Self) -> Self;
+    /// As a layer over another one; limits differ.
+    fn beside(self, other: Self) -> Self {
+        self.over(other)
+    }
     fn places(&self, key: &str, add: &mut dyn FnMut(String, Option<String>, &Place));
 }
 
@@ -54,6 +59,13 @@ impl<T: serde::de::DeserializeOwned + Shown> Rule for One<T> {
 
     fn over(self, lower: Self) -> Self {
         self.or(lower)
+    }
+
+    fn beside(self, other: Self) -> Self {
+        match (self, other) {
+            (Some(one), Some(other)) if other.value.exceeds(&one.value) => Some(other),
+            (one, other) => one.or(other),
+        }
     }
 
     fn places(&self, key: &str, add: &mut dyn FnMut(String, Option<String>, &Place)) {
@@ -126,10 +138,15 @@ fn named<'i, T: serde::de::DeserializeOwned>(
     Some((name, Located { value: found.value, place: key }))
 }
 
-/// How an item of a list is written in the file.
+/// How an item of a list is written in the file, and which of two values is the larger.
 pub trait Shown {
     /// The item's text.
     fn shown(&self) -> String;
+
+    /// It is an amount and the larger of the two.
+    fn exceeds(&self, _: &Self) -> bool {
+        false
+    }
 }
 
 impl Shown for String {
@@ -144,6 +161,19 @@ impl Shown for Port {
     }
 }
 
+macro_rules! amounts {
+    ($($kind:ty),+) => { $(impl Shown for $kind {
+        fn shown(&self) -> String {
+            String::new()
+        }
+
+        fn exceeds(&self, other: &Self) -> bool {
+            self > other
+        }
+    })+ };
+}
+amounts!(Count, Seconds, Size);
+
 macro_rules! never_listed {
     ($($kind:ty),+) => { $(impl Shown for $kind {
         fn shown(&self) -> String {
@@ -152,8 +182,8 @@ macro_rules! never_listed {
     })+ };
 }
 never_listed!(
-    bool, Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, PoolKind, Seccomp,
-    Seconds, Size, Symlinks, Umask, Words, Workers
+    bool, Abi, Accept, Bytes, Enforce, Entries, Groups, JailKind, Nice, OomScore, PoolKind, Seccomp,
+    Symlinks, Umask, Words, Workers
 );
 
 macro_rules! rules {
@@ -179,6 +209,12 @@ macro_rules! rules {
                 Self { $($field: Rule::over(self.$field, lower.$field),)+ }
             }
 
+            /// Two of the same layer: nothing is taken away from either.
+            #[must_use]
+            pub fn beside(self, other: Self) -> Self {
+                Self { $($field: Rule::beside(self.$field, other.$field),)+ }
+            }
+
             /// Every written value: its key, the item for lists, and its place.
             pub fn places(&self, mut add: impl FnMut(String, Option<String>, &Place)) {
                 $(Rule::places(&self.$field, &dotted($section, $name), &mut add);)+
@@ -193,6 +229,7 @@ rules! {
     "" "groups" groups: Many<String>,
     "" "docroot" docroot: Many<String>,
     "" "profile" profile: Many<String>,
+    "" "pieces" pieces: Many<String>,
     "" "symlinks" symlinks: One<Symlinks>,
     "" "hard_links" hard_links: One<bool>,
     "" "programs" programs: Many<String>,
@@ -210,6 +247,8 @@ rules! {
     "files" "read" read: Many<String>,
     "files" "execute" execute: Many<String>,
     "files" "write" write: Many<String>,
+    "files" "sockets" sockets: Many<String>,
+    "files" "at" at: Named<String>,
     "network" "connect" connect: Many<Port>,
     "network" "bind" bind: Many<Port>,
     "limits" "memory" memory: One<Size>,

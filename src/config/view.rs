@@ -13,6 +13,7 @@ use crate::policy::{PathRule, Step, StepKind, decode::checksum};
 
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
+use super::problem::Place;
 
 /// A path that is compared as bytes: a directory still comes before what is in it, and paths compare many times slower.
 type Key = OsString;
@@ -24,6 +25,8 @@ pub struct Plan {
     binds: BTreeMap<Key, Bind>,
     others: Vec<StepCell>,
     rules: BTreeMap<Key, u8>,
+    /// Where each path was asked for; empty unless somebody wants to know.
+    reasons: Option<BTreeMap<PathBuf, Vec<Place>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +40,34 @@ struct Bind {
 }
 
 impl Plan {
+    /// A plan that remembers where each path was asked for.
+    #[must_use]
+    pub fn with_reasons() -> Self {
+        Self { reasons: Some(BTreeMap::new()), ..Self::default() }
+    }
+
+    /// What stands at `path` was asked for at `place`.
+    pub fn because(&mut self, path: &Path, place: &Place) {
+        if let Some(reasons) = &mut self.reasons {
+            reasons.entry(path.to_owned()).or_default().push(place.clone());
+        }
+    }
+
+    /// What [`Self::because`] was told.
+    pub fn take_reasons(&mut self) -> BTreeMap<PathBuf, Vec<Place>> {
+        self.reasons.take().unwrap_or_default()
+    }
+
     /// A path with rights, as it was found. `rights` may hold [`PathRule::OPTIONAL`].
-    pub fn path(&mut self, found: &Found, rights: u8) {
+    pub fn path(&mut self, found: &Found, rights: u8, place: &Place) {
+        self.because(&found.real, place);
+        for (link, _) in &found.links {
+            self.because(link, place);
+        }
         self.links(&found.links);
         let optional = rights & PathRule::OPTIONAL != 0;
         let write = rights & PathRule::WRITE != 0;
-        let (place, directory) = match &found.foreign {
+        let (top, directory) = match &found.foreign {
             // The kind of the whole path counts only when the path is the topmost foreign component itself.
             Some((top, _)) if *top == found.real => (top.clone(), found.kind != Kind::File),
             Some((top, _)) => (top.clone(), true),
@@ -53,7 +78,7 @@ impl Plan {
         let data_only = write && rights & PathRule::EXECUTE == 0;
         let bind =
             Bind { directory, site, write, data_only, optional: optional || found.kind == Kind::Missing };
-        self.binds.entry(place.into()).and_modify(|known| known.join(bind)).or_insert(bind);
+        self.binds.entry(top.into()).and_modify(|known| known.join(bind)).or_insert(bind);
         self.rule(&found.real, rights);
     }
 
@@ -223,10 +248,14 @@ mod tests {
     #[test]
     fn nested_binds_collapse_unless_the_inner_one_is_written() {
         let mut plan = Plan::default();
-        plan.path(&found("/usr", Kind::Directory, None), PathRule::READ);
-        plan.path(&found("/usr/lib", Kind::Directory, None), PathRule::READ | PathRule::EXECUTE);
-        plan.path(&found("/usr-x", Kind::Directory, None), PathRule::READ);
-        plan.path(&found("/usr/share/w", Kind::Directory, None), PathRule::READ | PathRule::WRITE);
+        plan.path(&found("/usr", Kind::Directory, None), PathRule::READ, &nowhere());
+        plan.path(&found("/usr/lib", Kind::Directory, None), PathRule::READ | PathRule::EXECUTE, &nowhere());
+        plan.path(&found("/usr-x", Kind::Directory, None), PathRule::READ, &nowhere());
+        plan.path(
+            &found("/usr/share/w", Kind::Directory, None),
+            PathRule::READ | PathRule::WRITE,
+            &nowhere(),
+        );
         assert_eq!(
             shown(plan),
             [
@@ -241,13 +270,26 @@ mod tests {
     fn a_site_path_is_bound_at_the_topmost_component_that_is_not_roots() {
         let mut plan = Plan::default();
         let home = Some("/home/u");
-        plan.path(&found("/home/u/public_html", Kind::Directory, home), PathRule::READ | PathRule::EXECUTE);
-        plan.path(&found("/home/u/data", Kind::Directory, home), PathRule::READ | PathRule::WRITE);
+        plan.path(
+            &found("/home/u/public_html", Kind::Directory, home),
+            PathRule::READ | PathRule::EXECUTE,
+            &nowhere(),
+        );
+        plan.path(
+            &found("/home/u/data", Kind::Directory, home),
+            PathRule::READ | PathRule::WRITE,
+            &nowhere(),
+        );
         assert_eq!(
             plan.rules(),
             [("/home/u/data".into(), PathRule::READ | PathRule::WRITE), ("/home/u/public_html".into(), 3)]
         );
         assert_eq!(shown(plan), [("/home/u".into(), Step::SITE)]);
+    }
+
+    fn nowhere() -> Place {
+        let document = super::super::problem::Document::new(Path::new("/x.toml"), String::new());
+        Place::new(&document, 0..0)
     }
 
     #[test]

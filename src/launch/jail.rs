@@ -99,13 +99,16 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     }
 }
 
-/// Tells a kept view whose files have been replaced on the host since, as editors and packages do: the bind mount of a file
-/// keeps the old inode. What is in a bound directory is always today's. Looks only at paths of root's.
+/// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the
+/// old inode. What is in a bound directory is always today's; the directory itself may be another one, where a service
+/// makes it at each start (/run/mysqld), or a deploy a new docroot. Looks only at entries of root's directories.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
-    let files =
-        view.steps.iter().filter(|step| step.kind == StepKind::BindFile && step.flags & Step::SITE == 0);
-    let inodes = files.map(|step| {
+    let stamped = view.steps.iter().filter(|step| {
+        let changeable = step.flags & (Step::SITE | Step::OPTIONAL) != 0;
+        step.kind == StepKind::BindFile || step.kind == StepKind::BindDirectory && changeable
+    });
+    let inodes = stamped.map(|step| {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
         fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or(0, |facts| facts.st_ino)
     });

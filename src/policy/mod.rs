@@ -217,8 +217,8 @@ impl Step<'_> {
     pub const NO_SET_ID: u8 = 8;
     /// A missing source is left out instead of refused.
     pub const OPTIONAL: u8 = 16;
-    /// The source's last component may belong to the site; otherwise it is root's all the way, and a
-    /// file's inode is part of the kept view's stamp.
+    /// The source's last component may be another's than root's: the site's, or a service's. Otherwise it is root's all
+    /// the way.
     pub const SITE: u8 = 32;
     /// Every known flag.
     pub const ALL: u8 = 63;

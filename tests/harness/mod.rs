@@ -18,5 +18,5 @@ pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{
     CELLWALL, LOG, Launcher, SUEXEC, User, World, append, each_jail, each_kind_of_php, everything,
-    make_directory, mode, put, run, small, world,
+    make_directory, mode, put, run, small, spawn, world,
 };

@@ -1,4 +1,4 @@
-//! The shipped profiles: scripts that use what scripts use, in a view that holds nothing but what the profile lists.
+//! Views: scripts that use what scripts use, in a cell that holds nothing but what its profile and pieces list.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,4 +10,6 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod pieces;
 mod profiles;
+mod sink;

@@ -14,11 +14,13 @@ pub(crate) const CHECK: &[&str] = &["groff-base"];
 pub(crate) const DEMO: &[&str] = &[
     "apache2-bin",
     "apache2-suexec-pristine",
+    "ca-certificates",
     "curl",
     "iproute2",
     "media-types",
     "perl",
     "php-cgi",
+    "tzdata",
     "util-linux",
 ];
 /// What the tests start beyond that.
@@ -29,9 +31,13 @@ pub(crate) const TEST: &[&str] = &[
     "curl",
     "libapache2-mod-fcgid",
     "libcap2-bin",
+    "msmtp",
+    "nodejs",
     "php-cli",
     "procps",
     "python3",
+    "redis-server",
+    "ruby",
     "strace",
 ];
 
