@@ -172,16 +172,9 @@ fn append(file: &mut File, line: &[u8]) -> usize {
     rest.len()
 }
 
-/// A datagram of RFC 3164, 4.1: facility authpriv (10), priority info (6). A daemon that does not read for 50 ms does not
-/// get it.
+/// A daemon that does not read for 50 ms does not get it.
 fn send(socket: &UnixDatagram, line: &str) -> bool {
-    let (seconds, _) = clock::now();
-    let clock::Calendar { month, day, time: (hour, minute, second), .. } = clock::utc(seconds);
-    let month =
-        usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1))).unwrap_or(&"Jan");
-    let pid = std::process::id();
-    let line =
-        format!("<86>{month} {day:>2} {hour:02}:{minute:02}:{second:02} cellwall-suexec[{pid}]: {line}");
+    let line = datagram("cellwall-suexec", line);
     for _ in 0..5 {
         match socket.send(line.as_bytes()) {
             Ok(_) => return true,
@@ -192,7 +185,18 @@ fn send(socket: &UnixDatagram, line: &str) -> bool {
     false
 }
 
-fn stamp(format: Format) -> impl Display {
+/// A datagram of RFC 3164, 4.1: facility authpriv (10), priority info (6).
+pub(crate) fn datagram(program: &str, line: &str) -> String {
+    let (seconds, _) = clock::now();
+    let clock::Calendar { month, day, time: (hour, minute, second), .. } = clock::utc(seconds);
+    let month =
+        usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1))).unwrap_or(&"Jan");
+    let pid = std::process::id();
+    format!("<86>{month} {day:>2} {hour:02}:{minute:02}:{second:02} {program}[{pid}]: {line}")
+}
+
+/// The time in front of a line of a file.
+pub(crate) fn stamp(format: Format) -> impl Display {
     let (seconds, micros) = clock::now();
     match format {
         Format::Keys => {
@@ -241,7 +245,7 @@ fn open_syslog() -> Option<UnixDatagram> {
 }
 
 /// `XXXX-XXXX` of Crockford's base 32: 40 bits, random, or of time and process where the kernel has no random ones yet.
-fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut bytes = [0_u8; 8];
     if !clock::random(&mut bytes) {
         let (seconds, micros) = clock::now();

@@ -12,11 +12,14 @@
 //!           │ worker (site)  │ ◀─────────────────────────────── the same pipeline as cellwall-suexec's
 //!           └────────────────┘
 //! ```
+//! * [`broker`]: between web servers and workers, as nobody.
+//! * [`fastcgi`]: the protocol as a codec. [`gate`]: what of a request may pass. Both pure.
 //! * [`wire`]: the contract between the two, and nothing else. Pure.
 //! * [`channel`]: frames and descriptors over the pair.
 //! * [`life`]: a worker's life as a table. Pure.
 //! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
 
+pub mod broker;
 pub mod channel;
 pub mod life;
 pub mod settings;

@@ -43,6 +43,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<Owned
     Ok((got.bytes, descriptors))
 }
 
+/// Accepts a connection, without waiting for one; reading and writing on it do not wait either.
+///
+/// # Errors
+/// EAGAIN: there is none. Others of accept4(2).
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let none = std::ptr::null_mut::<libc::sockaddr>();
+    // SAFETY: no address is asked for, so nothing is written.
+    let accepted = unsafe { libc::accept4(listener.as_fd().as_raw_fd(), none, std::ptr::null_mut(), flags) };
+    let accepted = Errno::result(accepted)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
+}
+
 /// Takes a descriptor that whoever started this program left open, and closes it at exec from now on. Call it once for
 /// each number, before anything else opens descriptors.
 ///

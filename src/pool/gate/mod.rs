@@ -19,7 +19,7 @@ use super::fastcgi::{Role, back};
 use paths::{Lost, Said, Script};
 
 /// What one site lets pass. Names that no site may have are taken out by the sieve all the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Names {
     /// Exact names, sorted by bytes.
     pub pass: Vec<Box<[u8]>>,

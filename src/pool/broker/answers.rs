@@ -1,0 +1,206 @@
+//! Answers of the broker's own: one fixed page for each HTTP status, with a reference and nothing else.
+
+use crate::pool::fastcgi::record::kind;
+use crate::pool::fastcgi::record::put;
+use crate::record::reference;
+use crate::refusal::{Card, Refusal, Untrusted};
+
+use super::Broker;
+use super::arena::Key;
+
+/// Refuses a request: a line, a page, and the connection goes on where it may.
+pub(super) fn refuse(broker: &mut Broker, key: Key, http: u16, refusal: &Refusal) {
+    let reference = note(broker, key, http, refusal);
+    broker.access_line(key, http);
+    let after = broker
+        .calls
+        .get(key)
+        .and_then(|call| broker.sites.get(&call.site))
+        .map_or(1, |site| site.stalled_until.saturating_sub(broker.now).div_ceil(1_000_000).max(1));
+    page(broker, key, &text(http, after, &reference));
+}
+
+/// An answer that is ready.
+pub(super) fn page(broker: &mut Broker, key: Key, text: &str) {
+    let Some(call) = broker.calls.get(key) else { return };
+    let id = call.codec.request().id;
+    broker.gather.clear();
+    for part in text.as_bytes().chunks(4096) {
+        broker.gather.copy(|out| put(out, kind::STDOUT, id, part));
+    }
+    broker.gather.end(id, 0);
+    broker.write_answer(key, &[]);
+    broker.answered(key);
+}
+
+/// Counts and records a refusal; returns its reference.
+pub(super) fn note(broker: &mut Broker, key: Key, http: u16, refusal: &Refusal) -> String {
+    let reference = reference();
+    let Some(call) = broker.calls.get(key) else { return reference };
+    let Some(site) = broker.sites.get_mut(&call.site) else { return reference };
+    site.counters.answered(http);
+    *site.counters.refusals.entry(refusal.card.code).or_default() += 1;
+    let script = call.job.as_ref().map_or(&b""[..], |job| &job.script);
+    let (why, fix) = (refusal.why.replace('"', "'"), refusal.fix.replace('"', "'"));
+    let line = format!(
+        "refuse ref={reference} code={} status={http} site={} script=\"{}\" why=\"{why}\" fix=\"{fix}\"",
+        refusal.card.code,
+        site.rules.name,
+        Untrusted(script),
+    );
+    broker.journal.record(site, &line, broker.now);
+    reference
+}
+
+fn text(http: u16, retry_after: u64, reference: &str) -> String {
+    let name = match http {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Error",
+    };
+    let retry = if http == 503 { format!("Retry-After: {retry_after}\r\n") } else { String::new() };
+    format!(
+        "Status: {http} {name}\r\nContent-Type: text/html; charset=us-ascii\r\nCache-Control: no-store\r\n{retry}\r\n\
+         <!DOCTYPE html>\n<title>{http} {name}</title>\n<h1>{name}</h1>\n\
+         <p>The server could not answer this request. Reference: {reference}</p>\n"
+    )
+}
+
+/// The status in the head of a CGI answer (RFC 3875, 6.3.3), where it is in the first piece; none: 200.
+pub(super) fn status_of(head: &[u8]) -> Option<u16> {
+    for line in head.split(|byte| *byte == b'\n').take(64) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return None;
+        }
+        let name = line.get(..7).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"Status:") {
+            let digits = line.get(7..).unwrap_or_default().trim_ascii_start();
+            let digits = std::str::from_utf8(digits.get(..3)?).ok()?;
+            return digits.parse().ok().filter(|status| (100..600).contains(status));
+        }
+        if line.starts_with(b"Location:") {
+            return Some(302);
+        }
+    }
+    None
+}
+
+pub(super) fn large() -> Refusal {
+    Refusal::new(&LARGE, "more than 64 KiB of parameters".to_owned())
+}
+
+pub(super) fn full() -> Refusal {
+    Refusal::new(&FULL, "all workers are busy, and as many requests wait as may".to_owned())
+}
+
+pub(super) fn waited() -> Refusal {
+    Refusal::new(&WAITED, "no worker came free before the queue's deadline".to_owned())
+}
+
+pub(super) fn paused() -> Refusal {
+    Refusal::new(&PAUSED, "the site is stopped".to_owned())
+}
+
+pub(super) fn unstarted() -> Refusal {
+    Refusal::new(&UNSTARTED, "no worker starts".to_owned())
+}
+
+pub(super) fn died() -> Refusal {
+    Refusal::new(&DIED, "the program ended before its answer was complete".to_owned())
+}
+
+pub(super) fn garbage() -> Refusal {
+    Refusal::new(&GARBAGE, "the program answered what is not FastCGI".to_owned())
+}
+
+pub(super) fn deadline() -> Refusal {
+    Refusal::new(&DEADLINE, "the request took longer than it may".to_owned())
+}
+
+pub(super) fn silent() -> Refusal {
+    Refusal::new(&SILENT, "the answer stood still for longer than it may".to_owned())
+}
+
+static LARGE: Card = Card {
+    code: "B01",
+    status: 0,
+    remedy: "nothing to mend: no web server sends that much by itself; see large_client_header_buffers, LimitRequestFieldSize",
+};
+static FULL: Card = Card {
+    code: "B02",
+    status: 0,
+    remedy: "cellwall status # then raise workers.max or queue.length in the site's [pool], or find out why it is slow",
+};
+static WAITED: Card = Card {
+    code: "B03",
+    status: 0,
+    remedy: "cellwall status # then raise workers.max or queue.deadline in the site's [pool], or find out why it is slow",
+};
+static PAUSED: Card = Card { code: "B04", status: 0, remedy: "start the site again: cellwall start SITE" };
+static UNSTARTED: Card = Card {
+    code: "B05",
+    status: 0,
+    remedy: "look at what the program said before it ended: the lines of this site with stderr in the log",
+};
+static DIED: Card = Card {
+    code: "B06",
+    status: 0,
+    remedy: "look at what the program said before it ended: the lines of this site with stderr in the log",
+};
+static GARBAGE: Card = Card {
+    code: "B07",
+    status: 0,
+    remedy: "command in the site's [pool] must name a FastCGI program; for a CGI program use kind = 'cgi'",
+};
+static DEADLINE: Card = Card {
+    code: "B08",
+    status: 0,
+    remedy: "raise request.deadline in the site's [pool], or make the script faster",
+};
+static SILENT: Card = Card {
+    code: "B09",
+    status: 0,
+    remedy: "raise request.silence in the site's [pool], or have the script write sooner",
+};
+pub(super) static STRANGER: Card = Card {
+    code: "B10",
+    status: 0,
+    remedy: "add the web server's user to clients in the site's [pool], then: cellwall apply",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_an_answer_is_in_its_head() {
+        for (head, status) in [
+            (&b"Status: 404 Not Found\r\nContent-Type: text/plain\r\n\r\n"[..], Some(404)),
+            (b"Content-type: text/html\nstatus:503\n\n", Some(503)),
+            (b"Location: /x\r\n\r\n", Some(302)),
+            (b"Content-Type: text/html\r\n\r\nStatus: 500\r\n", None),
+            (b"Status: 9999\r\n\r\n", Some(999).filter(|_| false)),
+            (b"Status: x\r\n\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(status_of(head), status, "{}", String::from_utf8_lossy(head));
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_reference_and_nothing_else() {
+        let page = text(503, 7, "ABCD-1234");
+        assert!(
+            page.starts_with("Status: 503 Service Unavailable\r\n")
+                && page.contains("\r\nRetry-After: 7\r\n")
+        );
+        assert!(!text(502, 7, "ABCD-1234").contains("Retry-After"));
+    }
+}

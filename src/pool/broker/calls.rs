@@ -1,0 +1,537 @@
+//! Connections of web servers: accepting them, reading requests, writing answers.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
+use nix::unistd::read;
+
+use crate::pool::fastcgi::front::{Event, Front};
+use crate::pool::fastcgi::record::{kind, put};
+use crate::pool::fastcgi::{Role, back};
+use crate::pool::gate::{self, Form};
+use crate::pool::settings::Kind;
+use crate::pool::wire;
+use crate::sys::descriptors;
+
+use super::arena::Key;
+use super::gather::Pending;
+use super::site::Site;
+use super::{BOTH, Broker, ROUNDS, Said, Source, answers};
+
+/// A connection of a web server.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) fd: OwnedFd,
+    pub(super) site: u32,
+    pub(super) codec: Front,
+    pub(super) state: State,
+    pub(super) job: Option<Box<Job>>,
+    /// Read, but not to be understood before there is a worker.
+    pub(super) held: Vec<u8>,
+    pub(super) pending: Pending,
+    pub(super) watched: bool,
+    pub(super) readable: bool,
+    /// The kernel says that the web server closed its writing end: read up to there.
+    pub(super) ending: bool,
+    /// That has been read.
+    pub(super) ended: bool,
+    /// The connection began, or the last request ended.
+    pub(super) since: u64,
+    /// The first request's head, or that of a later one, is being waited for.
+    pub(super) used: bool,
+}
+
+/// What is being done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The next request's parameters are read.
+    Head,
+    /// A request waits for a worker.
+    Queued,
+    /// A worker has it.
+    Linked(Key),
+    /// A CGI program has it.
+    Running(Key),
+    /// All is written once `pending` is; then it is closed.
+    Closing,
+    /// Answered before all was read: the rest is thrown away until the web server closes, or until then.
+    Lingering(u64),
+}
+
+/// A request from its whole parameters to its last byte.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// What the program gets.
+    pub(super) bytes: Vec<u8>,
+    /// As they came, where a log wants them.
+    pub(super) params: Vec<u8>,
+    pub(super) script: Vec<u8>,
+    pub(super) arrived: u64,
+    /// A worker has it since.
+    pub(super) started: u64,
+    /// The last sign of life of its answer.
+    pub(super) last: u64,
+    pub(super) body: u64,
+    pub(super) sent: u64,
+    pub(super) status: u16,
+    pub(super) slow_told: bool,
+    /// It was given to another worker once.
+    pub(super) again: bool,
+    pub(super) worker: u32,
+}
+
+/// Most connections of a site that have not sent all parameters; the oldest go first.
+const HEADS_MAX: usize = 256;
+/// Most bytes of parameters before a gate sees them; `environment.bytes_max` may be less.
+const PARAMS_MAX: usize = 64 * 1024;
+/// Descriptors that connections of web servers leave for workers, logs and orders.
+const RESERVE: i32 = 64;
+/// A crowded broker looks again after this.
+const CROWDED_US: u64 = 100_000;
+/// A body that nobody wants is read for so long.
+const LINGER_US: u64 = 2_000_000;
+
+impl Broker {
+    /// Accepts what waits on a site's socket.
+    pub(super) fn arrivals(&mut self, key: Key) {
+        let Ok(number) = u32::try_from(key.0) else { return };
+        for _ in 0..16 {
+            let Some(site) = self.sites.get(&number) else { return };
+            match descriptors::accept(&site.listener) {
+                Ok(fd) if fd.as_raw_fd() >= self.descriptors_max.saturating_sub(self.reserve()) => {
+                    drop(fd);
+                    return self.crowd();
+                }
+                Ok(fd) => self.arrive(number, fd),
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => return self.crowd(),
+                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn reserve(&self) -> i32 {
+        RESERVE.min(self.descriptors_max / 4)
+    }
+
+    /// Too many connections: they wait in the kernel's queues for a moment instead of being accepted in vain.
+    fn crowd(&mut self) {
+        if self.crowded.is_some() {
+            return;
+        }
+        let until = self.now.saturating_add(CROWDED_US);
+        self.crowded = Some(until);
+        self.wake_at(until);
+        for number in self.sites.keys().copied().collect::<Vec<_>>() {
+            self.listen_to(number, false);
+        }
+    }
+
+    /// Watches a site's socket, or stops.
+    pub(super) fn listen_to(&mut self, number: u32, wanted: bool) {
+        let wanted = wanted && self.crowded.is_none() && self.quit.is_none();
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        if site.watched == wanted {
+            return;
+        }
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Listener.token(Key(number.into())));
+        let done = match wanted {
+            true => self.epoll.add(&site.listener, event),
+            false => self.epoll.delete(&site.listener),
+        };
+        site.watched = wanted && done.is_ok();
+    }
+
+    fn arrive(&mut self, number: u32, fd: OwnedFd) {
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        if !is_client(site, &fd) {
+            return self.stranger(number);
+        }
+        site.counters.connections += 1;
+        site.calls += 1;
+        let head_us = u64::from(site.rules.request.head_ms).saturating_mul(1000);
+        let params_max = PARAMS_MAX.min(site.rules.gate.names.bytes_max.saturating_add(4096));
+        let key = self.calls.insert(Call {
+            fd,
+            site: number,
+            codec: Front::new(params_max),
+            state: State::Head,
+            job: None,
+            held: Vec::new(),
+            pending: Pending::default(),
+            watched: false,
+            readable: false,
+            ending: false,
+            ended: false,
+            since: self.now,
+            used: false,
+        });
+        self.read_call(key);
+        let Some(call) = self.calls.get(key) else { return };
+        if call.state == State::Head {
+            self.queue_head(number, key);
+        }
+        // A whole request that is answered soon needs no watching of its web server: that saves a call for each.
+        let whole = self.calls.get(key).is_some_and(|call| call.codec.whole() && call.pending.is_empty());
+        if whole {
+            self.unwatched.push_back((self.now, key));
+        } else {
+            self.watch_call(key);
+        }
+        if head_us > 0 {
+            self.wake_at(self.now.saturating_add(head_us));
+        }
+    }
+
+    /// Most connections that have not asked yet: the oldest make room (a slow-loris has many, and they are old).
+    fn queue_head(&mut self, number: u32, key: Key) {
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        site.heads.push_back(key);
+        if site.heads.len() <= HEADS_MAX {
+            return;
+        }
+        site.heads
+            .retain(|key| self.calls.get(*key).is_some_and(|call| call.state == State::Head && !call.used));
+        if site.heads.len() > HEADS_MAX
+            && let Some(oldest) = site.heads.pop_front()
+        {
+            self.close_call(oldest);
+        }
+    }
+
+    pub(super) fn watch_call(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key).filter(|call| !call.watched) else { return };
+        call.watched = true;
+        let event = EpollEvent::new(BOTH, Source::Call.token(key));
+        if self.epoll.add(&call.fd, event).is_err() {
+            self.close_call(key);
+        }
+    }
+
+    pub(super) fn call_event(&mut self, key: Key, said: Said) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.ending |= said.ending;
+        if said.gone && call.state != State::Head {
+            // Both directions are closed: nobody reads an answer.
+            return self.abandoned(key);
+        }
+        if said.writable && !call.pending.is_empty() {
+            self.write_call(key);
+        }
+        if said.readable {
+            self.read_call(key);
+        }
+    }
+
+    /// Reads while there is something and somebody takes it.
+    pub(super) fn read_call(&mut self, key: Key) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..ROUNDS {
+            let takes = self.takes(key);
+            let Some(call) = self.calls.get_mut(key) else { break };
+            call.readable = !takes;
+            if !takes {
+                break;
+            }
+            if call.state == State::Head && call.codec.silent() {
+                call.since = self.now;
+            }
+            match read(&call.fd, &mut buffer) {
+                Ok(0) => {
+                    self.hung_up(key);
+                    break;
+                }
+                Ok(length) => {
+                    let short = length < buffer.len() && !call.ending;
+                    self.understand(key, buffer.get(..length).unwrap_or_default());
+                    if short {
+                        break;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(_) => {
+                    self.abandoned(key);
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+        let more = self.calls.get(key).is_some_and(|call| call.ending && !call.readable) && self.takes(key);
+        if more {
+            self.again.push((Source::Call, key));
+        }
+    }
+
+    /// Is there somebody who takes what the web server sends?
+    fn takes(&self, key: Key) -> bool {
+        let Some(call) = self.calls.get(key).filter(|call| !call.ended) else { return false };
+        match call.state {
+            State::Head | State::Lingering(_) => true,
+            State::Queued | State::Closing => false,
+            State::Linked(link) => self.links.get(link).is_some_and(|link| link.pending.is_empty()),
+            State::Running(run) => self.runs.get(run).is_some_and(super::runs::Run::takes),
+        }
+    }
+
+    /// Takes bytes of a web server apart, and passes on what there is.
+    pub(super) fn understand(&mut self, key: Key, bytes: &[u8]) {
+        let mut input = bytes;
+        while let Some(call) = self.calls.get_mut(key) {
+            match call.state {
+                State::Closing => return,
+                State::Lingering(_) if !call.codec.request().keep => return,
+                State::Queued => return call.held.extend_from_slice(input),
+                State::Running(run) if !self.runs.get(run).is_some_and(super::runs::Run::started) => {
+                    return call.held.extend_from_slice(input);
+                }
+                State::Head | State::Linked(_) | State::Running(_) | State::Lingering(_) => {}
+            }
+            match call.codec.next(&mut input) {
+                Ok(Some(event)) => self.heard(key, &event),
+                Ok(None) => break,
+                Err(_) => return self.abandoned(key),
+            }
+        }
+        match self.calls.get(key).map(|call| call.state) {
+            Some(State::Linked(link)) => self.write_link(link),
+            Some(State::Running(run)) => self.run_input(run),
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, key: Key, event: &Event<'_>) {
+        match event {
+            Event::Request => self.request(key),
+            Event::TooLarge => answers::refuse(self, key, 431, &answers::large()),
+            Event::Body(bytes) => self.body(key, bytes),
+            Event::BodyEnd => self.body(key, &[]),
+            Event::Abort => self.aborted(key),
+            Event::Reply(reply) => {
+                let Some(call) = self.calls.get_mut(key) else { return };
+                let most = self.sites.get(&call.site).map_or(1, |site| site.rules.places());
+                call.pending.with(|out| reply.put(out, most));
+                self.write_call(key);
+            }
+        }
+    }
+
+    /// All parameters are here.
+    fn request(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(site) = self.sites.get_mut(&call.site) else { return self.close_call(key) };
+        site.counters.requests += 1;
+        call.used = true;
+        let pages = &site.rules.pages;
+        if !(pages.status.is_empty() && pages.ping.is_empty())
+            && let Some(url) = gate::url(call.codec.params())
+            && (url == pages.status || url == pages.ping)
+        {
+            return self.own_page(key, &url);
+        }
+        if site.paused || self.quit.is_some() {
+            return answers::refuse(self, key, 503, &answers::paused());
+        }
+        let form = match site.rules.kind {
+            Kind::Cgi => Form::Environment,
+            Kind::Fastcgi | Kind::Parent => Form::Records(call.codec.request().role),
+        };
+        match site.rules.gate.judge(call.codec.params(), form) {
+            Err(no) => answers::refuse(self, key, no.http, &no.refusal),
+            Ok(passed) => {
+                let logged = site.access.is_some() || site.rules.slow_us > 0;
+                call.job = Some(Box::new(Job {
+                    bytes: passed.bytes,
+                    params: if logged { call.codec.params().to_vec() } else { Vec::new() },
+                    script: passed.script,
+                    arrived: self.now,
+                    started: 0,
+                    last: self.now,
+                    body: 0,
+                    sent: 0,
+                    status: 200,
+                    slow_told: false,
+                    again: false,
+                    worker: 0,
+                }));
+                call.codec.forget_params();
+                self.place(key);
+            }
+        }
+    }
+
+    /// Some of the body, or with no bytes its end.
+    fn body(&mut self, key: Key, bytes: &[u8]) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if let (State::Lingering(_), true) = (call.state, bytes.is_empty()) {
+            call.codec.finish();
+            (call.state, call.since) = (State::Head, self.now);
+            return;
+        }
+        let Some(job) = &mut call.job else { return };
+        job.body = job.body.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let most = self.sites.get(&call.site).map(|site| &site.rules.gate);
+        if let Some(Err(no)) = most.map(|gate| gate.measure(job.body)) {
+            self.let_go(key, wire::Why::Abandoned);
+            return answers::refuse(self, key, no.http, &no.refusal);
+        }
+        match call.state {
+            State::Linked(link) => {
+                let authorizer = call.codec.request().role == Role::Authorizer;
+                if let Some(link) = self.links.get_mut(link).filter(|_| !authorizer) {
+                    link.pending.with(|out| put(out, kind::STDIN, back::ID, bytes));
+                }
+            }
+            State::Running(run) => {
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.feed(bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// ABORT_REQUEST: no answer is wanted, but the connection goes on where the web server keeps it.
+    fn aborted(&mut self, key: Key) {
+        self.forget(key);
+        self.let_go(key, wire::Why::Abandoned);
+        self.gather.clear();
+        let Some(call) = self.calls.get_mut(key) else { return };
+        self.gather.end(call.codec.request().id, 0);
+        self.write_answer(key, &[]);
+        self.answered(key);
+    }
+
+    /// The web server closed its writing end. Where a whole request is being answered, it may still read.
+    fn hung_up(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        (call.ending, call.ended) = (true, true);
+        match call.state {
+            State::Head | State::Lingering(_) => self.close_call(key),
+            State::Closing => {}
+            State::Queued | State::Linked(_) | State::Running(_) => {
+                if !call.codec.whole() {
+                    self.abandoned(key);
+                } else {
+                    self.watch_call(key);
+                }
+            }
+        }
+    }
+
+    /// The web server is gone, or speaks no FastCGI.
+    pub(super) fn abandoned(&mut self, key: Key) {
+        self.forget(key);
+        self.let_go(key, wire::Why::Abandoned);
+        self.close_call(key);
+    }
+
+    /// Counts a request that nobody waits for any more.
+    fn forget(&mut self, key: Key) {
+        let Some(call) = self.calls.get(key).filter(|call| call.job.is_some()) else { return };
+        if let Some(site) = self.sites.get_mut(&call.site) {
+            site.counters.abandoned += 1;
+        }
+        self.access_line(key, 499);
+    }
+
+    /// Writes what `gather` holds; contents lie in `read`.
+    pub(super) fn write_answer(&mut self, key: Key, read: &[u8]) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if self.gather.write(&call.fd, read, &mut call.pending).is_err() {
+            call.pending.clear();
+            call.ending = true;
+            return self.again.push((Source::Call, key));
+        }
+        if !call.pending.is_empty() {
+            self.watch_call(key);
+        }
+    }
+
+    /// Writes what waits. When all is written, the worker is heard again, or the connection closed.
+    pub(super) fn write_call(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        match call.pending.write(&call.fd) {
+            Ok(true) => {}
+            Ok(false) => return self.watch_call(key),
+            Err(_) => return self.abandoned(key),
+        }
+        match call.state {
+            State::Closing => self.part(key),
+            State::Linked(link) => self.link_resumes(link),
+            State::Running(run) => self.run_resumes(run),
+            State::Head | State::Queued | State::Lingering(_) => {}
+        }
+    }
+
+    /// The answer is complete: the connection waits for the next request, or ends.
+    pub(super) fn answered(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.job = None;
+        call.since = self.now;
+        // It may hold the end of a body that waited with its request.
+        let held = std::mem::take(&mut call.held);
+        let mut rest = held.as_slice();
+        while let Ok(Some(event)) = call.codec.next(&mut rest) {
+            if event == Event::BodyEnd {
+                break;
+            }
+        }
+        if !call.codec.request().keep || call.ending || self.quit.is_some() {
+            call.state = State::Closing;
+            self.wake_at(self.now.saturating_add(super::ticks::IDLE_US));
+            if self.calls.get(key).is_some_and(|call| call.pending.is_empty()) {
+                self.part(key);
+            }
+            return;
+        }
+        if !call.codec.whole() {
+            // The rest of a body that nobody wants comes before the next request.
+            call.state = State::Lingering(self.now.saturating_add(LINGER_US));
+            self.wake_at(self.now.saturating_add(LINGER_US));
+            self.watch_call(key);
+            return self.again.push((Source::Call, key));
+        }
+        call.codec.finish();
+        (call.state, call.since) = (State::Head, self.now);
+        self.wake_at(self.now.saturating_add(super::ticks::IDLE_US));
+        self.watch_call(key);
+        if self.calls.get(key).is_some_and(|call| call.readable) {
+            self.again.push((Source::Call, key));
+        }
+    }
+
+    /// All is written. A body that was not read would make the kernel throw the answer away, so it is read first.
+    fn part(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if call.codec.whole() || call.ending || !call.codec.active() {
+            return self.close_call(key);
+        }
+        let _ = shutdown(call.fd.as_raw_fd(), Shutdown::Write);
+        call.state = State::Lingering(self.now.saturating_add(LINGER_US));
+        self.wake_at(self.now.saturating_add(LINGER_US));
+        self.watch_call(key);
+        self.again.push((Source::Call, key));
+    }
+
+    pub(super) fn close_call(&mut self, key: Key) {
+        let Some(call) = self.calls.remove(key) else { return };
+        if let Some(site) = self.sites.get_mut(&call.site) {
+            site.calls = site.calls.saturating_sub(1);
+            if call.state == State::Queued {
+                site.waiting = site.waiting.saturating_sub(1);
+            }
+        }
+    }
+}
+
+/// May whoever connected? Root may look.
+fn is_client(site: &Site, fd: &OwnedFd) -> bool {
+    if !site.rules.local {
+        return true;
+    }
+    let peer = getsockopt(fd, sockopt::PeerCredentials);
+    peer.is_ok_and(|peer| peer.uid() == 0 || site.rules.clients.contains(&peer.uid()))
+}

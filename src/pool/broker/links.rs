@@ -1,0 +1,565 @@
+//! Connections to workers: choosing one, passing a request on, relaying its answer.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::read;
+
+use crate::pool::fastcgi::back::{Back, Event, ID};
+use crate::pool::fastcgi::record::{kind, put};
+use crate::pool::fastcgi::{Broken, Ending};
+use crate::pool::settings::Kind;
+use crate::pool::wire::{self, Up, Why};
+
+use super::answers;
+use super::arena::Key;
+use super::calls::State;
+use super::gather::Pending;
+use super::{BOTH, Broker, ROUNDS, Said, Source};
+
+/// A request up to this size is written, and read by a worker, in one piece.
+const SMALL: usize = 8192;
+
+/// A connection to a worker.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) fd: OwnedFd,
+    pub(super) worker: u32,
+    pub(super) codec: Back,
+    pub(super) call: Option<Key>,
+    /// What the worker has not taken of the request yet.
+    pub(super) pending: Pending,
+    pub(super) readable: bool,
+    pub(super) ending: bool,
+    /// It has answered before: the worker may have closed it meanwhile.
+    pub(super) used: bool,
+    /// The worker does not read any more.
+    deaf: bool,
+}
+
+/// What a read brought.
+#[derive(Debug, Default)]
+struct Heard {
+    end: Option<(u32, Ending)>,
+    broken: Option<Broken>,
+    stdout: u64,
+    status: Option<u16>,
+}
+
+impl Broker {
+    /// A request is ready: to a worker, or into the queue, or refused.
+    pub(super) fn place(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let number = call.site;
+        let Some(site) = self.sites.get_mut(&number) else { return self.close_call(key) };
+        if site.waiting == 0 && self.start(key) {
+            return self.want(number);
+        }
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        if !site.may_wait() {
+            return answers::refuse(self, key, 503, &answers::full());
+        }
+        site.waiting += 1;
+        site.counters.queue_most = site.counters.queue_most.max(site.waiting);
+        site.queue.push_back(key);
+        let deadline = u64::from(site.rules.queue.deadline_ms).saturating_mul(1000);
+        if let Some(call) = self.calls.get_mut(key) {
+            call.state = State::Queued;
+        }
+        if deadline > 0 {
+            self.wake_at(self.now.saturating_add(deadline));
+        }
+        self.want(number);
+    }
+
+    /// Gives a request to a worker or a program of its own. `false`: there is none free.
+    fn start(&mut self, key: Key) -> bool {
+        let Some(number) = self.calls.get(key).map(|call| call.site) else { return true };
+        let Some(site) = self.sites.get(&number) else { return false };
+        if site.rules.kind == Kind::Cgi {
+            return site.running < site.rules.places() && self.begin_run(key);
+        }
+        let Some(chosen) = self.free_link(number) else { return false };
+        let (Some(call), Some(link)) = (self.calls.get_mut(key), self.links.get_mut(chosen)) else {
+            return false;
+        };
+        let Some(job) = &mut call.job else { return true };
+        call.state = State::Linked(chosen);
+        link.call = Some(key);
+        link.codec.ask();
+        link.pending.put(&job.bytes);
+        if job.again {
+            // It had no body, whose end must be told once more.
+            link.pending.with(|out| put(out, kind::STDIN, ID, &[]));
+        }
+        (job.started, job.last, job.worker) = (self.now, self.now, link.worker);
+        if let Some(worker) = self.workers.get_mut(&link.worker) {
+            worker.busy += 1;
+        }
+        self.started(number, key);
+        true
+    }
+
+    /// Counts a request that is worked on from now.
+    pub(super) fn started(&mut self, number: u32, key: Key) {
+        let (Some(site), Some(call)) = (self.sites.get_mut(&number), self.calls.get(key)) else { return };
+        site.running += 1;
+        site.counters.running_most = site.counters.running_most.max(site.running);
+        if site.running == site.rules.places() {
+            site.counters.places_full += 1;
+        }
+        let Some(job) = &call.job else { return };
+        site.counters.waited.add(self.now.saturating_sub(job.arrived));
+        let request = &site.rules.request;
+        let limits = [request.deadline_ms, request.silence_ms].map(|ms| u64::from(ms).saturating_mul(1000));
+        for limit in limits.into_iter().chain([site.rules.slow_us]).filter(|limit| *limit > 0) {
+            self.wake_at(self.now.saturating_add(limit));
+        }
+    }
+
+    /// A connection to a worker with nothing to do; the last used is warm, and the others may end for want of work.
+    fn free_link(&mut self, number: u32) -> Option<Key> {
+        let site = self.sites.get_mut(&number)?;
+        while let Some(key) = site.idle.pop() {
+            if self.links.get(key).is_some_and(|link| link.call.is_none() && !link.ending) {
+                return Some(key);
+            }
+        }
+        let free = |one: &&wire::Worker| {
+            let worker = self.workers.get(&one.0);
+            worker.is_some_and(|worker| worker.draining.is_none() && worker.open < worker.connections)
+        };
+        // One that has answered before is sure to be there.
+        let ready = |one: &&wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.ready);
+        let all = site.workers.clone();
+        let mut all: Vec<&wire::Worker> = all.iter().filter(free).collect();
+        all.sort_by_key(|one| !ready(one));
+        all.into_iter().find_map(|one| self.connect(number, *one))
+    }
+
+    /// Connects to a worker's socket, whose name is all that the broker has of it.
+    fn connect(&mut self, number: u32, one: wire::Worker) -> Option<Key> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+        let name = wire::socket_name(wire::Site(number), one);
+        let address = UnixAddr::new(name.as_str()).ok()?;
+        let worker = self.workers.get_mut(&one.0)?;
+        match connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address) {
+            Ok(()) => {}
+            // As many wait as may.
+            Err(Errno::EAGAIN | Errno::EINTR) => return None,
+            Err(_) => {
+                worker.draining = Some(Why::Garbage);
+                self.say(Up::Kill { site: wire::Site(number), worker: one, why: Why::Unready });
+                return None;
+            }
+        }
+        worker.open += 1;
+        let key = self.links.insert(Link {
+            fd,
+            worker: one.0,
+            codec: Back::default(),
+            call: None,
+            pending: Pending::default(),
+            readable: false,
+            ending: false,
+            used: false,
+            deaf: false,
+        });
+        let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, BOTH));
+        if watched {
+            return Some(key);
+        }
+        self.close_link(key);
+        None
+    }
+
+    /// The next ones of the queue, as long as there are workers.
+    pub(super) fn dispatch(&mut self, number: u32) {
+        while let Some(site) = self.sites.get_mut(&number) {
+            let Some(key) = site.queue.pop_front() else { return };
+            if !self.calls.get(key).is_some_and(|call| call.state == State::Queued) {
+                continue;
+            }
+            site.waiting = site.waiting.saturating_sub(1);
+            if !self.start(key) {
+                let Some(site) = self.sites.get_mut(&number) else { return };
+                site.queue.push_front(key);
+                site.waiting += 1;
+                return;
+            }
+            let held = self.calls.get_mut(key).map(|call| std::mem::take(&mut call.held)).unwrap_or_default();
+            self.understand(key, &held);
+            if self.calls.get(key).is_some_and(|call| call.readable) {
+                self.again.push((Source::Call, key));
+            }
+        }
+    }
+
+    pub(super) fn link_event(&mut self, key: Key, said: Said) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.ending |= said.ending;
+        if said.writable && !link.pending.is_empty() {
+            self.write_link(key);
+        }
+        if said.readable {
+            self.read_link(key);
+        }
+    }
+
+    /// Writes what waits for a worker. When all is written, the web server is heard again.
+    pub(super) fn write_link(&mut self, key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.deaf {
+            link.pending.clear();
+        }
+        match link.pending.write(&link.fd) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some(call) = link.call
+                    && self.calls.get(call).is_some_and(|call| call.readable)
+                {
+                    self.again.push((Source::Call, call));
+                }
+            }
+            Err(_) => {
+                // What it said before it stopped reading is still to be read.
+                link.deaf = true;
+                link.pending.clear();
+                self.again.push((Source::Link, key));
+            }
+        }
+    }
+
+    /// The web server takes more again.
+    pub(super) fn link_resumes(&mut self, key: Key) {
+        if self.links.get(key).is_some_and(|link| link.readable) {
+            self.again.push((Source::Link, key));
+        }
+    }
+
+    fn read_link(&mut self, key: Key) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut more = true;
+        for _ in 0..ROUNDS {
+            let Some(link) = self.links.get_mut(key) else { break };
+            let slow =
+                link.call.and_then(|call| self.calls.get(call)).is_some_and(|call| !call.pending.is_empty());
+            link.readable = slow;
+            if slow {
+                break;
+            }
+            more = match read(&link.fd, &mut buffer) {
+                Ok(0) => self.link_lost(key, false),
+                Ok(length) => {
+                    let short = length < buffer.len() && !link.ending;
+                    self.relay(key, buffer.get(..length).unwrap_or_default());
+                    !short
+                }
+                Err(Errno::EINTR) => true,
+                Err(Errno::EAGAIN) => false,
+                Err(errno) => self.link_lost(key, errno == Errno::ECONNRESET),
+            };
+            if !more {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        if more && self.links.get(key).is_some_and(|link| !link.readable) {
+            self.again.push((Source::Link, key));
+        }
+    }
+
+    /// Passes a piece of an answer on.
+    fn relay(&mut self, key: Key, bytes: &[u8]) {
+        self.gather.clear();
+        let heard = self.hear(key, bytes);
+        let Some(link) = self.links.get(key) else { return };
+        let Some(call_key) = link.call else { return self.close_link(key) };
+        let Some(call) = self.calls.get_mut(call_key) else { return self.close_link(key) };
+        if let Some(job) = &mut call.job {
+            job.last = self.now;
+            job.sent = job.sent.saturating_add(heard.stdout);
+            job.status = heard.status.unwrap_or(job.status);
+        }
+        let silent = call.job.as_ref().is_none_or(|job| job.sent == 0);
+        let refused = heard.end.is_some_and(|(_, ending)| ending != Ending::Complete);
+        if heard.broken.is_some() || (refused && silent) {
+            return self.garbage(key, call_key);
+        }
+        if let Some((status, _)) = heard.end {
+            self.gather.end(call.codec.request().id, status);
+        }
+        if !self.gather.is_empty() {
+            self.write_answer(call_key, bytes);
+        }
+        if heard.end.is_some() {
+            self.finished(key, call_key);
+        }
+    }
+
+    /// Takes a piece of an answer apart, into `gather`.
+    fn hear(&mut self, key: Key, bytes: &[u8]) -> Heard {
+        let mut heard = Heard::default();
+        let Some(link) = self.links.get_mut(key) else { return heard };
+        let call = link.call.and_then(|call| self.calls.get(call));
+        let id = call.map_or(0, |call| call.codec.request().id);
+        let first = call.and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0);
+        let number = self.workers.get(&link.worker).map_or(u32::MAX, |worker| worker.site.0);
+        let mut site = self.sites.get_mut(&number);
+        let mut input = bytes;
+        loop {
+            match link.codec.next(&mut input) {
+                Ok(None) => return heard,
+                Ok(Some(Event::Stdout(part))) => {
+                    if first && heard.stdout == 0 {
+                        heard.status = answers::status_of(part);
+                    }
+                    heard.stdout = heard.stdout.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+                    let end = bytes.len().saturating_sub(input.len());
+                    self.gather.record(kind::STDOUT, id, part, end.saturating_sub(part.len())..end);
+                }
+                Ok(Some(Event::Stderr(part))) => {
+                    if let Some(site) = &mut site {
+                        self.journal.errors(site, Some(link.worker), part, self.now);
+                        if site.rules.errors_to_server {
+                            let end = bytes.len().saturating_sub(input.len());
+                            self.gather.record(kind::STDERR, id, part, end.saturating_sub(part.len())..end);
+                        }
+                    }
+                }
+                Ok(Some(Event::End(status, ending))) => {
+                    heard.end = Some((status, ending));
+                    // What follows it makes the connection useless, and nothing else.
+                    link.deaf |= !input.is_empty();
+                    return heard;
+                }
+                Err(broken) => {
+                    heard.broken = Some(broken);
+                    return heard;
+                }
+            }
+        }
+    }
+
+    /// A worker's answer is complete.
+    fn finished(&mut self, key: Key, call_key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let serial = link.worker;
+        link.call = None;
+        link.used = true;
+        let whole = self.calls.get(call_key).is_some_and(|call| call.codec.whole());
+        let good = whole && link.pending.is_empty() && link.codec.clean() && !link.deaf && !link.ending;
+        self.settle(call_key);
+        self.answered(call_key);
+        let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
+        worker.requests += 1;
+        worker.busy = worker.busy.saturating_sub(1);
+        worker.idle_since = self.now;
+        let (site, first) = (worker.site, !std::mem::replace(&mut worker.ready, true));
+        let limit = self.sites.get(&site.0).map_or(0, |site| u64::from(site.rules.life.requests));
+        if limit > 0 && worker.requests >= limit && worker.draining.is_none() {
+            worker.draining = Some(Why::Requests);
+        }
+        let draining = worker.draining.is_some();
+        if first {
+            self.say(Up::Ready { site, worker: wire::Worker(serial) });
+        }
+        if !good || draining {
+            self.close_link(key);
+        } else if let Some(site) = self.sites.get_mut(&site.0) {
+            site.idle.push(key);
+        }
+        if draining {
+            self.drained(serial);
+        }
+        self.dispatch(site.0);
+        self.rest(site.0, serial);
+    }
+
+    /// Counts a request that ended by itself, and writes its lines.
+    pub(super) fn settle(&mut self, key: Key) {
+        let Some(call) = self.calls.get(key) else { return };
+        let (Some(job), Some(site)) = (&call.job, self.sites.get_mut(&call.site)) else { return };
+        site.running = site.running.saturating_sub(1);
+        site.counters.answered(job.status);
+        site.counters.bytes_out = site.counters.bytes_out.saturating_add(job.sent);
+        site.counters.worked.add(self.now.saturating_sub(job.started));
+        let status = job.status;
+        self.access_line(key, status);
+    }
+
+    /// A worker with nothing to do: the clock will look whether it is needed.
+    fn rest(&mut self, number: u32, serial: u32) {
+        let idle = self.workers.get(&serial).is_some_and(|worker| worker.busy == 0);
+        let Some(site) = self.sites.get(&number) else { return };
+        if idle && site.waiting == 0 {
+            self.wake_at(self.now.saturating_add(u64::from(site.rules.workers.idle_ms).saturating_mul(1000)));
+        }
+    }
+
+    /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
+    fn link_lost(&mut self, key: Key, reset: bool) -> bool {
+        let Some(link) = self.links.get(key) else { return false };
+        let Some(call_key) = link.call else {
+            self.close_link(key);
+            return false;
+        };
+        let (serial, reused) = (link.worker, link.used && (reset || link.deaf));
+        // The kernel resets a connection on which not all was read, and refuses to write to one that is closed. A small
+        // request was one piece: none of it was read, nothing has run, and it may be given to another.
+        let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
+        let job = call.and_then(|call| call.job.as_ref());
+        let untouched =
+            job.is_some_and(|job| !job.again && job.sent == 0 && job.body == 0 && job.bytes.len() <= SMALL);
+        self.unbind(key, call_key, serial);
+        if untouched {
+            if let Some(job) = self.calls.get_mut(call_key).and_then(|call| call.job.as_mut()) {
+                job.again = true;
+            }
+            self.place(call_key);
+            self.understand(call_key, &[]);
+        } else {
+            self.failed(call_key, 502, &answers::died());
+        }
+        false
+    }
+
+    /// A worker that speaks no FastCGI is ended.
+    fn garbage(&mut self, key: Key, call_key: Key) {
+        let Some(serial) = self.links.get(key).map(|link| link.worker) else { return };
+        self.unbind(key, call_key, serial);
+        self.kill(serial, Why::Garbage);
+        self.failed(call_key, 502, &answers::garbage());
+    }
+
+    /// Parts a request from its worker, whose connection is closed.
+    fn unbind(&mut self, key: Key, call_key: Key, serial: u32) {
+        self.close_link(key);
+        if let Some(worker) = self.workers.get_mut(&serial) {
+            worker.busy = worker.busy.saturating_sub(1);
+            worker.idle_since = self.now;
+        }
+        if let Some(call) = self.calls.get_mut(call_key) {
+            call.state = State::Head;
+            if let Some(site) = self.sites.get_mut(&call.site) {
+                site.running = site.running.saturating_sub(1);
+            }
+        }
+        self.drained(serial);
+    }
+
+    /// No answer comes any more: a page where nothing was sent; otherwise the cut must be seen.
+    pub(super) fn failed(&mut self, key: Key, http: u16, refusal: &crate::refusal::Refusal) {
+        let Some(call) = self.calls.get(key) else { return };
+        let number = call.site;
+        if call.job.as_ref().is_none_or(|job| job.sent == 0) {
+            answers::refuse(self, key, http, refusal);
+        } else {
+            answers::note(self, key, http, refusal);
+            self.close_call(key);
+        }
+        self.dispatch(number);
+    }
+
+    /// The web server lost its interest, or a deadline passed: who works on the request is parted from it.
+    pub(super) fn let_go(&mut self, key: Key, why: Why) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let number = call.site;
+        match call.state {
+            State::Queued => {
+                call.state = State::Head;
+                if let Some(site) = self.sites.get_mut(&number) {
+                    site.waiting = site.waiting.saturating_sub(1);
+                }
+            }
+            State::Linked(link) => {
+                let Some(serial) = self.links.get(link).map(|link| link.worker) else { return };
+                let whole = call.codec.whole();
+                if let Some(worker) = self.workers.get_mut(&serial) {
+                    worker.stuck += 1;
+                }
+                self.unbind(link, key, serial);
+                let abandon = self.sites.get(&number).is_some_and(|site| site.rules.request.abandon);
+                if why != Why::Abandoned || (abandon && whole) {
+                    self.end_worker(serial, why);
+                }
+                self.dispatch(number);
+            }
+            State::Running(run) => {
+                call.state = State::Head;
+                self.end_run(run, why);
+            }
+            State::Head | State::Closing | State::Lingering(_) => {}
+        }
+    }
+
+    /// A worker that is stuck: at once where it has nothing else to do, otherwise as soon as the others are done.
+    fn end_worker(&mut self, serial: u32, why: Why) {
+        let Some(worker) = self.workers.get_mut(&serial) else { return };
+        if worker.busy == 0 {
+            return self.kill(serial, why);
+        }
+        worker.draining.get_or_insert(why);
+    }
+
+    /// Ends a worker with all that it started.
+    pub(super) fn kill(&mut self, serial: u32, why: Why) {
+        let Some(worker) = self.workers.get_mut(&serial) else { return };
+        let site = worker.site;
+        worker.draining.get_or_insert(why);
+        if !std::mem::replace(&mut worker.dismissed, true) {
+            self.say(Up::Kill { site, worker: wire::Worker(serial), why });
+        }
+        self.close_idle(serial);
+    }
+
+    /// A worker that gets nothing new is dismissed when it is done.
+    pub(super) fn drained(&mut self, serial: u32) {
+        let Some(worker) = self.workers.get_mut(&serial) else { return };
+        let (Some(why), 0, false) = (worker.draining, worker.busy, worker.dismissed) else { return };
+        if worker.stuck > 0 && matches!(why, Why::Deadline | Why::Silent | Why::Abandoned | Why::Cpu) {
+            return self.kill(serial, why);
+        }
+        worker.dismissed = true;
+        let site = worker.site;
+        self.close_idle(serial);
+        self.say(Up::Retire { site, worker: wire::Worker(serial), why });
+        self.want(site.0);
+    }
+
+    /// Closes a worker's connections that have nothing to do.
+    fn close_idle(&mut self, serial: u32) {
+        let idle = |(key, link): (Key, &Link)| (link.worker == serial && link.call.is_none()).then_some(key);
+        for key in self.links.iter().filter_map(idle).collect::<Vec<_>>() {
+            self.close_link(key);
+        }
+    }
+
+    pub(super) fn close_link(&mut self, key: Key) {
+        let Some(link) = self.links.remove(key) else { return };
+        let Some(worker) = self.workers.get_mut(&link.worker) else { return };
+        worker.open = worker.open.saturating_sub(1);
+        if let Some(site) = self.sites.get_mut(&worker.site.0) {
+            site.idle.retain(|idle| *idle != key);
+        }
+    }
+
+    /// Asks for as many workers as the work needs. Fewer are never asked for here: those with nothing to do are
+    /// dismissed one by one.
+    pub(super) fn want(&mut self, number: u32) {
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        if site.rules.kind == Kind::Cgi || site.paused {
+            return;
+        }
+        let leaving =
+            |one: &&wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.draining.is_some());
+        let leaving = u32::try_from(site.workers.iter().filter(leaving).count()).unwrap_or(u32::MAX);
+        let count = site.needed().saturating_add(leaving);
+        if count > site.wanted {
+            site.wanted = count;
+            self.say(Up::Want { site: wire::Site(number), count });
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What the supervisor says.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::uio::pread;
+
+use crate::pool::channel::Lost;
+use crate::pool::settings::{self, Accept};
+use crate::pool::wire::{self, Down, Sink, Up, Why};
+
+use super::arena::Key;
+use super::lines::{Pipe, Splitter};
+use super::site::{Rules, Site, Worker};
+use super::{Broker, Said, Source};
+
+/// Most bytes of a site's settings.
+const SETTINGS_MAX: usize = 1 << 20;
+
+impl Broker {
+    pub(super) fn orders(&mut self, said: Said) -> Result<(), Lost> {
+        if said.writable {
+            self.supervisor.flush()?;
+        }
+        while let Some((message, with)) = self.supervisor.receive::<Down>()? {
+            self.order(message, with)?;
+        }
+        Ok(())
+    }
+
+    /// What is about something that is gone meanwhile is passed over.
+    fn order(&mut self, message: Down, with: Vec<OwnedFd>) -> Result<(), Lost> {
+        let mut with = with.into_iter();
+        match message {
+            Down::Welcome { version } if version != wire::VERSION => return Err(Lost::Nonsense),
+            Down::Welcome { .. } => self.welcome(with.next(), with.next()),
+            Down::Site { site, generation } => {
+                let (Some(listener), Some(file)) = (with.next(), with.next()) else {
+                    return Err(Lost::Nonsense);
+                };
+                self.site(site, generation, listener, &file)?;
+            }
+            Down::SiteGone { site } => self.site_gone(site.0),
+            Down::Pause { site } => self.pause(site.0, true),
+            Down::Resume { site } => self.pause(site.0, false),
+            Down::Lines { site, sink } => {
+                let Some(site) = self.sites.get_mut(&site.0) else { return Ok(()) };
+                match sink {
+                    Sink::Access => site.access = with.next(),
+                    Sink::Slow => site.slow = with.next(),
+                    Sink::Errors => site.errors = with.next(),
+                }
+            }
+            Down::Worker { site, worker, connections, .. } => {
+                self.worker(site, worker, connections, with.next());
+            }
+            Down::Drain { worker, .. } => self.drain(worker.0),
+            Down::WorkerGone { site, worker, .. } => self.worker_gone(site.0, worker.0),
+            Down::StartFailed { site, retry_after_ms, .. } => self.start_failed(site.0, retry_after_ms),
+            Down::Started { token, .. } => self.run_started(Key(token.0), with.collect()),
+            Down::NotStarted { token, why, .. } => self.run_refused(Key(token.0), why),
+            Down::RunEnded { token, how, code, .. } => self.run_ended(Key(token.0), how, code),
+            Down::Usage { site, processes, memory, cpu_us } => {
+                if let Some(site) = self.sites.get_mut(&site.0) {
+                    site.usage = (processes, memory, cpu_us);
+                }
+            }
+            Down::Ask { number } => self.tell(Up::Beat { number })?,
+            Down::Quit { within_ms } => self.leave(within_ms),
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, log: Option<OwnedFd>, status: Option<OwnedFd>) {
+        self.journal.open(log);
+        if let Some(status) = &status {
+            self.watch(status, Source::Status, Key(0), EpollFlags::EPOLLIN);
+        }
+        self.status = status;
+    }
+
+    fn site(
+        &mut self,
+        number: wire::Site,
+        generation: u32,
+        listener: OwnedFd,
+        file: &OwnedFd,
+    ) -> Result<(), Lost> {
+        let mut bytes = Vec::new();
+        read_all(file, &mut bytes).map_err(Lost::Failed)?;
+        let settings = settings::settings(&bytes).map_err(|_| Lost::Nonsense)?;
+        let rules = Rules::new(&settings, &mut self.known);
+        let relayed = rules.accept == Accept::Relay;
+        match self.sites.get_mut(&number.0) {
+            Some(site) => {
+                (site.rules, site.generation) = (rules, generation);
+                // Who waits may be served, or refused, by the new numbers.
+                self.dispatch(number.0);
+                self.want(number.0);
+            }
+            None => {
+                let site = Site::new(rules, generation, listener, self.now);
+                self.sites.insert(number.0, site);
+                self.want(number.0);
+            }
+        }
+        self.listen_to(number.0, relayed);
+        self.tell(Up::Taken { site: number, generation })
+    }
+
+    fn site_gone(&mut self, number: u32) {
+        self.listen_to(number, false);
+        self.pause(number, true);
+        let calls = self.calls.iter().filter(|(_, call)| call.site == number);
+        for key in calls.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.abandoned(key);
+        }
+        let Some(site) = self.sites.remove(&number) else { return };
+        for worker in site.workers {
+            self.close_all(worker.0);
+            self.workers.remove(&worker.0);
+        }
+    }
+
+    /// Stopped, or going again. Who waits is told at once.
+    fn pause(&mut self, number: u32, paused: bool) {
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        site.paused = paused;
+        if !paused {
+            return self.want(number);
+        }
+        site.wanted = 0;
+        let waiting = std::mem::take(&mut site.queue);
+        for key in waiting {
+            if self.calls.get(key).is_some_and(|call| call.state == super::calls::State::Queued) {
+                self.let_go(key, Why::Abandoned);
+                super::answers::refuse(self, key, 503, &super::answers::paused());
+            }
+        }
+    }
+
+    fn worker(&mut self, site: wire::Site, worker: wire::Worker, connections: u32, errors: Option<OwnedFd>) {
+        let Some(known) = self.sites.get_mut(&site.0) else { return };
+        known.workers.push(worker);
+        known.stalled_until = 0;
+        self.workers.insert(
+            worker.0,
+            Worker {
+                site,
+                connections: connections.max(1),
+                open: 0,
+                busy: 0,
+                stuck: 0,
+                requests: 0,
+                ready: false,
+                draining: None,
+                dismissed: false,
+                since: self.now,
+                idle_since: self.now,
+            },
+        );
+        let idle = u64::from(known.rules.workers.idle_ms).saturating_mul(1000);
+        self.wake_at(self.now.saturating_add(idle));
+        if let Some(fd) = errors {
+            let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+            let pipe = Pipe { fd, site: site.0, worker: worker.0, lines: Splitter::default() };
+            let key = self.pipes.insert(pipe);
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            if let Some(pipe) = self.pipes.get(key) {
+                self.watch(&pipe.fd, Source::Pipe, key, flags);
+            }
+        }
+        self.dispatch(site.0);
+    }
+
+    fn drain(&mut self, serial: u32) {
+        let Some(worker) = self.workers.get_mut(&serial) else { return };
+        worker.draining.get_or_insert(Why::Drained);
+        self.close_idle_of(serial);
+        self.drained(serial);
+    }
+
+    /// Its connections end by themselves: what it wrote before its end is still to be read.
+    fn worker_gone(&mut self, number: u32, serial: u32) {
+        self.close_idle_of(serial);
+        self.workers.remove(&serial);
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        site.workers.retain(|worker| worker.0 != serial);
+        let count = site.needed();
+        if count < site.wanted && !site.paused {
+            site.wanted = count;
+            self.say(Up::Want { site: wire::Site(number), count });
+        } else {
+            self.want(number);
+        }
+        for (key, link) in self.links.iter() {
+            if link.worker == serial {
+                self.again.push((Source::Link, key));
+            }
+        }
+    }
+
+    /// Workers do not start. Who waits is told when to come again, instead of waiting for nothing.
+    fn start_failed(&mut self, number: u32, retry_after_ms: u64) {
+        let Some(site) = self.sites.get_mut(&number) else { return };
+        site.stalled_until = self.now.saturating_add(retry_after_ms.saturating_mul(1000));
+        if !site.workers.is_empty() || retry_after_ms < super::ticks::PATIENCE_MS {
+            return;
+        }
+        for key in std::mem::take(&mut site.queue) {
+            if self.calls.get(key).is_some_and(|call| call.state == super::calls::State::Queued) {
+                self.let_go(key, Why::Abandoned);
+                super::answers::refuse(self, key, 503, &super::answers::unstarted());
+            }
+        }
+    }
+
+    fn leave(&mut self, within_ms: u64) {
+        let until = self.now.saturating_add(within_ms.saturating_mul(1000));
+        self.quit = Some(until);
+        self.wake_at(until);
+        for number in self.sites.keys().copied().collect::<Vec<_>>() {
+            self.listen_to(number, false);
+        }
+        let idle = self.calls.iter().filter(|(_, call)| call.state == super::calls::State::Head);
+        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.close_call(key);
+        }
+    }
+
+    fn close_idle_of(&mut self, serial: u32) {
+        let idle = self.links.iter().filter(|(_, link)| link.worker == serial && link.call.is_none());
+        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.close_link(key);
+        }
+    }
+
+    fn close_all(&mut self, serial: u32) {
+        let all = self.links.iter().filter(|(_, link)| link.worker == serial);
+        for key in all.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.close_link(key);
+        }
+    }
+}
+
+/// A memory file, whoever else reads it.
+fn read_all(file: &OwnedFd, bytes: &mut Vec<u8>) -> Result<(), Errno> {
+    let mut part = [0; 8192];
+    while bytes.len() <= SETTINGS_MAX {
+        let offset = i64::try_from(bytes.len()).map_err(|_| Errno::EFBIG)?;
+        match pread(file, &mut part, offset)? {
+            0 => return Ok(()),
+            length => bytes.extend_from_slice(part.get(..length).unwrap_or_default()),
+        }
+    }
+    Err(Errno::EFBIG)
+}

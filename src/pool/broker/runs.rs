@@ -1,0 +1,313 @@
+//! CGI programs: a request's body into one, its answer out of it, framed as FastCGI.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::epoll::EpollFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{read, write};
+
+use crate::pool::fastcgi::record::kind;
+use crate::pool::wire::{self, Busy, Ended, Up, Why};
+
+use super::answers;
+use super::arena::Key;
+use super::calls::State;
+use super::gather::Pending;
+use super::{Broker, ROUNDS, Source};
+
+/// A run of a CGI program.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) site: u32,
+    /// None: the web server went away, and the program is on its way out.
+    pub(super) call: Option<Key>,
+    started: bool,
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    errors: Option<OwnedFd>,
+    pending: Pending,
+    /// The body is complete.
+    body_end: bool,
+    readable: bool,
+    /// How it ended, and its status for FastCGI.
+    ended: Option<(Ended, u32)>,
+}
+
+impl Run {
+    /// Does it run already?
+    pub(super) fn started(&self) -> bool {
+        self.started
+    }
+
+    /// Does it take more of the body?
+    pub(super) fn takes(&self) -> bool {
+        self.started && self.pending.is_empty()
+    }
+
+    /// Some of the body, or with no bytes its end.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.body_end = true;
+        } else if self.input.is_some() {
+            self.pending.put(bytes);
+        }
+    }
+}
+
+const INPUT: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLET);
+const OUTPUT: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
+
+impl Broker {
+    /// Asks for a program. `false`: the kernel gives no memory file; the request waits.
+    pub(super) fn begin_run(&mut self, key: Key) -> bool {
+        let Some(call) = self.calls.get_mut(key) else { return true };
+        let Some(job) = &mut call.job else { return true };
+        let Ok(environment) = sealed(&job.bytes) else { return false };
+        job.bytes = Vec::new();
+        (job.started, job.last) = (self.now, self.now);
+        let number = call.site;
+        let run = self.runs.insert(Run {
+            site: number,
+            call: Some(key),
+            started: false,
+            input: None,
+            output: None,
+            errors: None,
+            pending: Pending::default(),
+            body_end: false,
+            readable: false,
+            ended: None,
+        });
+        call.state = State::Running(run);
+        let message = Up::Run { site: wire::Site(number), token: wire::Token(run.0) };
+        self.say_with(message, vec![Rc::new(environment)]);
+        self.started(number, key);
+        true
+    }
+
+    /// It runs.
+    pub(super) fn run_started(&mut self, key: Key, with: Vec<OwnedFd>) {
+        let mut with = with.into_iter();
+        let (Some(input), Some(output), Some(errors)) = (with.next(), with.next(), with.next()) else {
+            return;
+        };
+        for pipe in [&input, &output, &errors] {
+            let _ = fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        }
+        let Some(run) = self.runs.get_mut(key) else { return };
+        run.started = true;
+        let call = run.call;
+        (run.input, run.output, run.errors) = (Some(input), Some(output), Some(errors));
+        let Some(run) = self.runs.get(key) else { return };
+        for (pipe, source, flags) in [
+            (&run.input, Source::RunInput, INPUT),
+            (&run.output, Source::RunOutput, OUTPUT),
+            (&run.errors, Source::RunErrors, OUTPUT),
+        ] {
+            if let Some(pipe) = pipe {
+                self.watch(pipe, source, key, flags);
+            }
+        }
+        let Some(call) = call else { return self.end_run(key, Why::Abandoned) };
+        let held = self.calls.get_mut(call).map(|call| std::mem::take(&mut call.held)).unwrap_or_default();
+        self.understand(call, &held);
+        if self.calls.get(call).is_some_and(|call| call.readable) {
+            self.again.push((Source::Call, call));
+        }
+    }
+
+    /// It does not run.
+    pub(super) fn run_refused(&mut self, key: Key, why: Busy) {
+        let Some(run) = self.runs.remove(key) else { return };
+        let Some(call) = run.call else { return };
+        self.part_from_run(run.site, call);
+        let refusal = if why == Busy::Stopped { answers::paused() } else { answers::full() };
+        self.failed(call, 503, &refusal);
+    }
+
+    /// The body goes on, as far as the program reads. One that does not want it has closed its end: that is no error.
+    pub(super) fn run_input(&mut self, key: Key) {
+        let Some(run) = self.runs.get_mut(key) else { return };
+        let Some(input) = &run.input else { return run.pending.clear() };
+        match run.pending.write(input) {
+            Ok(true) if run.body_end => run.input = None,
+            Ok(true) => {
+                if let Some(call) = run.call
+                    && self.calls.get(call).is_some_and(|call| call.readable)
+                {
+                    self.again.push((Source::Call, call));
+                }
+            }
+            Ok(false) => {}
+            Err(_) => {
+                run.input = None;
+                run.pending.clear();
+                if let Some(call) = run.call {
+                    self.again.push((Source::Call, call));
+                }
+            }
+        }
+    }
+
+    /// The web server takes more again.
+    pub(super) fn run_resumes(&mut self, key: Key) {
+        if self.runs.get(key).is_some_and(|run| run.readable) {
+            self.again.push((Source::RunOutput, key));
+        }
+    }
+
+    pub(super) fn run_output(&mut self, key: Key) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let (mut more, mut complete) = (true, false);
+        for _ in 0..ROUNDS {
+            let Some(run) = self.runs.get_mut(key) else { break };
+            let slow =
+                run.call.and_then(|call| self.calls.get(call)).is_some_and(|call| !call.pending.is_empty());
+            run.readable = slow;
+            let Some(output) = run.output.as_ref().filter(|_| !slow) else {
+                more = false;
+                break;
+            };
+            match read(output, &mut buffer) {
+                Ok(0) => {
+                    run.output = None;
+                    (more, complete) = (false, true);
+                    break;
+                }
+                // A pipe's short read says nothing about its end, which makes no edge of its own.
+                Ok(length) => self.relay_run(key, buffer.get(..length).unwrap_or_default()),
+                Err(Errno::EINTR) => {}
+                Err(_) => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+        if complete {
+            self.run_complete(key);
+        }
+        if more {
+            self.again.push((Source::RunOutput, key));
+        }
+    }
+
+    fn relay_run(&mut self, key: Key, bytes: &[u8]) {
+        let Some(call_key) = self.runs.get(key).and_then(|run| run.call) else { return };
+        let Some(call) = self.calls.get_mut(call_key) else { return };
+        if let Some(job) = &mut call.job {
+            if job.sent == 0 {
+                job.status = answers::status_of(bytes).unwrap_or(job.status);
+            }
+            job.last = self.now;
+            job.sent = job.sent.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        }
+        self.gather.clear();
+        self.gather.record(kind::STDOUT, call.codec.request().id, bytes, 0..bytes.len());
+        self.write_answer(call_key, bytes);
+    }
+
+    pub(super) fn run_errors(&mut self, key: Key) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut more = true;
+        for _ in 0..ROUNDS {
+            let Some(run) = self.runs.get_mut(key) else { break };
+            let Some(errors) = &run.errors else { break };
+            more = match read(errors, &mut buffer) {
+                Ok(0) => {
+                    run.errors = None;
+                    false
+                }
+                Ok(length) => {
+                    if let Some(site) = self.sites.get_mut(&run.site) {
+                        let bytes = buffer.get(..length).unwrap_or_default();
+                        self.journal.errors(site, None, bytes, self.now);
+                    }
+                    true
+                }
+                Err(Errno::EINTR) => true,
+                Err(_) => false,
+            };
+            if !more {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        if more && self.runs.get(key).is_some_and(|run| run.errors.is_some()) {
+            self.again.push((Source::RunErrors, key));
+        }
+    }
+
+    /// The supervisor saw its end. What it wrote may still have to be read.
+    pub(super) fn run_ended(&mut self, key: Key, how: Ended, code: u32) {
+        let Some(run) = self.runs.get_mut(key) else { return };
+        run.ended = Some((how, code));
+        self.run_complete(key);
+    }
+
+    /// Output and program have both ended: the answer is complete.
+    fn run_complete(&mut self, key: Key) {
+        let Some(run) = self.runs.get(key) else { return };
+        let Some((how, code)) = run.ended else { return };
+        if run.output.is_some() {
+            return self.again.push((Source::RunOutput, key));
+        }
+        // Words for the log may have come together with the end.
+        self.run_errors(key);
+        let Some(run) = self.runs.remove(key) else { return };
+        let Some(call) = run.call else { return };
+        if self.calls.get(call).and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0) {
+            self.part_from_run(run.site, call);
+            return self.failed(call, 502, &answers::died());
+        }
+        // A signal's number is told as a shell does, beyond 128.
+        let status = if how == Ended::Exited { code } else { code.saturating_add(128) };
+        self.gather.clear();
+        if let Some(call) = self.calls.get(call) {
+            self.gather.end(call.codec.request().id, status);
+        }
+        self.write_answer(call, &[]);
+        self.settle(call);
+        self.answered(call);
+        self.dispatch(run.site);
+    }
+
+    fn part_from_run(&mut self, number: u32, call: Key) {
+        if let Some(site) = self.sites.get_mut(&number) {
+            site.running = site.running.saturating_sub(1);
+        }
+        if let Some(call) = self.calls.get_mut(call) {
+            call.state = State::Head;
+        }
+    }
+
+    /// Ends a program whose request is given up.
+    pub(super) fn end_run(&mut self, key: Key, why: Why) {
+        let Some(run) = self.runs.get_mut(key) else { return };
+        let number = run.site;
+        (run.input, run.output) = (None, None);
+        if let Some(call) = run.call.take() {
+            self.part_from_run(number, call);
+        }
+        self.say(Up::EndRun { site: wire::Site(number), token: wire::Token(key.0), why });
+        self.dispatch(number);
+    }
+}
+
+/// A memory file that nobody can change any more, read from its beginning.
+fn sealed(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    let file = memfd_create(c"cgi", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = write(&file, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekSet)?;
+    Ok(file)
+}

@@ -1,0 +1,198 @@
+//! One site, as the broker knows it: its settings, who waits, who works, and what was counted.
+
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::pool::gate::{Gate, Names};
+use crate::pool::settings::{Accept, Kind, Life, Queue, Request, Settings, Workers};
+use crate::pool::wire;
+use crate::refusal::Untrusted;
+
+use super::arena::Key;
+use super::counters::Counters;
+use super::lines::{Format, Limiter};
+
+/// Settings that come from the administrator.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) accept: Accept,
+    pub(super) clients: Vec<u32>,
+    /// A TCP socket has no peer to look at.
+    pub(super) local: bool,
+    pub(super) workers: Workers,
+    pub(super) queue: Queue,
+    pub(super) request: Request,
+    pub(super) life: Life,
+    pub(super) gate: Gate,
+    pub(super) pages: Pages,
+    pub(super) access: Option<Format>,
+    pub(super) slow_us: u64,
+    pub(super) errors_to_server: bool,
+}
+
+/// Pages that the broker answers itself. Empty: off.
+#[derive(Debug)]
+pub(super) struct Pages {
+    pub(super) status: Vec<u8>,
+    pub(super) ping: Vec<u8>,
+    pub(super) pong: Vec<u8>,
+}
+
+impl Rules {
+    pub(super) fn new(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Self {
+        let seen = &settings.seen;
+        Self {
+            name: Untrusted(settings.name).to_string(),
+            kind: settings.kind,
+            accept: settings.accept,
+            clients: settings.clients.clone(),
+            local: matches!(settings.listen, crate::pool::settings::Listen::Socket(_)),
+            workers: settings.workers,
+            queue: settings.queue,
+            request: settings.request,
+            life: settings.worker,
+            gate: gate(settings, known),
+            pages: Pages {
+                status: seen.status_path.to_vec(),
+                ping: seen.ping_path.to_vec(),
+                pong: seen.ping_answer.to_vec(),
+            },
+            access: (!seen.access_log.is_empty()).then(|| Format::new(seen.access_format)),
+            slow_us: u64::from(seen.slow_ms).saturating_mul(1000),
+            errors_to_server: seen.errors_to_server,
+        }
+    }
+
+    /// Requests that can be worked on at a time.
+    pub(super) fn places(&self) -> u32 {
+        self.workers.max.saturating_mul(self.workers.connections)
+    }
+}
+
+/// Ten thousand sites with the same list share one.
+fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
+    let gate = &settings.gate;
+    let boxed = |names: &[&[u8]]| names.iter().map(|name| Box::from(*name)).collect();
+    let names = Names {
+        pass: boxed(&gate.pass),
+        prefixes: boxed(&gate.pass_prefixes),
+        authorization: gate.authorization,
+        entries_max: gate.entries_max.into(),
+        bytes_max: usize::try_from(gate.bytes_max).unwrap_or(usize::MAX),
+    };
+    let names = match known.get(&names) {
+        Some(shared) => Rc::clone(shared),
+        None => {
+            known.retain(|one| Rc::strong_count(one) > 1);
+            let names = Rc::new(names);
+            known.insert(Rc::clone(&names));
+            names
+        }
+    };
+    let owned = |list: &[&[u8]]| list.iter().map(|one| one.to_vec()).collect();
+    Gate {
+        names,
+        docroots: owned(&gate.docroots),
+        jail: gate.jail.to_vec(),
+        endings: owned(&gate.suffixes),
+        body_max: settings.request.body_max,
+    }
+}
+
+/// One site.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) rules: Rules,
+    pub(super) generation: u32,
+    pub(super) listener: OwnedFd,
+    /// The kernel tells about new connections.
+    pub(super) watched: bool,
+    pub(super) access: Option<OwnedFd>,
+    pub(super) slow: Option<OwnedFd>,
+    pub(super) errors: Option<OwnedFd>,
+    pub(super) paused: bool,
+    /// Connections of web servers.
+    pub(super) calls: u32,
+    /// Those that have not sent all parameters, oldest first; some may be gone or further by now.
+    pub(super) heads: VecDeque<Key>,
+    /// Requests that wait, oldest first; some may be gone by now.
+    pub(super) queue: VecDeque<Key>,
+    /// How many of the queue are there.
+    pub(super) waiting: u32,
+    /// Requests that are worked on.
+    pub(super) running: u32,
+    /// Connections to workers that have nothing to do, the last used last.
+    pub(super) idle: Vec<Key>,
+    pub(super) workers: Vec<wire::Worker>,
+    /// What [`wire::Up::Want`] said last.
+    pub(super) wanted: u32,
+    /// Workers do not start: the next try is then.
+    pub(super) stalled_until: u64,
+    pub(super) usage: (u32, u64, u64),
+    pub(super) counters: Counters,
+    pub(super) limiter: Limiter,
+}
+
+impl Site {
+    pub(super) fn new(rules: Rules, generation: u32, listener: OwnedFd, now: u64) -> Self {
+        Self {
+            rules,
+            generation,
+            listener,
+            watched: false,
+            access: None,
+            slow: None,
+            errors: None,
+            paused: false,
+            calls: 0,
+            heads: VecDeque::new(),
+            queue: VecDeque::new(),
+            waiting: 0,
+            running: 0,
+            idle: Vec::new(),
+            workers: Vec::new(),
+            wanted: 0,
+            stalled_until: 0,
+            usage: (0, 0, 0),
+            counters: Counters::new(now),
+            limiter: Limiter::default(),
+        }
+    }
+
+    /// May one more wait? What workers could take at once does not count: they may be on their way.
+    pub(super) fn may_wait(&self) -> bool {
+        let room = self.rules.places().saturating_sub(self.running).saturating_add(self.rules.queue.length);
+        self.waiting < room
+    }
+
+    /// Workers that all this work needs, and some to spare.
+    pub(super) fn needed(&self) -> u32 {
+        let work = self.running.saturating_add(self.waiting);
+        let needed = work.div_ceil(self.rules.workers.connections.max(1));
+        let spare = if work == 0 && self.rules.workers.min == 0 { 0 } else { self.rules.workers.spare };
+        needed.saturating_add(spare).clamp(self.rules.workers.min, self.rules.workers.max)
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) site: wire::Site,
+    /// Most connections at a time.
+    pub(super) connections: u32,
+    pub(super) open: u32,
+    pub(super) busy: u32,
+    /// Requests whose connection was closed while it worked on them.
+    pub(super) stuck: u32,
+    pub(super) requests: u64,
+    pub(super) ready: bool,
+    /// Gets nothing new, because of this.
+    pub(super) draining: Option<wire::Why>,
+    /// The supervisor was asked to end it.
+    pub(super) dismissed: bool,
+    pub(super) since: u64,
+    pub(super) idle_since: u64,
+}

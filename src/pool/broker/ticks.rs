@@ -1,0 +1,180 @@
+//! Deadlines: all of them are looked at together, not more often than ten times a second, and not at all at rest.
+
+use crate::pool::channel::Lost;
+use crate::pool::settings::Kind;
+use crate::pool::wire::{self, Up, Why};
+
+use super::answers;
+use super::arena::Key;
+use super::calls::{Call, State};
+use super::site::{Rules, Site};
+use super::{Broker, UNWATCHED_US};
+
+/// Between two looks.
+pub(super) const RESOLUTION_US: u64 = 100_000;
+/// A kept connection without a request is closed after so long; nginx closes its own after 60 s.
+pub(super) const IDLE_US: u64 = 75_000_000;
+/// Workers that will be tried again within this time are waited for.
+pub(super) const PATIENCE_MS: u64 = 2_000;
+
+/// What a deadline means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// The web server is too slow, or was idle for too long.
+    Close,
+    /// It waited too long for a worker.
+    Waited,
+    /// It takes too long.
+    Deadline,
+    /// Its answer stands still.
+    Silent,
+    /// It is slow, which is only told.
+    Slow,
+}
+
+impl Broker {
+    /// Does what is due, and finds out when the next thing will be.
+    pub(super) fn look_at_the_clock(&mut self) -> Result<(), Lost> {
+        (self.last_tick, self.tick) = (self.now, u64::MAX);
+        if self.crowded.is_some_and(|until| until <= self.now) {
+            self.crowded = None;
+            for number in self.sites.keys().copied().collect::<Vec<_>>() {
+                let relayed = self
+                    .sites
+                    .get(&number)
+                    .is_some_and(|site| site.rules.accept == crate::pool::settings::Accept::Relay);
+                self.listen_to(number, relayed);
+            }
+        }
+        let mut next = self.crowded.unwrap_or(u64::MAX).min(self.quit.unwrap_or(u64::MAX));
+        let mut due = Vec::new();
+        for (key, call) in self.calls.iter() {
+            let Some(site) = self.sites.get(&call.site) else { continue };
+            if let Some((when, what)) = deadline(call, &site.rules) {
+                if when <= self.now { due.push((key, what)) } else { next = next.min(when) }
+            }
+        }
+        for (key, what) in due {
+            next = next.min(self.due(key, what));
+        }
+        next = next.min(self.rest_and_retire());
+        next = next.min(self.journal.tick(&mut self.sites, self.now));
+        self.wake_at(next);
+        Ok(())
+    }
+
+    /// Whole requests that take a while are watched for their web server's going away.
+    pub(super) fn watch_the_slow(&mut self) {
+        while let Some((since, key)) = self.unwatched.front().copied() {
+            let done = self.calls.get(key).is_none_or(|call| call.watched);
+            if !done && since.saturating_add(UNWATCHED_US) > self.now {
+                return;
+            }
+            self.unwatched.pop_front();
+            if !done {
+                self.watch_call(key);
+            }
+        }
+    }
+
+    /// Returns when the next thing of this request is due.
+    fn due(&mut self, key: Key, what: Due) -> u64 {
+        match what {
+            Due::Close => self.close_call(key),
+            Due::Waited => {
+                self.let_go(key, Why::Abandoned);
+                answers::refuse(self, key, 503, &answers::waited());
+            }
+            Due::Deadline => {
+                self.let_go(key, Why::Deadline);
+                self.failed(key, 504, &answers::deadline());
+            }
+            Due::Silent => {
+                self.let_go(key, Why::Silent);
+                self.failed(key, 504, &answers::silent());
+            }
+            Due::Slow => {
+                self.slow_line(key);
+                return self.now;
+            }
+        }
+        u64::MAX
+    }
+
+    /// Workers with nothing to do for long enough are dismissed, one at a time for each site.
+    fn rest_and_retire(&mut self) -> u64 {
+        let (mut next, mut wishes) = (u64::MAX, Vec::new());
+        for (number, site) in &mut self.sites {
+            if site.workers.is_empty() || site.rules.kind == Kind::Cgi {
+                continue;
+            }
+            let needed = site.needed();
+            let living = |one: &&wire::Worker| {
+                self.workers.get(&one.0).is_some_and(|worker| worker.draining.is_none())
+            };
+            let count = u32::try_from(site.workers.iter().filter(living).count()).unwrap_or(u32::MAX);
+            if count <= needed {
+                continue;
+            }
+            let Some((serial, since)) = idlest(site, &self.workers) else { continue };
+            let when = since.saturating_add(u64::from(site.rules.workers.idle_ms).saturating_mul(1000));
+            if when > self.now {
+                next = next.min(when);
+                continue;
+            }
+            next = self.now;
+            site.wanted = count.saturating_sub(1);
+            wishes.push(Up::Want { site: wire::Site(*number), count: site.wanted });
+            if let Some(worker) = self.workers.get_mut(&serial) {
+                worker.draining = Some(Why::Idle);
+            }
+        }
+        for wish in wishes {
+            self.say(wish);
+        }
+        let idle =
+            self.workers.iter().filter(|(_, worker)| worker.draining == Some(Why::Idle) && !worker.dismissed);
+        for serial in idle.map(|(serial, _)| *serial).collect::<Vec<_>>() {
+            self.drained(serial);
+        }
+        next
+    }
+}
+
+/// The worker that has had nothing to do for the longest time.
+fn idlest(site: &Site, workers: &std::collections::HashMap<u32, super::site::Worker>) -> Option<(u32, u64)> {
+    let known = site.workers.iter().filter_map(|one| Some((one.0, workers.get(&one.0)?)));
+    let idle = known.filter(|(_, worker)| worker.busy == 0 && worker.draining.is_none());
+    idle.map(|(serial, worker)| (serial, worker.idle_since)).min_by_key(|(_, since)| *since)
+}
+
+/// What of this connection is due first.
+fn deadline(call: &Call, rules: &Rules) -> Option<(u64, Due)> {
+    let after =
+        |since: u64, ms: u32| (ms > 0).then(|| since.saturating_add(u64::from(ms).saturating_mul(1000)));
+    let request = &rules.request;
+    match call.state {
+        State::Head if call.codec.silent() && call.used => {
+            Some((call.since.saturating_add(IDLE_US), Due::Close))
+        }
+        State::Head => Some((after(call.since, request.head_ms)?, Due::Close)),
+        State::Lingering(until) => Some((until, Due::Close)),
+        // An answer that nobody reads stands still as one that nobody writes.
+        State::Closing => Some((call.since.saturating_add(IDLE_US), Due::Close)),
+        State::Queued => Some((after(call.job.as_ref()?.arrived, rules.queue.deadline_ms)?, Due::Waited)),
+        State::Linked(_) | State::Running(_) => {
+            let job = call.job.as_ref()?;
+            let slow =
+                (rules.slow_us > 0 && !job.slow_told).then(|| job.started.saturating_add(rules.slow_us));
+            // A worker that may not write because the web server does not read is not silent.
+            let silent =
+                after(job.last, request.silence_ms).filter(|_| call.pending.is_empty() && call.codec.whole());
+            let all = [
+                after(job.started, request.deadline_ms).map(|when| (when, Due::Deadline)),
+                silent.map(|when| (when, Due::Silent)),
+                slow.map(|when| (when, Due::Slow)),
+            ];
+            all.into_iter().flatten().min_by_key(|(when, _)| *when)
+        }
+    }
+}
