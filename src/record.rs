@@ -73,7 +73,9 @@ impl<'a> Log<'a> {
             Format::Keys => {
                 format!(" caller={caller} asked=\"{}\"", within(&format!("{user} {group} {command}"), 300))
             }
-            Format::Suexec => format!("uid: ({user}) gid: ({group}) cmd: {command}"),
+            Format::Suexec => {
+                format!("uid: ({}) gid: ({}) cmd: {command}", within(&user, 64), within(&group, 64))
+            }
         };
     }
 
@@ -134,7 +136,8 @@ impl<'a> Log<'a> {
                 self.write(&format!("{head}{why}\" fix=\"{fix}\""))
             }
             Format::Suexec => {
-                let line = format!("{why} (reference {}, {code})", self.reference);
+                let end = format!(" (reference {}, {code})", self.reference);
+                let line = format!("{}{end}", within(why, LINE_MAX.saturating_sub(end.len())));
                 let asked = std::mem::take(&mut self.asked);
                 (asked.is_empty() || self.write(&asked)) && self.write(&line)
             }
