@@ -22,6 +22,8 @@ use cellwall::refusal::{Pasted, Untrusted};
 
 #[path = "entries/log.rs"]
 mod log;
+#[path = "entries/pool.rs"]
+mod pool;
 #[path = "entries/walk.rs"]
 mod walk;
 
@@ -29,7 +31,7 @@ mod walk;
 pub(crate) type Entry = fn(&[u8]);
 
 /// All targets, by the names of their files.
-pub(crate) const ALL: [(&str, Entry); 7] = [
+pub(crate) const ALL: [(&str, Entry); 9] = [
     ("policy_record", policy_record),
     ("configuration", configuration),
     ("request", request),
@@ -37,6 +39,8 @@ pub(crate) const ALL: [(&str, Entry); 7] = [
     ("escaping", escaping),
     ("log_lines", log::lines),
     ("path_walk", walk::tree),
+    ("fastcgi", pool::fastcgi),
+    ("wire", pool::wire),
 ];
 
 /// Calls the entry of this name.

@@ -102,6 +102,16 @@ fn a_walk_arrives_where_the_kernel_does_past_nobody_elses_directories() {
 }
 
 #[test]
+fn a_stream_says_the_same_however_it_is_cut() {
+    holds("fastcgi", CASES);
+}
+
+#[test]
+fn a_frame_is_one_message_or_nonsense() {
+    holds("wire", CASES);
+}
+
+#[test]
 fn each_target_has_its_file_its_seeds_and_its_test() {
     let manifest = fs::read_to_string(directory("Cargo.toml")).unwrap();
     let own = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
