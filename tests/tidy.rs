@@ -126,6 +126,29 @@ fn the_launcher_links_four_crates_and_what_they_need() {
     empty(&more, "the setuid program would link these too");
 }
 
+/// The names in backticks in the table of crates are those of `cargo tree`, without what runs while compiling only.
+#[test]
+fn the_page_for_auditors_names_each_crate_of_the_launcher() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let words = ["tree", "--offline", "--package", "cellwall", "--no-default-features", "--prefix", "none"];
+    let mut tree = Command::new(cargo);
+    tree.args(words).args(["--edges", "normal,no-proc-macro", "--format", "{p}"]).current_dir(root());
+    let tree = String::from_utf8(tree.output().unwrap().stdout).unwrap();
+    let linked: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(linked.contains("landlock"), "cargo tree shows nothing of use:\n{tree}");
+    let page = text("docs/audit.md");
+    let table = page.split("\n## Crates\n").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let named = rows.flat_map(|row| {
+        let cells: Vec<&str> = row.split('|').collect();
+        assert!(cells.len() == 5 && cells[2].trim().len() > 10, "a crate without a reason: {row}");
+        let names = [cells[1], cells[3]].map(|cell| cell.split('`').skip(1).step_by(2).collect::<Vec<_>>());
+        names.concat()
+    });
+    let named: BTreeSet<&str> = named.chain(["cellwall"]).collect();
+    assert_eq!(linked, named, "docs/audit.md, the table of crates");
+}
+
 /// The source files of the setuid program; what is compiled for the administrator's command only is left out.
 fn files_of_the_launcher() -> Vec<PathBuf> {
     let parts =

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
+use crate::reproduce::cargo_home;
 use crate::{debian, run, say, tree};
 
 /// The setuid launcher.
@@ -16,8 +17,9 @@ pub(crate) fn programs() -> Outcome {
     debian::need(&[debian::BUILD])?;
     let musl = tree::musl();
     need_target(&musl)?;
+    fetch(&musl)?;
     say::step("Building the launcher: static, without the administrator's code");
-    run::aloud(&mut launcher(&musl))?;
+    run::aloud(&mut launcher(&musl, &tree::root(), &cargo_home()))?;
     say::step("Building the command and the daemon");
     run::aloud(&mut others())?;
     say::step(&format!("The programs, in {}", tree::dist().display()));
@@ -33,13 +35,32 @@ pub(crate) fn programs_quietly() -> Outcome {
     let musl = tree::musl();
     need_target(&musl)?;
     say::step("Building the three programs");
-    run::quietly("building the launcher", &mut launcher(&musl))?;
+    fetch(&musl)?;
+    run::quietly("building the launcher", &mut launcher(&musl, &tree::root(), &cargo_home()))?;
     run::quietly("building the command and the daemon", &mut others())?;
     collect(&musl).map(drop)
 }
 
-fn launcher(musl: &str) -> Command {
-    run::cargo(&["build", "--release", "--bin", LAUNCHER, "--no-default-features", "--target", musl])
+/// All crates are there before the names of their directories are looked at.
+pub(crate) fn fetch(musl: &str) -> Outcome {
+    run::quietly("cargo fetch", &mut run::cargo(&["fetch", "--locked", "--target", musl]))
+}
+
+/// The build of the launcher in `root`. Where it stands, and where cargo keeps crates, is not in the program: so it is the
+/// same bits for whoever builds it (`cargo xtask reproduce`), and tells nothing of the machine.
+pub(crate) fn launcher(musl: &str, root: &Path, cargo_home: &Path) -> Command {
+    let words =
+        ["build", "--release", "--locked", "--bin", LAUNCHER, "--no-default-features", "--target", musl];
+    let mut command = run::cargo(&words);
+    let rename = |place: &Path, name: &str| format!("--remap-path-prefix={}={name}", place.display());
+    let mut flags = vec![rename(cargo_home, "/cargo"), rename(root, "/cellwall")];
+    // Each registry, and each mirror of one, has a directory of its own.
+    let registries = fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten();
+    flags.extend(registries.filter_map(|entry| Some(rename(&entry.ok()?.path(), "/crates"))));
+    // What is in RUSTFLAGS does not count: it would make another program.
+    let flags = flags.join("\u{1f}");
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags).current_dir(root);
+    command
 }
 
 fn others() -> Command {

@@ -41,6 +41,9 @@ pub(crate) const TEST: &[&str] = &[
     "strace",
 ];
 
+/// What libFuzzer is compiled with.
+pub(crate) const FUZZ: &[&str] = &["g++"];
+
 /// Makes sure that the packages are there.
 pub(crate) fn need(lists: &[&[&str]]) -> Outcome {
     let wanted: BTreeSet<&str> = lists.iter().flat_map(|list| list.iter().copied()).collect();

@@ -10,8 +10,10 @@ mod check;
 mod compliance;
 mod debian;
 mod demo;
+mod fuzz;
 mod install;
 mod manifest;
+mod reproduce;
 mod run;
 mod say;
 mod test;
@@ -31,8 +33,11 @@ cargo xtask COMMAND
   test                      run every test (root)
   check                     format, lints, licences and advisories, rules of the house, documentation
   compliance                the same requests to stock suEXEC and to ours, and each difference (root)
+  fuzz [--minutes N]        libFuzzer on every target of fuzz/, N minutes in total (nightly, root)
+  miri                      the pure ones under Miri (nightly)
   bench [NAME]              measure; NAME is launch unless given (root)
   build                     the three release programs, in target/dist
+  reproduce                 build the launcher twice, in different places, and compare bit for bit
   install [OPTIONS]         build and install (root)
       --destdir DIR         put everything beneath DIR and leave this machine alone
       --group NAME          the web server's group (default: www-data)
@@ -69,12 +74,15 @@ fn dispatch(words: &[String]) -> Outcome {
         ("check", []) => check::everything(),
         ("test", _) => test::everything(options),
         ("compliance", []) => compliance::table(),
+        ("fuzz", _) => fuzz::command(options),
+        ("miri", []) => fuzz::miri(),
+        ("reproduce", []) => reproduce::launcher(),
         ("bench", _) => bench::run(options),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             Ok(())
         }
-        ("build" | "check" | "compliance" | "demo", [word, ..]) => {
+        ("build" | "check" | "compliance" | "demo" | "miri" | "reproduce", [word, ..]) => {
             Err(format!("{command} takes no options, and got {word:?}."))
         }
         _ => Err(format!("There is no command {command:?}. These are:\n\n{USAGE}")),
