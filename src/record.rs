@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
@@ -142,6 +143,17 @@ impl<'a> Log<'a> {
                 (asked.is_empty() || self.write(&asked)) && self.write(&line)
             }
         }
+    }
+
+    /// A line of the pool's daemon. `false`: it is lost.
+    pub fn note(&mut self, line: &str) -> bool {
+        self.write(line)
+    }
+
+    /// Where lines go: the file, or the system log's socket.
+    #[must_use]
+    pub fn sink(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd).or_else(|| self.socket.as_ref().map(AsFd::as_fd))
     }
 
     fn site_name(&self) -> String {

@@ -6,8 +6,8 @@ use std::io::Write as _;
 
 use cellwall::launch::arrival::Arrival;
 use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
-use cellwall::launch::launch;
 use cellwall::launch::request::Request;
+use cellwall::launch::{launch, refuse};
 use cellwall::policy::read::Unreadable;
 use cellwall::policy::{Host, Sink, decode, read};
 use cellwall::record::Log;
@@ -70,25 +70,6 @@ fn without_record(
     // As in suEXEC: too few arguments are told to anybody, all else only to the web server.
     let refusal = if known || refusal.card.status == 101 { refusal } else { wrong_caller(caller) };
     refuse(&refusal, &mut log, arrival.has_visitor())
-}
-
-/// One record, the same page for every visitor, and suEXEC's status.
-fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
-    let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
-    let reference = log.reference();
-    // In one write, or a server that reads meanwhile makes two lines of it. A failed one changes nothing: the status
-    // says it all.
-    let line = format!("cellwall: refused, reference {reference}{lost}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    if has_visitor {
-        let _ = write!(
-            std::io::stdout(),
-            "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
-             <!DOCTYPE html>\n<title>500 Internal Server Error</title>\n<h1>Internal Server Error</h1>\n\
-             <p>The server could not answer this request. Reference: {reference}</p>\n"
-        );
-    }
-    refusal.card.status
 }
 
 /// `-V`, in the format of suEXEC, which panels read.

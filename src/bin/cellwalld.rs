@@ -1,9 +1,68 @@
-//! `cellwalld`: will be the supervisor of FastCGI pools; in this version it says that it is not there.
-#![allow(clippy::print_stderr, reason = "whoever starts the daemon must see why it ends")]
+//! `cellwalld`: the supervisor of FastCGI pools and, started by it, their broker.
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "whoever starts the daemon must see why it ends"
+)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use cellwall::pool::broker::serve_sealed;
+use cellwall::pool::descent::descend;
+use cellwall::pool::journal::account;
+use cellwall::pool::supervisor::{Account, Setup, Supervisor};
+
 fn main() -> ExitCode {
-    eprintln!("{}", cellwall::pool::ABSENT);
-    ExitCode::FAILURE
+    // First: no library acts on it.
+    let environment = cellwall::sys::process::take_environment();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or("?")).collect();
+    match words[..] {
+        [] => supervise(environment),
+        ["--broker", uid, gid] => match (uid.parse(), gid.parse()) {
+            (Ok(uid), Ok(gid)) => relay(Account { uid, gid }),
+            _ => usage(),
+        },
+        ["--version" | "-V"] => {
+            println!("cellwalld {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => usage(),
+    }
+}
+
+fn supervise(environment: Vec<Vec<u8>>) -> ExitCode {
+    // This account is the broker's alone, or else nobody's.
+    let found = account(|name, _| name == "cellwall").or_else(|| account(|name, _| name == "nobody"));
+    let (uid, gid) = found.filter(|(uid, _)| *uid != 0).unwrap_or((65_534, 65_534));
+    match Supervisor::run(Setup { account: Account { uid, gid }, environment }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("cellwalld: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn relay(account: Account) -> ExitCode {
+    let channel = match descend(account) {
+        Ok(channel) => channel,
+        Err(why) => {
+            eprintln!("cellwalld: the broker cannot begin: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve_sealed(channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Its supervisor writes it down, or is gone.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "usage: cellwalld [--version]\nIt takes no options: see cellwalld(8), and [pool] in cellwall.toml(5)."
+    );
+    ExitCode::from(2)
 }

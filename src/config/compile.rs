@@ -140,7 +140,9 @@ impl<'h> Compiler<'h> {
             rules.entries_max.as_ref().map_or(512, |most| most.value.0),
             rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0),
         );
-        let beside = pool::Beside { jail: &jail, pass: &pass, authorization, environment_max };
+        let group_two = limits.groups.iter().find(|group| group.0 == 2).map(|group| group.1.as_path());
+        let beside =
+            pool::Beside { jail: &jail, pass: &pass, authorization, environment_max, group: group_two };
         let pool = pool::compile(self, &place, &beside);
         let cell = Cell {
             name: file.name.clone(),

@@ -28,6 +28,8 @@ pub(super) struct Beside<'a> {
     pub(super) authorization: bool,
     /// Most entries, most bytes.
     pub(super) environment_max: (u16, u32),
+    /// The site's own control group of version 2.
+    pub(super) group: Option<&'a Path>,
 }
 
 /// The record of the site's pool; none: it has no pool, or an error was reported.
@@ -72,6 +74,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
             start_ms: time(&rules.pool_start_timeout, Seconds(30)),
             grace_ms: time(&rules.pool_stop_timeout, Seconds(10)),
         },
+        group_directory: beside.group.map_or(&b""[..], bytes),
         gate: gate(&docroots, beside),
         seen: seen(compiler, rules),
     };

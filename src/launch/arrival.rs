@@ -10,7 +10,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{getgid, getuid};
+use nix::unistd::{Pid, getgid, getuid};
 
 use crate::refusal::{Card, Refusal};
 use crate::sys::{self, Root};
@@ -26,6 +26,8 @@ pub struct Arrival {
     pub(super) environment: Vec<Vec<u8>>,
     /// The working directory, held, and its name.
     pub(super) directory: Result<(OwnedFd, Vec<u8>), Errno>,
+    /// The program ends with the process that started it: the pool's daemon.
+    pub(super) follows: Option<Pid>,
     /// Descriptor 0 is a listening socket: a FastCGI server is wanted, and descriptor 1 is not a visitor's.
     pub(super) fastcgi: bool,
 }
@@ -64,10 +66,17 @@ impl Arrival {
         Self { fastcgi: false, ..Self::new(Instant::now(), caller, environment) }
     }
 
+    /// For the pool's daemon, which calls in the place of the web server, from a child of its own that is clean already.
+    /// The program ends with the daemon, `parent`.
+    #[must_use]
+    pub fn in_pool(caller: (u32, u32), environment: Vec<Vec<u8>>, parent: Pid) -> Self {
+        Self { follows: Some(parent), ..Self::new(Instant::now(), caller, environment) }
+    }
+
     fn new(since: Instant, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
         let directory = sys::files::hold(AT_FDCWD, b".", nix::fcntl::ResolveFlag::empty())
             .and_then(|held| Ok((held, sys::files::working_directory()?)));
-        Self { since, caller, environment, directory, fastcgi: sys::process::stdin_listens() }
+        Self { since, caller, environment, directory, follows: None, fastcgi: sys::process::stdin_listens() }
     }
 
     /// Descriptor 1 leads to a visitor.

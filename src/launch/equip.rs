@@ -1,10 +1,14 @@
 //! What the program takes along: its environment, php-cgi's view of which file it runs, and the opened rule set.
 //!
-//! Runs as the site's own uid. Refuses with those of [`super::environment`] and [`super::landlock`].
+//! Runs as the site's own uid. Refuses with E04 and those of [`super::environment`] and [`super::landlock`].
 
 use std::ffi::CString;
 
-use crate::refusal::Refusal;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+
+use crate::refusal::{Card, Refusal};
 
 use super::arrival::Arrival;
 use super::environment::{self, Forced};
@@ -29,6 +33,9 @@ impl<'a> Verified<'a> {
     /// # Errors
     /// As the module says.
     pub fn equip(self, arrival: &Arrival) -> Result<Equipped<'a>, Refusal> {
+        if let Some(parent) = arrival.follows {
+            follow(parent)?;
+        }
         let forced = match &self.php {
             Some(script) if !arrival.fastcgi => php(script, arrival),
             _ if self.by_administrator => terminal(arrival),
@@ -42,6 +49,17 @@ impl<'a> Verified<'a> {
         let (environment, dropped) = (rebuilt.entries, rebuilt.dropped);
         let (caller, since) = (arrival.caller.0, arrival.since);
         Ok(Equipped { verified: self, environment, dropped, ruleset, caller, since })
+    }
+}
+
+/// Only now: a change of the identity undoes it (prctl(2)).
+fn follow(parent: Pid) -> Result<(), Refusal> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| Refusal::call(&ORPHAN, "prctl", errno))?;
+    // It may have ended before.
+    if getppid() == parent {
+        Ok(())
+    } else {
+        Err(Refusal::new(&ORPHAN, "the pool's daemon has ended".to_owned()))
     }
 }
 
@@ -82,3 +100,5 @@ fn terminal<'a>(arrival: &Arrival) -> Vec<Forced<'a>> {
     let term = term.filter(|term| !term.is_empty() && term.len() < 64 && term.iter().all(plain));
     term.map(|term| (&b"TERM"[..], Some(term.to_vec()))).into_iter().collect()
 }
+
+static ORPHAN: Card = Card { code: "E04", status: 87, remedy: "systemctl restart cellwalld" };

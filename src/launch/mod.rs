@@ -25,6 +25,7 @@ pub mod walk;
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::io::Write as _;
 
 use crate::policy::{Record, Site};
 use crate::record::Log;
@@ -54,6 +55,25 @@ pub fn launch<'a>(
     let sealed = equipped.seal()?; // no_new_privs, Landlock, descriptors, system calls
     log.launching(&sealed)?; // no record, no run
     sealed.exec() // become the program
+}
+
+/// The end of a refused launch: one record, the same page for every visitor, and suEXEC's status.
+pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
+    let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
+    let reference = log.reference();
+    // In one write, or a server that reads meanwhile makes two lines of it. A failed one changes nothing: the status
+    // says it all.
+    let line = format!("cellwall: refused, reference {reference}{lost}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if has_visitor {
+        let _ = write!(
+            std::io::stdout(),
+            "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
+             <!DOCTYPE html>\n<title>500 Internal Server Error</title>\n<h1>Internal Server Error</h1>\n\
+             <p>The server could not answer this request. Reference: {reference}</p>\n"
+        );
+    }
+    refusal.card.status
 }
 
 /// The same stages, up to the last but one; `tell` hears of each. For a process that has nothing to lose.

@@ -16,19 +16,30 @@
 //! * [`fastcgi`]: the protocol as a codec. [`gate`]: what of a request may pass. Both pure.
 //! * [`wire`]: the contract between the two, and nothing else. Pure.
 //! * [`channel`]: frames and descriptors over the pair.
+//! * [`child`]: from fork to exec: the launch pipeline's entry for workers and CGI runs.
+//! * [`control`]: what administrators and site owners may ask for. Pure.
+//! * [`descent`]: from root's process to the broker's.
+//! * [`journal`]: the supervisor's lines in the log.
 //! * [`life`]: a worker's life as a table. Pure.
+//! * [`listen`]: sockets, with their final mode from the start.
+//! * [`notify`]: the service manager.
+//! * [`supervisor`]: root's side.
+//! * [`tree`]: a worker and all that it starts.
 //! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
 
 pub mod broker;
 pub mod channel;
+pub mod child;
+pub mod control;
+pub mod descent;
+pub mod journal;
 pub mod life;
+pub mod listen;
+pub mod notify;
 pub mod settings;
+pub mod supervisor;
+pub mod tree;
 pub mod wire;
 
 pub mod fastcgi;
 pub mod gate;
-
-/// What `cellwalld` answers to whoever starts it.
-pub const ABSENT: &str = "cellwalld: the FastCGI pool is not part of this version, so nothing was started. \
-    Sites are served as CGI by cellwall-suexec(8), which needs no daemon. \
-    For FastCGI today, use Apache's mod_fcgid with FcgidWrapper, which starts its programs through cellwall-suexec.";

@@ -57,6 +57,8 @@ pub struct Settings<'a> {
     pub request: Request,
     /// When a worker ends.
     pub worker: Life,
+    /// The site's own control group of version 2; empty: it has none.
+    pub group_directory: &'a [u8],
     /// What the gate lets pass.
     pub gate: Gate<'a>,
     /// What can be seen.
@@ -256,6 +258,7 @@ fn read<'a>(body: &mut Body<'a>) -> Result<Settings<'a>, Malformed> {
             start_ms: body.u32()?,
             grace_ms: body.u32()?,
         },
+        group_directory: log(body, "cgroup")?,
         gate: gate(body)?,
         seen: Seen {
             status_path: body.text("pool.status")?,
@@ -398,6 +401,7 @@ mod encoding {
         body.u64(settings.worker.memory);
         body.u32(settings.worker.start_ms);
         body.u32(settings.worker.grace_ms);
+        body.bytes(settings.group_directory);
         let gate = &settings.gate;
         body.texts(&gate.docroots);
         body.bytes(gate.jail);
@@ -472,6 +476,7 @@ mod tests {
                 abandon: true,
             },
             worker: Life { requests: 500, memory: 1 << 28, start_ms: 10_000, grace_ms: 10_000 },
+            group_directory: b"/sys/fs/cgroup/cellwall/1001-shop",
             gate: Gate {
                 docroots: vec![b"/srv/shop"],
                 jail: b"",

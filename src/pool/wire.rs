@@ -53,7 +53,8 @@ pub enum Down {
         version: u32,
     },
     /// A site that is new, or has new settings. Descriptors: its listening socket, and a sealed memory file with its
-    /// settings ([`super::settings`]). For a site that is known the socket is the one that the broker has already; it
+    /// settings ([`super::settings`]). It does not block, unless the site's
+    /// workers accept on it themselves. For a site that is known the socket is the one that the broker has already; it
     /// closes one of the two.
     Site {
         /// Which.

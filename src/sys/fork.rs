@@ -1,4 +1,4 @@
-//! Children of the administrator's command. The setuid program never forks.
+//! Children of the administrator's command and of the pool's daemon. The setuid program never forks.
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
@@ -17,7 +17,7 @@ pub enum Side {
 /// # Errors
 /// EAGAIN, ENOMEM.
 pub fn fork() -> Result<Side, Errno> {
-    // SAFETY: the commands that call this have one thread, so no lock is held by another one in the child.
+    // SAFETY: the programs that call this have one thread, so no lock is held by another one in the child.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Side::Child),
         ForkResult::Parent { child } => Ok(Side::Parent(child)),

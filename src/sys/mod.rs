@@ -7,7 +7,7 @@ pub mod clock;
 #[cfg(feature = "pool")]
 pub mod descriptors;
 pub mod files;
-#[cfg(feature = "admin")]
+#[cfg(feature = "pool")]
 pub mod fork;
 pub mod identity;
 pub mod mount;

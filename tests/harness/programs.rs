@@ -14,6 +14,8 @@ pub(crate) struct Programs {
     pub(crate) launcher: Vec<u8>,
     /// The administrator's command.
     pub(crate) admin: Vec<u8>,
+    /// The pool's daemon.
+    pub(crate) daemon: Vec<u8>,
     /// tests/programs/call.c.
     pub(crate) call: Vec<u8>,
     /// tests/programs/escape.c.
@@ -28,6 +30,7 @@ pub(crate) fn programs() -> &'static Programs {
     READY.get_or_init(|| Programs {
         launcher: fs::read(dist("cellwall-suexec")).unwrap(),
         admin: fs::read(dist("cellwall")).unwrap(),
+        daemon: fs::read(dist("cellwalld")).unwrap(),
         call: compiled("call"),
         escape: compiled("escape"),
         probe: compiled("probe"),

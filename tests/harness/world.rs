@@ -216,6 +216,11 @@ impl World {
         );
     }
 
+    /// The program of the pool's daemon.
+    pub(crate) fn daemon(&self) -> Vec<u8> {
+        programs().daemon.clone()
+    }
+
     /// Runs the administrator's command.
     pub(crate) fn cellwall(&self, words: &[&str]) -> Output {
         run(Command::new("/usr/bin/cellwall").args(words))

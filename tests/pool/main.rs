@@ -1,4 +1,4 @@
-//! The daemon of this version says in words that there is none, and fails; its relay works already.
+//! The pool: the relay on a stage, and the daemon with real web servers and real workers.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -7,16 +7,13 @@
     reason = "helpers of tests may panic as tests do"
 )]
 
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod daemon;
+#[allow(dead_code, reason = "shared by the tests of this binary")]
+mod host;
 mod programs;
 mod relay;
 mod stage;
-
-use std::process::Command;
-
-#[test]
-fn the_daemon_says_that_it_is_not_there_and_what_to_use() {
-    let output = Command::new(env!("CARGO_BIN_EXE_cellwalld")).output().unwrap();
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(words.contains("nothing was started") && words.contains("FcgidWrapper"), "{words}");
-}

@@ -60,6 +60,7 @@ pub(crate) fn example() -> Settings<'static> {
             abandon: true,
         },
         worker: Life { requests: 0, memory: 0, start_ms: 10_000, grace_ms: 10_000 },
+        group_directory: b"",
         gate: Gate {
             docroots: vec![DOCROOT.as_bytes()],
             jail: b"",

@@ -33,6 +33,7 @@ pub(crate) const TEST: &[&str] = &[
     "libcap2-bin",
     "msmtp",
     "nodejs",
+    "nginx-light",
     "php-cli",
     "procps",
     "python3",

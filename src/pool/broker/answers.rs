@@ -136,14 +136,14 @@ static LARGE: Card = Card {
 static FULL: Card = Card {
     code: "B02",
     status: 0,
-    remedy: "cellwall status # then raise workers.max or queue.length in the site's [pool], or find out why it is slow",
+    remedy: "cellwall status # then raise workers.max or queue in the site's [pool], or find out why it is slow",
 };
 static WAITED: Card = Card {
     code: "B03",
     status: 0,
-    remedy: "cellwall status # then raise workers.max or queue.deadline in the site's [pool], or find out why it is slow",
+    remedy: "cellwall status # then raise workers.max or queue_timeout in the site's [pool], or find out why it is slow",
 };
-static PAUSED: Card = Card { code: "B04", status: 0, remedy: "start the site again: cellwall start SITE" };
+static PAUSED: Card = Card { code: "B04", status: 0, remedy: "cellwall pool start SITE" };
 static UNSTARTED: Card = Card {
     code: "B05",
     status: 0,
@@ -159,15 +159,12 @@ static GARBAGE: Card = Card {
     status: 0,
     remedy: "command in the site's [pool] must name a FastCGI program; for a CGI program use kind = 'cgi'",
 };
-static DEADLINE: Card = Card {
-    code: "B08",
-    status: 0,
-    remedy: "raise request.deadline in the site's [pool], or make the script faster",
-};
+static DEADLINE: Card =
+    Card { code: "B08", status: 0, remedy: "raise timeout in the site's [pool], or make the script faster" };
 static SILENT: Card = Card {
     code: "B09",
     status: 0,
-    remedy: "raise request.silence in the site's [pool], or have the script write sooner",
+    remedy: "raise output_timeout in the site's [pool], or have the script write sooner",
 };
 pub(super) static STRANGER: Card = Card {
     code: "B10",

@@ -56,6 +56,17 @@ pub fn serve(supervisor: OwnedFd) -> Result<(), Lost> {
     broker.run()
 }
 
+/// As [`serve`], sealed before the first byte: what is needed once is done by then.
+///
+/// # Errors
+/// As [`serve`], and those of [`seal::seal`].
+pub fn serve_sealed(supervisor: OwnedFd) -> Result<(), Lost> {
+    let mut broker = Broker::new(supervisor).map_err(Lost::Failed)?;
+    seal::seal().map_err(Lost::Failed)?;
+    broker.tell(Up::Hello { version: wire::VERSION })?;
+    broker.run()
+}
+
 /// All that the broker knows.
 struct Broker {
     epoll: Epoll,

@@ -1,0 +1,82 @@
+//! The supervisor's own lines in the host's log, and what it knows of the host: who the web server is, who the broker.
+//!
+//! A line is `pool EVENT key=value…`, written as the launcher writes its own. Names of accounts are looked up in /etc/passwd
+//! alone: the daemon's and the web server's are accounts of this host, and root asks no name service.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::policy::{decode, read};
+use crate::record::{Log, reference};
+use crate::refusal::{Refusal, Untrusted};
+
+/// Where the supervisor writes.
+pub struct Journal {
+    log: Log<'static>,
+    web_group: u32,
+}
+
+impl Journal {
+    /// Opens the log that the policy of the host names; without one, the system log.
+    ///
+    /// # Errors
+    /// When the host's policy is there and cannot be used.
+    pub fn open() -> io::Result<Self> {
+        let bytes = match read::host() {
+            Ok(bytes) => bytes,
+            Err(read::Unreadable::Missing) => {
+                return Ok(Self { log: Log::open(None), web_group: 0 });
+            }
+            Err(why) => return Err(io::Error::other(format!("the host's policy: {why}"))),
+        };
+        let host =
+            decode::host(&bytes).map_err(|why| io::Error::other(format!("the host's policy: {why}")))?;
+        let caller = host.callers.first().copied();
+        let web_group = caller.and_then(|caller| account(|_, uid| uid == caller)).map_or(0, |found| found.1);
+        Ok(Self { log: Log::open(Some(&host.log)), web_group })
+    }
+
+    /// The group of the web server's account; 0: not known.
+    #[must_use]
+    pub fn web_group(&self) -> u32 {
+        self.web_group
+    }
+
+    /// One line: what happened, to which site, and more `key=value`.
+    pub fn say(&mut self, event: &str, site: &[u8], more: &str) {
+        let site = if site.is_empty() { String::new() } else { format!(" site={}", Untrusted(site)) };
+        let space = if more.is_empty() { "" } else { " " };
+        self.log.note(&format!("pool {event}{site}{space}{more}"));
+    }
+
+    /// A refusal of the supervisor's own, about a site.
+    pub fn refused(&mut self, site: &[u8], refusal: &Refusal) {
+        let Refusal { card, why, fix } = refusal;
+        let (why, fix) = (why.replace('"', "'"), fix.replace('"', "'"));
+        let (site, reference) = (Untrusted(site), reference());
+        self.log.note(&format!(
+            "refuse ref={reference} code={} status={} site={site} why=\"{why}\" fix=\"{fix}\"",
+            card.code, card.status
+        ));
+    }
+
+    /// The log itself, for the broker: an append-only file, or a datagram socket.
+    #[must_use]
+    pub fn sink(&self) -> Option<Rc<OwnedFd>> {
+        self.log.sink().and_then(|sink| sink.try_clone_to_owned().ok()).map(Rc::new)
+    }
+}
+
+/// Uid and gid of the first account of /etc/passwd that is meant.
+#[must_use]
+pub fn account(meant: impl Fn(&str, u32) -> bool) -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        meant(name, uid).then_some((uid, gid))
+    })
+}

@@ -1,0 +1,163 @@
+//! Listening sockets, made by root where only root can make anything, with their final mode before anybody can connect.
+//!
+//! A public socket is bound under a name that nobody may open, gets its group and mode, and only then its own name. What
+//! is there already is never removed, unless it is a socket of root's that nobody listens on: what a killed daemon left.
+//! A program expects that its descriptor 0 blocks, the broker that its sockets do not: see [`set_blocking`].
+//! Refuses with S06 (somebody listens there), S07 (it is something else), S08 (the kernel said no).
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::stat::{Mode, umask};
+
+use crate::refusal::{Card, Refusal};
+
+use super::settings::{Listen, SOCKETS};
+
+/// Above [`SOCKETS`] and [`WORKERS`].
+pub const RUN: &str = "/run/cellwall";
+/// The broker's root directory, with the workers' sockets. Its group is the broker's: it may pass through.
+pub const WORKERS: &str = "/run/cellwall/broker";
+
+/// Makes the directories: root's, and `web` may enter the one with public sockets, `broker` its own.
+///
+/// # Errors
+/// When the file system says no, or something else is there.
+pub fn directories(web: u32, broker: u32) -> io::Result<()> {
+    for (path, group, mode) in [(RUN, 0, 0o755), (SOCKETS, web, 0o750), (WORKERS, broker, 0o710)] {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let facts = fs::symlink_metadata(path)?;
+        if !facts.is_dir() || facts.uid() != 0 {
+            return Err(io::Error::other(format!("{path} is not a directory of root's")));
+        }
+        std::os::unix::fs::lchown(path, Some(0), Some(group))?;
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Sockets of workers that a killed daemon left. The control socket is ours by then, so no other daemon runs.
+///
+/// # Errors
+/// When the file system says no.
+pub fn sweep() -> io::Result<()> {
+    fs::read_dir(WORKERS)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+}
+
+/// A public socket.
+///
+/// # Errors
+/// S06, S07, S08.
+pub fn public(address: Listen<'_>, group: u32) -> Result<OwnedFd, Refusal> {
+    match address {
+        Listen::Socket(name) => named(&path(name), group),
+        Listen::Tcp(address) => {
+            let failed = |why: &io::Error| Refusal::new(&FAILED, format!("{address}: {why}"));
+            let listener = TcpListener::bind(address).map_err(|why| match why.kind() {
+                io::ErrorKind::AddrInUse => {
+                    Refusal::new(&TAKEN, format!("{address}: somebody listens there"))
+                }
+                _ => failed(&why),
+            })?;
+            Ok(listener.into())
+        }
+    }
+}
+
+/// Whether accept(2) waits. It is the same for all who hold the socket.
+///
+/// # Errors
+/// Of fcntl(2).
+pub fn set_blocking(socket: impl AsFd, blocks: bool) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_truncate(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
+    let flags = if blocks { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
+    fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+/// Where a public socket of this name is.
+#[must_use]
+pub fn path(name: &[u8]) -> PathBuf {
+    Path::new(SOCKETS).join(std::ffi::OsStr::from_bytes(name))
+}
+
+/// A socket in a directory of root's, mode 0660 for `group`.
+///
+/// # Errors
+/// S06, S07, S08.
+pub fn named(path: &Path, group: u32) -> Result<OwnedFd, Refusal> {
+    free(path)?;
+    let bytes = path.as_os_str().as_bytes();
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(path.file_name().unwrap_or_default());
+    let hidden = path.with_file_name(hidden);
+    let failed = |why: io::Error| Refusal::about(&FAILED, bytes, &why.to_string());
+    drop(fs::remove_file(&hidden));
+    let listener = bound(&hidden, 0o777, SockType::Stream).map_err(failed)?;
+    std::os::unix::fs::lchown(&hidden, Some(0), Some(group)).map_err(failed)?;
+    fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(failed)?;
+    fs::rename(&hidden, path).map_err(failed)?;
+    Ok(listener)
+}
+
+/// A worker's own socket: whoever gets into [`WORKERS`] may connect, and that is the broker.
+///
+/// # Errors
+/// Of socket(2), bind(2), listen(2).
+pub fn private(name: &str) -> io::Result<OwnedFd> {
+    bound(&Path::new(WORKERS).join(name), 0, SockType::Stream)
+}
+
+/// The control socket: anybody may connect, and is asked who it is.
+///
+/// # Errors
+/// S06, S07, S08.
+pub fn control(path: &Path) -> Result<OwnedFd, Refusal> {
+    free(path)?;
+    drop(fs::remove_file(path));
+    bound(path, 0o111, SockType::SeqPacket)
+        .map_err(|why| Refusal::about(&FAILED, path.as_os_str().as_bytes(), &why.to_string()))
+}
+
+/// Binds and listens; mode bits in `mask` are not there from the first moment on.
+fn bound(path: &Path, mask: u32, kind: SockType) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let old = umask(Mode::from_bits_truncate(mask));
+    let bound = bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?);
+    umask(old);
+    bound?;
+    listen(&socket, Backlog::MAXALLOWABLE)?;
+    Ok(socket)
+}
+
+/// Nothing is there, or a socket of root's that nobody listens on.
+fn free(path: &Path) -> Result<(), Refusal> {
+    let bytes = path.as_os_str().as_bytes();
+    let facts = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Refusal::about(&FAILED, bytes, &error.to_string())),
+        Ok(facts) => facts,
+    };
+    if !facts.file_type().is_socket() || facts.uid() != 0 {
+        return Err(Refusal::about(&FOREIGN, bytes, "is not a socket of root's"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        _ => Err(Refusal::about(&TAKEN, bytes, "somebody listens there")),
+    }
+}
+
+static TAKEN: Card = Card { code: "S06", status: 88, remedy: "see who it is: ss -lxp; ss -ltp" };
+static FOREIGN: Card = Card { code: "S07", status: 88, remedy: "ls -l {} # then move it away" };
+static FAILED: Card = Card { code: "S08", status: 88, remedy: "cellwall explain S08" };

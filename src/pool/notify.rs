@@ -1,0 +1,127 @@
+//! The service manager: what it is told (sd_notify(3)) and what it hands over (sd_listen_fds(3)). Without one, all of this
+//! does nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use crate::sys::descriptors::inherited;
+
+/// What of the environment concerns the service manager.
+#[derive(Debug, Default)]
+pub struct Manager {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// It wants a sign of life at least as often.
+    pub watchdog: Option<Duration>,
+}
+
+impl Manager {
+    /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC` of the environment that was taken at the start.
+    #[must_use]
+    pub fn of(environment: &[Vec<u8>]) -> Self {
+        let watchdog = number(environment, b"WATCHDOG_USEC=").filter(|time| *time > 0);
+        let meant = number(environment, b"WATCHDOG_PID=").is_none_or(|pid| pid == std::process::id().into());
+        Self {
+            socket: value(environment, b"NOTIFY_SOCKET=").and_then(open),
+            watchdog: watchdog.filter(|_| meant).map(Duration::from_micros),
+        }
+    }
+
+    /// One or more assignments, a line each. A lost one is lost.
+    pub fn tell(&self, text: &str) {
+        if let Some((socket, address)) = &self.socket {
+            drop(socket.send_to_addr(text.as_bytes(), address));
+        }
+    }
+
+    /// A reload begins; the time is that of `CLOCK_MONOTONIC`.
+    pub fn reloading(&self) {
+        if let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
+            let now = Duration::from(now).as_micros();
+            self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+        }
+    }
+}
+
+/// The listening sockets that were handed over, by name; a second one of a name is closed.
+#[must_use]
+pub fn handed_over(environment: &[Vec<u8>]) -> BTreeMap<Vec<u8>, OwnedFd> {
+    let mut found = BTreeMap::new();
+    if number(environment, b"LISTEN_PID=") != Some(std::process::id().into()) {
+        return found;
+    }
+    let count = number(environment, b"LISTEN_FDS=").unwrap_or(0).min(1 << 16);
+    let mut names = value(environment, b"LISTEN_FDNAMES=").unwrap_or_default().split(|byte| *byte == b':');
+    for place in 0..count {
+        let number = i32::try_from(place).ok().and_then(|place| place.checked_add(3));
+        let name = names.next().unwrap_or_default().to_vec();
+        if let Some(Ok(socket)) = number.map(inherited) {
+            found.entry(name).or_insert(socket);
+        }
+    }
+    found
+}
+
+fn value<'a>(environment: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {
+    environment.iter().find_map(|entry| entry.strip_prefix(name))
+}
+
+fn number(environment: &[Vec<u8>], name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value(environment, name)?).ok()?.parse().ok()
+}
+
+/// A path, or an abstract name that is written with `@`.
+fn open(name: &[u8]) -> Option<(UnixDatagram, SocketAddr)> {
+    let address = match name.split_first()? {
+        (b'@', rest) => SocketAddr::from_abstract_name(rest).ok()?,
+        (b'/', _) => SocketAddr::from_pathname(OsStr::from_bytes(name)).ok()?,
+        _ => return None,
+    };
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_where_nobody_listens() {
+        let manager = Manager::of(&[]);
+        manager.tell("READY=1");
+        assert!(manager.socket.is_none() && manager.watchdog.is_none());
+        assert!(Manager::of(&[b"NOTIFY_SOCKET=relative".to_vec()]).socket.is_none());
+    }
+
+    #[test]
+    fn the_service_manager_hears() {
+        let name = format!("cellwall-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let hears = UnixDatagram::bind_addr(&address).unwrap();
+        let environment = [
+            format!("NOTIFY_SOCKET=@{name}").into_bytes(),
+            b"WATCHDOG_USEC=30000000".to_vec(),
+            b"WATCHDOG_PID=1".to_vec(),
+        ];
+        let manager = Manager::of(&environment);
+        assert!(manager.watchdog.is_none(), "meant for another process");
+        manager.tell("READY=1");
+        manager.reloading();
+        let mut buffer = [0; 100];
+        let length = hears.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1");
+        let length = hears.recv(&mut buffer).unwrap();
+        assert!(buffer[..length].starts_with(b"RELOADING=1\nMONOTONIC_USEC="));
+    }
+
+    #[test]
+    fn sockets_for_another_process_are_left_alone() {
+        let environment = [b"LISTEN_PID=1".to_vec(), b"LISTEN_FDS=3".to_vec()];
+        assert!(handed_over(&environment).is_empty());
+    }
+}

@@ -1,0 +1,164 @@
+//! What administrators and site owners ask for: [`super::super::control`], by the kernel's word on who they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
+
+use crate::sys::descriptors;
+
+use super::super::control::{FRAME, Outcome, SOCKET, Wish};
+use super::super::listen;
+use super::super::wire::{Down, Site};
+use super::{CLIENTS, Supervisor};
+
+/// The listening socket and who is connected to it.
+pub(super) struct Control {
+    listener: OwnedFd,
+    clients: BTreeMap<u64, Client>,
+}
+
+struct Client {
+    socket: OwnedFd,
+    uid: u32,
+    /// It waits until the workers of this site are all of this epoch.
+    waits: Option<(Site, u32)>,
+    since: Instant,
+}
+
+impl Control {
+    pub(super) fn open() -> io::Result<Self> {
+        let listener = listen::control(Path::new(SOCKET)).map_err(|refusal| io::Error::other(refusal.why))?;
+        Ok(Self { listener, clients: BTreeMap::new() })
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Supervisor {
+    pub(super) fn accept_client(&mut self) {
+        let Ok(socket) = descriptors::accept(&self.control) else { return };
+        let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return };
+        let Ok(number) = u64::try_from(socket.as_raw_fd()) else { return };
+        // Anybody may connect: nobody may keep others from it.
+        self.control.clients.retain(|_, client| client.waits.is_some() || client.since.elapsed() < PATIENCE);
+        if self.control.clients.len() >= CLIENTS_MAX {
+            return;
+        }
+        if self.watch(&socket, CLIENTS | number, EpollFlags::EPOLLIN).is_ok() {
+            let client = Client { socket, uid: peer.uid(), waits: None, since: Instant::now() };
+            self.control.clients.insert(number, client);
+        }
+    }
+
+    pub(super) fn hear_client(&mut self, data: u64) {
+        let number = data & !CLIENTS;
+        let mut frame = [0; FRAME + 1];
+        let Some(client) = self.control.clients.get(&number) else { return };
+        let length = match recv(client.socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+            Err(nix::errno::Errno::EAGAIN) => return,
+            Ok(0) | Err(_) => {
+                self.control.clients.remove(&number);
+                return;
+            }
+            Ok(length) => length,
+        };
+        let uid = client.uid;
+        let answer = match frame.get(..length).and_then(Wish::decode) {
+            Some((wish, site)) => self.grant(number, uid, wish, site),
+            None => Some(Outcome::Nonsense),
+        };
+        if let Some(outcome) = answer {
+            self.answer(number, outcome);
+        }
+    }
+
+    /// None: the answer comes later.
+    fn grant(&mut self, client: u64, uid: u32, wish: Wish, name: &[u8]) -> Option<Outcome> {
+        let found = self.pools.iter().find(|(_, pool)| pool.name == name);
+        let found = found.map(|(site, pool)| (*site, pool.uid));
+        let allowed = uid == 0 || wish == Wish::Deployed && found.is_some_and(|(_, owner)| owner == uid);
+        if !allowed {
+            return Some(Outcome::Denied);
+        }
+        if wish == Wish::Reload {
+            self.reload();
+            return Some(Outcome::Done);
+        }
+        let Some((site, _)) = found else { return Some(Outcome::Unknown) };
+        self.journal.say("asked", name, &format!("caller={uid} for={}", format!("{wish:?}").to_lowercase()));
+        match wish {
+            Wish::Stop => {
+                self.pause(site, true);
+                self.stop_workers(site);
+            }
+            Wish::Start => {
+                self.pause(site, false);
+                self.fill(site);
+            }
+            Wish::Restart | Wish::Deployed => {
+                self.replace(site);
+                let epoch = self.pools.get(&site).map_or(0, |pool| pool.epoch);
+                if let Some(client) = self.control.clients.get_mut(&client) {
+                    client.waits = Some((site, epoch));
+                    client.since = Instant::now();
+                }
+                self.answer_waiting();
+                return None;
+            }
+            Wish::Reload => {}
+        }
+        Some(Outcome::Done)
+    }
+
+    fn pause(&mut self, site: Site, paused: bool) {
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        pool.paused = paused;
+        (pool.failures, pool.not_before) = (super::super::life::Failures::default(), None);
+        let message = if paused { Down::Pause { site } } else { Down::Resume { site } };
+        self.tell_broker(&message, Vec::new());
+    }
+
+    /// Whose old workers are all gone, and who has waited long enough.
+    pub(super) fn answer_waiting(&mut self) {
+        let old = |site: Site, epoch: u32| {
+            self.workers.values().any(|one| one.site == site && one.epoch < epoch)
+                || self.pools.get(&site).is_some_and(|pool| pool.proving)
+        };
+        let done: Vec<(u64, Outcome)> = self
+            .control
+            .clients
+            .iter()
+            .filter_map(|(number, client)| {
+                let (site, epoch) = client.waits?;
+                match (old(site, epoch), client.since.elapsed() > WAIT) {
+                    (false, _) => Some((*number, Outcome::Done)),
+                    (true, true) => Some((*number, Outcome::Slow)),
+                    (true, false) => None,
+                }
+            })
+            .collect();
+        done.into_iter().for_each(|(number, outcome)| self.answer(number, outcome));
+    }
+
+    fn answer(&mut self, number: u64, outcome: Outcome) {
+        if let Some(client) = self.control.clients.remove(&number) {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(client.socket.as_raw_fd(), &outcome.encode(), flags);
+        }
+    }
+}
+
+const CLIENTS_MAX: usize = 64;
+/// A connection without a request is closed after so long, when others come.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for old workers.
+const WAIT: Duration = Duration::from_secs(90);

@@ -1,0 +1,332 @@
+//! The supervisor: root, one thread, one loop. It starts workers and ends them, keeps the listening sockets, and keeps the
+//! broker alive.
+//!
+//! * [`pools`]: which pools there are: start and reload.
+//! * [`workers`]: a site's workers: as many as are wanted, each by the table of [`super::life`].
+//! * [`runs`]: CGI programs, one for each request.
+//! * [`broker`]: the other side of the wire.
+//! * [`control`]: what administrators and site owners ask for.
+//!
+//! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
+//! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
+//!
+//! May not: read a byte that came from a web server or a worker; open a path that it did not make or that the policy does not
+//! name; wait for anything but its loop.
+
+mod broker;
+mod control;
+mod pools;
+mod runs;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use super::journal::Journal;
+use super::notify::Manager;
+use super::tree::{Grove, Tree};
+use super::wire::{Site, Token, Worker};
+
+pub use broker::Account;
+
+/// How the daemon was started.
+#[derive(Debug)]
+pub struct Setup {
+    /// Who the broker is.
+    pub account: Account,
+    /// The environment that was taken at the start.
+    pub environment: Vec<Vec<u8>>,
+}
+
+/// All that the supervisor knows.
+pub struct Supervisor {
+    epoll: Epoll,
+    signals: SignalFd,
+    manager: Manager,
+    journal: Journal,
+    grove: Grove,
+    pools: BTreeMap<Site, pools::Pool>,
+    workers: BTreeMap<Worker, workers::Living>,
+    runs: BTreeMap<Token, runs::Run>,
+    processes: HashMap<Pid, Process>,
+    graves: Vec<Tree>,
+    timers: BTreeSet<(Instant, Timer)>,
+    broker: broker::Broker,
+    control: control::Control,
+    handed_over: BTreeMap<Vec<u8>, OwnedFd>,
+    null: Rc<OwnedFd>,
+    status: Rc<OwnedFd>,
+    last_site: u32,
+    last_worker: u32,
+    quit_at: Option<Instant>,
+}
+
+/// What a child of ours is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    Worker(Worker),
+    Run(Token),
+    Broker,
+}
+
+/// What a time was set for. A late or double one finds nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A worker's state has lasted as long as it may.
+    Worker(Worker),
+    /// A run is ended again.
+    Run(Token),
+    /// A site may start workers again.
+    Site(Site),
+    /// The first worker of new settings has lived long enough to be believed.
+    Vanguard(Site),
+    /// The broker may be started again.
+    Broker,
+    /// Once a second while there are workers: usage, watchdog, what is left to bury.
+    Second,
+    /// The end, whatever still runs.
+    Quit,
+}
+
+/// What the loop hears.
+const SIGNALS: u64 = 0;
+const BROKER: u64 = 1;
+const CONTROL: u64 = 2;
+/// Control connections are above it, by descriptor.
+const CLIENTS: u64 = 1 << 32;
+
+impl Supervisor {
+    /// Root. Makes the sockets, starts the broker, and serves until it is told to end.
+    ///
+    /// # Errors
+    /// What kept it from starting. Afterwards nothing ends it but a signal.
+    pub fn run(setup: Setup) -> io::Result<()> {
+        let mut supervisor = Self::new(setup)?;
+        supervisor.load();
+        supervisor.start_broker();
+        supervisor.manager.tell("READY=1");
+        supervisor.tell_status();
+        while supervisor.turn()? {}
+        supervisor.end();
+        Ok(())
+    }
+
+    /// One round: hears what there is, and does what is due. False: it is over.
+    fn turn(&mut self) -> io::Result<bool> {
+        let mut events = [EpollEvent::empty(); 64];
+        let timeout = match self.timers.first() {
+            Some((due, _)) => {
+                let left = due.saturating_duration_since(Instant::now()).as_millis();
+                EpollTimeout::from(u16::try_from(left.saturating_add(1)).unwrap_or(u16::MAX))
+            }
+            None => EpollTimeout::NONE,
+        };
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        for event in events.iter().take(count) {
+            match event.data() {
+                SIGNALS => self.hear_signals(),
+                BROKER => self.hear_broker(event.events()),
+                CONTROL => self.accept_client(),
+                client => self.hear_client(client),
+            }
+        }
+        self.tick();
+        Ok(!self.is_over())
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        while let Some((due, timer)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.remove(&(due, timer));
+            match timer {
+                Timer::Worker(worker) => self.worker_timer(worker, now),
+                Timer::Run(token) => self.run_timer(token),
+                Timer::Site(site) => self.fill(site),
+                Timer::Vanguard(site) => self.vanguard_timer(site),
+                Timer::Broker => self.start_broker(),
+                Timer::Second => self.second(),
+                Timer::Quit => {}
+            }
+        }
+    }
+
+    fn at(&mut self, due: Instant, timer: Timer) {
+        self.timers.insert((due, timer));
+    }
+
+    fn after(&mut self, pause: Duration, timer: Timer) {
+        self.at(Instant::now() + pause, timer);
+    }
+
+    fn hear_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGCHLD) => self.reap(),
+                Some(Signal::SIGHUP) => self.reload(),
+                Some(Signal::SIGTERM | Signal::SIGINT) => self.quit(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Every child that has ended. It is looked at before it is reaped: until then its number means its process group.
+    fn reap(&mut self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(status) = waitid(Id::All, look) {
+            let Some(pid) = status.pid() else { return };
+            let process = self.processes.remove(&pid);
+            if let Some(process) = process {
+                self.before_reaping(process);
+            }
+            let Ok(status) = waitpid(pid, None) else { return };
+            match process {
+                Some(Process::Worker(worker)) => self.worker_exited(worker, status),
+                Some(Process::Run(token)) => self.run_exited(token, status),
+                Some(Process::Broker) => self.broker_exited(status),
+                // An orphan of some worker's, which became ours.
+                None => {}
+            }
+        }
+    }
+
+    fn before_reaping(&self, process: Process) {
+        match process {
+            Process::Worker(worker) => {
+                if let Some(living) = self.workers.get(&worker) {
+                    living.tree.end_rest();
+                }
+            }
+            Process::Run(token) => {
+                if let Some(run) = self.runs.get(&token) {
+                    run.tree.end_rest();
+                }
+            }
+            Process::Broker => {}
+        }
+    }
+
+    /// SIGTERM: nothing new; what runs may finish, for a while.
+    fn quit(&mut self) {
+        if self.quit_at.is_some() {
+            return;
+        }
+        self.manager.tell("STOPPING=1");
+        self.quit_at = Some(Instant::now() + QUIT);
+        self.after(QUIT, Timer::Quit);
+        self.tell_broker(&super::wire::Down::Quit { within_ms: QUIT_MS }, Vec::new());
+        if !self.broker.is_alive() {
+            self.stop_all();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.quit_at.is_some_and(|end| {
+            Instant::now() >= end
+                || (!self.broker.is_alive() && self.workers.is_empty() && self.runs.is_empty())
+        })
+    }
+
+    /// Nothing of ours stays.
+    fn end(&mut self) {
+        self.workers.values().for_each(|living| living.tree.destroy());
+        self.runs.values().for_each(|run| run.tree.destroy());
+        self.broker.kill();
+        self.remove_sockets();
+    }
+
+    fn watch(&self, what: &impl std::os::fd::AsFd, data: u64, flags: EpollFlags) -> io::Result<()> {
+        Ok(self.epoll.add(what, EpollEvent::new(flags, data))?)
+    }
+
+    /// A free child slot's new process is known by its number.
+    fn know(&mut self, pid: Pid, process: Process) {
+        self.processes.insert(pid, process);
+    }
+
+    /// Once a second, as long as there is something to look after.
+    fn second(&mut self) {
+        self.graves.retain(|tree| !tree.bury());
+        self.usage();
+        self.ask_broker();
+        self.answer_waiting();
+        self.after(SECOND, Timer::Second);
+    }
+
+    fn new(setup: Setup) -> io::Result<Self> {
+        let Setup { account, environment } = setup;
+        let mut mask = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPIPE] {
+            mask.add(signal);
+        }
+        mask.thread_block()?;
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let journal = Journal::open()?;
+        super::listen::directories(journal.web_group(), account.gid)?;
+        let control = control::Control::open()?;
+        super::listen::sweep()?;
+        let status = super::listen::named(std::path::Path::new(STATUS), 0)
+            .map_err(|refusal| io::Error::other(refusal.why))?;
+        super::listen::set_blocking(&status, false)?;
+        super::listen::set_blocking(&control, false)?;
+        let supervisor = Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            signals,
+            manager: Manager::of(&environment),
+            journal,
+            grove: Grove::find(),
+            pools: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            processes: HashMap::new(),
+            graves: Vec::new(),
+            timers: BTreeSet::new(),
+            broker: broker::Broker::new(account),
+            control,
+            handed_over: super::notify::handed_over(&environment),
+            null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
+            status: Rc::new(status),
+            last_site: 0,
+            last_worker: 0,
+            quit_at: None,
+        };
+        supervisor.watch(&supervisor.signals, SIGNALS, EpollFlags::EPOLLIN)?;
+        supervisor.watch(&supervisor.control, CONTROL, EpollFlags::EPOLLIN)?;
+        Ok(supervisor)
+    }
+}
+
+/// How a process ended, as the kernel says it.
+fn how(status: WaitStatus) -> (bool, u32) {
+    let number = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
+    match status {
+        WaitStatus::Exited(_, code) => (false, number(code)),
+        WaitStatus::Signaled(_, signal, _) => (true, number(signal_number(signal))),
+        _ => (false, 0),
+    }
+}
+
+fn signal_number(signal: Signal) -> i32 {
+    (1..=64).find(|number| Signal::try_from(*number) == Ok(signal)).unwrap_or(0)
+}
+
+/// The status service of the broker: root's alone.
+pub const STATUS: &str = "/run/cellwall/status.sock";
+const SECOND: Duration = Duration::from_secs(1);
+/// How long what runs may go on after SIGTERM.
+const QUIT: Duration = Duration::from_secs(25);
+const QUIT_MS: u64 = 20_000;

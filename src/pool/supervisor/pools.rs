@@ -1,0 +1,347 @@
+//! Which pools there are. A reload touches only what has changed; what is wrong with one site is that site's own affair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::policy::DIRECTORY;
+use crate::refusal::{Card, Refusal};
+
+use super::super::life::Failures;
+use super::super::listen;
+use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings, Workers};
+use super::super::wire::{Down, Sink, Site};
+use super::Supervisor;
+
+/// One pool.
+pub(super) struct Pool {
+    pub(super) name: Vec<u8>,
+    pub(super) uid: u32,
+    /// Its settings, as `apply` wrote them.
+    pub(super) record: Rc<[u8]>,
+    /// Counts changes of the settings, for the broker.
+    pub(super) generation: u32,
+    /// Counts what makes all workers old: changes of the settings, deployments, restarts.
+    pub(super) epoch: u32,
+    pub(super) kind: Kind,
+    pub(super) accept: Accept,
+    pub(super) numbers: Workers,
+    pub(super) life: Life,
+    pub(super) listener: Rc<OwnedFd>,
+    /// Where it listens, to see whether that has changed; empty: the service manager made it.
+    pub(super) place: Vec<u8>,
+    pub(super) group: u32,
+    pub(super) paused: bool,
+    /// What the broker wants.
+    pub(super) wanted: u32,
+    pub(super) failures: Failures,
+    /// No start before.
+    pub(super) not_before: Option<Instant>,
+    /// Workers of an older epoch wait for the first of this one to prove itself.
+    pub(super) proving: bool,
+    /// The kernel's count of kills for want of memory, when it was last looked at.
+    pub(super) memory_kills: u64,
+}
+
+/// A site as the records on disk have it.
+struct Found {
+    uid: u32,
+    record: Rc<[u8]>,
+}
+
+impl Supervisor {
+    /// Reads all records for the first time.
+    pub(super) fn load(&mut self) {
+        let found = self.read_all();
+        for (name, found) in found {
+            self.add(name, &found);
+        }
+        // What was handed over and belongs to no site.
+        self.handed_over.clear();
+        self.after(super::SECOND, super::Timer::Second);
+    }
+
+    /// SIGHUP, and `cellwall apply`: only what has changed is touched. A record that cannot be used leaves its site as it was.
+    pub(super) fn reload(&mut self) {
+        self.manager.reloading();
+        if let Ok(journal) = super::Journal::open() {
+            self.journal = journal;
+            self.welcome_again();
+        }
+        let mut found = self.read_all();
+        let known: BTreeMap<Vec<u8>, Site> =
+            self.pools.iter().map(|(site, pool)| (pool.name.clone(), *site)).collect();
+        for (name, site) in known {
+            match found.remove(&name) {
+                Some(found) => self.change(site, &found),
+                None => self.remove(site),
+            }
+        }
+        for (name, found) in found {
+            self.add(name, &found);
+        }
+        self.manager.tell("READY=1");
+        self.tell_status();
+    }
+
+    /// Every pool of every `<uid>.pool`. One that cannot be read counts as it was before, and is recorded.
+    fn read_all(&mut self) -> BTreeMap<Vec<u8>, Found> {
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(uid) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+            let Ok(uid) = uid.parse::<u32>() else { continue };
+            if let Err(why) = read_file(&entry.path(), uid, &mut all) {
+                let refusal = Refusal::about(&RECORD, entry.path().as_os_str().as_encoded_bytes(), &why);
+                self.journal.refused(b"-", &refusal);
+                let kept = self.pools.values().filter(|pool| pool.uid == uid);
+                all.extend(
+                    kept.map(|pool| (pool.name.clone(), Found { uid, record: Rc::clone(&pool.record) })),
+                );
+            }
+        }
+        all
+    }
+
+    fn add(&mut self, name: Vec<u8>, found: &Found) {
+        let Ok(settings) = settings::settings(&found.record) else { return };
+        let (place, group) = (place(settings.listen), settings.group);
+        let listener = match self.listener(&settings) {
+            Ok(listener) => listener,
+            Err(refusal) => return self.journal.refused(&name, &refusal),
+        };
+        self.grove
+            .clear(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(settings.group_directory))));
+        self.last_site = self.last_site.saturating_add(1);
+        let site = Site(self.last_site);
+        let pool = Pool {
+            name,
+            uid: found.uid,
+            record: Rc::clone(&found.record),
+            generation: 1,
+            epoch: 1,
+            kind: settings.kind,
+            accept: settings.accept,
+            numbers: settings.workers,
+            life: settings.worker,
+            listener: Rc::new(listener),
+            place,
+            group,
+            paused: false,
+            wanted: 0,
+            failures: Failures::default(),
+            not_before: None,
+            proving: false,
+            memory_kills: 0,
+        };
+        self.pools.insert(site, pool);
+        self.settle(site);
+        self.fill(site);
+    }
+
+    /// New settings. The socket stays where it stays the same; workers of the old settings are replaced one by one.
+    fn change(&mut self, site: Site, found: &Found) {
+        let Some(pool) = self.pools.get(&site) else { return };
+        if pool.record == found.record && pool.uid == found.uid {
+            return;
+        }
+        let Ok(settings) = settings::settings(&found.record) else { return };
+        let (place, group) = (place(settings.listen), settings.group);
+        let moved = pool.place != place || pool.group != group;
+        let name = pool.name.clone();
+        let listener = match moved.then(|| self.listener(&settings)) {
+            None => None,
+            Some(Ok(listener)) => Some(Rc::new(listener)),
+            Some(Err(refusal)) => return self.journal.refused(&name, &refusal),
+        };
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        let same_program = same_program(&pool.record, &found.record) && pool.uid == found.uid;
+        if let Some(listener) = listener {
+            if pool.place != place {
+                drop(std::fs::remove_file(listen::path(&pool.place)));
+            }
+            (pool.listener, pool.place, pool.group) = (listener, place, group);
+        }
+        pool.uid = found.uid;
+        pool.record = Rc::clone(&found.record);
+        pool.generation = pool.generation.saturating_add(1);
+        (pool.kind, pool.accept) = (settings.kind, settings.accept);
+        (pool.numbers, pool.life) = (settings.workers, settings.worker);
+        self.journal.say("change", &name, "");
+        if moved {
+            // The broker takes a socket for a site once.
+            self.tell_broker(&Down::SiteGone { site }, Vec::new());
+        }
+        self.settle(site);
+        if moved {
+            self.tell_workers(site);
+        }
+        if same_program { self.fill(site) } else { self.replace(site) }
+    }
+
+    fn remove(&mut self, site: Site) {
+        self.tell_broker(&Down::SiteGone { site }, Vec::new());
+        self.stop_workers(site);
+        if let Some(pool) = self.pools.remove(&site) {
+            self.journal.say("remove", &pool.name, "");
+            if let Some(path) = unix_path(&pool.place) {
+                drop(std::fs::remove_file(path));
+            }
+        }
+    }
+
+    fn listener(&mut self, settings: &Settings<'_>) -> Result<OwnedFd, Refusal> {
+        let names = match settings.listen {
+            Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
+            Listen::Tcp(_) => vec![settings.name.to_vec()],
+        };
+        match names.into_iter().find_map(|name| self.handed_over.remove(&name)) {
+            Some(listener) => Ok(listener),
+            None => listen::public(settings.listen, settings.group),
+        }
+    }
+
+    /// The socket is for the broker or for the workers; the broker hears of it.
+    fn settle(&mut self, site: Site) {
+        if let Some(pool) = self.pools.get(&site) {
+            let _ = listen::set_blocking(&pool.listener, pool.accept == Accept::Direct);
+        }
+        self.tell_site(site);
+    }
+
+    /// Tells the broker of a site, or of its new settings.
+    pub(super) fn tell_site(&mut self, site: Site) {
+        if !self.broker.is_alive() {
+            return;
+        }
+        let Some(pool) = self.pools.get(&site) else { return };
+        let message = Down::Site { site, generation: pool.generation };
+        let (listener, record, paused) = (Rc::clone(&pool.listener), Rc::clone(&pool.record), pool.paused);
+        match memory_file(&record) {
+            Ok(file) => self.tell_broker(&message, vec![listener, Rc::new(file)]),
+            Err(errno) => {
+                self.journal.say("error", b"", &format!("call=memfd_create why=\"{}\"", errno.desc()))
+            }
+        }
+        if paused {
+            self.tell_broker(&Down::Pause { site }, Vec::new());
+        }
+        for (sink, path) in sinks(&record) {
+            match open_log(&path) {
+                Ok(file) => self.tell_broker(&Down::Lines { site, sink }, vec![Rc::new(file)]),
+                Err(why) => {
+                    let refusal = Refusal::about(&LOG, &path, &why);
+                    let name = self.pools.get(&site).map(|pool| pool.name.clone()).unwrap_or_default();
+                    self.journal.refused(&name, &refusal);
+                }
+            }
+        }
+    }
+
+    /// STATUS of the service manager.
+    pub(super) fn tell_status(&self) {
+        let (pools, workers) = (self.pools.len(), self.workers.len());
+        let state = if self.broker.is_alive() { "" } else { ", broker starts" };
+        self.manager.tell(&format!("STATUS={pools} pools, {workers} workers{state}"));
+    }
+
+    /// At the end: public sockets that we made. A socket of the service manager's has no place of ours.
+    pub(super) fn remove_sockets(&self) {
+        let places: BTreeSet<_> = self.pools.values().filter_map(|pool| unix_path(&pool.place)).collect();
+        for path in places {
+            drop(std::fs::remove_file(path));
+        }
+        drop(std::fs::remove_file(super::STATUS));
+    }
+}
+
+fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Result<(), String> {
+    let mut file = File::open(path).map_err(|why| why.to_string())?;
+    let facts = file.metadata().map_err(|why| why.to_string())?;
+    if !facts.is_file() || facts.uid() != 0 || facts.mode() & 0o022 != 0 {
+        return Err("is not a file that only root can write".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|why| why.to_string())?;
+    let whole = settings::file(&bytes).map_err(|why| why.to_string())?;
+    if whole.uid != uid {
+        return Err(format!("is for uid {}", whole.uid));
+    }
+    for record in whole.pools {
+        let name = settings::settings(record).map_err(|why| why.to_string())?.name.to_vec();
+        all.insert(name, Found { uid, record: Rc::from(record) });
+    }
+    Ok(())
+}
+
+/// Workers of the one can go on under the other: program, kind, way of accepting and children are the same.
+fn same_program(one: &[u8], other: &[u8]) -> bool {
+    let (Ok(one), Ok(other)) = (settings::settings(one), settings::settings(other)) else { return false };
+    one.command == other.command
+        && one.kind == other.kind
+        && one.accept == other.accept
+        && one.workers.connections == other.workers.connections
+}
+
+/// To be compared: where a pool listens.
+fn place(listen: Listen<'_>) -> Vec<u8> {
+    match listen {
+        Listen::Socket(name) => name.to_vec(),
+        Listen::Tcp(address) => format!("/{address}").into_bytes(),
+    }
+}
+
+fn unix_path(place: &[u8]) -> Option<std::path::PathBuf> {
+    (!place.is_empty() && !place.starts_with(b"/")).then(|| listen::path(place))
+}
+
+fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {
+    let Ok(settings) = settings::settings(record) else { return Vec::new() };
+    let seen = settings.seen;
+    [(Sink::Access, seen.access_log), (Sink::Slow, seen.slow_log), (Sink::Errors, seen.error_log)]
+        .into_iter()
+        .filter(|(_, path)| !path.is_empty())
+        .map(|(sink, path)| (sink, path.to_vec()))
+        .collect()
+}
+
+/// A log that only root can have put there (CVE-2016-1247).
+fn open_log(path: &[u8]) -> Result<OwnedFd, String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let above = path.parent().map(std::fs::symlink_metadata).and_then(Result::ok);
+    if !above.is_some_and(|above| above.is_dir() && above.uid() == 0 && above.mode() & 0o022 == 0) {
+        return Err("is not in a directory that only root can write".to_owned());
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    let file = options.open(path).map_err(|why| why.to_string())?;
+    let facts = file.metadata().map_err(|why| why.to_string())?;
+    let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
+    if good { Ok(file.into()) } else { Err("is not a plain file of root's".to_owned()) }
+}
+
+/// What is in it is what stays in it.
+fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
+    let file = memfd_create(c"cellwall-pool", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = File::from(file);
+    file.write_all(bytes).map_err(|_| nix::errno::Errno::ENOSPC)?;
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+static RECORD: Card = Card { code: "S09", status: 88, remedy: "cellwall apply" };
+static LOG: Card =
+    Card { code: "S10", status: 88, remedy: "install -d -o root -g adm -m 0750 /var/log/cellwall" };

@@ -1,0 +1,417 @@
+//! A site's workers: as many as are wanted, each by the table of its life.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::pipe2;
+
+use crate::sys::fork::{Side, fork};
+
+use super::super::child::{self, Order};
+use super::super::life::{Action, Event, State};
+use super::super::listen;
+use super::super::settings::{self, Accept, Kind};
+use super::super::tree::{self, Tree, Usage};
+use super::super::wire::{Down, Ended, Site, Why, Worker, socket_name};
+use super::pools::Pool;
+use super::{Process, Supervisor, Timer, how};
+
+/// A worker that has not been buried.
+pub(super) struct Living {
+    pub(super) site: Site,
+    pub(super) state: State,
+    pub(super) epoch: u32,
+    generation: u32,
+    connections: u32,
+    pub(super) tree: Tree,
+    since: Instant,
+    /// When its state's time is over; a timer for another time is stale.
+    due: Option<Instant>,
+    grace: Duration,
+    /// Said by the launch pipeline, when it refused.
+    report: OwnedFd,
+    /// The reading end of its standard error output, for the next broker.
+    errors: Rc<OwnedFd>,
+    /// We sent a signal.
+    told: bool,
+    why: Option<Why>,
+}
+
+impl Supervisor {
+    /// Starts as many workers as are wanted and may be.
+    pub(super) fn fill(&mut self, site: Site) {
+        loop {
+            let Some(pool) = self.pools.get(&site) else { return };
+            let serving = self.serving(site, pool.epoch);
+            if self.quit_at.is_some() || serving >= target(pool) {
+                return;
+            }
+            let now = Instant::now();
+            if let Some(not_before) = pool.not_before.filter(|not_before| *not_before > now) {
+                return self.at(not_before, Timer::Site(site));
+            }
+            if let Err(errno) = self.start(site) {
+                self.start_failed(site, Ended::Exited, &format!("why=\"{}\"", errno.desc()));
+            }
+        }
+    }
+
+    fn serving(&self, site: Site, epoch: u32) -> u32 {
+        let serving =
+            self.workers.values().filter(|one| one.site == site && one.epoch == epoch && one.state.serves());
+        u32::try_from(serving.count()).unwrap_or(u32::MAX)
+    }
+
+    fn start(&mut self, site: Site) -> Result<(), Errno> {
+        let Some(pool) = self.pools.get(&site) else { return Ok(()) };
+        let Ok(settings) = settings::settings(&pool.record) else { return Err(Errno::EBADMSG) };
+        let worker = Worker(self.last_worker.saturating_add(1));
+        let listener = match pool.accept {
+            Accept::Relay => listen::private(&socket_name(site, worker)).map_err(errno)?,
+            Accept::Direct => pool.listener.try_clone().map_err(errno)?,
+        };
+        let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
+        let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let output = self.null.try_clone().map_err(errno)?;
+        let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
+        let group = self.grove.group(above, worker.0);
+        let tree = group.as_ref().map(|group| group.as_os_str().as_bytes().to_vec());
+        let pid = match fork()? {
+            Side::Parent(pid) => pid,
+            Side::Child => child::become_program(Order {
+                uid: pool.uid,
+                settings: &settings,
+                standard: [listener, output, errors_in],
+                environment: None,
+                tree,
+                report: report_in,
+            }),
+        };
+        let (generation, epoch, connections) = (pool.generation, pool.epoch, pool.numbers.connections);
+        let grace = Duration::from_millis(pool.life.grace_ms.into());
+        self.last_worker = worker.0;
+        self.workers.insert(
+            worker,
+            Living {
+                site,
+                state: State::Starting,
+                epoch,
+                generation,
+                connections,
+                tree: Tree::new(pid, group),
+                since: Instant::now(),
+                due: None,
+                grace,
+                report,
+                errors: Rc::new(errors),
+                told: false,
+                why: None,
+            },
+        );
+        self.know(pid, Process::Worker(worker));
+        self.tell_worker(worker);
+        let name = self.name(site);
+        self.journal.say("start", &name, &format!("worker={} pid={pid}", worker.0));
+        Ok(())
+    }
+
+    /// Tells the broker of a worker. One that accepts for itself is none of its business.
+    fn tell_worker(&mut self, worker: Worker) {
+        let Some(living) = self.workers.get(&worker) else { return };
+        let relayed = self.pools.get(&living.site).is_some_and(|pool| pool.accept == Accept::Relay);
+        if relayed {
+            let message = Down::Worker {
+                site: living.site,
+                worker,
+                generation: living.generation,
+                connections: living.connections,
+            };
+            let errors = vec![Rc::clone(&living.errors)];
+            self.tell_broker(&message, errors);
+        }
+    }
+
+    /// All workers of a site, to a broker that knows none of them.
+    pub(super) fn tell_workers(&mut self, site: Site) {
+        let all: Vec<Worker> =
+            self.workers.iter().filter(|(_, one)| one.site == site).map(|(worker, _)| *worker).collect();
+        for worker in all {
+            self.tell_worker(worker);
+            if self.workers.get(&worker).is_some_and(|one| one.state == State::Draining) {
+                self.tell_broker(&Down::Drain { site, worker }, Vec::new());
+            }
+        }
+    }
+
+    /// Something happened to a worker: the table says what to do.
+    pub(super) fn happen(&mut self, worker: Worker, event: Event) {
+        let Some(living) = self.workers.get_mut(&worker) else { return };
+        let site = living.site;
+        let (next, action) = living.state.after(event);
+        let before = std::mem::replace(&mut living.state, next);
+        let grace = living.grace;
+        match action {
+            Action::Nothing => {}
+            Action::AskDrain => {
+                self.set_timer(worker, DRAIN);
+                self.tell_broker(&Down::Drain { site, worker }, Vec::new());
+            }
+            Action::Polite => {
+                living.told = true;
+                living.tree.ask();
+                self.set_timer(worker, grace);
+            }
+            Action::Destroy => {
+                living.told = true;
+                living.tree.destroy();
+                self.set_timer(worker, AGAIN);
+            }
+            // Done by worker_exited, which knows how it ended.
+            Action::Bury | Action::Blame => {}
+        }
+        if event == Event::Ready && before == State::Starting {
+            self.proven(site);
+        }
+    }
+
+    fn set_timer(&mut self, worker: Worker, time: Duration) {
+        let due = Instant::now() + time;
+        if let Some(living) = self.workers.get_mut(&worker) {
+            living.due = Some(due);
+        }
+        self.at(due, Timer::Worker(worker));
+    }
+
+    pub(super) fn worker_timer(&mut self, worker: Worker, now: Instant) {
+        let due = self.workers.get(&worker).and_then(|living| living.due);
+        if due.is_some_and(|due| due <= now) {
+            self.happen(worker, Event::Timer);
+        }
+    }
+
+    /// The broker wants a worker ended, and says why.
+    pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
+        if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
+            living.why = Some(why);
+            self.happen(worker, event);
+            // One without work is not wanted any more; in the place of all others comes a new one at once.
+            if let Some(pool) = self.pools.get_mut(&site).filter(|_| why == Why::Idle) {
+                pool.wanted = pool.wanted.saturating_sub(1);
+            }
+            self.fill(site);
+        }
+    }
+
+    /// A site's worker has answered for the first time.
+    pub(super) fn worker_ready(&mut self, site: Site, worker: Worker) {
+        if self.workers.get(&worker).is_some_and(|living| living.site == site) {
+            self.happen(worker, Event::Ready);
+        }
+    }
+
+    pub(super) fn worker_exited(&mut self, worker: Worker, status: WaitStatus) {
+        let Some(living) = self.workers.get(&worker) else { return };
+        let (_, action) = living.state.after(Event::Exited);
+        let Some(living) = self.workers.remove(&worker) else { return };
+        let (ended, code) = self.how_it_ended(&living, status);
+        let site = living.site;
+        if self.pools.get(&site).is_some_and(|pool| pool.accept == Accept::Relay) {
+            drop(std::fs::remove_file(Path::new(listen::WORKERS).join(socket_name(site, worker))));
+            self.tell_broker(&Down::WorkerGone { site, worker, how: ended, code }, Vec::new());
+        }
+        let name = self.name(site);
+        let lived = living.since.elapsed();
+        let why = living.why.map(|why| format!(" why={why:?}").to_lowercase()).unwrap_or_default();
+        let line = format!(
+            "worker={} how={} code={code}{why} seconds={}",
+            worker.0,
+            format!("{ended:?}").to_lowercase(),
+            lived.as_secs()
+        );
+        self.journal.say("end", &name, &line);
+        if !living.tree.bury() {
+            self.graves.push(living.tree);
+        }
+        let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == living.epoch);
+        // One that ends by itself within its first second would be started again without end.
+        let short = !living.told && lived < SHORT;
+        if current && (action == Action::Blame || short) && !(living.told && living.state != State::Failing) {
+            self.start_failed(site, ended, &line);
+        }
+        self.fill(site);
+        self.answer_waiting();
+    }
+
+    fn how_it_ended(&mut self, living: &Living, status: WaitStatus) -> (Ended, u32) {
+        let (by_signal, code) = how(status);
+        let mut report = [0; 1];
+        if let Ok(report_file) = living.report.try_clone()
+            && File::from(report_file).read(&mut report).is_ok_and(|length| length == 1)
+        {
+            return (Ended::Refused, report.first().copied().unwrap_or_default().into());
+        }
+        let ended = match (living.state, by_signal) {
+            (State::Failing, _) => Ended::Unready,
+            _ if living.told => Ended::Stopped,
+            (_, true) if self.ran_out_of_memory(living.site, code) => Ended::OutOfMemory,
+            (_, true) => Ended::Signalled,
+            (_, false) => Ended::Exited,
+        };
+        (ended, code)
+    }
+
+    /// SIGKILL that we did not send, and the kernel has counted one more kill in the site's group.
+    fn ran_out_of_memory(&mut self, site: Site, signal: u32) -> bool {
+        let Some(pool) = self.pools.get_mut(&site) else { return false };
+        let Ok(settings) = settings::settings(&pool.record) else { return false };
+        let group = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
+        let kills = tree::kills_for_memory(group);
+        let more = kills > std::mem::replace(&mut pool.memory_kills, kills);
+        more && signal == KILL
+    }
+
+    /// Counts a failed start: the next one is later, and the broker is told.
+    fn start_failed(&mut self, site: Site, how: Ended, line: &str) {
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        pool.failures.count();
+        let pause = pool.failures.pause();
+        pool.not_before = Some(Instant::now() + pause);
+        let looping = pool.failures.is_loop();
+        let retry_after_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.tell_broker(&Down::StartFailed { site, how, retry_after_ms }, Vec::new());
+        let name = self.name(site);
+        let state = if looping { "crash-loop" } else { "back-off" };
+        self.journal.say("fail", &name, &format!("state={state} retry_ms={retry_after_ms} {line}"));
+    }
+
+    /// Replaces all workers of a site: one new one first; when it is believed, the others, and the old ones drain.
+    pub(super) fn replace(&mut self, site: Site) {
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        pool.epoch = pool.epoch.saturating_add(1);
+        (pool.not_before, pool.failures) = (None, super::super::life::Failures::default());
+        pool.proving = true;
+        self.fill(site);
+        let epoch = self.pools.get(&site).map_or(0, |pool| pool.epoch);
+        if self.serving(site, epoch) == 0 {
+            // None is wanted at the moment: nothing proves anything.
+            return self.proven(site);
+        }
+        self.after(PROBATION, Timer::Vanguard(site));
+    }
+
+    /// The first worker of a new epoch lives still.
+    pub(super) fn vanguard_timer(&mut self, site: Site) {
+        let Some(pool) = self.pools.get(&site).filter(|pool| pool.proving) else { return };
+        let probation = Instant::now().checked_sub(PROBATION);
+        let proven = self.workers.values().any(|one| {
+            one.site == site
+                && one.epoch == pool.epoch
+                && one.state.serves()
+                && probation.is_none_or(|probation| one.since <= probation)
+        });
+        if proven {
+            self.proven(site);
+        } else {
+            self.after(PROBATION, Timer::Vanguard(site));
+        }
+    }
+
+    /// Workers of this epoch can be started and live: the site's failures are forgotten, older workers drain.
+    fn proven(&mut self, site: Site) {
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        pool.failures.forget();
+        pool.not_before = None;
+        if !std::mem::take(&mut pool.proving) {
+            return;
+        }
+        let (epoch, direct) = (pool.epoch, pool.accept == Accept::Direct);
+        self.fill(site);
+        let old: Vec<Worker> = self
+            .workers
+            .iter()
+            .filter(|(_, one)| one.site == site && one.epoch < epoch)
+            .map(|(worker, _)| *worker)
+            .collect();
+        for worker in old {
+            // Nobody can tell when one that accepts for itself is idle: it is asked to end, and finishes what it has.
+            self.happen(worker, if direct { Event::Stop } else { Event::Drain });
+        }
+    }
+
+    /// Ends a site's workers, gracefully first.
+    pub(super) fn stop_workers(&mut self, site: Site) {
+        let all: Vec<Worker> =
+            self.workers.iter().filter(|(_, one)| one.site == site).map(|(worker, _)| *worker).collect();
+        all.into_iter().for_each(|worker| self.happen(worker, Event::Stop));
+    }
+
+    /// Ends all workers and runs, gracefully first.
+    pub(super) fn stop_all(&mut self) {
+        let all: Vec<Worker> = self.workers.keys().copied().collect();
+        all.into_iter().for_each(|worker| self.happen(worker, Event::Stop));
+        self.runs.values().for_each(|run| run.tree.destroy());
+    }
+
+    /// Once a second: what sites with workers use, for the status service and for recycling by memory.
+    pub(super) fn usage(&mut self) {
+        let mut sums: std::collections::BTreeMap<Site, Usage> = std::collections::BTreeMap::new();
+        let mut fat = Vec::new();
+        for (worker, living) in &self.workers {
+            let used = living.tree.usage();
+            let sum = sums.entry(living.site).or_default();
+            sum.processes = sum.processes.saturating_add(used.processes);
+            sum.memory = sum.memory.saturating_add(used.memory);
+            sum.cpu_us = sum.cpu_us.saturating_add(used.cpu_us);
+            let most = self.pools.get(&living.site).map_or(0, |pool| pool.life.memory);
+            if most > 0 && used.memory > most && living.state == State::Up {
+                fat.push((*worker, living.site, used.memory));
+            }
+        }
+        for (worker, site, memory) in fat {
+            let name = self.name(site);
+            self.journal.say("recycle", &name, &format!("worker={} memory={memory}", worker.0));
+            self.happen(worker, Event::Drain);
+            self.fill(site);
+        }
+        for (site, Usage { processes, memory, cpu_us }) in sums {
+            self.tell_broker(&Down::Usage { site, processes, memory, cpu_us }, Vec::new());
+        }
+    }
+
+    pub(super) fn name(&self, site: Site) -> Vec<u8> {
+        self.pools.get(&site).map(|pool| pool.name.clone()).unwrap_or_else(|| b"-".to_vec())
+    }
+}
+
+/// So many workers a site should have now.
+fn target(pool: &Pool) -> u32 {
+    let numbers = pool.numbers;
+    if pool.paused || pool.kind == Kind::Cgi {
+        return 0;
+    }
+    // Without the broker nobody says what is wanted.
+    let wanted = if pool.accept == Accept::Direct { numbers.max } else { pool.wanted.max(numbers.min) };
+    // The first of a new epoch alone, until it is believed.
+    if pool.proving { wanted.min(numbers.max).min(1) } else { wanted.min(numbers.max) }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+const KILL: u32 = 9;
+/// A drained worker finishes its requests in this time.
+const DRAIN: Duration = Duration::from_secs(60);
+/// From one SIGKILL to the next.
+const AGAIN: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(1);
+/// The first worker of new settings is believed when it lives so long without an answer.
+const PROBATION: Duration = Duration::from_millis(500);

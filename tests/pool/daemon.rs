@@ -1,0 +1,116 @@
+//! The daemon end to end: a real nginx before it, real workers behind it.
+
+use std::fs;
+
+use crate::harness::{Launcher, World, put, world};
+
+use super::host::{Daemon, Nginx, logged, mode_of, processes, until};
+
+/// A script that tells who it is and what it was asked.
+const PHP: &str = "<?php header('Content-Type: text/plain'); echo 'uid=', posix_getuid(), ' pid=', getmypid(), \
+                   ' query=', $_SERVER['QUERY_STRING'], ' script=', $_SERVER['SCRIPT_FILENAME'], \"\\n\";";
+
+fn php(world: &World, name: &str) {
+    let user = match name {
+        "alice" => &world.alice,
+        "bob" => &world.bob,
+        _ => &world.carol,
+    };
+    put(user.docroot().join("a.php"), PHP.as_bytes(), user.id, 0o644);
+}
+
+#[test]
+fn direct_workers_answer_as_the_sites_user() {
+    world(Launcher::Cellwall, |world| {
+        php(world, "alice");
+        world.site(
+            "alice",
+            "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 2\n\
+             accept = \"direct\"\n",
+        );
+        world.apply();
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let answer = nginx.get("alice", "/a.php?x=1");
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        assert!(answer.text().contains(&format!("uid={} ", world.alice.id)), "{}", answer.text());
+        assert!(answer.text().contains(" query=x=1 "), "{}", answer.text());
+        assert_eq!(mode_of("/run/cellwall/pool/alice.sock"), (0o660, 0, 33));
+        until("two children and their parent", || processes(world.alice.id).len() == 3);
+        assert_eq!(logged(&["launch ", "site=alice", "script=\"php-cgi\"", "jail=view"]).len(), 1);
+        assert_eq!(daemon.stop(), Some(0));
+        until("the end of all that the site had", || processes(world.alice.id).is_empty());
+        assert!(!fs::exists("/run/cellwall/pool/alice.sock").unwrap());
+    });
+}
+
+/// A site with a pool of php-cgi's children behind the broker.
+fn relayed(world: &World, more: &str) {
+    for name in ["alice", "bob"] {
+        php(world, name);
+        world.site(
+            name,
+            &format!(
+                "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n{more}\n"
+            ),
+        );
+    }
+    world.apply();
+}
+
+#[test]
+fn relayed_workers_answer_as_the_sites_user() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(processes(world.alice.id), vec![], "on demand: nothing runs before the first request");
+        for (name, user) in [("alice", &world.alice), ("bob", &world.bob)] {
+            for round in 0..3 {
+                let answer = nginx.get(name, &format!("/a.php?round={round}"));
+                assert_eq!(answer.status, 200, "{} {:?}", answer.head, logged(&[""]));
+                assert!(answer.text().contains(&format!("uid={} ", user.id)), "{}", answer.text());
+                assert!(answer.text().contains(&format!("query=round={round} ")), "{}", answer.text());
+            }
+        }
+        assert_eq!(
+            logged(&["launch ", "site=alice", "script=\"php-cgi\""]).len(),
+            1,
+            "one parent serves all"
+        );
+        assert_eq!(daemon.stop(), Some(0));
+        until("the end of all that the site had", || processes(world.alice.id).is_empty());
+    });
+}
+
+#[test]
+fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n");
+        world.apply();
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n\
+                    echo \"uid=$(id -u) query=$QUERY_STRING info=$PATH_INFO name=$SCRIPT_NAME\"\ncat\n";
+        world.script(&world.alice, "a.cgi", text);
+        world.script(&world.alice, "open.cgi", text);
+        crate::harness::mode(world.alice.docroot().join("open.cgi"), 0o777);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let id = world.alice.id;
+        let answer = nginx.get("alice", "/a.cgi?x=1");
+        assert_eq!((answer.status, answer.text()), (200, format!("uid={id} query=x=1 info= name=/a.cgi\n")));
+        let body = "b".repeat(100_000);
+        let answer = nginx.ask(&crate::harness::Ask::post("alice.test", "/a.cgi", body.clone()));
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().ends_with(&body), "the whole body arrives: {}", answer.body.len());
+        let answer = nginx.get("alice", "/a.cgi/more/path");
+        assert_eq!(answer.text(), format!("uid={id} query= info=/more/path name=/a.cgi\n"));
+        // Checked for each request: writable by others is no program.
+        let answer = nginx.get("alice", "/open.cgi");
+        assert_eq!(answer.status, 500, "{}", answer.text());
+        let refused = logged(&["refuse ", "code=V118", "site=alice"]);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        let reference = refused[0].split("ref=").nth(1).unwrap().split(' ').next().unwrap();
+        assert!(answer.text().contains(reference), "{} {reference}", answer.text());
+        assert_eq!(logged(&["launch ", "site=alice", "script=\"a.cgi\""]).len(), 3);
+    });
+}

@@ -1,0 +1,201 @@
+//! A host with the daemon and an nginx before it.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::harness::{Answer, Ask, Kept, LOG, World, append, make_directory, put, spawn};
+
+/// The daemon, in a control group of its own: other worlds have theirs.
+pub(crate) struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it, with the broker's account, and waits until it answers.
+    pub(crate) fn start(world: &World) -> Self {
+        if !fs::read_to_string("/etc/passwd").unwrap().contains("\ncellwall:") {
+            append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
+            append("/etc/group", "cellwall:x:990:\n");
+        }
+        put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
+        // A group for each world; where none can be made, the daemon does without as well.
+        let start = "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified\n\
+                     mkdir $g/cellwall-test-$$ 2>/dev/null && echo $$ > $g/cellwall-test-$$/cgroup.procs\n\
+                     exec /usr/sbin/cellwalld";
+        let child = spawn(
+            Command::new("/bin/sh")
+                .args(["-c", start])
+                .env_clear()
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(fs::File::create("/tmp/cellwalld.err").unwrap()),
+        );
+        let mut daemon = Self { child };
+        until("the daemon's control socket", || {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!(
+                    "cellwalld ended with {status}: {}",
+                    fs::read_to_string("/tmp/cellwalld.err").unwrap()
+                );
+            }
+            Path::new("/run/cellwall/status.sock").exists()
+        });
+        daemon
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// SIGHUP.
+    pub(crate) fn reload(&self) {
+        kill(self.pid(), Signal::SIGHUP).unwrap();
+    }
+
+    /// SIGTERM, and its status.
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn murder(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = kill(self.pid(), Signal::SIGTERM);
+        }
+        drop(self.child.wait());
+    }
+}
+
+/// A real nginx on port 8080: the host NAME.test is passed to the pool of the site NAME.
+pub(crate) struct Nginx {
+    child: Child,
+}
+
+impl Nginx {
+    /// Starts it for these sites; `more` stands in each server.
+    pub(crate) fn start(sites: &[&str], more: &str) -> Self {
+        make_directory("/tmp/nginx", 0, 0o755);
+        let servers: String = sites.iter().map(|site| server(site, more)).collect();
+        let text = format!(
+            "user www-data; worker_processes 2; daemon off; pid /tmp/nginx/pid; error_log /tmp/nginx/error;\n\
+             events {{ worker_connections 512; }}\nhttp {{ access_log off; client_body_temp_path /tmp/nginx/body;\n\
+             fastcgi_temp_path /tmp/nginx/fastcgi; proxy_temp_path /tmp/nginx/proxy; uwsgi_temp_path /tmp/nginx/uwsgi;\n\
+             scgi_temp_path /tmp/nginx/scgi; client_max_body_size 0;\n{servers}}}\n"
+        );
+        fs::write("/tmp/nginx/nginx.conf", text).unwrap();
+        let child = spawn(
+            Command::new("/usr/sbin/nginx")
+                .args(["-c", "/tmp/nginx/nginx.conf"])
+                .env_clear()
+                .process_group_of_its_own()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        let nginx = Self { child };
+        until("nginx", || TcpStream::connect(("127.0.0.1", PORT)).is_ok());
+        nginx
+    }
+
+    pub(crate) fn get(&self, site: &str, path: &str) -> Answer {
+        Ask::get(&format!("{site}.test"), path).send(PORT)
+    }
+
+    pub(crate) fn ask(&self, ask: &Ask) -> Answer {
+        ask.send(PORT)
+    }
+
+    pub(crate) fn kept(&self) -> Kept {
+        Kept::to(PORT)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL);
+        drop(self.child.wait());
+    }
+}
+
+trait OwnGroup {
+    fn process_group_of_its_own(&mut self) -> &mut Self;
+}
+
+impl OwnGroup for Command {
+    fn process_group_of_its_own(&mut self) -> &mut Self {
+        std::os::unix::process::CommandExt::process_group(self, 0)
+    }
+}
+
+fn server(site: &str, more: &str) -> String {
+    format!(
+        "server {{ listen 127.0.0.1:{PORT}; server_name {site}.test; root /var/www/{site}/htdocs; {more}\n\
+         location / {{ include /etc/nginx/fastcgi_params; fastcgi_param HTTP_PROXY '';\n\
+         fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_read_timeout 60s;\n\
+         fastcgi_pass unix:/run/cellwall/pool/{site}.sock; }} }}\n"
+    )
+}
+
+/// Waits for something, as long as a loaded machine may need for it.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{what} did not come; the log:\n{}\n{}",
+            fs::read_to_string(LOG).unwrap_or_default(),
+            fs::read_to_string("/tmp/nginx/error").unwrap_or_default()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Lines of the log that have all these words.
+pub(crate) fn logged(words: &[&str]) -> Vec<String> {
+    let text = fs::read_to_string(LOG).unwrap_or_default();
+    let wanted = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+    wanted.map(str::to_owned).collect()
+}
+
+/// Processes of this uid: pid and command line.
+pub(crate) fn processes(uid: u32) -> Vec<(i32, String)> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            let own = status.lines().find_map(|line| line.strip_prefix("Uid:\t"))?;
+            let own = own.split('\t').next()?.parse() == Ok(uid);
+            let alive = !status.contains("State:\tZ");
+            let command = fs::read_to_string(entry.path().join("cmdline")).ok()?.replace('\0', " ");
+            (own && alive).then_some((pid, command))
+        })
+        .collect()
+}
+
+/// A socket's mode and owner.
+pub(crate) fn mode_of(path: impl AsRef<Path>) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let facts = fs::symlink_metadata(path).unwrap();
+    (facts.permissions().mode() & 0o7777, facts.uid(), facts.gid())
+}
+
+const PORT: u16 = 8080;
