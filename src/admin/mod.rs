@@ -1,9 +1,11 @@
 //! The administrator's command: one file for each subcommand, each with `Args` and `run`.
 
 pub mod apply;
+mod cell;
 pub mod check;
 pub mod codes;
 pub mod explain;
+pub mod jail;
 pub mod journal;
 pub mod json;
 pub mod policy;
@@ -38,6 +40,8 @@ enum Command {
     Explain(explain::Args),
     /// Run a command in a site's cell
     Run(run::Args),
+    /// Show, check and enter a site's cell
+    Jail(jail::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -50,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Jail(args) => jail::run(&args),
     }
 }
 

@@ -16,14 +16,13 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::config::store;
 use crate::launch::arrival::Arrival;
 use crate::launch::enter;
-use crate::policy::{Record, Site, decode};
+use crate::policy::{Record, Site};
 use crate::sys::fork::{Side, copy_window_size, fork, take_terminal};
 use crate::sys::{self, Root};
 
-use super::{End, policy, say};
+use super::{End, cell, say};
 
 /// Arguments of `cellwall run`.
 #[derive(Debug, clap::Args)]
@@ -45,30 +44,34 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn inside(args: &Args) -> Result<ExitCode, String> {
-    let root = Root::claim().map_err(|errno| errno.to_string())?;
-    let root = root.ok_or("only root can enter a cell\n  help: run it again with sudo")?;
-    let uid = policy::holder(&args.site)?;
-    let bytes = store::read(&uid.to_string()).ok_or("its record is gone\n  help: run: cellwall apply")?;
-    let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
-    let site = record.sites.iter().find(|site| site.name == args.site.as_bytes());
-    let site = site.ok_or("its record is gone\n  help: run: cellwall apply")?;
     let words = args.command.iter().map(|word| CString::new(word.clone().into_vec()));
     let command: Vec<CString> = words.collect::<Result<_, _>>().map_err(|_| "a word has a NUL in it")?;
-    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        return at_terminal(&record, site, command, root).map_err(|errno| errno.to_string());
-    }
-    Ok(become_command(&record, site, command, root))
+    enter_cell(&args.site, command)
+}
+
+/// The command in the site's cell, at a terminal of its own when we are at one.
+pub(super) fn enter_cell(site: &str, command: Vec<CString>) -> Result<ExitCode, String> {
+    cell::with_site(site, |record, site| {
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            return at_terminal(record, site, command, cell::root()?).map_err(|errno| errno.to_string());
+        }
+        Ok(become_command(record, site, command, cell::root()?))
+    })
 }
 
 /// Returns only when it was refused.
-fn become_command(record: &Record<'_>, site: &Site<'_>, command: Vec<CString>, root: Root) -> ExitCode {
+pub(super) fn become_command(
+    record: &Record<'_>,
+    site: &Site<'_>,
+    command: Vec<CString>,
+    root: Root,
+) -> ExitCode {
     let environment = sys::process::take_environment();
     let arrival = Arrival::as_if((0, 0), environment);
     match enter(&arrival, record, site, command, root) {
         Ok(never) => match never {},
         Err(refusal) => {
-            let code = refusal.card.code;
-            say::note(format_args!("error: {} ({code})\n  help: {}", refusal.why, refusal.fix));
+            cell::say_refusal(&refusal);
             ExitCode::from(refusal.card.status)
         }
     }

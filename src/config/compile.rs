@@ -366,8 +366,8 @@ impl<'h> Compiler<'h> {
     /// A path that others could replace is not one that root may build a cell on.
     pub(super) fn owned(&mut self, found: &Found, place: &Place, account: &Account) -> bool {
         if let Some((directory, mode)) = &found.open {
-            let message = format!("anybody may write to {} (mode {mode:04o})", directory.display());
-            self.complain(place, message, format!("run: chmod o-w {}", directory.display()));
+            let message = format!("others than root may write to {} (mode {mode:04o})", directory.display());
+            self.complain(place, message, format!("run: chmod go-w {}", directory.display()));
             return false;
         }
         match &found.foreign {

@@ -168,6 +168,12 @@ fn landlock(landlock: &Landlock<'_>) -> Vec<Fact> {
 }
 
 fn rule(rule: &PathRule<'_>) -> String {
+    format!("{} {}", rights(rule), text(rule.path))
+}
+
+/// What a rule permits, in words.
+#[must_use]
+pub fn rights(rule: &PathRule<'_>) -> String {
     let words = [
         (PathRule::READ, "read"),
         (PathRule::EXECUTE, "execute"),
@@ -177,7 +183,7 @@ fn rule(rule: &PathRule<'_>) -> String {
     ];
     let rights: Vec<&str> =
         words.iter().filter(|(right, _)| rule.rights & right != 0).map(|(_, word)| *word).collect();
-    format!("{} {}", rights.join(", "), text(rule.path))
+    rights.join(", ")
 }
 
 fn seccomp(program: &[u8]) -> String {

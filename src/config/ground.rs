@@ -113,7 +113,7 @@ impl Ground {
                 rest = parts(&target).chain(rest).collect();
                 continue;
             }
-            if look.kind == Kind::Directory && look.mode & 0o1000 == 0 && look.mode & 0o002 != 0 {
+            if look.kind == Kind::Directory && look.mode & 0o1000 == 0 && look.mode & 0o022 != 0 {
                 found.open.get_or_insert((next.clone(), look.mode & 0o7777));
             }
             found.kind = look.kind;

@@ -225,6 +225,17 @@ impl Work<'_, '_, '_> {
             return true;
         }
         let found = self.compiler.ground.find(&self.root, path);
+        if let Some((directory, mode)) = found.open.as_ref().filter(|_| optional && found.foreign.is_none()) {
+            // Debian gives parts of /usr/local to its group staff. The launcher would refuse the whole cell.
+            let message =
+                format!("{} is left out: others than root may write to it ({mode:04o})", path.display());
+            self.compiler.problems.warning(
+                Some(place),
+                message,
+                format!("run: chmod go-w {}", directory.display()),
+            );
+            return true;
+        }
         if !self.services(&found, rights) && !self.compiler.owned(&found, place, self.site.account) {
             return true;
         }

@@ -57,6 +57,15 @@ pub struct Preset {
     pub path: PathBuf,
 }
 
+impl Preset {
+    /// The command that installs what it lists, on this host.
+    #[must_use]
+    pub fn install(&self) -> Option<String> {
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        install(&self.packages, &release)
+    }
+}
+
 /// Presets by name, each read once.
 #[derive(Debug, Default)]
 pub struct Presets {
@@ -108,9 +117,7 @@ impl Presets {
     /// The command that installs what the preset behind `place` lists, on this host.
     #[must_use]
     pub fn install(&self, place: &Place) -> Option<String> {
-        let preset = self.behind(place)?;
-        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        install(&preset.packages, &release)
+        self.behind(place)?.install()
     }
 
     /// The preset that a line belongs to.

@@ -1,12 +1,14 @@
 //! Which line is behind a rule: the configuration of one site, read again, with the place of every value.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::accounts::{Account, Accounts, Listed};
 use super::compile::Compiler;
-use super::problem::Problems;
+use super::problem::{Place, Problems};
 use super::rules::Rules;
+use super::sites::SiteFile;
 use super::whole::{Origin, WholeHost};
 
 /// The places of all values of one site.
@@ -28,16 +30,7 @@ impl Origins {
     /// The places of an installed site or of a `~user` one; none when its files cannot be read any more.
     #[must_use]
     pub fn of(site: &str) -> Self {
-        let problems = Problems::default();
-        let mut accounts = Accounts::new(&Arc::<Listed>::default());
-        let host = WholeHost::load(None, &mut accounts, &problems);
-        let origin = match site.strip_prefix('~') {
-            Some(user) => accounts.user(user).map(Origin::Userdir),
-            None => Some(Origin::installed(site)),
-        };
-        let Some(file) = origin.and_then(|origin| origin.read(&host, &problems)) else {
-            return Self::default();
-        };
+        let Some((host, file)) = read(site) else { return Self::default() };
         let mut all = Vec::new();
         let listed = Arc::default();
         let mut compiler = Compiler::new(&host.rules, &host.cell, &listed);
@@ -95,6 +88,48 @@ impl Origins {
     #[must_use]
     pub fn modified(&self) -> Option<u64> {
         self.modified
+    }
+}
+
+/// The host's file and the site's, as they are now.
+fn read(site: &str) -> Option<(WholeHost, SiteFile)> {
+    let problems = Problems::default();
+    let mut accounts = Accounts::new(&Arc::<Listed>::default());
+    let host = WholeHost::load(None, &mut accounts, &problems);
+    let origin = match site.strip_prefix('~') {
+        Some(user) => accounts.user(user).map(Origin::Userdir),
+        None => Some(Origin::installed(site)),
+    };
+    let file = origin?.read(&host, &problems)?;
+    Some((host, file))
+}
+
+/// A site's configuration as it is now, with what stands behind each path of its cell.
+#[derive(Debug)]
+pub struct Traced {
+    /// All layers.
+    pub rules: Rules,
+    /// The site's file, and the modification time that it has.
+    pub file: SiteFile,
+    /// Where each path was asked for.
+    pub reasons: BTreeMap<PathBuf, Vec<Place>>,
+    /// Names of pieces in force, those that pieces name included.
+    pub pieces: BTreeSet<String>,
+}
+
+impl Traced {
+    /// Of an installed site or a `~user` one; none when its files cannot be read any more.
+    #[must_use]
+    pub fn of(site: &str) -> Option<Self> {
+        let (host, file) = read(site)?;
+        let listed = Arc::default();
+        let mut compiler = Compiler::new(&host.rules, &host.cell, &listed);
+        compiler.reasons = Some(BTreeMap::new());
+        let rules = compiler.merged(&file);
+        drop(compiler.site(&file));
+        let reasons = compiler.reasons.take().unwrap_or_default();
+        let pieces = rules.pieces.items.iter().map(|piece| piece.value.clone()).collect();
+        Some(Self { rules, file, reasons, pieces })
     }
 }
 

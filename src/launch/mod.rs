@@ -8,7 +8,7 @@
 //! middle, and everything that a site's owner can influence is looked at only after that.
 //!
 //! May not: know a second way to start a program of a site. [`rehearse`] walks the same stages and stops before the
-//! last; [`enter`] starts a command of the administrator's in the same cell.
+//! last; [`enter`] starts a command of the administrator's in the same cell, and `visit` looks around in it.
 
 pub mod arrival;
 pub mod authorize;
@@ -113,7 +113,34 @@ pub fn enter(
     command: Vec<CString>,
     root: Root,
 ) -> Result<Infallible, Refusal> {
+    sealed(arrival, policy, site, command, root)?.exec()
+}
+
+/// The administrator's command itself looks around in the same cell. For a child that ends afterwards.
+///
+/// # Errors
+/// [`Refusal`]: the cell cannot be entered.
+#[cfg(feature = "admin")]
+pub fn visit<T>(
+    arrival: &Arrival,
+    policy: &Record<'_>,
+    site: &Site<'_>,
+    root: Root,
+    look: impl FnOnce() -> T,
+) -> Result<T, Refusal> {
+    // Every cell has a root directory; nothing is started.
+    let _sealed = sealed(arrival, policy, site, vec![c"/".to_owned()], root)?;
+    Ok(look())
+}
+
+fn sealed<'a>(
+    arrival: &Arrival,
+    policy: &'a Record<'a>,
+    site: &'a Site<'a>,
+    command: Vec<CString>,
+    root: Root,
+) -> Result<exec::Sealed<'a>, Refusal> {
     let authorized = authorize::Authorized::by_administrator(policy, site, command);
     let verified = authorized.confine(root)?.drop_root()?.verify(arrival)?;
-    verified.equip(arrival)?.seal()?.exec()
+    verified.equip(arrival)?.seal()
 }

@@ -10,6 +10,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod check;
+mod entries;
 mod pieces;
 mod profiles;
 mod sink;

@@ -56,7 +56,7 @@ fn mail_goes_to_the_hosts_server_without_any_set_id_program() {
 }
 
 /// Redis with a socket that all may use, in a directory of its own, made anew at each start as systemd does.
-fn redis() -> Child {
+pub(crate) fn redis() -> Child {
     drop(fs::remove_dir_all("/run/redis"));
     let id = redis_id();
     make_directory("/run/redis", id, 0o755);
@@ -76,7 +76,7 @@ fn redis_id() -> u32 {
     line.split(':').nth(2).unwrap().parse().unwrap()
 }
 
-fn until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
     let since = Instant::now();
     while !done() {
         assert!(since.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
