@@ -8,9 +8,10 @@ use nix::unistd::{Group, User};
 
 use crate::config::store;
 use crate::launch::arrival::Arrival;
+use crate::launch::authorize::{bad_policy, no_policy};
 use crate::launch::rehearse;
 use crate::launch::request::Request;
-use crate::policy::decode;
+use crate::policy::{HOST_FILE, decode};
 use crate::refusal::Refusal;
 use crate::sys::Root;
 
@@ -64,16 +65,19 @@ fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result
     let root = Root::claim().map_err(|errno| errno.to_string())?;
     let root = root.ok_or("only root can rehearse a launch\n  help: run it again with sudo")?;
     let (uid, gid) = (user_number(user)?, group_number(group)?);
-    let number: u32 = uid.trim_start_matches('~').parse().map_err(|_| format!("{user} is no user"))?;
     let words = [uid.as_str(), gid.as_str(), command].map(OsStr::new);
-    let Some(bytes) = store::read(&number.to_string()) else {
-        return Ok(verdict("policy", &crate::launch::authorize::no_policy(number, 0)));
-    };
-    let policy = decode::record(&bytes)
-        .map_err(|why| format!("the record of uid {number}: {why}\n  help: cellwall apply"))?;
     let request = match Request::parse(&words) {
         Ok(request) => request,
         Err(refusal) => return Ok(verdict("request", &refusal)),
+    };
+    let Some(bytes) = store::read(&request.uid().to_string()) else {
+        let host = store::read(HOST_FILE).unwrap_or_default();
+        let minimum = decode::host(&host).map_or(0, |host| host.uid_min);
+        return Ok(verdict("policy", &no_policy(request.uid(), minimum)));
+    };
+    let policy = match decode::record(&bytes) {
+        Ok(policy) => policy,
+        Err(why) => return Ok(verdict("policy", &bad_policy(&why))),
     };
     std::env::set_current_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let caller = policy.host.callers.first().copied().unwrap_or(0);
