@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 
-use cellwall::launch::arrival::Arrival;
+use cellwall::launch::arrival::{Arrival, widen_limits};
 use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
 use cellwall::launch::request::Request;
 use cellwall::launch::{launch, refuse};
@@ -20,7 +20,12 @@ cellwall::start!(run);
 fn run(words: &[&OsStr]) -> u8 {
     match Arrival::clean() {
         Ok((arrival, root)) => answer(&arrival, words, root),
-        Err(refusal) => refuse(&refusal, &mut Log::open(None), true),
+        Err(refusal) => {
+            // With a limit of the caller's, a file could end in the middle of a line.
+            let bytes = widen_limits().ok().and_then(|()| read::host().ok()).unwrap_or_default();
+            let host = decode::host(&bytes).ok();
+            refuse(&refusal, &mut Log::open(host.as_ref().map(|host| &host.log)), true)
+        }
     }
 }
 

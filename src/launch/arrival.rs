@@ -45,13 +45,14 @@ impl Arrival {
         let Some(root) = Root::claim().map_err(failed("setresuid"))? else {
             return Err(Refusal::new(&WITHOUT_ROOT, why_without_root()));
         };
+        // First of all what a refusal's own record needs.
+        sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
+        widen_limits().map_err(failed("prlimit"))?;
         // Whatever a file system or a log daemon does, the launcher ends; the seal turns this off again.
         sys::process::stop_timers().map_err(failed("setitimer"))?;
-        sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
         sys::process::set_alarm(DEADLINE_SECONDS).map_err(failed("setitimer"))?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed("sigprocmask"))?;
         sys::seal::close_at_exec().map_err(failed("close_range"))?;
-        widen_limits().map_err(failed("prlimit"))?;
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         sys::process::reset_scheduling(&root)
             .map_err(|(call, errno)| Refusal::call(&CLEAN_UP, call, errno))?;
@@ -92,13 +93,14 @@ impl Arrival {
     }
 }
 
-/// As many descriptors and as large a log as the hard limits allow: with the caller's soft ones a launch could fail, or
-/// leave no record.
-fn widen_limits() -> Result<(), Errno> {
-    for resource in [FILE_SIZE, OPEN_FILES] {
-        sys::process::limit(resource, sys::process::hard_limit(resource)?)?;
-    }
-    Ok(())
+/// As large a log and as many descriptors as may be: with the caller's limits a launch could fail, leave no record, or
+/// half a line that the next record would stand behind.
+///
+/// # Errors
+/// Of prlimit(2).
+pub fn widen_limits() -> Result<(), Errno> {
+    sys::process::limit_as_allowed(FILE_SIZE, u64::MAX)?;
+    sys::process::limit(OPEN_FILES, sys::process::hard_limit(OPEN_FILES)?)
 }
 
 /// Several causes with one symptom; the administrator wants to know which.

@@ -212,15 +212,8 @@ fn limit_processes(site: &Site<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes.
 fn set_as_far_as_allowed(number: u8, value: u64) -> Result<(), Refusal> {
-    match sys::process::limit(number, value) {
-        Err(Errno::EPERM) => {
-            sys::process::hard_limit(number).and_then(|hard| sys::process::limit(number, value.min(hard)))
-        }
-        other => other,
-    }
-    .map_err(|errno| Refusal::call(&LIMIT, "prlimit", errno))
+    sys::process::limit_as_allowed(number, value).map_err(|errno| Refusal::call(&LIMIT, "prlimit", errno))
 }
 
 fn set_limit(limit: Resource) -> Result<(), Refusal> {

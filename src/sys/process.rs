@@ -156,6 +156,17 @@ pub fn limit(resource: u8, value: u64) -> Result<(), Errno> {
     Errno::result(set).map(drop)
 }
 
+/// As [`limit`]; but without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes.
+///
+/// # Errors
+/// Of prlimit(2).
+pub fn limit_as_allowed(resource: u8, value: u64) -> Result<(), Errno> {
+    match limit(resource, value) {
+        Err(Errno::EPERM) => limit(resource, value.min(hard_limit(resource)?)),
+        other => other,
+    }
+}
+
 /// The hard limit that was inherited.
 ///
 /// # Errors
