@@ -32,7 +32,8 @@ pub struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// Opens the sink that `rules` name, and the other one where that fails; without rules, syslog.
+    /// Opens the sink that `rules` name, and the other one where that fails; without rules, syslog. A file that cannot be
+    /// written after all is replaced by syslog then.
     #[must_use]
     pub fn open(rules: Option<&LogRules<'_>>) -> Self {
         let (mut file, mut socket) = (None, None);
@@ -170,6 +171,9 @@ impl<'a> Log<'a> {
             if left == 0 {
                 return true;
             }
+        }
+        if self.socket.is_none() {
+            self.socket = open_syslog();
         }
         self.socket.as_ref().is_some_and(|socket| send(socket, line))
     }
