@@ -13,6 +13,10 @@ use cellwall::policy::{Host, Sink, decode, read};
 use cellwall::record::Log;
 use cellwall::refusal::Refusal;
 use cellwall::sys::Root;
+use cellwall::sys::memory::Memory;
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
 
 cellwall::start!(run);
 

@@ -61,13 +61,15 @@ pub fn launch<'a>(
 pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
     let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
     let reference = log.reference();
+    // Takes memory, which may not be there: before anything is told to anybody.
+    let mut visitor = std::io::stdout();
     // In one write, or a server that reads meanwhile makes two lines of it. A failed one changes nothing: the status
     // says it all.
     let line = format!("cellwall: refused, reference {reference}{lost}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
     if has_visitor {
         let _ = write!(
-            std::io::stdout(),
+            visitor,
             "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
              <!DOCTYPE html>\n<title>500 Internal Server Error</title>\n<h1>Internal Server Error</h1>\n\
              <p>The server could not answer this request. Reference: {reference}</p>\n"

@@ -3,7 +3,7 @@
 use std::ffi::{c_long, c_ulong};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, geteuid, getgroups, getresgid, getresuid, setgroups};
+use nix::unistd::{Gid, Uid, geteuid, getgroups, getresgid, getresuid};
 
 /// The right to act as root. There is at most one, and it cannot be copied.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Root {
     pub fn become_user(self, uid: u32, gid: u32, groups: &[u32]) -> Result<(), NotDropped> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let mut want: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-        setgroups(&want).map_err(NotDropped::Groups)?;
+        set_groups(groups).map_err(NotDropped::Groups)?;
         set_all(libc::SYS_setresgid, gid.as_raw()).map_err(NotDropped::Groups)?;
         set_all(libc::SYS_setresuid, uid.as_raw()).map_err(NotDropped::User)?;
         let unknown = |_| NotDropped::Left("the identity cannot be read back");
@@ -91,6 +91,12 @@ impl Root {
 fn set_all(call: c_long, id: u32) -> Result<(), Errno> {
     // SAFETY: plain numbers.
     Errno::result(unsafe { libc::syscall(call, id, id, id) }).map(drop)
+}
+
+/// Directly, for the same reason: the C library blocks all signals meanwhile, and does not look whether they come back.
+fn set_groups(groups: &[u32]) -> Result<(), Errno> {
+    // SAFETY: the length is that of the list, which outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
 /// Is any bit set in the effective, permitted or inheritable set (capget(2), version 3)?

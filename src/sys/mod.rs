@@ -10,6 +10,7 @@ pub mod files;
 #[cfg(feature = "pool")]
 pub mod fork;
 pub mod identity;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod seal;
