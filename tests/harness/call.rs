@@ -21,7 +21,6 @@ pub(crate) struct Call<'w> {
     directory: OsString,
     words: Vec<OsString>,
     environment: Vec<Vec<u8>>,
-    keeping: bool,
     watcher: Vec<String>,
     before: Vec<Vec<u8>>,
     after: Vec<Vec<u8>>,
@@ -56,7 +55,6 @@ impl<'w> Call<'w> {
             directory: user.docroot().into(),
             words: vec![program.into(), id.clone().into(), id.into(), command.to_owned()],
             environment: vec![b"REQUEST_METHOD=GET".into(), b"GATEWAY_INTERFACE=CGI/1.1".into()],
-            keeping: false,
             watcher: Vec::new(),
             before: Vec::new(),
             after: Vec::new(),
@@ -117,12 +115,6 @@ impl<'w> Call<'w> {
         self
     }
 
-    /// One system call fails in the launcher, and in what it starts.
-    pub(crate) fn failing(mut self, call: i64, errno: i32) -> Self {
-        self.keeping = true;
-        self.order(&["fail", &call.to_string(), &errno.to_string()])
-    }
-
     /// Under strace, which writes what these options ask for to a file; see [`traced`].
     pub(crate) fn strace(mut self, options: &[&str]) -> Self {
         drop(fs::remove_file(TRACE));
@@ -158,11 +150,7 @@ impl<'w> Call<'w> {
         let mut order = |words: &[&[u8]]| all.extend(words.iter().map(|word| word.to_vec()));
         order(&[b"cwd", self.directory.as_bytes()]);
         let [uid, gid, groups] = &self.identity;
-        if self.keeping {
-            order(&[b"become_keeping", uid.as_bytes(), gid.as_bytes()]);
-        } else {
-            order(&[b"become", uid.as_bytes(), gid.as_bytes(), groups.as_bytes()]);
-        }
+        order(&[b"become", uid.as_bytes(), gid.as_bytes(), groups.as_bytes()]);
         for word in &self.words {
             order(&[b"arg", word.as_bytes()]);
         }
@@ -197,6 +185,12 @@ impl<'w> Call<'w> {
 
     /// As [`Self::run`], where the log cannot be read.
     pub(crate) fn unrecorded(self) -> Outcome {
+        self.attended(|_| None)
+    }
+
+    /// As [`Self::unrecorded`]; `attend` gets the process as soon as there is one, in the thread that started it, and
+    /// says how it ended if it has waited for that. With `root(&["traced"])` it is that thread's to trace.
+    pub(crate) fn attended(self, attend: impl FnOnce(u32) -> Option<ExitStatus>) -> Outcome {
         let marks = self.world.marks();
         let started = Instant::now();
         let mut child = spawn(
@@ -210,7 +204,11 @@ impl<'w> Call<'w> {
         let feed = thread::spawn(move || drop(to.write_all(&input)));
         let out = thread::spawn(move || drain(&mut from));
         let err = thread::spawn(move || drain(&mut errors));
+        let attended = attend(child.id());
         let status = loop {
+            if let Some(status) = attended {
+                break status;
+            }
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }

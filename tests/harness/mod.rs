@@ -17,6 +17,6 @@ pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{
-    CELLWALL, LOG, Launcher, SUEXEC, User, World, append, each_jail, each_kind_of_php, everything,
+    CELLWALL, LOG, Launcher, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php, everything,
     make_directory, mode, put, run, small, spawn, world,
 };

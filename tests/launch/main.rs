@@ -11,6 +11,5 @@
 mod harness;
 
 mod cells;
-mod faults;
 mod records;
 mod sinks;

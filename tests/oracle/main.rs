@@ -36,7 +36,9 @@ enum Answer {
 
 #[test]
 fn what_is_predicted_is_what_happens() {
-    let number = |name, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let number = |name, otherwise| {
+        std::env::var_os(name).map_or(otherwise, |text| text.to_string_lossy().parse().unwrap())
+    };
     let (count, seed): (u32, u32) = (number("CELLWALL_ORACLE_CASES", 300), number("CELLWALL_ORACLE_SEED", 1));
     let tally: Mutex<BTreeMap<String, u32>> = Mutex::default();
     world(Launcher::Cellwall, |world| {

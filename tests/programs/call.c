@@ -8,13 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -227,34 +224,11 @@ static void file_capability(void)
     need(setxattr(word(), "security.capability", value, sizeof value, 0), "setxattr");
 }
 
-/* fail NUMBER ERRNO: the system call fails from here on, also for set-uid programs. The caller keeps the one
- * capability that this needs without no_new_privs; the next execve takes it away. */
-static void fail(void)
+/* Whoever started this program is its tracer from here on, and is waited for. */
+static void traced(void)
 {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    program[1].k = (unsigned)number();
-    program[2].k = SECCOMP_RET_ERRNO | ((unsigned)number() & 0xffff);
-    struct sock_fprog filter = {sizeof program / sizeof *program, program};
-    need(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter), "seccomp");
-}
-
-/* become_keeping UID GID: as become, and CAP_SYS_ADMIN stays until execve. */
-static void become_keeping(void)
-{
-    uid_t uid = (uid_t)number();
-    gid_t gid = (gid_t)number();
-    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct caps[2] = {{1u << 21, 1u << 21, 0}, {0, 0, 0}};
-    need(setgroups(1, &gid), "setgroups");
-    need(prctl(PR_SET_KEEPCAPS, 1), "keepcaps");
-    need(setresgid(gid, gid, gid), "setresgid");
-    need(setresuid(uid, uid, uid), "setresuid");
-    need(syscall(SYS_capset, &head, caps), "capset");
+    need(ptrace(PTRACE_TRACEME, 0, NULL, NULL), "ptrace");
+    need(raise(SIGSTOP), "stop");
 }
 
 /* A new network has its loopback interface down. */
@@ -308,8 +282,7 @@ static void obey(const char *verb)
     else if (!strcmp(verb, "userns")) user_namespace();
     else if (!strcmp(verb, "orphan")) orphan();
     else if (!strcmp(verb, "deep")) deep();
-    else if (!strcmp(verb, "fail")) fail();
-    else if (!strcmp(verb, "become_keeping")) become_keeping();
+    else if (!strcmp(verb, "traced")) traced();
     else if (!strcmp(verb, "capability")) {
         file_capability();
         exit(0);

@@ -10,9 +10,11 @@ mod check;
 mod compliance;
 mod debian;
 mod demo;
+mod faults;
 mod fuzz;
 mod install;
 mod manifest;
+mod oracle;
 mod reproduce;
 mod run;
 mod say;
@@ -35,6 +37,10 @@ cargo xtask COMMAND
   compliance                the same requests to stock suEXEC and to ours, and each difference (root)
   fuzz [--minutes N]        libFuzzer on every target of fuzz/, N minutes in total (nightly, root)
   miri                      the pure ones under Miri (nightly)
+  faults                    every system call of a launch fails once, in every way that fits it (root)
+  oracle [OPTIONS]          what `explain` predicts, and what the launcher then does, at random (root)
+      --cases N             as many (default: 5000)
+      --seed N              these and no others
   bench [NAME]              measure; NAME is launch unless given (root)
   build                     the three release programs, in target/dist
   reproduce                 build the launcher twice, in different places, and compare bit for bit
@@ -77,12 +83,14 @@ fn dispatch(words: &[String]) -> Outcome {
         ("fuzz", _) => fuzz::command(options),
         ("miri", []) => fuzz::miri(),
         ("reproduce", []) => reproduce::launcher(),
+        ("faults", []) => faults::all(),
+        ("oracle", _) => oracle::compare(options),
         ("bench", _) => bench::run(options),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             Ok(())
         }
-        ("build" | "check" | "compliance" | "demo" | "miri" | "reproduce", [word, ..]) => {
+        ("build" | "check" | "compliance" | "demo" | "faults" | "miri" | "reproduce", [word, ..]) => {
             Err(format!("{command} takes no options, and got {word:?}."))
         }
         _ => Err(format!("There is no command {command:?}. These are:\n\n{USAGE}")),
