@@ -11,6 +11,8 @@ pub mod json;
 pub mod policy;
 pub mod run;
 pub mod say;
+pub mod status;
+pub mod top;
 pub mod views;
 pub mod why;
 
@@ -42,6 +44,10 @@ enum Command {
     Run(run::Args),
     /// Show, check and enter a site's cell
     Jail(jail::Args),
+    /// Show the sites of the pool: workers, queue, requests, times
+    Status(status::Args),
+    /// Show them again and again, with what happened in between
+    Top(top::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -55,6 +61,8 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Jail(args) => jail::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
     }
 }
 

@@ -78,6 +78,31 @@ impl Broker {
         }
     }
 
+    /// One line for each site, its values parted by tabs; the first line names them. What `cellwall status` reads.
+    pub(super) fn table(&self) -> String {
+        let names = FAMILIES.iter().map(|(name, ..)| *name);
+        let mut text = ["site", "state"].into_iter().chain(names).collect::<Vec<_>>().join("\t");
+        text.push_str("\trefused\twork_p50_us\twork_p99_us\n");
+        for site in self.sites.values() {
+            let _ = write!(text, "{}\t{}", site.rules.name, self.state(site));
+            for (.., value) in FAMILIES {
+                let _ = write!(text, "\t{}", value(site));
+            }
+            let refused: u64 = site.counters.refusals.values().sum();
+            let (half, most) = (site.counters.worked.quantile(50), site.counters.worked.quantile(99));
+            let _ = writeln!(text, "\t{refused}\t{half}\t{most}");
+        }
+        text
+    }
+
+    fn state(&self, site: &Site) -> &'static str {
+        match site {
+            site if site.paused => "stopped",
+            site if site.stalled_until > self.now => "failing",
+            _ => "up",
+        }
+    }
+
     /// One object for each site.
     pub(super) fn json(&self) -> String {
         let sites: Vec<String> = self.sites.values().map(|site| self.site_json(site)).collect();
@@ -92,11 +117,7 @@ impl Broker {
             crate::pool::settings::Kind::Parent => "parent",
             crate::pool::settings::Kind::Cgi => "cgi",
         };
-        let state = match site {
-            site if site.paused => "stopped",
-            site if site.stalled_until > self.now => "failing",
-            _ => "up",
-        };
+        let state = self.state(site);
         let _ = write!(text, ",\"kind\":\"{kind}\",\"state\":\"{state}\"");
         for (name, _, _, value) in FAMILIES {
             let _ = write!(text, ",\"{name}\":{}", value(site));

@@ -1,6 +1,6 @@
 //! The status service: whoever may connect to its socket gets all sites' numbers, over as little HTTP as there is.
 //!
-//! `GET /metrics` is text for Prometheus, `GET /status` JSON. The socket is the supervisor's, and root's by its mode.
+//! `GET /metrics` is text for Prometheus, `GET /status` JSON, `GET /table` what `cellwall status` shows. The socket is the supervisor's, and root's by its mode.
 
 use std::os::fd::OwnedFd;
 
@@ -82,7 +82,10 @@ impl Broker {
                 http("200 OK", "text/plain; version=0.0.4; charset=utf-8", &self.prometheus())
             }
             b"/status" if method == Some(b"GET") => http("200 OK", "application/json", &self.json()),
-            _ => http("404 Not Found", "text/plain; charset=us-ascii", "GET /metrics or GET /status\n"),
+            b"/table" if method == Some(b"GET") => {
+                http("200 OK", "text/tab-separated-values; charset=us-ascii", &self.table())
+            }
+            _ => http("404 Not Found", "text/plain; charset=us-ascii", "GET /metrics, /status or /table\n"),
         };
         let Some(watcher) = self.watchers.get_mut(key) else { return true };
         watcher.answer.put(answer.as_bytes());
