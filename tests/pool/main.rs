@@ -16,4 +16,5 @@ mod daemon;
 mod host;
 mod programs;
 mod relay;
+mod servers;
 mod stage;

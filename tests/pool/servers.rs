@@ -1,0 +1,226 @@
+//! Real web servers before the relay, each with its own habits; the worker tells what it was asked.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use cellwall::pool::settings::{Gate, Settings};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::stage::{Stage, answer, example, until};
+
+/// A web server in a process group of its own.
+struct Server {
+    child: Child,
+    port: u16,
+    place: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL);
+        drop(self.child.wait());
+        drop(fs::remove_dir_all(&self.place));
+    }
+}
+
+/// A docroot, a broker with a worker that echoes, and a server by `start`.
+fn behind(name: &str, start: impl Fn(&Path, &Path, u16) -> Command) -> (Stage, Server) {
+    let place = std::env::temp_dir().join(format!("cellwall-server-{name}-{}", std::process::id()));
+    drop(fs::remove_dir_all(&place));
+    fs::create_dir_all(place.join("htdocs")).unwrap();
+    fs::write(place.join("htdocs/a.php"), "never read by the relay").unwrap();
+    let root = place.join("htdocs").to_str().unwrap().to_owned();
+    let settings = Settings {
+        clients: vec![33],
+        gate: Gate { docroots: vec![root.as_bytes()], suffixes: vec![b".php"], ..example().gate },
+        ..example()
+    };
+    let mut stage = Stage::new(&settings);
+    stage.actor(1, |heard, stream| {
+        let told =
+            ["SCRIPT_FILENAME", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "HTTP_PROXY", "HTTP_X_TEST"];
+        let told = told.map(|name| heard.get(name)).join("|");
+        answer(stream, format!("Content-Type: text/plain\r\n\r\n{told}|{}\n", heard.body.len()).as_bytes());
+    });
+    let socket = stage.public(1);
+    for (path, mode) in [(&stage.place, 0o755), (&socket, 0o666), (&place, 0o777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = start(&place, &socket, port);
+    let output = fs::File::create(place.join("output")).unwrap();
+    command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    let child = command.spawn().unwrap_or_else(|why| panic!("{command:?}: {why}"));
+    until(
+        || TcpStream::connect(("127.0.0.1", port)).ok(),
+        &format!("{name}: {}", fs::read_to_string(place.join("output")).unwrap_or_default()),
+    );
+    (stage, Server { child, port, place })
+}
+
+impl Server {
+    /// Status and body.
+    fn curl(&self, path: &str, more: &[&str]) -> (String, String) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut command = Command::new("curl");
+        command.args(["-s", "--path-as-is", "-w", "\n%{http_code}", "-H", "X-Test: 1", "-H", "Proxy: evil"]);
+        let output = command.args(more).arg(url).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        (status.to_owned(), body.trim_end().to_owned())
+    }
+
+    /// What every server must be understood as.
+    fn is_understood(&self, stage: &Stage) {
+        let file = self.place.join("htdocs/a.php");
+        let file = file.to_str().unwrap();
+        let expected = |info: &str, query: &str, body: usize| {
+            ("200".to_owned(), format!("{file}|/a.php|{info}|{query}||1|{body}"))
+        };
+        assert_eq!(self.curl("/a.php", &[]), expected("", "", 0), "{}", stage.log());
+        assert_eq!(self.curl("/a.php?x=/b.php", &[]), expected("", "x=/b.php", 0));
+        assert_eq!(self.curl("/a.php/x/y?q", &[]), expected("/x/y", "q", 0), "{}", stage.log());
+        let body = self.place.join("body");
+        fs::write(&body, vec![b'x'; 3_000_000]).unwrap();
+        let upload = format!("@{}", body.to_str().unwrap());
+        let got = self.curl("/a.php", &["--data-binary", &upload, "-H", "Expect:"]);
+        assert_eq!(got, expected("", "", 3_000_000));
+        let (status, text) = self.curl("/ping.php/../ping.php", &[]);
+        assert!(matches!(status.as_str(), "200" | "404"), "{status} {text}");
+    }
+}
+
+fn nginx(place: &Path, socket: &Path, port: u16, keep: &str) -> Command {
+    let (place, socket) = (place.display(), socket.display());
+    let text = format!(
+        "user www-data; worker_processes 1; daemon off; pid {place}/pid; error_log {place}/error;\n\
+         events {{ worker_connections 64; }}\nhttp {{ access_log off; client_max_body_size 0;\n\
+         client_body_temp_path {place}/b; fastcgi_temp_path {place}/f; proxy_temp_path {place}/p;\n\
+         uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
+         upstream pool {{ server unix:{socket}; {keep} }}\n\
+         server {{ listen 127.0.0.1:{port}; root {place}/htdocs/;\n\
+         location ~ \\.php(/|$) {{ include /etc/nginx/fastcgi_params; fastcgi_keep_conn {};\n\
+         fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_pass pool; }} }} }}\n",
+        if keep.is_empty() { "off" } else { "on" }
+    );
+    let file = format!("{place}/nginx.conf");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new("/usr/sbin/nginx");
+    command.args(["-c", &file]);
+    command
+}
+
+#[test]
+fn nginx_is_understood() {
+    let (stage, server) = behind("nginx", |place, socket, port| nginx(place, socket, port, ""));
+    server.is_understood(&stage);
+}
+
+#[test]
+fn nginx_that_keeps_connections_is_understood() {
+    let (stage, server) =
+        behind("nginx-keep", |place, socket, port| nginx(place, socket, port, "keepalive 2;"));
+    server.is_understood(&stage);
+    assert!(stage.status("/table").contains("stage\tup\t"));
+}
+
+fn apache(place: &Path, port: u16, rules: &str) -> Command {
+    let modules = ["mpm_event", "authz_core", "unixd", "dir", "proxy", "proxy_fcgi"];
+    let modules =
+        modules.map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"));
+    // unixd is built in.
+    let modules: String = modules.iter().filter(|line| !line.contains("unixd")).map(String::as_str).collect();
+    let place = place.display();
+    let text = format!(
+        "{modules}ServerRoot {place}\nServerName localhost\nPidFile {place}/pid\nErrorLog {place}/error\n\
+         Listen 127.0.0.1:{port}\nUser www-data\nGroup www-data\nDocumentRoot {place}/htdocs\n\
+         <Directory {place}/htdocs>\nRequire all granted\n</Directory>\n{rules}"
+    );
+    let file = format!("{place}/apache.conf");
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new("/usr/sbin/apache2");
+    command.args(["-f", &file, "-DFOREGROUND"]);
+    command
+}
+
+#[test]
+fn apache_with_a_handler_is_understood() {
+    let (stage, server) = behind("handler", |place, socket, port| {
+        let rules = format!(
+            "<FilesMatch \"\\.php$\">\nSetHandler \"proxy:unix:{}|fcgi://localhost\"\n</FilesMatch>\n",
+            socket.display()
+        );
+        apache(place, port, &rules)
+    });
+    server.is_understood(&stage);
+}
+
+#[test]
+fn apache_with_a_proxied_url_is_understood() {
+    let (stage, server) = behind("match", |place, socket, port| {
+        let rules = format!(
+            "ProxyPassMatch \"^/(.*\\.php(/.*)?)$\" \"unix:{}|fcgi://localhost{}/htdocs/$1\"\n",
+            socket.display(),
+            place.display()
+        );
+        apache(place, port, &rules)
+    });
+    server.is_understood(&stage);
+}
+
+#[test]
+fn lighttpd_is_understood() {
+    let (stage, server) = behind("lighttpd", |place, socket, port| {
+        let (place, socket) = (place.display(), socket.display());
+        let text = format!(
+            "server.modules = (\"mod_fastcgi\")\nserver.document-root = \"{place}/htdocs\"\nserver.port = {port}\n\
+             server.bind = \"127.0.0.1\"\nserver.username = \"www-data\"\nserver.errorlog = \"{place}/error\"\n\
+             server.upload-dirs = (\"{place}\")\n\
+             fastcgi.server = (\".php\" => ((\"socket\" => \"{socket}\")))\n"
+        );
+        let file = format!("{place}/lighttpd.conf");
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new("/usr/sbin/lighttpd");
+        command.args(["-D", "-f", &file]);
+        command
+    });
+    server.is_understood(&stage);
+}
+
+#[test]
+fn the_tool_cgi_fcgi_is_understood() {
+    let mut stage = Stage::new(&Settings { clients: Vec::new(), ..example() });
+    stage
+        .actor(1, |heard, stream| answer(stream, format!("\r\n{}", heard.get("SCRIPT_FILENAME")).as_bytes()));
+    let output = Command::new("/usr/bin/cgi-fcgi")
+        .args(["-bind", "-connect", stage.public(1).to_str().unwrap()])
+        .env_clear()
+        .env("SCRIPT_FILENAME", "/srv/stage/a.php")
+        .env("REQUEST_METHOD", "GET")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "\r\n/srv/stage/a.php", "{}", stage.log());
+}
+
+#[test]
+fn pool_08_who_is_no_client_is_turned_away() {
+    let stage = Stage::new(&Settings { clients: vec![33], ..example() });
+    let socket = stage.public(1);
+    fs::set_permissions(&stage.place, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let tool = |uid: u32| {
+        let mut command = Command::new("/usr/bin/cgi-fcgi");
+        command.args(["-bind", "-connect", socket.to_str().unwrap()]).env_clear().uid(uid).gid(uid);
+        command.env("SCRIPT_NAME", "/ping").env("REQUEST_METHOD", "GET").stdin(Stdio::null());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(tool(33).ends_with("pong"));
+    assert!(!tool(1234).contains("pong"));
+    stage.wait_for_log("code=B10 status=403 site=stage");
+}
