@@ -15,7 +15,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
-use super::{End, say, views};
+use super::{End, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
             };
             if end == End::Good && !args.dry_run {
                 audit(&done);
+                pool::reload_if_running();
             }
             report(args, &done, end);
             end.into()

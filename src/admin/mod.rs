@@ -9,6 +9,7 @@ pub mod jail;
 pub mod journal;
 pub mod json;
 pub mod policy;
+pub mod pool;
 pub mod run;
 pub mod say;
 pub mod status;
@@ -48,6 +49,10 @@ enum Command {
     Status(status::Args),
     /// Show them again and again, with what happened in between
     Top(top::Args),
+    /// Stop, start or restart the FastCGI pool of one site
+    Pool(pool::Args),
+    /// Tell the pool that a site was deployed: new workers, and no lost request
+    Deployed(pool::Of),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -63,6 +68,8 @@ pub fn run() -> ExitCode {
         Command::Jail(args) => jail::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Pool(args) => pool::run(&args),
+        Command::Deployed(of) => pool::deployed(&of),
     }
 }
 

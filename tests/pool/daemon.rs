@@ -45,7 +45,7 @@ fn direct_workers_answer_as_the_sites_user() {
 }
 
 /// A site with a pool of php-cgi's children behind the broker.
-fn relayed(world: &World, more: &str) {
+pub(crate) fn relayed(world: &World, more: &str) {
     for name in ["alice", "bob"] {
         php(world, name);
         world.site(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Answer, Ask, Kept, LOG, World, append, make_directory, put, spawn};
+use crate::harness::{Answer, Ask, Kept, LOG, World, append, put, spawn};
 
 /// The daemon, in a control group of its own: other worlds have theirs.
 pub(crate) struct Daemon {
@@ -27,13 +27,17 @@ impl Daemon {
         }
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
         // A group for each world; where none can be made, the daemon does without as well.
-        let start = "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified\n\
-                     mkdir $g/cellwall-test-$$ 2>/dev/null && echo $$ > $g/cellwall-test-$$/cgroup.procs\n\
-                     exec /usr/sbin/cellwalld";
+        let start = format!(
+            "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
+             mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
+             exec 7</etc/shadow 8>/tmp/hostile; exec /usr/sbin/cellwalld",
+            world.alice.id
+        );
         let child = spawn(
             Command::new("/bin/sh")
-                .args(["-c", start])
+                .args(["-c", start.as_str()])
                 .env_clear()
+                .env("HOSTILE", "1")
                 .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
                 .current_dir("/")
                 .stdin(Stdio::null())
@@ -92,7 +96,7 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts it for these sites; `more` stands in each server.
     pub(crate) fn start(sites: &[&str], more: &str) -> Self {
-        make_directory("/tmp/nginx", 0, 0o755);
+        fs::create_dir_all("/tmp/nginx").unwrap();
         let servers: String = sites.iter().map(|site| server(site, more)).collect();
         let text = format!(
             "user www-data; worker_processes 2; daemon off; pid /tmp/nginx/pid; error_log /tmp/nginx/error;\n\

@@ -18,3 +18,4 @@ mod programs;
 mod relay;
 mod servers;
 mod stage;
+mod supervisor;

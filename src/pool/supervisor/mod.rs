@@ -274,6 +274,7 @@ impl Supervisor {
         }
         mask.thread_block()?;
         nix::sys::prctl::set_child_subreaper(true)?;
+        many_descriptors()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let journal = Journal::open()?;
         super::listen::directories(journal.web_group(), account.gid)?;
@@ -310,6 +311,15 @@ impl Supervisor {
     }
 }
 
+/// A socket for each site and some for each worker: as many as the kernel lets root have, or as many as there are. The broker
+/// inherits it; workers get their site's own limit.
+fn many_descriptors() -> io::Result<()> {
+    if crate::sys::process::limit(OPEN_FILES, 1 << 20).is_err() {
+        crate::sys::process::limit(OPEN_FILES, crate::sys::process::hard_limit(OPEN_FILES)?)?;
+    }
+    Ok(())
+}
+
 /// How a process ended, as the kernel says it.
 fn how(status: WaitStatus) -> (bool, u32) {
     let number = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
@@ -326,6 +336,8 @@ fn signal_number(signal: Signal) -> i32 {
 
 /// The status service of the broker: root's alone.
 pub const STATUS: &str = "/run/cellwall/status.sock";
+/// `RLIMIT_NOFILE` (asm-generic/resource.h).
+const OPEN_FILES: u8 = 7;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long what runs may go on after SIGTERM.
 const QUIT: Duration = Duration::from_secs(25);

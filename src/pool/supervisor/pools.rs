@@ -1,6 +1,6 @@
 //! Which pools there are. A reload touches only what has changed; what is wrong with one site is that site's own affair.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -36,8 +36,10 @@ pub(super) struct Pool {
     pub(super) numbers: Workers,
     pub(super) life: Life,
     pub(super) listener: Rc<OwnedFd>,
-    /// Where it listens, to see whether that has changed; empty: the service manager made it.
+    /// Where it listens, to see whether that has changed.
     pub(super) place: Vec<u8>,
+    /// We made the socket, and not the service manager.
+    pub(super) ours: bool,
     pub(super) group: u32,
     pub(super) paused: bool,
     /// What the broker wants.
@@ -49,6 +51,13 @@ pub(super) struct Pool {
     pub(super) proving: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
+}
+
+impl Pool {
+    /// The socket's path, where it has one and we made it.
+    fn own_path(&self) -> Option<std::path::PathBuf> {
+        (self.ours && !self.place.starts_with(b"/")).then(|| listen::path(&self.place))
+    }
 }
 
 /// A site as the records on disk have it.
@@ -114,7 +123,7 @@ impl Supervisor {
     fn add(&mut self, name: Vec<u8>, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let listener = match self.listener(&settings) {
+        let (listener, ours) = match self.listener(&settings) {
             Ok(listener) => listener,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
@@ -134,6 +143,7 @@ impl Supervisor {
             life: settings.worker,
             listener: Rc::new(listener),
             place,
+            ours,
             group,
             paused: false,
             wanted: 0,
@@ -159,16 +169,16 @@ impl Supervisor {
         let name = pool.name.clone();
         let listener = match moved.then(|| self.listener(&settings)) {
             None => None,
-            Some(Ok(listener)) => Some(Rc::new(listener)),
+            Some(Ok((listener, ours))) => Some((Rc::new(listener), ours)),
             Some(Err(refusal)) => return self.journal.refused(&name, &refusal),
         };
         let Some(pool) = self.pools.get_mut(&site) else { return };
         let same_program = same_program(&pool.record, &found.record) && pool.uid == found.uid;
-        if let Some(listener) = listener {
-            if pool.place != place {
-                drop(std::fs::remove_file(listen::path(&pool.place)));
+        if let Some((listener, ours)) = listener {
+            if let Some(path) = pool.own_path().filter(|_| pool.place != place) {
+                drop(std::fs::remove_file(path));
             }
-            (pool.listener, pool.place, pool.group) = (listener, place, group);
+            (pool.listener, pool.ours, pool.place, pool.group) = (listener, ours, place, group);
         }
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
@@ -192,20 +202,21 @@ impl Supervisor {
         self.stop_workers(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            if let Some(path) = unix_path(&pool.place) {
+            if let Some(path) = pool.own_path() {
                 drop(std::fs::remove_file(path));
             }
         }
     }
 
-    fn listener(&mut self, settings: &Settings<'_>) -> Result<OwnedFd, Refusal> {
+    /// The socket, and whether we made it.
+    fn listener(&mut self, settings: &Settings<'_>) -> Result<(OwnedFd, bool), Refusal> {
         let names = match settings.listen {
             Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
             Listen::Tcp(_) => vec![settings.name.to_vec()],
         };
         match names.into_iter().find_map(|name| self.handed_over.remove(&name)) {
-            Some(listener) => Ok(listener),
-            None => listen::public(settings.listen, settings.group),
+            Some(listener) => Ok((listener, false)),
+            None => Ok((listen::public(settings.listen, settings.group)?, true)),
         }
     }
 
@@ -253,10 +264,9 @@ impl Supervisor {
         self.manager.tell(&format!("STATUS={pools} pools, {workers} workers{state}"));
     }
 
-    /// At the end: public sockets that we made. A socket of the service manager's has no place of ours.
+    /// At the end: public sockets that we made.
     pub(super) fn remove_sockets(&self) {
-        let places: BTreeSet<_> = self.pools.values().filter_map(|pool| unix_path(&pool.place)).collect();
-        for path in places {
+        for path in self.pools.values().filter_map(Pool::own_path) {
             drop(std::fs::remove_file(path));
         }
         drop(std::fs::remove_file(super::STATUS));
@@ -297,10 +307,6 @@ fn place(listen: Listen<'_>) -> Vec<u8> {
         Listen::Socket(name) => name.to_vec(),
         Listen::Tcp(address) => format!("/{address}").into_bytes(),
     }
-}
-
-fn unix_path(place: &[u8]) -> Option<std::path::PathBuf> {
-    (!place.is_empty() && !place.starts_with(b"/")).then(|| listen::path(place))
 }
 
 fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {

@@ -1,0 +1,124 @@
+//! `cellwall pool` and `cellwall deployed`: what the pool's daemon is asked for.
+
+use std::os::fd::AsRawFd as _;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use crate::pool::control::{FRAME, Outcome, SOCKET, Wish};
+
+use super::{End, say};
+
+/// Arguments of `cellwall pool`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What to do with a pool.
+#[derive(Debug, clap::Subcommand)]
+pub enum What {
+    /// Answer all requests of a site with 503, and end its workers
+    Stop(Of),
+    /// Serve a stopped site again
+    Start(Of),
+    /// Put new workers in the place of a site's old ones, without a lost request
+    Restart(Of),
+    /// Have the daemon read the policy again; apply does it too
+    Reload,
+}
+
+/// Which site.
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// The site's name
+    pub site: String,
+}
+
+/// Runs `cellwall pool`.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match &args.what {
+        What::Stop(of) => tell(Wish::Stop, &of.site),
+        What::Start(of) => tell(Wish::Start, &of.site),
+        What::Restart(of) => tell(Wish::Restart, &of.site),
+        What::Reload => tell(Wish::Reload, ""),
+    }
+}
+
+/// Runs `cellwall deployed`.
+#[must_use]
+pub fn deployed(of: &Of) -> ExitCode {
+    tell(Wish::Deployed, &of.site)
+}
+
+fn tell(wish: Wish, site: &str) -> ExitCode {
+    let end = match ask(wish, site) {
+        Ok(Outcome::Done) => return End::Good.into(),
+        Ok(Outcome::Unknown) => {
+            say::note(format_args!("error: the daemon serves no pool `{site}`"));
+            say::note("  help: write [pool] in the site's file, then: cellwall apply");
+            End::Findings
+        }
+        Ok(Outcome::Denied) => {
+            say::note(
+                "error: only root may ask for that; `cellwall deployed` is for the site's own user too",
+            );
+            End::Failed
+        }
+        Ok(Outcome::Slow) => {
+            say::note("note: old workers still finish their requests; new requests go to the new ones");
+            return End::Good.into();
+        }
+        Ok(Outcome::Nonsense) => {
+            say::note("error: the daemon is of another version\n  help: systemctl restart cellwalld");
+            End::Failed
+        }
+        Err(errno) => {
+            say::note(format_args!("error: the daemon does not answer at {SOCKET}: {}", errno.desc()));
+            say::note("  help: systemctl start cellwalld");
+            End::Failed
+        }
+    };
+    end.into()
+}
+
+/// After `apply`: the daemon, if there is one, reads what was written.
+pub fn reload_if_running() {
+    match ask(Wish::Reload, "") {
+        Ok(Outcome::Done) | Err(Errno::ENOENT | Errno::ECONNREFUSED) => {}
+        Ok(_) => {
+            say::note("warning: the pool's daemon did not take the new policy: systemctl reload cellwalld")
+        }
+        Err(errno) => {
+            say::note(format_args!(
+                "warning: the pool's daemon was not told of the new policy: {}",
+                errno.desc()
+            ));
+        }
+    }
+}
+
+/// Asks the daemon, and waits for its answer.
+///
+/// # Errors
+/// ENOENT, ECONNREFUSED: it does not run. Others of connect(2), send(2), recv(2).
+fn ask(wish: Wish, site: &str) -> Result<Outcome, Errno> {
+    let frame = wish.encode(site.as_bytes()).ok_or(Errno::ENAMETOOLONG)?;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(LONGEST))?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(SOCKET)?)?;
+    send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL)?;
+    let mut answer = [0; FRAME];
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    answer.get(..length).and_then(Outcome::decode).ok_or(Errno::EPROTO)
+}
+
+/// Seconds; the daemon answers a restart after 90 at most.
+const LONGEST: i64 = 100;

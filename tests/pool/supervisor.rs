@@ -1,0 +1,259 @@
+//! Attacks on the supervisor and accidents of its children; a test's name begins with its rows of the catalogue.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Ask, Launcher, World, put, world};
+
+use super::daemon::relayed;
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+/// A worker that never speaks: it starts what shall outlive it, and waits.
+const FORKS: &str = "#!/usr/bin/perl\nuse POSIX;\nfor (1..3) { if (!fork) { setsid; if (!fork) { setsid; \
+                     $SIG{TERM} = 'IGNORE'; sleep 600; } exit 0 } }\n$SIG{TERM} = 'IGNORE'; sleep 600;\n";
+
+fn worker(world: &World, program: &str, more: &str) {
+    let path = world.script(&world.alice, "worker.fcgi", program);
+    world.site(
+        "alice",
+        &format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\nstop_timeout = 1\n{more}", path.display()),
+    );
+    world.apply();
+}
+
+#[test]
+fn pool_02_23_a_worker_has_its_three_descriptors_and_the_policys_environment() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        until("a worker", || {
+            processes(world.alice.id).iter().any(|(_, command)| command.contains("php-cgi"))
+        });
+        for (pid, _) in processes(world.alice.id) {
+            let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+            assert!(!environment.contains("HOSTILE"), "{environment}");
+            assert!(environment.contains("PHP_FCGI_CHILDREN=1"), "{environment}");
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            for descriptor in descriptors {
+                let target = fs::read_link(descriptor.path()).unwrap_or_default();
+                let target = target.to_string_lossy().into_owned();
+                let own = ["socket:", "/dev/null", "pipe:", "/tmp/.Zend", "/dev/zero", "/dev/urandom"];
+                assert!(own.iter().any(|one| target.starts_with(one)), "{pid} has {target}");
+            }
+        }
+    });
+}
+
+#[test]
+fn pool_04_what_stands_in_the_sockets_place_is_left_as_it_is() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        fs::create_dir_all("/run/cellwall/pool").unwrap();
+        let place = "/run/cellwall/pool/alice.sock";
+        let passwd = fs::read("/etc/passwd").unwrap();
+        for stands in ["file", "link", "directory", "socket"] {
+            let mut listener = None;
+            match stands {
+                "file" => fs::write(place, "mine").unwrap(),
+                "link" => symlink("/etc/passwd", place).unwrap(),
+                "directory" => fs::create_dir(place).unwrap(),
+                _ => listener = Some(UnixListener::bind(place).unwrap()),
+            }
+            let before = logged(&["refuse ", "site=alice"]).len();
+            let daemon = Daemon::start(world);
+            until("the refusal", || logged(&["refuse ", "site=alice"]).len() > before);
+            let code = if stands == "socket" { "code=S06" } else { "code=S07" };
+            assert!(logged(&["refuse ", "site=alice"])[before].contains(code), "{stands}");
+            let nginx = Nginx::start(&["bob"], "");
+            assert_eq!(nginx.get("bob", "/a.php").status, 200, "the neighbour is served: {stands}");
+            drop((nginx, daemon));
+            assert!(fs::symlink_metadata(place).is_ok(), "{stands} is still there");
+            drop(listener);
+            fs::remove_file(place).or_else(|_| fs::remove_dir(place)).unwrap();
+        }
+        assert!(
+            fs::read("/etc/passwd").unwrap().starts_with(&passwd),
+            "/etc/passwd is what it was, and the broker's account"
+        );
+    });
+}
+
+#[test]
+fn pool_12_13_a_stopped_site_leaves_no_grandchild_behind() {
+    world(Launcher::Cellwall, |world| {
+        worker(world, FORKS, "workers = { min = 1, max = 1 }\n");
+        let _daemon = Daemon::start(world);
+        until("three grandchildren", || processes(world.alice.id).len() >= 4);
+        let said = world.cellwall(&["pool", "stop", "alice"]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        until("the end of all of them", || processes(world.alice.id).is_empty());
+        assert_eq!(logged(&["pool end", "site=alice", "how=stopped"]).len(), 1);
+        let said = world.cellwall(&["pool", "start", "alice"]);
+        assert!(said.status.success());
+        until("new ones", || processes(world.alice.id).len() >= 4);
+    });
+}
+
+#[test]
+fn pool_15_a_program_that_cannot_start_costs_nothing_and_harms_nobody() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        worker(world, "#!/usr/bin/perl\nexit 3;\n", "workers = { min = 1 }\n");
+        let start = Instant::now();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        until("the crash loop", || !logged(&["pool fail", "site=alice", "state=crash-loop"]).is_empty());
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        // 502 where a program began and ended just then, 503 where none is tried for a while.
+        let status = nginx.get("alice", "/a.php").status;
+        assert!(matches!(status, 502 | 503), "{status}");
+        // 0.1 + 0.2 + 0.4 + … seconds: n starts take at least 0.1 (2^(n-1) - 1) seconds.
+        let starts = logged(&["pool start", "site=alice"]).len();
+        let elapsed = start.elapsed().as_secs_f64();
+        assert!(
+            starts < 20 && 0.1 * (2_f64.powi(i32::try_from(starts).unwrap() - 1) - 1.0) <= elapsed,
+            "{starts} in {elapsed}"
+        );
+        assert!(logged(&["pool end", "site=alice", "how=exited", "code=3"]).len() >= 5);
+    });
+}
+
+#[test]
+fn pool_17_nothing_survives_the_supervisor_and_the_next_one_serves() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2\nworkers = { min = 1 }");
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let old = processes(world.alice.id);
+        daemon.murder();
+        let daemon = Daemon::start(world);
+        until("the end of the old workers", || {
+            let now = processes(world.alice.id);
+            old.iter().all(|one| !now.contains(one))
+        });
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        drop(daemon);
+    });
+}
+
+#[test]
+fn a_killed_broker_is_replaced_and_no_listening_socket_is_lost() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        for round in 1..4 {
+            let (pid, _) = processes(990).into_iter().next().expect("the broker");
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            // Its listening socket is open all the time: a request waits for the next broker.
+            assert_eq!(nginx.get("alice", "/a.php").status, 200, "round {round}");
+        }
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 1, "the worker lives on");
+    });
+}
+
+#[test]
+fn pool_18_no_request_is_lost_while_workers_are_replaced() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let (good, end) = (AtomicU32::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !end.load(Ordering::Relaxed) {
+                        let answer = nginx.ask(&Ask::get("alice.test", "/a.php"));
+                        assert_eq!(answer.status, 200, "{} {:#?}", answer.head, logged(&["alice"]));
+                        good.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for round in 0..5 {
+                let before = good.load(Ordering::Relaxed);
+                let said = world.cellwall(&["pool", "restart", "alice"]);
+                assert!(said.status.success(), "{round}: {}", String::from_utf8_lossy(&said.stderr));
+                until("requests after the restart", || good.load(Ordering::Relaxed) > before + 20);
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 6, "one worker, replaced five times");
+    });
+}
+
+#[test]
+fn pool_19_28_a_site_comes_changes_and_goes_and_its_neighbour_does_not_notice() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob", "carol"], "");
+        let pid = |site: &str| {
+            let text = nginx.get(site, "/a.php").text();
+            text.split("pid=").nth(1).map(|rest| rest.split(' ').next().unwrap().to_owned())
+        };
+        let bob = pid("bob").expect("bob is served");
+        // A new one: apply tells the daemon.
+        put(
+            world.carol.docroot().join("a.php"),
+            &fs::read(world.bob.docroot().join("a.php")).unwrap(),
+            world.carol.id,
+            0o644,
+        );
+        world.site("carol", "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n");
+        world.apply();
+        until("carol's socket", || fs::exists("/run/cellwall/pool/carol.sock").unwrap());
+        assert!(pid("carol").is_some());
+        // A policy that is wrong changes nothing.
+        fs::write("/etc/cellwall/sites.d/alice.toml", "user = \"alice\"\n[pool]\nkind = \"cgj\"\n").unwrap();
+        assert!(!world.cellwall(&["apply"]).status.success());
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let record = format!("/var/lib/cellwall/policy/{}.pool", world.alice.id);
+        let good = fs::read(&record).unwrap();
+        fs::write(&record, &good[..good.len() - 1]).unwrap();
+        daemon.reload();
+        until("the record of the bad record", || !logged(&["refuse ", "code=S09"]).is_empty());
+        assert_eq!(nginx.get("alice", "/a.php").status, 200, "the old settings hold");
+        // One goes.
+        world.site("alice", "profile = \"php\"\n");
+        world.apply();
+        until("the end of alice's pool", || {
+            processes(world.alice.id).is_empty() && !fs::exists("/run/cellwall/pool/alice.sock").unwrap()
+        });
+        assert_eq!(pid("bob"), Some(bob), "bob's worker is the same all the time");
+    });
+}
+
+#[test]
+fn a_sites_own_user_may_say_that_it_was_deployed_and_nobody_elses_may() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        until("a worker", || !logged(&["launch ", "site=alice"]).is_empty());
+        let ask = |user: u32, words: &[&str]| {
+            let id = user.to_string();
+            let said = crate::harness::run(
+                Command::new("/usr/bin/setpriv")
+                    .args(["--reuid", &id, "--regid", &id, "--clear-groups", "/usr/bin/cellwall"])
+                    .args(words),
+            );
+            said.status.code()
+        };
+        assert_eq!(ask(world.alice.id, &["deployed", "alice"]), Some(0));
+        until("the new worker", || logged(&["launch ", "site=alice"]).len() == 2);
+        assert_eq!(ask(world.bob.id, &["deployed", "alice"]), Some(3));
+        assert_eq!(ask(world.alice.id, &["pool", "stop", "alice"]), Some(3));
+        assert_eq!(ask(world.alice.id, &["pool", "reload"]), Some(3));
+        assert_eq!(ask(0, &["deployed", "nobody"]), Some(1));
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 2);
+    });
+}
