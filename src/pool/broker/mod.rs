@@ -1,7 +1,7 @@
 //! The broker: between web servers and workers, as nobody, with no files.
 //!
-//! One thread, one epoll, nothing that waits. A connection of a web server is a [`calls::Call`], one to a worker a
-//! [`links::Link`], a CGI program a [`runs::Run`]. Requests are read whole up to their body before a worker is chosen,
+//! One thread, one epoll, nothing that waits. A connection of a web server is a `Call`, one to a worker a
+//! `Link`, a CGI program a `Run`. Requests are read whole up to their body before a worker is chosen,
 //! so a slow visitor holds nobody; connections to workers are kept and used again; answers are framed anew, so that
 //! requests can be counted, timed and ended.
 //!

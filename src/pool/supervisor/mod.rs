@@ -1,11 +1,11 @@
 //! The supervisor: root, one thread, one loop. It starts workers and ends them, keeps the listening sockets, and keeps the
 //! broker alive.
 //!
-//! * [`pools`]: which pools there are: start and reload.
-//! * [`workers`]: a site's workers: as many as are wanted, each by the table of [`super::life`].
-//! * [`runs`]: CGI programs, one for each request.
-//! * [`broker`]: the other side of the wire.
-//! * [`control`]: what administrators and site owners ask for.
+//! * `pools`: which pools there are: start and reload.
+//! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
+//! * `runs`: CGI programs, one for each request.
+//! * `broker`: the other side of the wire.
+//! * `control`: what administrators and site owners ask for.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
 //! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
