@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::launch::interpreter::is_php_cgi;
 use crate::policy::names::is_plain_path;
 use crate::pool::settings::{
     self, Accept, Gate, Kind, Life, Listen, Queue, Request, SOCKETS, Seen, Settings, WORKERS_MAX, Workers,
@@ -75,7 +76,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
             grace_ms: time(&rules.pool_stop_timeout, Seconds(10)),
         },
         group_directory: beside.group.map_or(&b""[..], bytes),
-        gate: gate(&docroots, beside),
+        gate: gate(&docroots, command.first().map(String::as_bytes), beside),
         seen: seen(compiler, rules),
     };
     let record = settings::encode(&settings);
@@ -236,12 +237,21 @@ fn request(rules: &Rules) -> Request {
     }
 }
 
-fn gate<'a>(docroots: &[&'a [u8]], beside: &Beside<'a>) -> Gate<'a> {
+/// php-cgi runs whatever it is told to: where a site says nothing else, only what is named as PHP, as php-fpm does.
+fn endings<'a>(program: Option<&[u8]>, beside: &Beside<'a>) -> Vec<&'a [u8]> {
+    let php = program.is_some_and(is_php_cgi);
+    if php && beside.jail.handlers.is_empty() {
+        return vec![b".php", b".phar"];
+    }
+    beside.jail.handlers.iter().map(|(suffix, _)| suffix.as_bytes()).collect()
+}
+
+fn gate<'a>(docroots: &[&'a [u8]], program: Option<&[u8]>, beside: &Beside<'a>) -> Gate<'a> {
     let texts = |list: &'a [String]| list.iter().map(String::as_bytes).collect::<Vec<&[u8]>>();
     Gate {
         docroots: docroots.to_vec(),
         jail: beside.jail.jail.hidden(),
-        suffixes: beside.jail.handlers.iter().map(|(suffix, _)| suffix.as_bytes()).collect(),
+        suffixes: endings(program, beside),
         pass: texts(&beside.pass.0),
         pass_prefixes: texts(&beside.pass.1),
         authorization: beside.authorization,

@@ -20,6 +20,7 @@ use nix::unistd::{
 
 use crate::launch::arrival::Arrival;
 use crate::launch::authorize::bad_policy;
+use crate::launch::interpreter::is_php_cgi;
 use crate::launch::request::Request;
 use crate::launch::{launch, refuse};
 use crate::policy::names::is_plain_path;
@@ -101,7 +102,9 @@ fn in_cell(order: &Order<'_>, policy: &Record<'_>, parent: Pid, root: Root) -> R
     };
     let command = match order.settings.command.split_first() {
         Some((program, words)) => {
-            let words = words.iter().map(|word| word.to_vec()).collect();
+            // The gate has split the path; php-cgi must not look for another file in it. Later words may say otherwise.
+            let php = is_php_cgi(program).then_some([b"-d".to_vec(), b"cgi.fix_pathinfo=0".to_vec()]);
+            let words = php.into_iter().flatten().chain(words.iter().map(|word| word.to_vec())).collect();
             with_eyes_of(site, policy.uid, || enter(program, words))?
         }
         None => with_eyes_of(site, policy.uid, || script(&mut environment))?,

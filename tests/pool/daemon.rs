@@ -84,6 +84,24 @@ fn relayed_workers_answer_as_the_sites_user() {
 }
 
 #[test]
+fn the_path_behind_a_script_never_makes_php_run_another_file() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        world.script(&world.alice, "evil.jpg", "<?php echo 'evil ran';");
+        world.script(&world.alice, "info.php", "<?php echo 'info=', $_SERVER['PATH_INFO'] ?? '-';");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let answer = nginx.get("alice", "/info.php/a/b.php");
+        assert!(answer.text().ends_with("info=/a/b.php"), "{}", answer.text());
+        for path in ["/evil.jpg/x.php", "/evil.jpg", "/evil.jpg/", "/info.jpg/info.php"] {
+            let answer = nginx.get("alice", path);
+            assert!(matches!(answer.status, 403 | 404), "{path}: {}", answer.status);
+            assert!(!answer.text().contains("evil"), "{path}: {}", answer.text());
+        }
+    });
+}
+
+#[test]
 fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
     world(Launcher::Cellwall, |world| {
         world.site("alice", "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n");

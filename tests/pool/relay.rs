@@ -328,6 +328,30 @@ fn pool_26_a_web_server_that_goes_away_takes_its_work_along() {
 }
 
 #[test]
+fn work_that_a_site_wants_finished_keeps_its_worker_busy() {
+    let request_rules = Request { abandon: false, ..example().request };
+    let workers = Workers { max: 1, ..example().workers };
+    let mut stage = Stage::new(&Settings { request: request_rules, workers, ..example() });
+    let (_, listener, _errors) = stage.worker(1);
+    let mut client = stage.client();
+    client.ask(&request("/a.php", &[], b"", true));
+    let (mut worker, _) = listener.accept().unwrap();
+    let mut some = [0; 4096];
+    assert!(worker.read(&mut some).unwrap() > 0);
+    drop(client);
+    stage.wait_for_status("\"abandoned_total\":1");
+    let mut next = stage.client();
+    next.ask(&request("/b.php", &[], b"", true));
+    stage.wait_for_status("\"waiting\":1,\"running\":1");
+    answer(&mut worker, b"nobody reads this");
+    // The same connection gets the next request.
+    assert!(worker.read(&mut some).unwrap() > 0);
+    answer(&mut worker, HELLO);
+    assert_eq!(next.answer().out, HELLO);
+    assert!(!stage.heard().iter().any(|up| matches!(up, Up::Kill { .. })));
+}
+
+#[test]
 fn an_abort_ends_the_request_and_keeps_the_connection() {
     let mut stage = Stage::new(&example());
     let (worker, _listener, _errors) = stage.worker(1);

@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) worker: u32,
     pub(super) codec: Back,
     pub(super) call: Option<Key>,
+    /// Its web server went away, and the request is let run: at most until then.
+    pub(super) orphan: Option<u64>,
     /// What the worker has not taken of the request yet.
     pub(super) pending: Pending,
     pub(super) readable: bool,
@@ -36,6 +38,13 @@ pub(super) struct Link {
     pub(super) used: bool,
     /// The worker does not read any more.
     deaf: bool,
+}
+
+impl Link {
+    /// It has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.call.is_none() && self.orphan.is_none()
+    }
 }
 
 /// What a read brought.
@@ -122,7 +131,7 @@ impl Broker {
     fn free_link(&mut self, number: u32) -> Option<Key> {
         let site = self.sites.get_mut(&number)?;
         while let Some(key) = site.idle.pop() {
-            if self.links.get(key).is_some_and(|link| link.call.is_none() && !link.ending) {
+            if self.links.get(key).is_some_and(|link| link.is_idle() && !link.ending) {
                 return Some(key);
             }
         }
@@ -161,6 +170,7 @@ impl Broker {
             worker: one.0,
             codec: Back::default(),
             call: None,
+            orphan: None,
             pending: Pending::default(),
             readable: false,
             ending: false,
@@ -276,6 +286,12 @@ impl Broker {
         self.gather.clear();
         let heard = self.hear(key, bytes);
         let Some(link) = self.links.get(key) else { return };
+        if link.orphan.is_some() {
+            if heard.broken.is_some() || heard.end.is_some() {
+                self.orphan_ends(key, heard.broken.is_none());
+            }
+            return;
+        }
         let Some(call_key) = link.call else { return self.close_link(key) };
         let Some(call) = self.calls.get_mut(call_key) else { return self.close_link(key) };
         if let Some(job) = &mut call.job {
@@ -403,7 +419,11 @@ impl Broker {
     fn link_lost(&mut self, key: Key, reset: bool) -> bool {
         let Some(link) = self.links.get(key) else { return false };
         let Some(call_key) = link.call else {
-            self.close_link(key);
+            if link.orphan.is_some() {
+                self.orphan_ends(key, false);
+            } else {
+                self.close_link(key);
+            }
             return false;
         };
         let (serial, reused) = (link.worker, link.used && (reset || link.deaf));
@@ -477,6 +497,9 @@ impl Broker {
             State::Linked(link) => {
                 let Some(serial) = self.links.get(link).map(|link| link.worker) else { return };
                 let whole = call.codec.whole();
+                if why == Why::Abandoned && whole && self.let_run(key, link) {
+                    return;
+                }
                 if let Some(worker) = self.workers.get_mut(&serial) {
                     worker.stuck += 1;
                 }
@@ -495,8 +518,56 @@ impl Broker {
         }
     }
 
+    /// A site may want its work finished though nobody waits for it: the worker stays busy, its answer is thrown away.
+    fn let_run(&mut self, key: Key, link_key: Key) -> bool {
+        let (Some(call), Some(link)) = (self.calls.get_mut(key), self.links.get_mut(link_key)) else {
+            return false;
+        };
+        let Some(request) = self.sites.get(&call.site).map(|site| &site.rules.request) else { return false };
+        if request.abandon || !link.pending.is_empty() {
+            return false;
+        }
+        let started = call.job.as_ref().map_or(self.now, |job| job.started);
+        let until = match request.deadline_ms {
+            0 => u64::MAX,
+            ms => started.saturating_add(u64::from(ms).saturating_mul(1000)),
+        };
+        call.state = State::Head;
+        (link.call, link.orphan) = (None, Some(until));
+        // What waited for the web server to read is read now.
+        if link.readable {
+            self.again.push((Source::Link, link_key));
+        }
+        self.wake_at(until);
+        true
+    }
+
+    /// The end of a request that nobody waited for. `good`: its connection can be used again.
+    pub(super) fn orphan_ends(&mut self, key: Key, good: bool) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.orphan = None;
+        link.used = true;
+        let (serial, clean) = (link.worker, good && link.codec.clean() && !link.deaf && !link.ending);
+        let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
+        worker.requests += u64::from(good);
+        worker.busy = worker.busy.saturating_sub(1);
+        worker.idle_since = self.now;
+        let (number, draining) = (worker.site.0, worker.draining.is_some());
+        if let Some(site) = self.sites.get_mut(&number) {
+            site.running = site.running.saturating_sub(1);
+            if clean && !draining {
+                site.idle.push(key);
+            }
+        }
+        if !clean || draining {
+            self.close_link(key);
+        }
+        self.drained(serial);
+        self.dispatch(number);
+    }
+
     /// A worker that is stuck: at once where it has nothing else to do, otherwise as soon as the others are done.
-    fn end_worker(&mut self, serial: u32, why: Why) {
+    pub(super) fn end_worker(&mut self, serial: u32, why: Why) {
         let Some(worker) = self.workers.get_mut(&serial) else { return };
         if worker.busy == 0 {
             return self.kill(serial, why);
@@ -531,7 +602,7 @@ impl Broker {
 
     /// Closes a worker's connections that have nothing to do.
     fn close_idle(&mut self, serial: u32) {
-        let idle = |(key, link): (Key, &Link)| (link.worker == serial && link.call.is_none()).then_some(key);
+        let idle = |(key, link): (Key, &Link)| (link.worker == serial && link.is_idle()).then_some(key);
         for key in self.links.iter().filter_map(idle).collect::<Vec<_>>() {
             self.close_link(key);
         }

@@ -230,7 +230,7 @@ impl Broker {
     }
 
     fn close_idle_of(&mut self, serial: u32) {
-        let idle = self.links.iter().filter(|(_, link)| link.worker == serial && link.call.is_none());
+        let idle = self.links.iter().filter(|(_, link)| link.worker == serial && link.is_idle());
         for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
             self.close_link(key);
         }

@@ -57,6 +57,7 @@ impl Broker {
         for (key, what) in due {
             next = next.min(self.due(key, what));
         }
+        next = next.min(self.orphans_due());
         next = next.min(self.rest_and_retire());
         next = next.min(self.journal.tick(&mut self.sites, self.now));
         self.wake_at(next);
@@ -99,6 +100,26 @@ impl Broker {
             }
         }
         u64::MAX
+    }
+
+    /// Requests that are let run have a deadline all the same.
+    fn orphans_due(&mut self) -> u64 {
+        let (mut next, mut due) = (u64::MAX, Vec::new());
+        for (key, link) in self.links.iter() {
+            match link.orphan {
+                Some(until) if until <= self.now => due.push((key, link.worker)),
+                Some(until) => next = next.min(until),
+                None => {}
+            }
+        }
+        for (key, serial) in due {
+            if let Some(worker) = self.workers.get_mut(&serial) {
+                worker.stuck += 1;
+            }
+            self.orphan_ends(key, false);
+            self.end_worker(serial, Why::Deadline);
+        }
+        next
     }
 
     /// Workers with nothing to do for long enough are dismissed, one at a time for each site.
