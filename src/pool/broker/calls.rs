@@ -174,7 +174,9 @@ impl Broker {
             self.queue_head(number, key);
         }
         // A whole request that is answered soon needs no watching of its web server: that saves a call for each.
-        let whole = self.calls.get(key).is_some_and(|call| call.codec.whole() && call.pending.is_empty());
+        // One that waits is not read any further either: its end may be in what is held.
+        let whole = |call: &Call| call.codec.whole() || call.state == State::Queued;
+        let whole = self.calls.get(key).is_some_and(|call| whole(call) && call.pending.is_empty());
         if whole {
             self.unwatched.push_back((self.now, key));
         } else {

@@ -73,11 +73,15 @@ impl Broker {
         site.counters.queue_most = site.counters.queue_most.max(site.waiting);
         site.queue.push_back(key);
         let deadline = u64::from(site.rules.queue.deadline_ms).saturating_mul(1000);
+        let served = !site.workers.is_empty();
         if let Some(call) = self.calls.get_mut(key) {
             call.state = State::Queued;
         }
         if deadline > 0 {
             self.wake_at(self.now.saturating_add(deadline));
+        }
+        if served {
+            self.wake_at(self.now.saturating_add(super::ticks::RESOLUTION_US));
         }
         self.want(number);
     }
@@ -201,6 +205,9 @@ impl Broker {
             }
             let held = self.calls.get_mut(key).map(|call| std::mem::take(&mut call.held)).unwrap_or_default();
             self.understand(key, &held);
+            if self.calls.get(key).is_some_and(|call| !call.codec.whole()) {
+                self.watch_call(key);
+            }
             if self.calls.get(key).is_some_and(|call| call.readable) {
                 self.again.push((Source::Call, key));
             }
@@ -418,14 +425,21 @@ impl Broker {
     /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
     fn link_lost(&mut self, key: Key, reset: bool) -> bool {
         let Some(link) = self.links.get(key) else { return false };
-        let Some(call_key) = link.call else {
-            if link.orphan.is_some() {
-                self.orphan_ends(key, false);
-            } else {
-                self.close_link(key);
-            }
-            return false;
-        };
+        let number = self.workers.get(&link.worker).map(|worker| worker.site.0);
+        match link.call {
+            Some(call) => self.bound_link_lost(key, call, reset),
+            None if link.orphan.is_some() => self.orphan_ends(key, false),
+            None => self.close_link(key),
+        }
+        // There is room for another connection to its worker.
+        if let Some(number) = number {
+            self.dispatch(number);
+        }
+        false
+    }
+
+    fn bound_link_lost(&mut self, key: Key, call_key: Key, reset: bool) {
+        let Some(link) = self.links.get(key) else { return };
         let (serial, reused) = (link.worker, link.used && (reset || link.deaf));
         // The kernel resets a connection on which not all was read, and refuses to write to one that is closed. A small
         // request was one piece: none of it was read, nothing has run, and it may be given to another.
@@ -443,7 +457,6 @@ impl Broker {
         } else {
             self.failed(call_key, 502, &answers::died());
         }
-        false
     }
 
     /// A worker that speaks no FastCGI is ended.

@@ -58,6 +58,7 @@ impl Broker {
             next = next.min(self.due(key, what));
         }
         next = next.min(self.orphans_due());
+        next = next.min(self.try_the_waiting());
         next = next.min(self.rest_and_retire());
         next = next.min(self.journal.tick(&mut self.sites, self.now));
         self.wake_at(next);
@@ -100,6 +101,18 @@ impl Broker {
             }
         }
         u64::MAX
+    }
+
+    /// A worker's own queue may have been full, which nobody tells us when it ends.
+    fn try_the_waiting(&mut self) -> u64 {
+        let waits = |site: &Site| site.waiting > 0 && !site.workers.is_empty();
+        let waiting = self.sites.iter().filter(|(_, site)| waits(site)).map(|(number, _)| *number);
+        let waiting: Vec<u32> = waiting.collect();
+        let next = if waiting.is_empty() { u64::MAX } else { self.now.saturating_add(RESOLUTION_US) };
+        for number in waiting {
+            self.dispatch(number);
+        }
+        next
     }
 
     /// Requests that are let run have a deadline all the same.
