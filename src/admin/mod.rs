@@ -5,6 +5,7 @@ mod cell;
 pub mod check;
 pub mod codes;
 pub mod explain;
+pub mod fix;
 pub mod jail;
 pub mod journal;
 pub mod json;
@@ -53,6 +54,8 @@ enum Command {
     Pool(pool::Args),
     /// Tell the pool that a site was deployed: new workers, and no lost request
     Deployed(pool::Of),
+    /// List owners and modes that the launcher refuses, or mend them
+    Fix(fix::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Pool(args) => pool::run(&args),
         Command::Deployed(of) => pool::deployed(&of),
+        Command::Fix(args) => fix::run(&args),
     }
 }
 

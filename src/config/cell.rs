@@ -72,6 +72,8 @@ pub struct Cell {
     pub group: (u32, String),
     /// All groups.
     pub groups: Vec<u32>,
+    /// Whose files its programs are; none: its own.
+    pub code_owner: Option<u32>,
     /// Home directory and its inode.
     pub home: (PathBuf, u64),
     /// Docroots.
@@ -181,6 +183,7 @@ impl Cell {
                 group: self.group.1.as_bytes(),
                 groups: self.groups.clone(),
                 home: bytes(&self.home.0),
+                code_owner: self.code_owner,
                 home_inode: self.home.1,
             },
             docroots: paths(&self.docroots),

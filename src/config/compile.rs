@@ -62,6 +62,8 @@ pub struct Compiler<'h> {
     /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
     one_of_many: bool,
     left_out: bool,
+    /// Of the site in work.
+    code_owner: Option<u32>,
     /// Where each path of the site that was compiled last was asked for; none: nobody wants to know.
     pub reasons: Option<BTreeMap<PathBuf, Vec<Place>>>,
 }
@@ -91,6 +93,7 @@ impl<'h> Compiler<'h> {
             root_links: jail::root_links(),
             one_of_many: false,
             left_out: false,
+            code_owner: None,
             reasons: None,
         }
     }
@@ -119,6 +122,7 @@ impl<'h> Compiler<'h> {
         let rules = self.merged(file);
         let account = self.account(file, &rules)?;
         let (group, groups) = self.groups(file, &account, &rules);
+        self.code_owner = self.code_owner(&account, &rules);
         let docroots = self.docroots(file, &account, &rules);
         self.dangerous_keys(&rules);
         let (home, home_inode) = self.home(&account);
@@ -136,10 +140,7 @@ impl<'h> Compiler<'h> {
         );
         let pass = environment::pass(&rules, &self.problems);
         let authorization = value(&rules.authorization).unwrap_or(false);
-        let environment_max = (
-            rules.entries_max.as_ref().map_or(512, |most| most.value.0),
-            rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0),
-        );
+        let environment_max = environment_max(&rules);
         let group_two = limits.groups.iter().find(|group| group.0 == 2).map(|group| group.1.as_path());
         let beside =
             pool::Beside { jail: &jail, pass: &pass, authorization, environment_max, group: group_two };
@@ -149,6 +150,7 @@ impl<'h> Compiler<'h> {
             source: (file.path.clone(), file.modified),
             group,
             groups,
+            code_owner: self.code_owner,
             home: (home, home_inode),
             docroots: docroots.iter().map(|(_, found)| found.real.clone()).collect(),
             userdir: file.userdir.is_some(),
@@ -283,6 +285,29 @@ impl<'h> Compiler<'h> {
         ((gid, name), all.into_iter().collect())
     }
 
+    /// Whose files the site's programs are, if not its own.
+    fn code_owner(&mut self, account: &Account, rules: &Rules) -> Option<u32> {
+        let Located { value: name, place } = rules.code_owner.as_ref()?;
+        let found = self.accounts.user(name);
+        match &found {
+            None => {
+                let help = format!("make it: adduser --system --group {name}");
+                self.problems.error(Some(place), format!("there is no user `{name}`"), help);
+            }
+            Some(owner) if owner.uid == account.uid => {
+                let message =
+                    format!("`{name}` is the user of the site itself, who could change its programs");
+                self.problems.error(Some(place), message, "name the account that deploys, or leave it out");
+            }
+            Some(owner) if self.host.callers.contains(&owner.uid) => {
+                let message = format!("`{name}` is the web server, which asks for programs and owns none");
+                self.problems.error(Some(place), message, "name the account that deploys");
+            }
+            Some(_) => {}
+        }
+        found.map(|owner| owner.uid)
+    }
+
     pub(super) fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
         let found = self.accounts.group(&group.value);
         if found.is_none() {
@@ -371,7 +396,7 @@ impl<'h> Compiler<'h> {
             return false;
         }
         match &found.foreign {
-            Some((top, owner)) if *owner != account.uid => {
+            Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
                 let help = format!("run: chown root {0}, or chown {1} {0}", top.display(), account.name);
                 self.complain(place, message, help);
@@ -453,6 +478,12 @@ impl Site<'_> {
 /// The value without its place.
 pub(super) fn value<T: Copy>(one: &Option<Located<T>>) -> Option<T> {
     one.as_ref().map(|one| one.value)
+}
+
+/// Most variables, and most bytes of them.
+fn environment_max(rules: &Rules) -> (u16, u32) {
+    let entries = rules.entries_max.as_ref().map_or(512, |most| most.value.0);
+    (entries, rules.bytes_max.as_ref().map_or(262_144, |most| most.value.0))
 }
 
 fn enforcement(rules: &Rules) -> Enforcement {

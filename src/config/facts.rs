@@ -87,6 +87,10 @@ pub fn site(site: &Site<'_>) -> Vec<Fact> {
     let mut all = vec![
         one("group", format!("{} (gid {})", text(site.identity.group), site.identity.gid)),
         many("groups", numbers(&site.identity.groups)),
+        one(
+            "code_owner",
+            site.identity.code_owner.map_or_else(|| "the site's user".to_owned(), |uid| format!("uid {uid}")),
+        ),
         one("home", text(site.identity.home)),
         many("docroot", texts(&site.docroots)),
         one(

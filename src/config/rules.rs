@@ -227,6 +227,7 @@ rules! {
     "" "user" user: One<String>,
     "" "group" group: One<String>,
     "" "groups" groups: Many<String>,
+    "" "code_owner" code_owner: One<String>,
     "" "docroot" docroot: Many<String>,
     "" "profile" profile: Many<String>,
     "" "pieces" pieces: Many<String>,

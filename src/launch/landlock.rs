@@ -118,7 +118,9 @@ fn hold(uid: u32, site: &Site<'_>, rule: &PathRule<'_>) -> Result<Option<OwnedFd
         // What the site may not reach needs no rule: it stays denied.
         Err(Errno::EACCES) => Ok(None),
         Err(Errno::ELOOP) if site.links == Links::OwnerMatch => {
-            let rules = Rules { owner: uid, follow: Follow::Owners(uid), fence: b"" };
+            // The code owner's links lead to code; what the site writes to is its own.
+            let owner = if rule.rights & PathRule::WRITE != 0 { uid } else { site.owner(uid) };
+            let rules = Rules { owner, follow: Follow::Owners(owner), fence: b"" };
             walk(rule.path, rules).map(|reached| Some(reached.held))
         }
         Err(errno) => Err(Refusal::about(&PATH, rule.path, errno.desc())),

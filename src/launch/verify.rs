@@ -110,13 +110,7 @@ fn script<'a>(
     match handler {
         Some(handler) => handled(&mut verified, handler, full)?,
         None => {
-            if file.st_mode & 0o100 == 0 {
-                return Err(Refusal::about(
-                    &EXECUTABLE,
-                    &full,
-                    &format!("is not executable ({:04o})", file.st_mode & 0o7777),
-                ));
-            }
+            executable(&file, uid, &full)?;
             drop(held);
             native(&mut verified, reached, request, arrival, full)?;
         }
@@ -152,7 +146,7 @@ fn native(
 ) -> Result<(), Refusal> {
     let first = interpreter::look(&reached.held, request.command, &full)?;
     if let First::Script(program) = &first {
-        interpreter::trusted(program, &verified.site.interpreters, verified.uid)?;
+        interpreter::trusted(program, &verified.site.interpreters, verified.site.owner(verified.uid))?;
         verified.php = interpreter::is_php_cgi(program).then_some(full);
     }
     verified.words.push(text(request.command)?);
@@ -235,20 +229,21 @@ fn working_directory(
     docroot: &[u8],
 ) -> Result<Reached, Refusal> {
     let (outer, path) = held(arrival)?;
+    let owner = site.owner(uid);
     if inside.hides_host() {
-        climb(outer, path, uid)?;
+        climb(outer, path, owner)?;
     }
     let path = inside.path(path);
     let mut fence = docroot.to_vec();
     if !is_beneath(path, docroot) {
         // The docroot leads through links of the site's: where it ends is where the site is today.
-        let follow = if site.links == Links::OwnerMatch { Follow::Owners(uid) } else { Follow::None };
-        fence = walk(docroot, Rules { owner: uid, follow, fence: b"" })?.path;
+        let follow = if site.links == Links::OwnerMatch { Follow::Owners(owner) } else { Follow::None };
+        fence = walk(docroot, Rules { owner, follow, fence: b"" })?.path;
         if !is_beneath(path, &fence) {
             return Err(outside(path, uid));
         }
     }
-    let reached = walk(path, Rules { owner: uid, follow: Follow::None, fence: &fence })?;
+    let reached = walk(path, Rules { owner, follow: Follow::None, fence: &fence })?;
     let before = fstat(outer).map_err(|errno| Refusal::call(&CWD, "fstat", errno))?;
     if (before.st_dev, before.st_ino) == (reached.facts.st_dev, reached.facts.st_ino) {
         Ok(reached)
@@ -293,11 +288,22 @@ fn check(
     if file.st_mode & 0o6000 != 0 {
         return refuse(&SET_ID, "has a set-id bit");
     }
-    belongs(file, folder, (uid, site.identity.gid), full)?;
+    belongs(file, folder, (site.owner(uid), site.identity.gid), full)?;
     if file.st_nlink > 1 && !site.hard_links {
         return Err(Refusal::about(&HARD_LINKS, full, &format!("has {} hard links", file.st_nlink)));
     }
     Ok(())
+}
+
+/// V121. The owner's bit counts for a program of the site's own, the group's for one of its code owner.
+fn executable(file: &FileStat, uid: u32, full: &[u8]) -> Result<(), Refusal> {
+    let (bit, who) = if file.st_uid == uid { (0o100, "u") } else { (0o010, "ug") };
+    if file.st_mode & bit != 0 {
+        return Ok(());
+    }
+    let why = format!("is not executable ({:04o})", file.st_mode & 0o7777);
+    let fix = format!("chmod {who}+x {}", Pasted(full));
+    Err(Refusal { fix, ..Refusal::about(&EXECUTABLE, full, &why) })
 }
 
 /// V120. The remedy changes what was seen and nothing else: no link's target, nothing of another owner put in its place.

@@ -17,7 +17,7 @@ use super::{
 /// First bytes of every record.
 pub const MAGIC: &[u8; 8] = b"CELLWALL";
 /// The layout that this program reads and writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// [`Host`] alone.
 pub const KIND_HOST: u16 = 1;
 /// A whole [`Record`].
@@ -273,6 +273,7 @@ impl<'a> Body<'a> {
             group: self.text("group")?,
             groups: self.list("groups", |body| body.u32())?,
             home: self.path("home")?,
+            code_owner: Some(self.u32()?).filter(|uid| *uid != u32::MAX),
             home_inode: self.u64()?,
         })
     }

@@ -149,6 +149,8 @@ impl Body {
         self.bytes(identity.group);
         self.list(&identity.groups, |body, gid| body.u32(*gid));
         self.bytes(identity.home);
+        // No user has the largest number: for chown(2) it means nobody.
+        self.u32(identity.code_owner.unwrap_or(u32::MAX));
         self.u64(identity.home_inode);
     }
 
@@ -258,6 +260,7 @@ mod tests {
                 group: b"shop",
                 groups: vec![1001],
                 home: b"/home/shop",
+                code_owner: Some(1002),
                 home_inode: 7,
             },
             docroots: vec![b"/srv/www/shop"],

@@ -130,6 +130,14 @@ pub struct Site<'a> {
     pub environment: Environment<'a>,
 }
 
+impl Site<'_> {
+    /// Whose files its programs are, when it runs as `uid`.
+    #[must_use]
+    pub fn owner(&self, uid: u32) -> u32 {
+        self.identity.code_owner.unwrap_or(uid)
+    }
+}
+
 /// The file behind a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source<'a> {
@@ -150,6 +158,9 @@ pub struct Identity<'a> {
     pub groups: Vec<u32>,
     /// Home directory, absolute.
     pub home: &'a [u8],
+    /// Whose files the site's programs are, instead of the site's own user; none: its own. Another account deploys them,
+    /// and the running program cannot change them.
+    pub code_owner: Option<u32>,
     /// Inode of the home directory when the policy was applied; 0: not bound. A uid that was given to somebody
     /// else has another home.
     pub home_inode: u64,

@@ -1,4 +1,4 @@
-//! The administrator's questions: why, explain, run.
+//! The administrator's questions: why, explain, run, fix.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,5 +11,6 @@
 mod harness;
 
 mod explain;
+mod fix;
 mod run;
 mod why;

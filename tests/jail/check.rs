@@ -67,7 +67,7 @@ fn a_whole_cell_passes_every_probe() {
         assert!(good && !all.contains("FAIL"), "{all}");
         for (name, shown) in [
             ("account", "alice"),
-            ("sessions", "/var/lib/php/sessions"),
+            ("sessions", "/var/lib/php/session"),
             ("temporary files", "/tmp"),
             ("devices", "urandom"),
             ("certificates", "ca-certificates.crt"),

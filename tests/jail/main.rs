@@ -11,6 +11,7 @@
 mod harness;
 
 mod check;
+mod deploy;
 mod entries;
 mod pieces;
 mod profiles;

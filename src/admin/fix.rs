@@ -1,0 +1,276 @@
+//! `cellwall fix`: owners and modes below a site's docroots that the launcher refuses, and the commands that mend them. Root.
+//!
+//! The site's owner may change the tree while root walks through it. So nothing is followed: each entry is opened in its
+//! held directory without links (openat2), judged by what is held, and changed on that descriptor. A file of another
+//! owner with several names is not touched: one of the names may be /etc/shadow.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
+use nix::unistd::{Gid, Uid, fchownat};
+
+use crate::policy::{Jail, Links, PathRule, Record, Site};
+use crate::refusal::{Pasted, Untrusted};
+use crate::sys::files;
+
+use super::json::Json;
+use super::{End, cell, say};
+
+/// Arguments of `cellwall fix`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site (`shop`, `~alice`)
+    pub site: String,
+    /// Do it, instead of printing the commands
+    #[arg(long)]
+    pub apply: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One entry that is not as it must be.
+#[derive(Debug)]
+struct Deviation {
+    path: PathBuf,
+    why: String,
+    /// What mends it; none: somebody must look.
+    command: Option<String>,
+    mended: bool,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    let ended = cell::with_site(&args.site, |record, site| {
+        let found = deviations(record, site, args.apply);
+        let open = found.iter().filter(|one| !one.mended).count();
+        if args.json {
+            say::out(json(&args.site, &found));
+        } else {
+            print(&args.site, &found, args.apply);
+        }
+        Ok(if open == 0 { End::Good } else { End::Findings })
+    });
+    let ended = ended.unwrap_or_else(|message| {
+        say::note(format_args!("error: {message}"));
+        End::Failed
+    });
+    ended.into()
+}
+
+fn deviations(record: &Record<'_>, site: &Site<'_>, apply: bool) -> Vec<Deviation> {
+    let own = (record.uid, site.identity.gid);
+    let code = (site.owner(record.uid), site.identity.gid);
+    let cut = match &site.jail {
+        Jail::Chroot(directory) => String::from_utf8_lossy(directory).into_owned(),
+        Jail::View(_) | Jail::Host => String::new(),
+    };
+    let written = site.landlock.rules.iter().filter(|rule| rule.rights & PathRule::WRITE != 0);
+    let written = written.map(|rule| PathBuf::from(cut.clone() + &String::from_utf8_lossy(rule.path)));
+    let links = site.links == Links::OwnerMatch;
+    let mut walk = Walk { wants: written.map(|path| (path, own)).collect(), apply, links, found: Vec::new() };
+    for docroot in &site.docroots {
+        let path = Path::new(std::ffi::OsStr::from_bytes(docroot));
+        if let Err((path, errno)) = walk.docroot(path, code, 0) {
+            walk.note(&path, errno.desc().to_owned());
+        }
+    }
+    walk.found
+}
+
+struct Walk {
+    /// Below these paths other owners are right.
+    wants: BTreeMap<PathBuf, (u32, u32)>,
+    apply: bool,
+    /// Links of root's and the owner's on the way to a docroot are followed, as the launcher does.
+    links: bool,
+    found: Vec<Deviation>,
+}
+
+impl Walk {
+    /// The way to a docroot, then all that is in it.
+    fn docroot(&mut self, docroot: &Path, owner: (u32, u32), hops: u8) -> Result<(), (PathBuf, Errno)> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |errno| (path, errno)
+        };
+        let mut here = files::hold_root().map_err(at(Path::new("/")))?;
+        let mut path = PathBuf::from("/");
+        let parts: Vec<_> = docroot.iter().skip(1).collect();
+        for (number, part) in parts.iter().enumerate() {
+            path.push(part);
+            let next = files::hold(&here, part.as_bytes(), ResolveFlag::empty());
+            if matches!(next, Err(Errno::ELOOP)) && self.links && hops < 8 {
+                let mut target = target(&here, part.as_bytes(), &path, owner.0).map_err(at(&path))?;
+                target.extend(parts.iter().skip(number + 1));
+                return self.docroot(&target, owner, hops + 1);
+            }
+            here = next.map_err(at(&path))?;
+            let facts = fstat(&here).map_err(at(&path))?;
+            if number + 1 < parts.len() {
+                self.above(&here, &path, &facts, owner.0);
+            }
+        }
+        self.entry(&here, &path, owner, 0);
+        Ok(())
+    }
+
+    /// A directory above the docroot: root's or the owner's, and nobody else may write to it.
+    fn above(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: u32) {
+        let foreign = facts.st_uid != 0 && facts.st_uid != owner;
+        let owner = foreign.then_some((0, facts.st_gid));
+        self.judge(held, path, facts, owner, facts.st_mode & 0o022);
+    }
+
+    fn entry(&mut self, held: &OwnedFd, path: &Path, owner: (u32, u32), depth: u32) {
+        let owner = self.wants.get(path).copied().unwrap_or(owner);
+        let Ok(facts) = fstat(held) else { return };
+        let wrong = ((facts.st_uid, facts.st_gid) != owner).then_some(owner);
+        match facts.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => {
+                self.judge(held, path, &facts, wrong, facts.st_mode & 0o022);
+                self.children(held, path, owner, depth);
+            }
+            libc::S_IFREG if wrong.is_some() && facts.st_nlink > 1 => {
+                let why =
+                    format!("belongs to {}:{} and has {} names", facts.st_uid, facts.st_gid, facts.st_nlink);
+                self.note(path, why + ": find the others with find / -samefile before you change it");
+            }
+            libc::S_IFREG => self.judge(held, path, &facts, wrong, facts.st_mode & 0o6022),
+            libc::S_IFLNK => self.judge(held, path, &facts, wrong, 0),
+            _ => self.note(path, "is no file, directory or link: no site needs it".to_owned()),
+        }
+    }
+
+    fn children(&mut self, held: &OwnedFd, path: &Path, owner: (u32, u32), depth: u32) {
+        if depth == DEEPEST {
+            return self
+                .note(path, format!("is {DEEPEST} directories deep: what is in it was not looked at"));
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = match Dir::openat(held, ".", flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(errno) => return self.note(path, errno.desc().to_owned()),
+        };
+        let mut names: Vec<Vec<u8>> =
+            directory.iter().flatten().map(|entry| entry.file_name().to_bytes().to_vec()).collect();
+        names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
+        names.sort();
+        for name in names {
+            let path = path.join(std::ffi::OsStr::from_bytes(&name));
+            let opened = match files::hold(held, &name, ResolveFlag::RESOLVE_NO_XDEV) {
+                Err(Errno::ELOOP) => files::hold_link(held, &name),
+                other => other,
+            };
+            match opened {
+                Ok(child) => self.entry(&child, &path, owner, depth + 1),
+                Err(Errno::EXDEV) => {
+                    self.note(&path, "is another file system: name it as a docroot".to_owned())
+                }
+                // Gone meanwhile.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => self.note(&path, errno.desc().to_owned()),
+            }
+        }
+    }
+
+    /// What is held has the owner and none of the mode bits, or it deviates.
+    fn judge(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: Option<(u32, u32)>, bits: u32) {
+        if owner.is_none() && bits == 0 {
+            return;
+        }
+        let (mut whys, mut commands) = (Vec::new(), Vec::new());
+        let word = Pasted(path.as_os_str().as_bytes()).to_string();
+        if let Some((uid, gid)) = owner {
+            let have = (facts.st_uid, facts.st_gid);
+            whys.push(format!("belongs to {}:{}, not to {uid}:{gid}", have.0, have.1));
+            commands.push(format!("chown -h --from={}:{} {uid}:{gid} {word}", have.0, have.1));
+        }
+        if bits & 0o022 != 0 {
+            whys.push(format!("is writable by others ({:04o})", facts.st_mode & 0o7777));
+            commands.push(format!("chmod go-w {word}"));
+        }
+        if bits & 0o6000 != 0 {
+            whys.push(format!("has a set-id bit ({:04o})", facts.st_mode & 0o7777));
+            commands.push(format!("chmod ug-s {word}"));
+        }
+        let mended = self.apply && mend(held, facts, owner, bits).is_ok();
+        let command = Some(commands.join(" && "));
+        self.found.push(Deviation { path: path.to_owned(), why: whys.join(", "), command, mended });
+    }
+
+    fn note(&mut self, path: &Path, why: String) {
+        self.found.push(Deviation { path: path.to_owned(), why, command: None, mended: false });
+    }
+}
+
+/// Where a link of root's or the owner's leads.
+fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<PathBuf, Errno> {
+    let link = files::hold_link(held, name)?;
+    let facts = fstat(&link)?;
+    let text = PathBuf::from(readlinkat(&link, c"")?);
+    let plain = text.components().all(|part| !matches!(part, Component::ParentDir));
+    let good = plain && (facts.st_uid == 0 || facts.st_uid == owner);
+    if good { Ok(path.parent().unwrap_or(Path::new("/")).join(text)) } else { Err(Errno::ELOOP) }
+}
+
+/// Changes what is held, and nothing else. The mode first: between the two nobody gets a right that he had not.
+fn mend(held: &OwnedFd, facts: &FileStat, owner: Option<(u32, u32)>, bits: u32) -> Result<(), Errno> {
+    if bits != 0 {
+        // fchmod(2) wants more than an O_PATH descriptor; the same inode is opened anew through /proc.
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let open = nix::fcntl::openat(AT_FDCWD, path.as_str(), flags, Mode::empty())?;
+        fchmod(&open, Mode::from_bits_truncate(facts.st_mode & 0o7777 & !bits))?;
+    }
+    if let Some((uid, gid)) = owner {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchownat(held.as_fd(), c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
+fn print(site: &str, found: &[Deviation], apply: bool) {
+    for one in found {
+        say::out(format_args!("{} {}", Untrusted(one.path.as_os_str().as_bytes()), one.why));
+        match &one.command {
+            Some(command) if one.mended => say::out(format_args!("  done: {command}")),
+            Some(command) if apply => say::out(format_args!("  failed: {command}")),
+            Some(command) => say::out(format_args!("  {command}")),
+            None => {}
+        }
+    }
+    let mended = found.iter().filter(|one| one.mended).count();
+    let able = found.iter().filter(|one| one.command.is_some()).count();
+    say::out(match (found.len(), apply) {
+        (0, _) => format!("{site}: owners and modes are right"),
+        (_, true) => format!("{site}: {mended} mended, {} left", found.len() - mended),
+        (_, false) => format!(
+            "{site}: {} wrong; to mend {able} of them: cellwall fix --apply {site}",
+            say::counted(found.len(), "entry").replace("entrys", "entries")
+        ),
+    });
+}
+
+fn json(site: &str, found: &[Deviation]) -> Json {
+    let one = |one: &Deviation| {
+        Json::object([
+            ("path", Json::text(one.path.to_string_lossy())),
+            ("why", Json::text(&one.why)),
+            ("fix", one.command.as_ref().map_or(Json::Null, Json::text)),
+            ("mended", Json::Bool(one.mended)),
+        ])
+    };
+    Json::object([("site", Json::text(site)), ("found", Json::List(found.iter().map(one).collect()))])
+}
+
+/// Deeper trees are told and left alone: each level holds a descriptor.
+const DEEPEST: u32 = 200;

@@ -1,0 +1,124 @@
+//! `cellwall fix`: what it lists is what the launcher refuses; what it prints, pasted, mends it; what it must not touch.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Launcher, User, World, make_directory, mode, put, run, world};
+
+/// A tree as deploy tools leave it.
+fn spoil(world: &World) -> Vec<String> {
+    let top = world.alice.docroot();
+    let at = |name: &str| top.join(name).display().to_string();
+    let script = "#!/bin/sh\necho Content-Type: text/plain; echo; echo ran\n";
+    world.script(&world.alice, "good.cgi", script);
+    for (name, owner, rights) in
+        [("group.cgi", world.alice.id, 0o775), ("root's.cgi", 0, 0o755), ("set.cgi", world.alice.id, 0o4755)]
+    {
+        put(top.join(name), script.as_bytes(), owner, rights);
+    }
+    make_directory(top.join("open"), world.alice.id, 0o777);
+    put(top.join("open/a.cgi"), script.as_bytes(), world.bob.id, 0o755);
+    ["group.cgi", "root's.cgi", "set.cgi", "open", "open/a.cgi"].map(at).to_vec()
+}
+
+fn runs(world: &World, user: &User, directory: &Path, name: &str) -> bool {
+    world.call(user, name).cwd(directory).run().out_text().contains("ran")
+}
+
+#[test]
+fn what_is_listed_is_what_is_refused_and_what_is_printed_mends_it() {
+    for by_paste in [true, false] {
+        world(Launcher::Cellwall, |world| {
+            world.site("alice", "profile = \"sh\"\n");
+            world.apply();
+            let said = world.cellwall(&["fix", "alice"]);
+            assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stdout));
+            let spoiled = spoil(world);
+            let top = world.alice.docroot();
+            let broken =
+                [("group.cgi", &top), ("root's.cgi", &top), ("set.cgi", &top), ("a.cgi", &top.join("open"))];
+            assert!(broken.iter().all(|(name, place)| !runs(world, &world.alice, place, name)));
+            let said = world.cellwall(&["fix", "alice"]);
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert_eq!(said.status.code(), Some(1), "{text}");
+            for path in &spoiled {
+                assert!(text.lines().any(|line| line.starts_with(&format!("{path} "))), "{path} in {text}");
+            }
+            assert!(!text.contains("good.cgi"), "{text}");
+            if by_paste {
+                for command in text.lines().filter_map(|line| line.strip_prefix("  ")) {
+                    let pasted = run(Command::new("sh").args(["-c", command]));
+                    assert!(
+                        pasted.status.success(),
+                        "{command}: {}",
+                        String::from_utf8_lossy(&pasted.stderr)
+                    );
+                }
+            } else {
+                let said = world.cellwall(&["fix", "--apply", "alice"]);
+                assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stdout));
+            }
+            assert!(broken.iter().all(|(name, place)| runs(world, &world.alice, place, name)), "{text}");
+            assert_eq!(world.cellwall(&["fix", "alice"]).status.code(), Some(0));
+        });
+    }
+}
+
+#[test]
+fn nothing_is_followed_and_no_second_name_of_a_strangers_file_is_given_away() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let top = world.alice.docroot();
+        fs::write("/var/www/secret", "x").unwrap();
+        mode("/var/www/secret", 0o666);
+        make_directory("/var/www/elsewhere", 0, 0o777);
+        symlink("/var/www/secret", top.join("link")).unwrap();
+        symlink("/var/www/elsewhere", top.join("dir")).unwrap();
+        fs::hard_link("/var/www/secret", top.join("second")).unwrap();
+        nix::unistd::mkfifo(&top.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let said = world.cellwall(&["fix", "--apply", "alice"]);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{text}");
+        let secret = fs::metadata("/var/www/secret").unwrap();
+        assert_eq!((secret.uid(), secret.mode() & 0o7777), (0, 0o666), "{text}");
+        let elsewhere = fs::metadata("/var/www/elsewhere").unwrap();
+        assert_eq!((elsewhere.uid(), elsewhere.mode() & 0o7777), (0, 0o777), "{text}");
+        // The links themselves are the site's now.
+        for link in ["link", "dir"] {
+            assert_eq!(fs::symlink_metadata(top.join(link)).unwrap().uid(), world.alice.id, "{text}");
+        }
+        assert!(text.contains("has 2 names") && text.contains("pipe is no file"), "{text}");
+        let json = world.cellwall(&["fix", "--json", "alice"]);
+        assert!(String::from_utf8_lossy(&json.stdout).contains("\"mended\":false"));
+        // A directory that is swapped for a link while root walks is one of both, and never followed.
+        let (spin, swap) = (top.join("spin"), top.join("swap"));
+        make_directory(&spin, 0, 0o755);
+        symlink("/var/www/elsewhere", &swap).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let flag = &stop;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !flag.load(std::sync::atomic::Ordering::Relaxed) {
+                    let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                    let _ = nix::fcntl::renameat2(
+                        nix::fcntl::AT_FDCWD,
+                        &spin,
+                        nix::fcntl::AT_FDCWD,
+                        &swap,
+                        flags,
+                    );
+                }
+            });
+            for _ in 0..40 {
+                chown("/var/www/elsewhere", Some(0), Some(0)).unwrap();
+                world.cellwall(&["fix", "--apply", "alice"]);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let elsewhere = fs::metadata("/var/www/elsewhere").unwrap();
+        assert_eq!((elsewhere.uid(), elsewhere.permissions().mode() & 0o7777), (0, 0o777));
+    });
+}
