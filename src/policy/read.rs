@@ -49,9 +49,12 @@ pub fn host() -> Result<Vec<u8>, Unreadable> {
     file(HOST_FILE)
 }
 
-/// The directory is looked at as well: whoever can write it can put another record there.
+/// The directory is looked at as well, and the one above it: whoever can write them can put another record there.
 fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
-    let directory = open(AT_FDCWD, DIRECTORY, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let (above, directory) = DIRECTORY.rsplit_once('/').unwrap_or(("/", DIRECTORY));
+    let above = open(AT_FDCWD, above, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    trust(&stat(&above)?, libc::S_IFDIR)?;
+    let directory = open(&above, directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     trust(&stat(&directory)?, libc::S_IFDIR)?;
     let file = open(&directory, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
     let facts = stat(&file)?;

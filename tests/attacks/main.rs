@@ -18,5 +18,6 @@ mod idn;
 mod inh;
 mod leak;
 mod log;
+mod pol;
 mod pth;
 mod race;

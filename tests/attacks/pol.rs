@@ -1,0 +1,165 @@
+//! The policy that the launcher reads: POL-01 to POL-10 of the threat catalogue; POL-09 is in race.rs.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{chown, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cellwall::policy::decode;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+
+use crate::harness::{Launcher, World, each_jail, mode, run, traced, world};
+
+const DIRECTORY: &str = "/var/lib/cellwall/policy";
+
+fn record(world: &World) -> PathBuf {
+    PathBuf::from(format!("{DIRECTORY}/{}", world.alice.id))
+}
+
+fn refused_at_once(world: &World) {
+    let outcome = world.call(&world.alice, "a.cgi").run();
+    outcome.refused("P01", 83);
+    assert!(outcome.took < Duration::from_secs(1), "{:?}", outcome.took);
+}
+
+#[test]
+fn pol_01_02_a_record_that_others_can_change_is_none() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let record = record(world);
+        for owner in [world.alice.id, world.bob.id, 33] {
+            chown(&record, Some(owner), None).unwrap();
+            refused_at_once(world);
+        }
+        chown(&record, Some(0), None).unwrap();
+        for rights in [0o664, 0o646, 0o666, 0o620, 0o602] {
+            mode(&record, rights);
+            refused_at_once(world);
+        }
+        mode(&record, 0o600);
+        world.call(&world.alice, "a.cgi").run().ran();
+        let said =
+            run(Command::new("setfacl").arg("-m").arg(format!("u:{}:rw", world.alice.id)).arg(&record));
+        assert!(said.status.success(), "{said:?}");
+        refused_at_once(world);
+    });
+}
+
+#[test]
+fn pol_03_a_record_below_a_directory_that_others_can_change_is_none() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        for place in [DIRECTORY, "/var/lib/cellwall"] {
+            let rights = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(place).unwrap().permissions());
+            for open in [0o777, 0o1777, 0o775] {
+                mode(place, open);
+                refused_in_the_dark(world);
+            }
+            mode(place, rights & 0o7777);
+            chown(place, Some(world.alice.id), None).unwrap();
+            refused_in_the_dark(world);
+            chown(place, Some(0), None).unwrap();
+            world.call(&world.alice, "a.cgi").run().ran();
+        }
+    });
+}
+
+#[test]
+fn pol_04_what_is_no_plain_file_is_no_record() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let record = record(world);
+        let aside = PathBuf::from(DIRECTORY).join("aside");
+        fs::rename(&record, &aside).unwrap();
+        symlink(&aside, &record).unwrap();
+        refused_at_once(world);
+        fs::remove_file(&record).unwrap();
+        mkfifo(&record, Mode::S_IRWXU).unwrap();
+        refused_at_once(world);
+        fs::remove_file(&record).unwrap();
+        mknod(&record, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 5)).unwrap();
+        refused_at_once(world);
+        fs::remove_file(&record).unwrap();
+        fs::create_dir(&record).unwrap();
+        refused_at_once(world);
+        fs::remove_dir(&record).unwrap();
+        // The directory itself by a link: also when it is root's.
+        fs::rename(&aside, &record).unwrap();
+        fs::rename(DIRECTORY, "/var/lib/cellwall/elsewhere").unwrap();
+        symlink("/var/lib/cellwall/elsewhere", DIRECTORY).unwrap();
+        refused_in_the_dark(world);
+    });
+}
+
+/// Without a policy there is no log's name either.
+fn refused_in_the_dark(world: &World) {
+    world.call(&world.alice, "a.cgi").run().refused_in_the_dark(83);
+}
+
+#[test]
+fn pol_06_07_a_record_of_nothing_or_of_too_much_is_none() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let record = record(world);
+        let good = fs::read(&record).unwrap();
+        for bytes in [
+            &b""[..],
+            b"\n",
+            b"# only a remark\n",
+            &[0; 24],
+            &[0; 4096],
+            &good[..24],
+            &[&good[..], b"x"].concat(),
+        ] {
+            fs::write(&record, bytes).unwrap();
+            refused_at_once(world);
+        }
+        for length in [(1 << 20) + 1, 100 << 20, 1 << 40] {
+            OpenOptions::new().write(true).open(&record).unwrap().set_len(length).unwrap();
+            refused_at_once(world);
+        }
+    });
+}
+
+#[test]
+fn pol_08_no_part_of_a_record_is_a_policy_and_no_flipped_bit_widens_one() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let record = record(world);
+        let good = fs::read(&record).unwrap();
+        assert!(decode::record(&good).is_ok());
+        for end in 0..good.len() {
+            assert!(decode::record(&good[..end]).is_err(), "the first {end} bytes are a policy");
+            let mut flipped = good.clone();
+            flipped[end] ^= 1 << (end % 8);
+            assert!(decode::record(&flipped).is_err(), "byte {end} may be another one");
+        }
+        for end in (0..good.len()).step_by(good.len() / 40) {
+            fs::write(&record, &good[..end]).unwrap();
+            refused_at_once(world);
+        }
+    });
+}
+
+#[test]
+fn pol_10_a_launch_makes_the_same_calls_however_many_sites_there_are() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let calls = || -> Vec<String> {
+            world.call(&world.alice, "a.cgi").strace(&[]).run().ran();
+            traced()
+                .iter()
+                .map(|line| line.split('(').next().unwrap().split(' ').next_back().unwrap().to_owned())
+                .collect()
+        };
+        let few = calls();
+        let bytes = fs::read(record(world)).unwrap();
+        for number in 0..20_000 {
+            fs::write(format!("{DIRECTORY}/{}", 200_000 + number), &bytes).unwrap();
+        }
+        assert_eq!(calls(), few);
+        assert!(!few.iter().any(|name| name.starts_with("getdents")), "{few:?}");
+    });
+}
