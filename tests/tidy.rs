@@ -361,3 +361,134 @@ fn no_machine_and_no_registry_is_named() {
     }
     empty(&wrong, "paths of one machine, and hosts of registries, do not belong here");
 }
+
+/// One row of `tests/attacks/rows.txt`.
+struct Row {
+    id: String,
+    place: String,
+}
+
+impl Row {
+    /// `arg_01` for ARG-01.
+    fn prefix(&self) -> String {
+        self.id.to_lowercase().replace('-', "_")
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let text = text("tests/attacks/rows.txt");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let rows = lines.map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        assert!(
+            cells.len() == 4 && ["C", "H", "M"].contains(&cells[1]),
+            "not `row | severity | where | what`: {line}"
+        );
+        Row { id: cells[0].to_owned(), place: cells[2].to_owned() }
+    });
+    rows.collect()
+}
+
+/// The names of all tests below `tests/` by file.
+fn tests_by_file() -> Vec<(PathBuf, Vec<String>)> {
+    let names = |path: &PathBuf| {
+        let text = text(path);
+        let after = text.split("#[test]").skip(1);
+        after.filter_map(|rest| Some(rest.split("fn ").nth(1)?.split('(').next()?.to_owned())).collect()
+    };
+    files(&[".rs"])
+        .into_iter()
+        .filter(|path| path.starts_with("tests"))
+        .map(|path| (path.clone(), names(&path)))
+        .collect()
+}
+
+/// The rows that a test's name begins with: `arg_01_02_…` is ARG-01 and ARG-02.
+fn rows_of(name: &str) -> Vec<String> {
+    let mut words = name.split('_');
+    let group = words.next().unwrap_or_default().to_uppercase();
+    let number = |word: &&str| word.len() == 2 && word.bytes().all(|byte| byte.is_ascii_digit());
+    words.take_while(number).map(|number| format!("{group}-{number}")).collect()
+}
+
+#[test]
+fn each_row_of_the_catalogue_is_tested_or_says_why_not() {
+    let (rows, tests) = (rows(), tests_by_file());
+    let mut wrong = Vec::new();
+    let mut last: BTreeMap<String, u32> = BTreeMap::new();
+    for row in &rows {
+        let (group, number) = row.id.split_once('-').unwrap_or_default();
+        let before = last.insert(group.to_owned(), number.parse().unwrap_or(0)).unwrap_or(0);
+        if number.parse() != Ok(before + 1) {
+            wrong.push(format!("{}: rows of a group are counted without a gap", row.id));
+        }
+        let is_tested = |beneath: &str, name: Option<&str>| {
+            tests
+                .iter()
+                .filter(|(path, _)| path.starts_with(beneath))
+                .flat_map(|(_, names)| names)
+                .any(|test| name.map_or_else(|| rows_of(test).contains(&row.id), |name| test == name))
+        };
+        let good = match row.place.split_once("::") {
+            _ if row.place.starts_with("not: ") => row.place.len() > 30,
+            _ if row.place.starts_with("planned: ") => true,
+            Some((file, name)) => is_tested(file, Some(name)),
+            None => is_tested(if row.place == "attacks" { "tests/attacks" } else { &row.place }, None),
+        };
+        if !good {
+            wrong.push(format!("{}: no test {}… in {}", row.id, row.prefix(), row.place));
+        }
+    }
+    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let attacks = tests.iter().filter(|(path, _)| path.starts_with("tests/attacks"));
+    for (path, name) in attacks.flat_map(|(path, names)| names.iter().map(move |name| (path, name))) {
+        for id in rows_of(name).into_iter().filter(|id| !known.contains(id.as_str())) {
+            wrong.push(format!("{}: {name}: there is no row {id}", path.display()));
+        }
+    }
+    empty(&wrong, "tests/attacks/rows.txt");
+}
+
+#[test]
+fn the_threat_model_names_rows_that_exist_and_the_figures_are_counted() {
+    let rows = rows();
+    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let page = text("docs/threat-model.md");
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let groups: BTreeSet<&str> = rows.iter().filter_map(|row| row.id.split('-').next()).collect();
+    let named: BTreeSet<&str> =
+        words.filter(|word| word.split_once('-').is_some_and(|(group, _)| groups.contains(group))).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let mut wrong: Vec<String> =
+        named.difference(&known).map(|id| format!("docs/threat-model.md: there is no row {id}")).collect();
+    let count = |start: &str| rows.iter().filter(|row| row.place.starts_with(start)).count();
+    let (not, planned) = (count("not: "), count("planned: "));
+    let figures =
+        format!("{} rows, {} tested, {not} not, {planned} planned", rows.len(), rows.len() - not - planned);
+    if !text("SECURITY.md").contains(&figures) {
+        wrong.push(format!("SECURITY.md should say: {figures}"));
+    }
+    empty(&wrong, "what the documents say of the catalogue");
+}
+
+/// The last cell of a row of `docs/cves.md` names tests: `file::name`, or a name alone.
+#[test]
+fn each_hole_of_others_has_a_test_that_exists() {
+    let tests: BTreeSet<String> = tests_by_file().into_iter().flat_map(|(_, names)| names).collect();
+    let page = text("docs/cves.md");
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for line in page.lines().filter(|line| line.starts_with("| CVE-")) {
+        count += 1;
+        let last = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let named: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            wrong.push(format!("no test: {line}"));
+        }
+        wrong.extend(
+            named.iter().filter(|name| !tests.contains(**name)).map(|name| format!("no such test: {name}")),
+        );
+    }
+    assert!(count > 20, "{count} rows were found");
+    empty(&wrong, "docs/cves.md");
+}

@@ -1,6 +1,10 @@
 //! Load: DOS-01 to DOS-07 of the threat catalogue.
 
-use crate::harness::each_jail;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Launcher, each_jail, everything, small, world};
 
 #[test]
 fn dos_04_five_hundred_launches_at_once_all_end() {
@@ -16,5 +20,105 @@ fn dos_04_five_hundred_launches_at_once_all_end() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn dos_01_a_fork_bomb_ends_at_its_sites_limit_and_the_neighbour_runs() {
+    world(Launcher::Cellwall, |world| {
+        let rules = everything("view");
+        world.site("alice", &format!("{rules}[limits]\nprocesses = 30\n"));
+        world.apply();
+        world.script(&world.alice, "bomb.cgi", "#!/usr/bin/perl\nfork while 1;\n");
+        world.probe(&world.bob, "a.cgi");
+        let _bomb = world.call(&world.alice, "bomb.cgi").watch(Duration::from_millis(300));
+        let mut most = 0;
+        for _ in 0..30 {
+            world.call(&world.bob, "a.cgi").run().ran();
+            most = most.max(processes(world.alice.id).len());
+        }
+        assert!(most <= 30, "{most} processes");
+        assert!(most > 3, "only {most}: no bomb");
+        // What is left is one user's, and goes when it is told to: newer ones cannot be made faster.
+        let started = std::time::Instant::now();
+        while !processes(world.alice.id).is_empty() {
+            for process in processes(world.alice.id) {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(process),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "the bomb goes on");
+        }
+    });
+}
+
+/// All live processes of a user.
+fn processes(uid: u32) -> Vec<i32> {
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.contains(&format!("\nUid:\t{uid}\t")) && !status.contains("State:\tZ")
+    })
+    .collect()
+}
+
+#[test]
+fn dos_05_a_storm_of_refusals_disturbs_no_neighbour() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.bob, "a.cgi");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let before = world.records().len();
+        let (refusals, launches) = thread::scope(|scope| {
+            let storm: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut count = 0;
+                        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                            let outcome = world.call(&world.alice, "missing").unrecorded();
+                            assert_eq!(outcome.status.code(), Some(117), "{}", outcome.story());
+                            count += 1;
+                        }
+                        count
+                    })
+                })
+                .collect();
+            let _stop = crate::race::Stop(&done);
+            for _ in 0..150 {
+                let outcome = world.call(&world.bob, "a.cgi").unrecorded();
+                assert!(outcome.out_text().contains("\nprobe\n"), "{}", outcome.story());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            (storm.into_iter().map(|one| one.join().unwrap()).sum::<usize>(), 150)
+        });
+        let records = world.records().split_off(before);
+        let of = |verb: &str| records.iter().filter(|record| record.verb == verb).count();
+        assert_eq!((of("refuse"), of("launch")), (refusals, launches));
+    });
+}
+
+#[test]
+fn dos_06_a_policy_of_a_megabyte_is_read_and_used_or_refused_at_once() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let set: Vec<String> =
+            (0..9).map(|number| format!("A{number} = \"{}\"", "x".repeat(100_000))).collect();
+        world.site("alice", &format!("{}[environment]\nset = {{ {} }}\n", small("host"), set.join(", ")));
+        world.apply();
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert_eq!(outcome.ran().all("env_long").len(), 9);
+        assert!(outcome.took < Duration::from_secs(2), "{:?}", outcome.took);
+        // One byte more than a record may have is refused when it is written, not when it is read.
+        world.site(
+            "alice",
+            &format!(
+                "{}[environment]\nset = {{ {}, Y = \"{2}\", Z = \"{2}\" }}\n",
+                small("host"),
+                set.join(", "),
+                "x".repeat(130_000)
+            ),
+        );
+        assert!(!world.cellwall(&["apply"]).status.success());
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Launcher, each_jail, small, world};
+use crate::harness::{Launcher, each_jail, everything, make_directory, put, small, traced, world};
 
 #[test]
 fn env_02_06_17_variables_that_steer_libraries_and_interpreters_do_not_pass() {
@@ -305,5 +305,108 @@ fn env_18_a_site_cannot_pass_what_is_forbidden() {
             let said = world.cellwall(&["apply"]);
             assert!(!said.status.success(), "apply took {name}");
         }
+    });
+}
+
+#[test]
+fn env_01_03_no_path_of_the_callers_environment_is_ever_opened() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let trap = "/srv/trap";
+        make_directory(trap, 33, 0o777);
+        let names = [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "LD_LIBRARY_PATH",
+            "LD_DEBUG_OUTPUT",
+            "LD_PROFILE_OUTPUT",
+            "GCONV_PATH",
+            "LOCPATH",
+            "NLSPATH",
+            "HOSTALIASES",
+            "RESOLV_HOST_CONF",
+            "MALLOC_TRACE",
+            "TMPDIR",
+            "GETCONF_DIR",
+            "TZ",
+            "TZDIR",
+            "HOME",
+            "PATH",
+            "RUST_BACKTRACE",
+            "TERMINFO",
+            "LANGUAGE",
+            "LC_ALL",
+        ];
+        let call = names
+            .iter()
+            .fold(world.call(&world.alice, "a.cgi"), |call, name| call.env(format!("{name}={trap}/{name}")));
+        let call = call.env("LD_DEBUG=all").env("LD_PROFILE=x").env("RES_OPTIONS=debug");
+        let report = call.strace(&[]).run().ran();
+        assert!(!report.text().contains(trap), "{}", report.text());
+        for line in traced().iter().skip(1) {
+            assert!(!line.contains(trap), "{line}");
+        }
+        assert_eq!(std::fs::read_dir(trap).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn env_04_interpreters_are_not_steered() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything(jail));
+            let trap = "/srv/trap";
+            make_directory(trap, 0, 0o755);
+            put(format!("{trap}/Trap.pm"), b"print qq(trapped\\n); 1;", 0, 0o644);
+            put(format!("{trap}/sitecustomize.py"), b"print('trapped')", 0, 0o644);
+            put(format!("{trap}/rc"), b"echo trapped", 0, 0o644);
+            put(format!("{trap}/php.ini"), b"auto_prepend_file=/srv/trap/rc", 0, 0o644);
+            let steering = [
+                "PERL5OPT=-MTrap",
+                "PERL5LIB=/srv/trap",
+                "PERLLIB=/srv/trap",
+                "PYTHONPATH=/srv/trap",
+                "PYTHONINSPECT=1",
+                "PYTHONSTARTUP=/srv/trap/rc",
+                "RUBYOPT=-r/srv/trap/rc",
+                "NODE_OPTIONS=--require /srv/trap/rc",
+                "BASH_ENV=/srv/trap/rc",
+                "ENV=/srv/trap/rc",
+                "PHPRC=/srv/trap",
+                "PHP_INI_SCAN_DIR=/srv/trap",
+            ];
+            for (name, text) in [
+                ("a.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; env\n"),
+                ("a.bash", "#!/bin/bash\nprintf 'Content-Type: text/plain\\n\\n'; env\n"),
+                ("a.pl", "#!/usr/bin/perl\nprint qq($_=$ENV{$_}\\n) for keys %ENV;\n"),
+                (
+                    "a.py",
+                    "#!/usr/bin/python3\nimport os\nfor n in os.environ: print(n + '=' + os.environ[n])\n",
+                ),
+                ("a.php", "#!/usr/bin/php-cgi\n<?php foreach (getenv() as $n => $v) echo \"$n=$v\\n\";\n"),
+            ] {
+                world.script(&world.alice, name, text);
+                let call =
+                    steering.iter().fold(world.call(&world.alice, name), |call, entry| call.env(entry));
+                let outcome = call.run();
+                let told = outcome.out_text();
+                assert!(told.contains("REQUEST_METHOD=GET"), "{name}: {}", outcome.story());
+                for word in ["trap", "PERL5", "PYTHON", "RUBY", "NODE_", "BASH_ENV", "PHPRC", "PHP_INI"] {
+                    assert!(!told.contains(word), "{name}: {word}: {}", outcome.story());
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn env_20_the_administrators_door_has_the_same_variables() {
+    world(Launcher::Cellwall, |world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        world.site("alice", &format!("{}[environment]\nset = {{ APP_ENV = \"prod\" }}\n", small("host")));
+        world.apply();
+        let said = world.cellwall(&["run", "alice", "--", path.to_str().unwrap()]);
+        let door = crate::harness::Report::parse(&said.stdout);
+        assert_eq!(door.env("APP_ENV"), Some("prod"), "{}", door.text());
     });
 }

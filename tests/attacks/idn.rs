@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Launcher, append, each_jail, make_directory, world};
+use crate::harness::{Launcher, append, each_jail, make_directory, traced, world};
 
 #[test]
 fn idn_07_the_program_has_its_owners_identity_and_nothing_else() {
@@ -157,5 +157,79 @@ fn idn_10_a_user_who_is_gone_runs_until_the_policy_is_applied_and_not_after() {
         fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
         world.apply();
         world.call(&world.alice, "a.cgi").run().refused("P121", 121);
+    });
+}
+
+#[test]
+fn idn_02_the_number_that_is_no_user_is_refused_and_never_configured() {
+    world(Launcher::Cellwall, |world| {
+        append("/etc/passwd", "wrap:x:4294967295:4294967295::/home/wrap:/bin/sh\n");
+        append("/etc/group", "wrap:x:4294967295:\n");
+        world.probe(&world.alice, "a.cgi");
+        for word in ["4294967295", "-1", "wrap", "~4294967295"] {
+            world.call(&world.alice, "a.cgi").word(1, word).run().refused("R105", 105);
+        }
+        let text = "user = \"wrap\"\ndocroot = \"/var/www/alice/htdocs\"\nprofile = \"static\"\n";
+        fs::write("/etc/cellwall/sites.d/wrap.toml", text).unwrap();
+        assert!(!world.cellwall(&["check"]).status.success(), "a site of uid 4294967295 was taken");
+    });
+}
+
+#[test]
+fn idn_03_04_no_site_is_configured_for_a_system_account() {
+    world(Launcher::Cellwall, |world| {
+        append("/etc/passwd", "toor:x:0:0::/root:/bin/sh\nlow:x:999:30001::/home/low:/bin/sh\n");
+        for (user, group) in [
+            ("root", ""),
+            ("toor", ""),
+            ("low", ""),
+            ("www-data", ""),
+            ("alice", "group = \"root\"\n"),
+            ("alice", "group = \"shadow\"\n"),
+        ] {
+            let text = format!(
+                "user = \"{user}\"\n{group}docroot = \"/var/www/alice/htdocs\"\nprofile = \"static\"\n"
+            );
+            fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+            assert!(!world.cellwall(&["check"]).status.success(), "{user} {group}");
+        }
+    });
+}
+
+#[test]
+fn idn_08_a_call_of_identity_that_fails_ends_the_launch() {
+    const CALLS: [(&str, i64); 5] =
+        [("setgroups", 116), ("setresgid", 119), ("setresuid", 117), ("capset", 126), ("prctl", 157)];
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for (name, number) in CALLS {
+            for errno in [11, 1, 22] {
+                let outcome = world.call(&world.alice, "a.cgi").failing(number, errno).run();
+                assert!(outcome.marks.is_empty(), "{name} {errno}: {}", outcome.story());
+                assert!(
+                    matches!(outcome.status.code(), Some(81..=87 | 109..=110)),
+                    "{name} {errno}: {}",
+                    outcome.story()
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn idn_12_no_name_service_is_asked() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        // Whoever asks would wait for a module that is not there, and then for files that are not there.
+        fs::write("/etc/nsswitch.conf", "passwd: sleeps files\ngroup: sleeps files\n").unwrap();
+        for name in ["/etc/passwd", "/etc/group"] {
+            fs::remove_file(name).unwrap();
+        }
+        world.call(&world.alice, "a.cgi").strace(&[]).run().ran();
+        for call in traced() {
+            for word in ["libnss", "/etc/passwd", "/etc/group", "nscd", "AF_INET", ".so"] {
+                assert!(!call.contains(word), "a launch asks: {call}");
+            }
+        }
     });
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::harness::{
-    CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, small, world,
+    CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, run, small, world,
 };
 
 /// Facts that no caller may change.
-const FACTS: [&str; 38] = [
+pub(crate) const FACTS: [&str; 38] = [
     "fds",
     "uid",
     "gid",
@@ -523,4 +523,108 @@ fn remove_groups(world: &World) {
     for hierarchy in ["memory", "pids", "unified", ""] {
         drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
     }
+}
+
+#[test]
+fn inh_21_the_callers_groups_do_not_follow() {
+    each_jail(|world| {
+        let report = same(world, |call| call.caller(33, 33, "33,4,20,24,27,42,1000"));
+        let own = world.alice.id.to_string();
+        assert!(["", own.as_str()].contains(&report.fact("groups")), "{}", report.fact("groups"));
+    });
+}
+
+/// Many launches while a process of the same user grasps at each of them, from the drop of root to the start.
+#[test]
+fn inh_22_the_launcher_is_never_in_its_users_hands() {
+    each_jail(|world| {
+        world.probe(&world.alice, "victim.cgi");
+        let hunters: Vec<_> = (0..2)
+            .map(|_| {
+                world.outside(&world.alice, &["/mnt/bin/escape", "hunt", "cellwall-suexec", "victim.cgi"])
+            })
+            .collect();
+        let started = std::time::Instant::now();
+        let mut launches = 0;
+        while started.elapsed() < crate::race::length() {
+            let outcome = world.call(&world.alice, "victim.cgi").deed("burn").run();
+            outcome.ran();
+            launches += 1;
+            for _ in 0..20 {
+                world.call(&world.alice, "victim.cgi").run().ran();
+                launches += 1;
+            }
+        }
+        let (mut tried, mut own) = (0, 0);
+        for hunter in hunters {
+            let told = hunter.end();
+            assert!(!told.contains("breach"), "{told}");
+            let report = Report::parse(told.as_bytes());
+            tried += report.fact("tried").parse::<u64>().unwrap();
+            own += report.fact("own").parse::<u64>().unwrap();
+        }
+        println!(
+            "hunt: {launches} launches, {tried} launchers grasped at, 0 caught, {own} programs of the user's own"
+        );
+        assert!(tried > 10 && own > 0, "{tried} launchers and {own} programs were met");
+    });
+}
+
+#[test]
+fn inh_23_nothing_is_typed_into_the_callers_terminal() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        let on = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").map_or(true, |on| on.trim() == "1");
+        // The launcher, and the administrator's door: both at a terminal that is theirs.
+        for (words, variable) in [
+            (vec!["/mnt/bin/call", &web_order(world)], ""),
+            (vec!["/usr/bin/cellwall", "run", "alice", "--", path.to_str().unwrap()], "do=push"),
+        ] {
+            let told = at_a_terminal(&words, variable);
+            if variable.is_empty() {
+                assert!(told.contains("try push EPERM"), "{told}");
+            }
+            assert!(told.contains("end"), "{told}");
+        }
+        // The same call works for a process that is in no cell, where the kernel has it.
+        let free = at_a_terminal(&[path.to_str().unwrap()], "do=push");
+        assert!(!on || free.contains("try push done"), "{free}");
+    });
+}
+
+/// Orders for a launch of alice's probe that pushes.
+fn web_order(world: &World) -> String {
+    let id = world.alice.id.to_string();
+    let docroot = world.alice.docroot();
+    let words = [
+        "cwd",
+        docroot.to_str().unwrap(),
+        "become",
+        "33",
+        "33",
+        "33",
+        "arg",
+        CELLWALL,
+        "arg",
+        &id,
+        "arg",
+        &id,
+        "arg",
+        "a.cgi",
+        "env",
+        "REQUEST_METHOD=GET",
+        "env",
+        "QUERY_STRING=do=push",
+        "exec",
+        CELLWALL,
+    ];
+    crate::harness::orders(&words).to_str().unwrap().to_owned()
+}
+
+/// What a program prints whose controlling terminal is a new one; script(1) makes it.
+fn at_a_terminal(words: &[&str], query: &str) -> String {
+    let said = run(std::process::Command::new("script")
+        .args(["-qec", &words.join(" "), "/dev/null"])
+        .env("QUERY_STRING", query));
+    String::from_utf8_lossy(&said.stdout).into_owned()
 }

@@ -1,6 +1,7 @@
 //! What a visitor learns: LEAK-01 to LEAK-05 of the threat catalogue.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::harness::{Launcher, mode, world};
 
@@ -35,5 +36,30 @@ fn leak_01_02_every_refusal_shows_the_visitor_the_same_page() {
         for word in ["alice", "/var", "cellwall", "a.cgi", "suexec", "30001"] {
             assert!(!page.contains(word), "the page tells {word}:\n{page}");
         }
+    });
+}
+
+#[test]
+fn leak_03_without_memory_nothing_is_said_but_the_page() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let before = fs::read_dir(world.alice.docroot()).unwrap().count();
+        for kilobytes in (500..2500).step_by(50) {
+            let bytes = (kilobytes * 1024).to_string();
+            let unlimited = u64::MAX.to_string();
+            // Dumps of memory are permitted, as far as the caller can permit them.
+            let call = world.call(&world.alice, "a.cgi").root(&["limit", "4", &unlimited, &unlimited]);
+            let outcome = call.order(&["limit", "9", &bytes, &bytes]).unrecorded();
+            let (out, err) = (outcome.out_text(), outcome.err_text());
+            if out.contains("\nprobe\n") {
+                continue;
+            }
+            assert!(outcome.marks.is_empty(), "{}", outcome.story());
+            assert!(out.is_empty() || out.starts_with("Status: 500 "), "{kilobytes}: {}", outcome.story());
+            for word in ["panicked", "src/", ".rs", "/var", "alice"] {
+                assert!(!out.contains(word) && !err.contains(word), "{kilobytes}: {}", outcome.story());
+            }
+        }
+        assert_eq!(fs::read_dir(world.alice.docroot()).unwrap().count(), before, "a core was left");
     });
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{LOG, Launcher, each_jail, world};
+use crate::harness::{LOG, Launcher, each_jail, make_directory, world};
 
 #[test]
 fn log_08_references_are_never_the_same() {
@@ -127,5 +127,45 @@ fn log_04_a_log_daemon_that_does_not_read_holds_nobody_up() {
             outcome.took
         });
         assert!(slowest.max().unwrap() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn log_01_no_name_of_a_directory_forges_a_record() {
+    each_jail(|world| {
+        for name in ["a\nb", "a\rb", "a\x1b[2Jb", "a\"b", "%s%n", "a\\b", "\u{e9}", "x\" script=\"y"] {
+            let place = world.alice.docroot().join(name);
+            make_directory(&place, world.alice.id, 0o755);
+            world.probe_at(&world.alice, place.join("a.cgi"));
+            // Records are parsed strictly: one line, printable bytes, quotes closed.
+            let outcome = world.call(&world.alice, "a.cgi").cwd(&place).run();
+            let Some(_) = outcome.ran_or_refused() else { continue };
+            assert_eq!(outcome.records[0].field("script"), "a.cgi", "{name:?}: {}", outcome.records[0].line);
+        }
+    });
+}
+
+#[test]
+fn log_06_what_the_kernel_refuses_to_start_is_recorded_with_its_reason() {
+    each_jail(|world| {
+        // A program that needs a loader and libraries, in a cell that has none.
+        let path = world.script(&world.alice, "a.cgi", fs::read("/usr/bin/true").unwrap());
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        let refused = outcome.refused_somehow();
+        assert_eq!((refused.field("code"), refused.field("status")), ("X255", "255"), "{}", refused.line);
+        assert!(refused.field("why").starts_with(path.to_str().unwrap()), "{}", refused.line);
+        assert_eq!(outcome.records.len(), 2, "{}", outcome.story());
+    });
+}
+
+#[test]
+fn log_08_a_visitors_request_id_is_not_the_references_source() {
+    world(Launcher::Cellwall, |world| {
+        for id in ["AAAA-BBBB", "x\ny", "\" code=V000", &"x".repeat(4000)] {
+            let refused =
+                world.call(&world.alice, "missing").env(format!("UNIQUE_ID={id}")).run().refused("V117", 117);
+            assert_ne!(refused.field("ref"), id);
+            assert!(!refused.line.contains("V000"), "{}", refused.line);
+        }
     });
 }

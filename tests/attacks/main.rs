@@ -12,11 +12,14 @@
 mod harness;
 
 mod arg;
+mod cmp;
 mod dos;
 mod env;
 mod idn;
 mod inh;
+mod jail;
 mod leak;
+mod llk;
 mod log;
 mod pol;
 mod pth;

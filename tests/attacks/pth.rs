@@ -1,15 +1,25 @@
 //! What a program and its directories must be: PTH-04 to PTH-23 of the threat catalogue.
 
 use std::fs::{self, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, chown, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
-use crate::harness::{Launcher, each_jail, make_directory, mode, put, small, world};
+use crate::harness::{
+    Launcher, TRACE, World, each_jail, make_directory, mode, put, run, small, traced, world,
+};
+use crate::race::{Stop, Verdict, exchange, judge};
 
 #[test]
 fn pth_04_12_another_owners_file_is_refused_however_it_came_here() {
@@ -332,5 +342,225 @@ fn pth_07_releases_behind_a_link_of_the_sites_run_where_the_site_may_link() {
         site("owner-match", "host");
         std::os::unix::fs::lchown(format!("{base}/current"), Some(world.bob.id), None).unwrap();
         call("releases/1/cgi").refused("V02", 86);
+    });
+}
+
+#[test]
+fn pth_10_11_an_access_list_that_lets_others_write_counts() {
+    each_jail(|world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        let list = |words: &[&str], path: &Path| {
+            let said = run(Command::new("setfacl").args(words).arg(path));
+            assert!(said.status.success(), "{said:?}");
+        };
+        for (place, code, status) in [(path.as_path(), "V118", 118), (&world.alice.docroot(), "V116", 116)] {
+            list(&["-m", "u:bob:rwx"], place);
+            world.call(&world.alice, "a.cgi").run().refused(code, status);
+            // Reading is no writing.
+            list(&["-m", "u:bob:r-x,m::r-x"], place);
+            world.call(&world.alice, "a.cgi").run().ran();
+            list(&["-b"], place);
+        }
+    });
+}
+
+/// The launcher is stopped behind each of its system calls in turn; the names change places while it stands.
+#[test]
+fn pth_03_a_swap_behind_any_system_call_runs_the_right_program_or_none() {
+    // Which of the two stands there first, and whether the program or its directory is exchanged.
+    for (foreign_first, directory) in [(false, false), (true, false), (false, true)] {
+        world(Launcher::Cellwall, |world| {
+            let docroot = world.alice.docroot();
+            let bob = world.bob.docroot();
+            world.other_probe(world.bob.id, &bob.join("a.cgi"));
+            make_directory(docroot.join("sub"), world.alice.id, 0o755);
+            world.probe(&world.alice, "sub/a.cgi");
+            let (one, two) = if directory {
+                symlink(&bob, docroot.join("other")).unwrap();
+                (docroot.join("sub"), docroot.join("other"))
+            } else {
+                symlink(bob.join("a.cgi"), docroot.join("sub/other")).unwrap();
+                (docroot.join("sub/a.cgi"), docroot.join("sub/other"))
+            };
+            let call = || world.call(&world.alice, "a.cgi").cwd(docroot.join("sub"));
+            call().strace(&[]).run().ran();
+            let (mut stopped, mut ran, mut refused) = (0, 0, 0);
+            let steps = steps();
+            if foreign_first {
+                exchange(&one, &two);
+            }
+            for (name, occurrence) in steps {
+                let stop = format!("inject={name}:signal=STOP:when={occurrence}");
+                let done = AtomicBool::new(false);
+                fs::remove_file(TRACE).unwrap();
+                let (outcome, stood) = thread::scope(|scope| {
+                    let swapper = scope.spawn(|| swap_when_stopped(&done, &one, &two));
+                    let _stop = Stop(&done);
+                    let outcome = call().strace(&["-e", &stop]).run();
+                    done.store(true, Ordering::Relaxed);
+                    (outcome, swapper.join().unwrap())
+                });
+                match judge(world, &outcome) {
+                    Verdict::Right(_) => ran += 1,
+                    Verdict::Refused => refused += 1,
+                    Verdict::Other => {
+                        panic!("behind {name} {occurrence}: a foreign file ran\n{}", outcome.story())
+                    }
+                    Verdict::NotCalled => panic!("{}", outcome.story()),
+                }
+                if stood {
+                    stopped += 1;
+                    exchange(&one, &two);
+                }
+            }
+            println!("steps: {stopped} swaps by hand, {ran} right, {refused} refused, 0 wrong");
+            // A link that comes after the check is refused by the start itself.
+            let runs = foreign_first || directory;
+            assert!(
+                stopped > 20 && refused > 0 && (ran > 0) == runs,
+                "{foreign_first} {directory}: {stopped} stops, {ran} ran, {refused} refused"
+            );
+        });
+    }
+}
+
+/// The launcher's system calls of the last trace that look at something or change who looks, each with its number among
+/// those of its name; what the rules name of the host's is not alice's to swap.
+fn steps() -> Vec<(String, usize)> {
+    const LOOKS: [&str; 11] = [
+        "openat2",
+        "openat",
+        "open",
+        "fstat",
+        "fchdir",
+        "getcwd",
+        "read",
+        "write",
+        "setresuid",
+        "seccomp",
+        "umask",
+    ];
+    let trace = fs::read_to_string(TRACE).unwrap();
+    let name =
+        |line: &str| line.split_once('(').map(|(front, _)| front.split(' ').next_back().unwrap().to_owned());
+    let all: Vec<(String, &str)> = trace.lines().filter_map(|line| Some((name(line)?, line))).collect();
+    let launcher = traced().iter().filter_map(|line| name(line)).count();
+    let program = all.iter().rposition(|(name, _)| name == "execveat").unwrap();
+    let matters = |(name, line): &(String, &str)| {
+        LOOKS.contains(&name.as_str())
+            && !["\"/etc", "\"/usr", "\"/proc"].iter().any(|path| line.contains(path))
+    };
+    (program + 1 - launcher..program)
+        .filter(|at| matters(&all[*at]))
+        .map(|at| (all[at].0.clone(), all[..=at].iter().filter(|(name, _)| *name == all[at].0).count()))
+        .collect()
+}
+
+/// Waits for the stop that strace reports, swaps, and lets the launcher go on.
+fn swap_when_stopped(done: &AtomicBool, one: &Path, two: &Path) -> bool {
+    while !done.load(Ordering::Relaxed) {
+        let trace = fs::read(TRACE).unwrap_or_default();
+        let trace = String::from_utf8_lossy(&trace);
+        if let Some(line) = trace.lines().find(|line| line.contains("--- stopped by SIGSTOP ---")) {
+            exchange(one, two);
+            let pid = line.split(' ').next().unwrap().parse().unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT)
+                .unwrap();
+            return true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+/// Mounts a FUSE file system on alice's directory, as its owner may have it done for her, for everybody to enter.
+fn mount_fuse(world: &World, place: &Path) -> fs::File {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+    let id = world.alice.id;
+    let options = format!(
+        "fd={},rootmode=40755,user_id={id},group_id={id},allow_other,default_permissions",
+        device.as_raw_fd()
+    );
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("slow"), place, Some("fuse"), flags, Some(options.as_str())).unwrap();
+    device
+}
+
+/// Answers what a directory of alice's must answer, until it is told to stop.
+fn answer(mut device: &fs::File, owner: u32, stop: &AtomicBool) {
+    use std::io::{Read, Write};
+    const GETATTR: u32 = 3;
+    const INIT: u32 = 26;
+    let mut request = vec![0; 1 << 20];
+    while !stop.load(Ordering::Relaxed) {
+        let mut ready = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::from(10_u8)).unwrap() == 0 {
+            continue;
+        }
+        let length = device.read(&mut request).unwrap();
+        assert!(length >= 40);
+        let operation = u32::from_le_bytes(request[4..8].try_into().unwrap());
+        // linux/fuse.h: fuse_init_out; fuse_attr_out, which is good for an hour.
+        let (error, body): (i32, Vec<u32>) = match operation {
+            INIT => (0, vec![7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            GETATTR => {
+                let facts = [0o040_755, 2, owner, owner, 0, 4096, 0];
+                (0, [&[3600, 0, 0, 0, 1, 0, 0, 0, 0, 0][..], &[0; 9], &facts].concat())
+            }
+            _ => (-38, Vec::new()),
+        };
+        let mut answer = Vec::new();
+        answer.extend(u32::try_from(16 + 4 * body.len()).unwrap().to_le_bytes());
+        answer.extend(error.to_le_bytes());
+        answer.extend(&request[8..16]);
+        answer.extend(body.iter().flat_map(|word| word.to_le_bytes()));
+        device.write_all(&answer).unwrap();
+    }
+}
+
+#[test]
+fn pth_24_a_file_system_that_hears_nobody_holds_one_launch_for_five_seconds_and_no_other() {
+    world(Launcher::Cellwall, |world| {
+        let docroot = world.alice.docroot();
+        let device = mount_fuse(world, &docroot);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| answer(&device, world.alice.id, &stop));
+            let _stop = Stop(&stop);
+            world.apply();
+            fs::metadata(&docroot).unwrap();
+        });
+        world.probe(&world.bob, "b.cgi");
+        thread::scope(|scope| {
+            let held = scope.spawn(|| world.call(&world.alice, "a.cgi").unrecorded());
+            for _ in 0..20 {
+                world.call(&world.bob, "b.cgi").unrecorded().out_text().find("\nprobe\n").unwrap();
+            }
+            let held = held.join().unwrap();
+            let own = format!("{}-", world.alice.id);
+            // Its own alarm ends it. Nothing but the end of the process gets it out of there: so there is no page.
+            assert_eq!(held.status.signal(), Some(14), "{}", held.story());
+            assert!(
+                held.out.is_empty() && !held.marks.iter().any(|mark| mark.starts_with(&own)),
+                "{}",
+                held.story()
+            );
+        });
+        umount2(&docroot, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
+fn pth_24_a_file_system_that_the_owner_mounted_below_her_docroot_is_refused_unseen() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let place = world.alice.docroot().join("slow");
+        make_directory(&place, world.alice.id, 0o755);
+        // Nobody ever serves it.
+        let _device = mount_fuse(world, &place);
+        let refused = world.call(&world.alice, "slow").run().refused("V117", 117);
+        assert!(refused.field("why").contains("mounted here from elsewhere"), "{}", refused.line);
+        world.call(&world.alice, "a.cgi").run().ran();
+        umount2(&place, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).unwrap();
     });
 }

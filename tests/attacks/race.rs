@@ -38,7 +38,7 @@ struct Tally {
 }
 
 /// How long one race lasts.
-fn length() -> Duration {
+pub(crate) fn length() -> Duration {
     let seconds =
         std::env::var_os("CELLWALL_RACE_SECONDS").map_or(2, |text| text.to_str().unwrap().parse().unwrap());
     Duration::from_secs(seconds)
@@ -134,14 +134,14 @@ fn batch<'w>(
     }
 }
 
-enum Verdict {
+pub(crate) enum Verdict {
     Right(Report),
     Other,
     Refused,
     NotCalled,
 }
 
-fn judge(world: &World, outcome: &Outcome) -> Verdict {
+pub(crate) fn judge(world: &World, outcome: &Outcome) -> Verdict {
     let (out, id) = (outcome.out_text(), world.alice.id);
     if outcome.status.code() == Some(250) {
         return Verdict::NotCalled;
@@ -172,7 +172,7 @@ fn judge(world: &World, outcome: &Outcome) -> Verdict {
 }
 
 /// Sets the flag when it goes.
-struct Stop<'a>(&'a AtomicBool);
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -191,7 +191,7 @@ fn fast(world: &World) -> PathBuf {
     docroot
 }
 
-fn exchange(one: &Path, two: &Path) {
+pub(crate) fn exchange(one: &Path, two: &Path) {
     renameat2(AT_FDCWD, one, AT_FDCWD, two, RenameFlags::RENAME_EXCHANGE).unwrap();
 }
 

@@ -244,7 +244,7 @@ pub(crate) fn traced() -> Vec<String> {
 }
 
 /// Where strace writes.
-const TRACE: &str = "/mnt/trace";
+pub(crate) const TRACE: &str = "/mnt/trace";
 
 fn drain(from: &mut impl std::io::Read) -> Vec<u8> {
     let mut all = Vec::new();

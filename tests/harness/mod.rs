@@ -12,11 +12,11 @@ mod report;
 mod world;
 
 pub(crate) use apache::{Apache, Kind, virtual_host};
-pub(crate) use call::{Call, Outcome, traced};
+pub(crate) use call::{Call, Outcome, TRACE, traced};
 pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{
-    CELLWALL, LOG, Launcher, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php, everything,
-    make_directory, mode, put, run, small, spawn, world,
+    CELLWALL, LOG, Launcher, Outside, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php,
+    everything, make_directory, mode, orders, put, run, small, spawn, world,
 };

@@ -372,9 +372,15 @@ fn isolate() {
 /// A /dev of this world's own: the host's log daemon hears nothing of a test, and a test can make one.
 fn private_devices() {
     make_directory("/mnt/dev", 0, 0o755);
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+        ("fuse", 10, 229),
+    ] {
         let path = format!("/mnt/dev/{name}");
         mknod(path.as_str(), SFlag::S_IFCHR, Mode::S_IRWXU, makedev(major, minor)).unwrap();
         mode(&path, 0o666);

@@ -15,6 +15,7 @@ mod fuzz;
 mod install;
 mod manifest;
 mod oracle;
+mod race;
 mod reproduce;
 mod run;
 mod say;
@@ -42,6 +43,7 @@ cargo xtask COMMAND
       --cases N             as many (default: 5000)
       --seed N              these and no others
   bench [NAME]              measure; NAME is launch unless given (root)
+  race [--minutes N]        names that change places while launches go on; 10 minutes unless given (root)
   build                     the three release programs, in target/dist
   reproduce                 build the launcher twice, in different places, and compare bit for bit
   install [OPTIONS]         build and install (root)
@@ -86,6 +88,7 @@ fn dispatch(words: &[String]) -> Outcome {
         ("faults", []) => faults::all(),
         ("oracle", _) => oracle::compare(options),
         ("bench", _) => bench::run(options),
+        ("race", _) => race::run(options),
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");
             Ok(())

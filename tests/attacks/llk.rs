@@ -1,0 +1,196 @@
+//! Landlock and the filter of system calls: LLK-01 to LLK-09 of the threat catalogue.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::harness::{Launcher, World, each_jail, make_directory, put, small, world};
+use crate::jail::{helper, tries};
+
+/// A directory of alice's own outside of her cell: file modes permit her everything there.
+fn outside(world: &World) {
+    make_directory("/srv/alice", world.alice.id, 0o755);
+    for name in ["file", "other"] {
+        put(format!("/srv/alice/{name}"), b"own", world.alice.id, 0o644);
+    }
+    symlink("file", "/srv/alice/link").unwrap();
+    world.escape(&world.alice, "a.cgi");
+}
+
+#[test]
+fn llk_01_files_outside_are_neither_read_nor_changed() {
+    each_jail(|world| {
+        outside(world);
+        let ways: Vec<String> = [
+            "open:file",
+            "write:file",
+            "truncate:file",
+            "list:.",
+            "create:new",
+            "mkdir:newdir",
+            "unlink:file",
+            "symlink:newlink",
+            "rename:file",
+            "link:file",
+            "execute:file",
+        ]
+        .iter()
+        .map(|way| way.replace(':', ":/srv/alice/"))
+        .collect();
+        let report = tries(world.call(&world.alice, "a.cgi"), &ways);
+        for way in &ways {
+            let name = way.split(':').next().unwrap();
+            let denied = ["EACCES", "ENOENT", "EXDEV", "EROFS"].contains(&report.attempt(name));
+            assert!(denied, "{way}:\n{}", report.text());
+        }
+        assert_eq!(fs::read("/srv/alice/file").unwrap(), b"own");
+        assert_eq!(fs::read_dir("/srv/alice").unwrap().count(), 3);
+    });
+}
+
+/// The rows "| `NAME` … | host | view |" of the document.
+fn documented() -> Vec<(String, [bool; 2])> {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/threat-model.md")).unwrap();
+    let section = page
+        .split("\n## What Landlock does not stop")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap()
+        .to_owned();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")).map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let possible = |cell: &str| match cell {
+            "possible" => true,
+            "no" => false,
+            other => panic!("neither `possible` nor `no`: {other} in {line}"),
+        };
+        (line.split('`').next().unwrap().to_owned(), [possible(cells[1]), possible(cells[2])])
+    });
+    rows.collect()
+}
+
+#[test]
+fn llk_02_09_what_is_possible_outside_is_what_the_document_says() {
+    let documented = documented();
+    assert!(documented.len() >= 20, "{documented:?}");
+    for (column, jail) in ["host", "view"].into_iter().enumerate() {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&small(jail));
+            outside(world);
+            let helper = helper(world, &world.alice);
+            let value = |name: &str| match name {
+                "abstract" => "helper".to_owned(),
+                "connect" => "/srv/open/socket".to_owned(),
+                "signal" | "ptrace" => helper.pid().to_string(),
+                "udp" => "9".to_owned(),
+                "readlink" => "/srv/alice/link".to_owned(),
+                "chdir" | "list" => "/srv/alice".to_owned(),
+                "mkdir" => "/srv/alice/new".to_owned(),
+                _ => "/srv/alice/file".to_owned(),
+            };
+            let ways: Vec<_> = documented.iter().map(|(name, _)| format!("{name}:{}", value(name))).collect();
+            let report = tries(world.call(&world.alice, "a.cgi"), &ways);
+            let wrong: Vec<_> = documented
+                .iter()
+                .filter(|(name, expected)| (report.attempt(name) == "done") != expected[column])
+                .map(|(name, _)| format!("{name} in a {jail} jail: {}", report.attempt(name)))
+                .collect();
+            assert!(wrong.is_empty(), "docs/threat-model.md says otherwise:\n{}", wrong.join("\n"));
+        });
+    }
+}
+
+#[test]
+fn llk_03_abstract_sockets_and_signals_end_at_the_cell() {
+    each_jail(|world| {
+        outside(world);
+        let helper = helper(world, &world.alice);
+        let ways = ["abstract:helper".to_owned(), format!("signal:{}", helper.pid())];
+        let report = tries(world.call(&world.alice, "a.cgi"), &ways);
+        assert_eq!(report.attempt("abstract"), "EPERM", "{}", report.text());
+        assert!(["EPERM", "ESRCH"].contains(&report.attempt("signal")), "{}", report.text());
+    });
+}
+
+/// landlock_create_ruleset(2) on every architecture.
+const CREATE_RULESET: i64 = 444;
+const ENOSYS: i32 = 38;
+const EOPNOTSUPP: i32 = 95;
+
+#[test]
+fn llk_04_05_without_landlock_the_policys_word_decides() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.probe(&world.alice, "a.cgi");
+            world.sites(&small(jail));
+            for errno in [ENOSYS, EOPNOTSUPP] {
+                world.call(&world.alice, "a.cgi").failing(CREATE_RULESET, errno).run().refused("X03", 87);
+            }
+            world.sites(&small(jail).replace("[jail]", "[jail]\nlandlock = \"best-effort\""));
+            for errno in [ENOSYS, EOPNOTSUPP] {
+                let outcome = world.call(&world.alice, "a.cgi").failing(CREATE_RULESET, errno).run();
+                outcome.ran();
+                assert_eq!(outcome.records[0].field("landlock"), "0", "{}", outcome.records[0].line);
+            }
+        });
+    }
+}
+
+#[test]
+fn llk_06_an_older_landlock_than_required_is_refused() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.sites(&small("host").replace("[jail]", "[jail]\nlandlock_abi = 4"));
+        for version in 1..7 {
+            // The launcher asks, and then its library asks: both hear of the older kernel.
+            let older = format!("inject=landlock_create_ruleset:retval={version}:when=1..2");
+            let outcome = world.call(&world.alice, "a.cgi").strace(&["-e", &older]).run();
+            if version < 4 {
+                outcome.refused("X03", 87);
+            } else {
+                outcome.ran();
+                assert_eq!(outcome.records[0].field("landlock"), version.to_string());
+            }
+        }
+    });
+}
+
+#[test]
+fn llk_07_a_path_of_the_rules_that_is_missing_is_no_wider_rule() {
+    each_jail(|world| {
+        let jail = if fs::read_to_string("/etc/cellwall/sites.d/alice.toml").unwrap().contains("view") {
+            "view"
+        } else {
+            "host"
+        };
+        world.probe(&world.alice, "a.cgi");
+        put("/srv/listed", b"x", 0, 0o644);
+        world.site("alice", &format!("{}read = [\"/srv/listed\"]\n", small(jail)));
+        world.apply();
+        world.call(&world.alice, "a.cgi").run().ran();
+        fs::remove_file("/srv/listed").unwrap();
+        let refused = world.call(&world.alice, "a.cgi").run().refused_somehow();
+        assert!(["X02", "C06"].contains(&refused.field("code")), "{}", refused.line);
+        assert!(refused.field("why").contains("/srv/listed"), "{}", refused.line);
+        let said = world.cellwall(&["check"]);
+        assert!(
+            !said.status.success() && String::from_utf8_lossy(&said.stderr).contains("/srv/listed"),
+            "{said:?}"
+        );
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn llk_08_doors_of_other_architectures_are_walled_up() {
+    each_jail(|world| {
+        world.escape(&world.alice, "a.cgi");
+        let report = tries(world.call(&world.alice, "a.cgi"), &["foreign:i386".to_owned()]);
+        assert_eq!(report.attempt("foreign"), "killed 31", "{}", report.text());
+        let report = tries(world.call(&world.alice, "a.cgi"), &["foreign:x32".to_owned()]);
+        assert!(["killed 31", "ENOSYS", "EPERM"].contains(&report.attempt("foreign")), "{}", report.text());
+    });
+}
