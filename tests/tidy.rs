@@ -389,7 +389,7 @@ fn rows() -> Vec<Row> {
     rows.collect()
 }
 
-/// The names of all tests below `tests/` by file.
+/// The names of all tests by file.
 fn tests_by_file() -> Vec<(PathBuf, Vec<String>)> {
     let names = |path: &PathBuf| {
         let text = text(path);
@@ -398,7 +398,7 @@ fn tests_by_file() -> Vec<(PathBuf, Vec<String>)> {
     };
     files(&[".rs"])
         .into_iter()
-        .filter(|path| path.starts_with("tests"))
+        .filter(|path| path.starts_with("tests") || path.starts_with("src"))
         .map(|path| (path.clone(), names(&path)))
         .collect()
 }

@@ -197,26 +197,6 @@ fn idn_03_04_no_site_is_configured_for_a_system_account() {
 }
 
 #[test]
-fn idn_08_a_call_of_identity_that_fails_ends_the_launch() {
-    const CALLS: [(&str, i64); 5] =
-        [("setgroups", 116), ("setresgid", 119), ("setresuid", 117), ("capset", 126), ("prctl", 157)];
-    each_jail(|world| {
-        world.probe(&world.alice, "a.cgi");
-        for (name, number) in CALLS {
-            for errno in [11, 1, 22] {
-                let outcome = world.call(&world.alice, "a.cgi").failing(number, errno).run();
-                assert!(outcome.marks.is_empty(), "{name} {errno}: {}", outcome.story());
-                assert!(
-                    matches!(outcome.status.code(), Some(81..=87 | 109..=110)),
-                    "{name} {errno}: {}",
-                    outcome.story()
-                );
-            }
-        }
-    });
-}
-
-#[test]
 fn idn_12_no_name_service_is_asked() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
