@@ -100,9 +100,11 @@ fn disturb(number: usize, stride: usize) -> Table {
         let mut cell: usize = number;
         // What comes before is the C library's.
         let arrival = stage.calls.iter().position(|made| made.name.starts_with("getu")).unwrap();
+        let sockets = stage.calls.iter().filter(|made| made.name == "socket");
+        let datagrams: Vec<u64> = sockets.filter_map(|made| made.result).map(i64::cast_unsigned).collect();
         for (at, made) in stage.calls.iter().enumerate() {
             table.call(&made.name);
-            for change in changes(made) {
+            for change in changes(made, &datagrams) {
                 cell += 1;
                 if !cell.is_multiple_of(stride) {
                     continue;
@@ -141,6 +143,21 @@ fn flt_01_no_call_of_an_ordinary_launch_can_fail_and_leave_half_of_it() {
 }
 
 #[test]
-fn flt_01_no_call_of_the_other_kinds_of_launch_can_either() {
-    check(1..SCENES.len(), stride());
+fn flt_01_no_call_in_another_kind_of_cell_can_either() {
+    check(1..4, stride());
+}
+
+#[test]
+fn flt_01_no_call_for_another_kind_of_program_can_either() {
+    check(4..9, stride());
+}
+
+#[test]
+fn flt_01_no_call_with_other_rights_and_limits_can_either() {
+    check(9..13, stride());
+}
+
+#[test]
+fn flt_01_no_call_with_another_log_or_for_a_refusal_can_either() {
+    check(13..SCENES.len(), stride());
 }

@@ -4,8 +4,8 @@ use nix::errno::Errno;
 
 use crate::tracer::{Change, Made};
 
-/// Every change that one call is put through.
-pub(crate) fn changes(made: &Made) -> Vec<Change> {
+/// Every change that one call is put through. `datagrams`: the launcher's sockets.
+pub(crate) fn changes(made: &Made, datagrams: &[u64]) -> Vec<Change> {
     let name = made.name.as_str();
     // No kernel fails these.
     if matches!(name, "exit_group" | "exit" | "umask") {
@@ -36,13 +36,15 @@ pub(crate) fn changes(made: &Made) -> Vec<Change> {
     }
     errors.sort_unstable_by_key(|errno| *errno as i32);
     errors.dedup();
-    errors.into_iter().map(Change::Fails).chain(short(made)).chain(lies(name)).collect()
+    errors.into_iter().map(Change::Fails).chain(short(made, datagrams)).chain(lies(name)).collect()
 }
 
 /// Half, one byte, nothing; where the kernel may do that.
-fn short(made: &Made) -> Vec<Change> {
+fn short(made: &Made, datagrams: &[u64]) -> Vec<Change> {
     let Some(count) = made.result.and_then(|result| u64::try_from(result).ok()) else { return Vec::new() };
     match made.name.as_str() {
+        // The kernel takes a datagram whole or not at all (unix(7)).
+        "write" if datagrams.contains(&made.arguments[0]) => Vec::new(),
         "read" | "pread64" | "write" | "getrandom" | "getdents64" => {
             let lengths = [count / 2, 1, 0].into_iter().filter(|length| *length < count);
             lengths.map(Change::Shortened).collect()

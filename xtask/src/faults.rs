@@ -15,7 +15,7 @@ pub(crate) fn all() -> Outcome {
     build::programs()?;
     say::step("Every system call of a launch fails once, in every way; some minutes");
     let mut suite = run::cargo(&["test", "--quiet", "--test", "faults", "--", "--nocapture"]);
-    suite.args(["--test-threads", "1"]).env("CELLWALL_FAULTS", "all");
+    suite.args(["--test-threads", "4"]).env("CELLWALL_FAULTS", "all");
     let mut child = suite
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
