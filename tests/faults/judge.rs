@@ -10,6 +10,8 @@ use crate::harness::{LOG, Outcome, Record, Report, Syslog};
 pub(crate) enum End {
     /// The whole, right run, with its record.
     Ran,
+    /// The program was started in its cell and recorded as ever; a path that the policy lets it see was out of its reach.
+    Narrower,
     /// Nothing ran, and the record, the page and the server's error log say so; the code.
     Refused(String),
     /// Nothing ran, and no way led to a log; the server's error log says so.
@@ -180,6 +182,11 @@ impl Left {
             }
         }
         Ok(End::Ran)
+    }
+
+    /// Is the launch recorded as the undisturbed one, and no refusal?
+    pub(crate) fn is_recorded_as(&self, ordinary: &Ordinary) -> bool {
+        ordinary.end == End::Ran && self.records.len() == 1 && self.record() == ordinary.record
     }
 
     fn refused(&self, visitor: bool) -> Result<End, String> {

@@ -32,6 +32,7 @@ impl Table {
         row.cells += 1;
         let word = match end {
             Ok(End::Ran) => "ran".to_owned(),
+            Ok(End::Narrower) => "narrower".to_owned(),
             Ok(End::Refused(code)) => code,
             Ok(End::Unrecorded) => "unrecorded".to_owned(),
             Ok(End::NoMemory) => "no memory".to_owned(),
@@ -72,11 +73,12 @@ impl Table {
             calls += row.calls;
             cells += row.cells;
         }
+        let narrower = self.count("narrower");
         let (ran, unrecorded, dead) = (self.count("ran"), self.count("unrecorded"), self.count("dead"));
         let (starved, violations) = (self.count("no memory"), self.count("VIOLATION"));
-        let refused = cells - ran - unrecorded - starved - dead - violations;
+        let refused = cells - ran - narrower - unrecorded - starved - dead - violations;
         println!(
-            "{text}faults: scene=\"{scene}\" calls={calls} cells={cells} ran={ran} refused={refused} \
+            "{text}faults: scene=\"{scene}\" calls={calls} cells={cells} ran={ran} narrower={narrower} refused={refused} \
              unrecorded={unrecorded} starved={starved} dead={dead} violations={violations}"
         );
     }

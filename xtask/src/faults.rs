@@ -108,7 +108,7 @@ fn pad(text: &str, column: &str) -> String {
 /// The letter of a code is that of its stage.
 fn column(word: &str) -> &'static str {
     match word {
-        "ran" => "ran",
+        "ran" | "narrower" => "ran",
         "dead" | "no memory" => "dead",
         "unrecorded" => "log",
         "VIOLATION" => "violation",
