@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::accounts::{Account, Accounts, Listed};
-use crate::config::limits::Hierarchies;
+use crate::config::limits::{self, Hierarchies};
 use crate::config::problem::{Problem, Problems, Weight};
 use crate::config::store::{self, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
@@ -132,6 +132,7 @@ impl<'s> Run<'s> {
             // A pool's launches need the policy: it comes first.
             self.store.commit(&done.written, &done.removed)?;
             self.store.commit(&done.pools.0, &done.pools.1)?;
+            done.written.iter().for_each(|name| renew_groups(name));
             views(sites.is_empty(), &groups);
         }
         Ok(done)
@@ -230,6 +231,18 @@ impl<'s> Run<'s> {
             Some(_) | None => Pools::Same,
         };
         Ok(One { changed, pools, words: Vec::new() })
+    }
+}
+
+/// A control group that is there already follows its record; the launcher only sets what it makes.
+fn renew_groups(name: &str) {
+    let Some(bytes) = store::read(name) else { return };
+    let Ok(record) = decode::record(&bytes) else { return };
+    for group in record.sites.iter().flat_map(|site| &site.limits.groups) {
+        if let Err(error) = limits::renew(group) {
+            let place = String::from_utf8_lossy(group.directory);
+            say::note(format_args!("warning: {place} keeps its old limits: {error}"));
+        }
     }
 }
 

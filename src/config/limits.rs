@@ -1,8 +1,10 @@
 //! `[limits]`: resource limits and the control groups of the host.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::policy::Resource;
+use crate::policy::{ControlGroup, Resource};
 
 use super::cell::{GroupCell, LimitsCell};
 use super::host::LimitsMax;
@@ -18,6 +20,23 @@ const CORE: u8 = 4;
 const NPROC: u8 = 6;
 const NOFILE: u8 = 7;
 const ADDRESS_SPACE: u8 = 9;
+
+/// Writes a group's settings where the group exists; what is not set any more becomes unlimited.
+///
+/// # Errors
+/// When the kernel says no: to a limit below what is in use, for one.
+pub fn renew(group: &ControlGroup<'_>) -> std::io::Result<()> {
+    let place = Path::new(OsStr::from_bytes(group.directory));
+    let files = [(&b"memory.max"[..], &b"max"[..]), (b"memory.limit_in_bytes", b"-1"), (b"pids.max", b"max")];
+    for (file, unlimited) in files {
+        let path = place.join(OsStr::from_bytes(file));
+        let set = group.settings.iter().find(|(name, _)| *name == file).map_or(unlimited, |(_, value)| value);
+        if path.exists() {
+            std::fs::write(path, set)?;
+        }
+    }
+    Ok(())
+}
 
 /// The hierarchies of control groups that can hold memory and processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
