@@ -52,13 +52,14 @@ pub struct Journal {
     /// The places that were looked at, for the message that nothing was found.
     pub places: Vec<String>,
     texts: Vec<String>,
+    system_read: bool,
 }
 
 impl Journal {
     /// Reads every place where records may be, the oldest first.
     #[must_use]
     pub fn open() -> Self {
-        let mut journal = Self { places: Vec::new(), texts: Vec::new() };
+        let mut journal = Self { places: Vec::new(), texts: Vec::new(), system_read: false };
         let bytes = store::read(HOST_FILE).unwrap_or_default();
         let rules = decode::host(&bytes).ok().map(|host| (host.log.sink, text(host.log.file)));
         let file = rules
@@ -75,6 +76,15 @@ impl Journal {
         journal
     }
 
+    /// Reads the system's log as well, where a launcher that cannot reach its file writes. False: it was read already.
+    pub fn also_system(&mut self) -> bool {
+        let before = self.places.len();
+        if !self.system_read {
+            self.system();
+        }
+        self.places.len() > before
+    }
+
     /// Every record, in the order in which they were written.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> {
         self.texts.iter().flat_map(|text| text.lines()).filter_map(Entry::parse)
@@ -88,6 +98,7 @@ impl Journal {
     }
 
     fn system(&mut self) {
+        self.system_read = true;
         let said = Command::new("journalctl")
             .args(["-q", "-t", "cellwall-suexec", "--no-pager", "-n", "100000"])
             .output();

@@ -1,20 +1,29 @@
 //! The administrator's command: one file for each subcommand, each with `Args` and `run`.
 
+pub mod again;
 pub mod apply;
+pub mod cause;
 mod cell;
 pub mod check;
 pub mod codes;
+pub mod denials;
 pub mod explain;
 pub mod fix;
+pub mod ground;
 pub mod jail;
 pub mod journal;
 pub mod json;
+pub mod kernel;
+pub mod learn;
+pub mod mend;
 pub mod policy;
 pub mod pool;
 pub mod run;
 pub mod say;
+pub mod set;
 pub mod status;
 pub mod top;
+pub mod trace;
 pub mod views;
 pub mod why;
 
@@ -40,8 +49,12 @@ enum Command {
     Policy(policy::Args),
     /// Tell why a request was refused, by the reference on the visitor's page
     Why(why::Args),
+    /// Tell what the kernel denied a site's programs
+    Denials(denials::Args),
     /// Rehearse a launch stage by stage, or print the manual of a code
     Explain(explain::Args),
+    /// Watch a program of a site's and propose what its rules lack
+    Learn(learn::Args),
     /// Run a command in a site's cell
     Run(run::Args),
     /// Show, check and enter a site's cell
@@ -56,6 +69,8 @@ enum Command {
     Deployed(pool::Of),
     /// List owners and modes that the launcher refuses, or mend them
     Fix(fix::Args),
+    /// Change one key of a site's file, and apply it
+    Set(set::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -66,7 +81,9 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Denials(args) => denials::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Learn(args) => learn::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Jail(args) => jail::run(&args),
         Command::Status(args) => status::run(&args),
@@ -74,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Pool(args) => pool::run(&args),
         Command::Deployed(of) => pool::deployed(&of),
         Command::Fix(args) => fix::run(&args),
+        Command::Set(args) => set::run(&args),
     }
 }
 

@@ -1,12 +1,21 @@
 //! `cellwall why`: the story of one record: what was asked, which rule decided, the evidence, the remedy.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
 
 use crate::config::provenance::provenance;
+use crate::config::store;
+use crate::policy::decode;
 
+use super::cause::{Cause, causes};
+use super::ground::Ground;
 use super::journal::{Entry, Journal};
 use super::json::Json;
-use super::{End, codes, say};
+use super::{End, again, codes, kernel, mend, say};
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
@@ -14,9 +23,18 @@ pub struct Args {
     /// The reference on the visitor's page, such as 8F3C-21QX
     #[arg(required_unless_present = "last")]
     pub reference: Option<String>,
-    /// The last refusal instead; with a site's name, its last
+    /// The last refusal or, with --again, launch instead; with a site's name, its last
     #[arg(long, value_name = "SITE", num_args = 0..=1, default_missing_value = "", conflicts_with = "reference")]
     pub last: Option<String>,
+    /// Run the program once more in its cell, as a GET request, and watch what it fails on
+    #[arg(long)]
+    pub again: bool,
+    /// The query of that request
+    #[arg(long, value_name = "QUERY", default_value = "", requires = "again")]
+    pub query: String,
+    /// That run is ended after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "again")]
+    pub most: u64,
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
@@ -29,20 +47,11 @@ pub fn run(args: &Args) -> ExitCode {
         say::note("error: only root can read the records\n  help: run it again with sudo");
         return End::Failed.into();
     }
-    let journal = Journal::open();
-    let found = match (&args.reference, &args.last) {
-        (Some(reference), _) => {
-            let reference = reference.trim().to_ascii_uppercase();
-            journal.entries().rev().find(|entry| entry.field("ref") == Some(reference.as_str()))
-        }
-        (None, site) => {
-            let site = site.as_deref().unwrap_or_default();
-            journal
-                .entries()
-                .rev()
-                .find(|entry| entry.refused && (site.is_empty() || entry.field("site") == Some(site)))
-        }
-    };
+    let mut journal = Journal::open();
+    let mut found = find(args, &journal);
+    if found.is_none() && journal.also_system() {
+        found = find(args, &journal);
+    }
     let Some(entry) = found else {
         say::note(format_args!(
             "error: there is no such record\n  note: looked at {}",
@@ -51,16 +60,102 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Findings.into();
     };
     if args.json {
-        say::out(json(&entry))
+        say::out(json(&entry));
     } else {
-        tell(&entry)
+        tell(&entry);
+        if !entry.refused {
+            let done = if args.again { once_more(args, &entry) } else { traces(&entry) };
+            if let Err(message) = done {
+                say::note(format_args!("error: {message}"));
+                return End::Failed.into();
+            }
+        }
     }
     End::Good.into()
 }
 
+fn find(args: &Args, journal: &Journal) -> Option<Entry> {
+    match (&args.reference, &args.last) {
+        (Some(reference), _) => {
+            let reference = reference.trim().to_ascii_uppercase();
+            journal.entries().rev().find(|entry| entry.field("ref") == Some(reference.as_str()))
+        }
+        (None, site) => {
+            let site = site.as_deref().unwrap_or_default();
+            journal.entries().rev().find(|entry| {
+                entry.refused != args.again && (site.is_empty() || entry.field("site") == Some(site))
+            })
+        }
+    }
+}
+
+fn line(name: &str, text: &str) {
+    say::out(format_args!("  {name:<9} {text}"));
+}
+
+/// What the kernel says of the launch.
+fn traces(entry: &Entry) -> Result<(), String> {
+    for said in kernel::of_launch(entry) {
+        line("kernel", &said);
+    }
+    let reference = entry.field("ref").unwrap_or("-");
+    say::out(format_args!(
+        "\n  It was started. What it failed on, if it did: cellwall why {reference} --again\n  (that runs it once more)"
+    ));
+    Ok(())
+}
+
+/// The same program in its cell, watched.
+fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
+    let field = |name: &str| entry.field(name).ok_or_else(|| format!("the record has no {name}"));
+    let (directory, script) = (field("dir")?, field("script")?);
+    if [directory, script].iter().any(|text| text.contains("\\x") || text.contains("[cut]")) {
+        return Err("the record does not hold the program's whole name".to_owned());
+    }
+    let uid: u32 = field("uid")?.parse().map_err(|_| "the record has no uid")?;
+    let bytes =
+        store::read(&uid.to_string()).ok_or("its policy record is gone\n  help: run: cellwall apply")?;
+    let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
+    let name = field("site")?;
+    let site = record.sites.iter().find(|site| site.name == name.as_bytes());
+    let site = site.ok_or_else(|| format!("there is no site {name} any more"))?;
+    let caller: u32 = field("caller")?.parse().map_err(|_| "the record has no caller")?;
+    let caller = User::from_uid(Uid::from_raw(caller)).ok().flatten().ok_or("the caller has no name")?.name;
+    let tilde = if site.userdir { "~" } else { "" };
+    let words =
+        [mend::LAUNCHER.to_owned(), format!("{tilde}{uid}"), field("gid")?.to_owned(), script.to_owned()];
+    let plan = again::Plan {
+        command: words.map(Into::into).to_vec(),
+        user: Some(&caller),
+        directory: Path::new(directory),
+        environment: again::request(Path::new(directory), OsStr::new(script), &args.query),
+        most: Duration::from_secs(args.most),
+    };
+    let run = plan.run()?;
+    let found = causes(&run, &Ground { site, uid, uid_min: record.host.uid_min });
+    found.first().map_or_else(
+        || say::out("\n  again     it ran to its end, and nothing failed"),
+        |first| told(first, found.get(1..)),
+    );
+    Ok(())
+}
+
+fn told(first: &Cause, others: Option<&[Cause]>) {
+    say::out("");
+    line("cause", first.name);
+    line("found", &first.found);
+    line("means", &first.means);
+    line("repair", first.repair.as_deref().unwrap_or("# no command that a machine could know"));
+    for other in others.unwrap_or_default().iter().take(MOST_OTHERS) {
+        line("also", &format!("{} ({})", other.found, other.name));
+    }
+}
+
+/// How many less likely causes are told.
+const MOST_OTHERS: usize = 5;
+
 fn tell(entry: &Entry) {
     let field = |name: &str| entry.field(name).unwrap_or("-");
-    let line = |name: &str, text: &str| say::out(format_args!("  {name:<9} {text}"));
     let verdict = if entry.refused { "refused" } else { "launched" };
     say::out(format_args!("{} was {verdict}, {}\n", field("ref"), entry.time));
     let site = field("site");
@@ -91,8 +186,14 @@ fn tell(entry: &Entry) {
     line("rule", &rule(code, site));
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
-    line("repair", field("fix"));
+    line("repair", &repair(entry));
     say::out(format_args!("\n  {code}, exit status {}. More: cellwall explain {code}", field("status")));
+}
+
+/// What mends it: the launcher's own remedy, or a better one.
+fn repair(entry: &Entry) -> String {
+    let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry));
+    better.unwrap_or_else(|| entry.field("fix").unwrap_or("-").to_owned())
 }
 
 /// The key that decided, with its file and line; or that it is no key.
@@ -120,7 +221,7 @@ fn json(entry: &Entry) -> Json {
         ("dir", field("dir")),
         ("script", field("script")),
         ("why", field("why")),
-        ("fix", field("fix")),
+        ("fix", Json::text(repair(entry))),
         ("rule", Json::text(rule(code, entry.field("site").unwrap_or("-")))),
         ("means", codes::meaning(code).map_or(Json::Null, Json::text)),
     ])

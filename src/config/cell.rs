@@ -101,7 +101,7 @@ pub struct Cell {
     /// The filter.
     pub seccomp: Arc<[u8]>,
     /// Denials are logged.
-    pub seccomp_log: bool,
+    pub log_denials: bool,
     /// Set-id mail programs work.
     pub set_id_mail: bool,
     /// Limits.
@@ -211,7 +211,7 @@ impl Cell {
                 scoped: self.landlock.0 != Enforcement::Off,
             },
             seccomp: &self.seccomp,
-            seccomp_log: self.seccomp_log,
+            log_denials: self.log_denials,
             set_id_mail: self.set_id_mail,
             limits: self.limits.limits(),
             environment: Environment {

@@ -164,7 +164,7 @@ impl<'h> Compiler<'h> {
             rules: jail.rules,
             ports: (ports(&rules.connect), ports(&rules.bind)),
             seccomp: self.seccomp(&rules),
-            seccomp_log: value(&rules.seccomp_log).unwrap_or(false),
+            log_denials: value(&rules.log_denials).unwrap_or(false),
             set_id_mail: value(&rules.set_id_mail).unwrap_or(false),
             limits,
             pass,

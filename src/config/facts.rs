@@ -113,7 +113,7 @@ pub fn site(site: &Site<'_>) -> Vec<Fact> {
     all.extend(jail(&site.jail));
     all.extend(landlock(&site.landlock));
     all.push(one("jail.seccomp", seccomp(site.seccomp)));
-    all.push(one("jail.seccomp_log", yes(site.seccomp_log)));
+    all.push(one("jail.log_denials", yes(site.log_denials)));
     all.push(one("privileges.dangerous_set_id_mail", yes(site.set_id_mail)));
     all.extend(limits(&site.limits));
     all.extend(environment(&site.environment));

@@ -43,6 +43,7 @@ impl<T> Default for Named<T> {
 
 /// What the key table needs of a kind of value.
 trait Rule: Sized {
+    const LIST: bool = false;
     fn read(reader: &mut Reader<'_, '_>, section: &'static str, name: &'static str) -> Self;
     fn over(self, lower: Self) -> Self;
     /// As a layer over another one; limits differ.
@@ -76,6 +77,8 @@ impl<T: serde::de::DeserializeOwned + Shown> Rule for One<T> {
 }
 
 impl<T: serde::de::DeserializeOwned + Shown> Rule for Many<T> {
+    const LIST: bool = true;
+
     fn read(reader: &mut Reader<'_, '_>, section: &'static str, name: &'static str) -> Self {
         reader
             .many(section, name)
@@ -197,6 +200,15 @@ macro_rules! rules {
         /// Section and name of every key.
         pub const KEYS: &[(&str, &str)] = &[$(($section, $name)),+];
 
+        /// Does the key hold a list? None: there is no such key.
+        #[must_use]
+        pub fn is_list(section: &str, name: &str) -> Option<bool> {
+            match (section, name) {
+                $(($section, $name) => Some(<$kind as Rule>::LIST),)+
+                _ => None,
+            }
+        }
+
         impl Rules {
             /// Takes every key that it knows.
             pub fn read(reader: &mut Reader<'_, '_>) -> Self {
@@ -243,7 +255,7 @@ rules! {
     "jail" "landlock" landlock: One<Enforce>,
     "jail" "landlock_abi" landlock_abi: One<Abi>,
     "jail" "seccomp" seccomp: One<Seccomp>,
-    "jail" "seccomp_log" seccomp_log: One<bool>,
+    "jail" "log_denials" log_denials: One<bool>,
     "privileges" "dangerous_set_id_mail" set_id_mail: One<bool>,
     "files" "read" read: Many<String>,
     "files" "execute" execute: Many<String>,

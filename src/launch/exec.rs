@@ -50,7 +50,7 @@ impl<'a> Equipped<'a> {
         sys::seal::close_at_exec().map_err(failed("close_range"))?;
         if !site.set_id_mail && !site.seccomp.is_empty() {
             let program = sys::seal::instructions(site.seccomp);
-            sys::seal::load_seccomp(&program, site.seccomp_log).map_err(failed("seccomp"))?;
+            sys::seal::load_seccomp(&program, site.log_denials).map_err(failed("seccomp"))?;
         }
         Ok(Sealed { verified, environment, dropped, caller, since })
     }

@@ -24,6 +24,7 @@ use super::walk::{Follow, Rules, walk};
 pub struct Ruleset {
     created: RulesetCreated,
     version: u8,
+    log: bool,
 }
 
 /// Opens every path of the rules. None: there is nothing to enforce, by the policy's own word.
@@ -59,7 +60,7 @@ pub(super) fn open(uid: u32, site: &Site<'_>) -> Result<Option<Ruleset>, Refusal
     for (port, access) in connect.chain(bind) {
         created = created.add_rule(NetPort::new(port, access)).map_err(|why| failed(&why))?;
     }
-    Ok(Some(Ruleset { created, version: version.min(NEWEST) }))
+    Ok(Some(Ruleset { created, version: version.min(NEWEST), log: site.log_denials }))
 }
 
 impl Ruleset {
@@ -69,7 +70,8 @@ impl Ruleset {
     /// X03.
     pub(super) fn enforce(self) -> Result<u8, Refusal> {
         // no_new_privs is the seal's business, or, for set-id mail, knowingly absent.
-        let status = self.created.no_new_privs(false).restrict_self().map_err(|why| failed(&why))?;
+        let created = self.created.no_new_privs(false).log_new_exec(self.log).map_err(|why| failed(&why))?;
+        let status = created.restrict_self().map_err(|why| failed(&why))?;
         match status.ruleset {
             RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(self.version),
             _ => Err(Refusal::new(&TOO_OLD, "the kernel did not enforce the rule set".to_owned())),
@@ -87,7 +89,7 @@ pub(super) fn seal_as_root(_: &Root, uid: u32, site: &Site<'_>) -> Result<u8, Re
     setfsgid(Gid::from_raw(0));
     let version = opened?.map_or(Ok(0), Ruleset::enforce)?;
     if !site.seccomp.is_empty() {
-        sys::seal::load_seccomp(&sys::seal::instructions(site.seccomp), site.seccomp_log)
+        sys::seal::load_seccomp(&sys::seal::instructions(site.seccomp), site.log_denials)
             .map_err(|errno| Refusal::call(&TOO_OLD, "seccomp", errno))?;
     }
     Ok(version)

@@ -260,7 +260,7 @@ impl<'a> Body<'a> {
             jail: self.jail()?,
             landlock: self.landlock()?,
             seccomp: self.seccomp()?,
-            seccomp_log: self.bool("seccomp_log")?,
+            log_denials: self.bool("log_denials")?,
             set_id_mail: self.bool("set_id_mail")?,
             limits: self.limits()?,
             environment: self.environment()?,

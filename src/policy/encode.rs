@@ -138,7 +138,7 @@ impl Body {
         self.jail(&site.jail);
         self.landlock(&site.landlock);
         self.bytes(site.seccomp);
-        self.bool(site.seccomp_log);
+        self.bool(site.log_denials);
         self.bool(site.set_id_mail);
         self.limits(&site.limits);
         self.environment(&site.environment);
@@ -292,7 +292,7 @@ mod tests {
                 scoped: true,
             },
             seccomp: &[0; 16],
-            seccomp_log: false,
+            log_denials: false,
             set_id_mail: false,
             limits: Limits {
                 resources: vec![Resource { number: 0, value: 30 }],

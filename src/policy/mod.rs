@@ -120,8 +120,8 @@ pub struct Site<'a> {
     pub landlock: Landlock<'a>,
     /// The seccomp program: `struct sock_filter`s in the machine's byte order; empty: none.
     pub seccomp: &'a [u8],
-    /// Denied system calls are written to the kernel log.
-    pub seccomp_log: bool,
+    /// Denied system calls, and what Landlock denies, are written to the kernel log.
+    pub log_denials: bool,
     /// Set-id mail programs must work: no_new_privs stays off, Landlock and seccomp are sealed by root.
     pub set_id_mail: bool,
     /// Limits of every kind.

@@ -12,5 +12,6 @@ mod harness;
 
 mod explain;
 mod fix;
+mod learn;
 mod run;
 mod why;

@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod classic;
 mod debian;
 mod errors;
 mod fcgid;

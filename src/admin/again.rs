@@ -1,0 +1,162 @@
+//! A site's program once more, in its cell, under strace(1): what no record can hold, because it happens after the
+//! launcher has become the program. Root.
+//!
+//! strace and not code of ours: it decodes every call on every machine, and is no part of anything privileged.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, mkdtemp};
+
+use crate::config::seccomp::BASELINE;
+
+use super::trace::Story;
+
+/// What a traced run left.
+#[derive(Debug)]
+pub struct Run {
+    /// Calls and ends.
+    pub story: Story,
+    /// The beginning of what it printed.
+    pub out: Vec<u8>,
+    /// The beginning of what it complained of.
+    pub err: String,
+    /// It was ended after this time.
+    pub cut: Option<Duration>,
+}
+
+/// A run that is being put together.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What strace starts, and its words.
+    pub command: Vec<OsString>,
+    /// The user to start it as; none: root.
+    pub user: Option<&'a str>,
+    /// The working directory.
+    pub directory: &'a Path,
+    /// The environment, whole.
+    pub environment: Vec<(OsString, OsString)>,
+    /// It is ended after this time.
+    pub most: Duration,
+}
+
+impl Plan<'_> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// strace is not installed, or may not trace.
+    pub fn run(&self) -> Result<Run, String> {
+        let place = mkdtemp("/tmp/cellwall-why.XXXXXX").map_err(|errno| errno.to_string())?;
+        let ended = self.traced(&place);
+        drop(fs::remove_dir_all(&place));
+        ended
+    }
+
+    fn traced(&self, place: &Path) -> Result<Run, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let strace = STRACE.iter().map(Path::new).find(|path| path.exists());
+        let strace = strace.ok_or("strace is not installed\n  help: apt-get install -y strace")?;
+        let mut command = Command::new(strace);
+        command
+            .args(["-ff", "-ttt", "-y", "-q", "-s", "4096", "-e", &calls(), "-o"])
+            .arg(place.join("trace"));
+        if let Some(user) = self.user {
+            command.args(["-u", user]);
+        }
+        let (out, err) = (place.join("out"), place.join("err"));
+        let mut child = command
+            .arg("--")
+            .args(&self.command)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.directory)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(File::create(&out).map_err(failed)?)
+            .stderr(File::create(&err).map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        let started = Instant::now();
+        let mut cut = None;
+        while child.try_wait().map_err(failed)?.is_none() {
+            if cut.is_none() && started.elapsed() > self.most {
+                cut = Some(self.most);
+                let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+                // Not even a hung program is left behind; strace ends with its last one.
+                killpg(group, Signal::SIGKILL).ok();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let story = self.story(place);
+        if story.events.is_empty() && story.ends.is_empty() {
+            let said = String::from_utf8_lossy(&beginning(&err)).trim().to_owned();
+            return Err(format!("the program did not start: {said}"));
+        }
+        Ok(Run {
+            story,
+            out: beginning(&out),
+            err: String::from_utf8_lossy(&beginning(&err)).into_owned(),
+            cut,
+        })
+    }
+
+    fn story(&self, place: &Path) -> Story {
+        let launcher = self.command.first().map(PathBuf::from).unwrap_or_default();
+        let mut story = Story::default();
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b"trace.") {
+                let text = fs::read(entry.path()).unwrap_or_default();
+                story.add(&String::from_utf8_lossy(&text), &launcher);
+            }
+        }
+        story
+    }
+}
+
+/// What a request has at least, for a program in this place.
+#[must_use]
+pub fn request(directory: &Path, script: &OsStr, query: &str) -> Vec<(OsString, OsString)> {
+    let mut all: Vec<(OsString, OsString)> = [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("GATEWAY_INTERFACE", "CGI/1.1"),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("SERVER_SOFTWARE", "cellwall"),
+        ("SERVER_NAME", "localhost"),
+        ("SERVER_PORT", "80"),
+        ("REMOTE_ADDR", "127.0.0.1"),
+        ("REQUEST_METHOD", "GET"),
+        ("REDIRECT_STATUS", "200"),
+        ("QUERY_STRING", query),
+    ]
+    .map(|(name, value)| (name.into(), value.into()))
+    .to_vec();
+    let address = Path::new("/").join(script);
+    all.push(("SCRIPT_FILENAME".into(), directory.join(script).into()));
+    all.push(("SCRIPT_NAME".into(), address.clone().into()));
+    all.push(("REQUEST_URI".into(), address.into()));
+    all.push(("DOCUMENT_ROOT".into(), directory.into()));
+    all
+}
+
+/// Files, sockets, processes, memory, and what the list of denied calls names.
+fn calls() -> String {
+    let denied = BASELINE.lines().take_while(|line| !line.starts_with("[arguments]"));
+    let denied =
+        denied.filter(|line| line.starts_with(|letter: char| letter.is_ascii_lowercase() || letter == '_'));
+    let names: Vec<String> =
+        denied.filter_map(|line| line.split(' ').next()).map(|name| format!("?{name}")).collect();
+    format!("trace=%file,%network,%process,mmap,brk,mremap,ftruncate,dup,pipe2,?pipe,{}", names.join(","))
+}
+
+fn beginning(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap_or_default();
+    bytes.truncate(65_536);
+    bytes
+}
+
+const STRACE: [&str; 2] = ["/usr/bin/strace", "/usr/local/bin/strace"];

@@ -1,0 +1,195 @@
+//! A path of the host as a site meets it: does a rule cover it, would the modes allow it, may it be proposed, and which
+//! named piece has it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::problem::Problems;
+use crate::config::profiles::{Kind, all, load};
+use crate::policy::{Jail, PathRule, Site, StepKind};
+
+/// A site, as far as paths matter to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    /// Its rules.
+    pub site: &'a Site<'a>,
+    /// Whom it runs as.
+    pub uid: u32,
+    /// Users from here on are people and sites.
+    pub uid_min: u32,
+}
+
+impl Ground<'_> {
+    /// Some rule gives these rights ([`PathRule`]) beneath `path`, by one of its two names.
+    #[must_use]
+    pub fn covers(&self, path: &Path, rights: u8) -> bool {
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.site.landlock.rules.iter().any(|rule| {
+            let place = Path::new(OsStr::from_bytes(rule.path));
+            rule.rights & rights == rights && (path.starts_with(place) || real.starts_with(place))
+        })
+    }
+
+    /// Beneath something of the site's own in that place (`jail.private`, memory), which is not the host's.
+    #[must_use]
+    pub fn private(&self, path: &Path) -> bool {
+        let Jail::View(view) = &self.site.jail else { return false };
+        view.steps.iter().any(|step| {
+            let own = step.kind == StepKind::Memory
+                || matches!(step.kind, StepKind::BindDirectory | StepKind::BindFile)
+                    && step.source != step.target;
+            own && path.starts_with(OsStr::from_bytes(step.target))
+        })
+    }
+
+    /// Beneath a docroot or the home.
+    #[must_use]
+    pub fn own(&self, path: &Path) -> bool {
+        let home = self.site.identity.home;
+        let places = self.site.docroots.iter().copied().chain((!home.is_empty()).then_some(home));
+        places.into_iter().any(|place| path.starts_with(OsStr::from_bytes(place)))
+    }
+
+    /// The first directory or file on the way that the modes close to the site's user, and whether it is the way
+    /// (a directory that it may not search) or the end. Access lists are not looked at.
+    #[must_use]
+    pub fn closed(&self, path: &Path, want: u32) -> Option<(PathBuf, bool)> {
+        let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
+        way.reverse();
+        let search = way.into_iter().find(|directory| self.lacks(directory, 1));
+        search
+            .map(|directory| (directory.to_owned(), true))
+            .or_else(|| self.lacks(path, want).then(|| (path.to_owned(), false)))
+    }
+
+    /// The modes do not give these bits (4 read, 2 write, 1 execute).
+    fn lacks(&self, path: &Path, want: u32) -> bool {
+        let Ok(facts) = fs::metadata(path) else { return false };
+        let identity = &self.site.identity;
+        let shift = if facts.uid() == self.uid {
+            6
+        } else if facts.gid() == identity.gid || identity.groups.contains(&facts.gid()) {
+            3
+        } else {
+            0
+        };
+        facts.mode() >> shift & want != want
+    }
+
+    /// Why nobody should open this for a site by a pasted command. None: nothing speaks against it.
+    #[must_use]
+    pub fn dangerous(&self, path: &Path) -> Option<String> {
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        for name in [path, real.as_path()] {
+            if let Some((_, reason)) = SECRETS.iter().find(|(secret, _)| name.starts_with(secret)) {
+                return Some((*reason).to_owned());
+            }
+            if name.parent().is_none_or(|parent| parent == Path::new("/")) {
+                return Some("a whole tree of the host would be opened".to_owned());
+            }
+            let ending = name.extension().and_then(OsStr::to_str).unwrap_or_default();
+            if matches!(ending, "key" | "p12" | "pfx" | "keytab") {
+                return Some("it has the name of a key".to_owned());
+            }
+        }
+        let stranger = real.ancestors().find_map(|above| {
+            let owner = fs::symlink_metadata(above).ok()?.uid();
+            (owner >= self.uid_min && owner != self.uid && owner != 65534).then_some((above, owner))
+        });
+        stranger.map(|(above, owner)| {
+            format!("{} belongs to uid {owner}, another site or person", above.display())
+        })
+    }
+}
+
+/// The named piece that lists this path, the smallest one; `base` never, which every profile has. With the package that
+/// brings it to Debian, when the piece cannot do without the path and the host has it not.
+#[must_use]
+pub fn piece(path: &Path) -> Option<(String, Option<String>)> {
+    let problems = Problems::default();
+    let mut found: Vec<(usize, String, Option<String>)> = Vec::new();
+    for name in all(Kind::Piece).into_iter().filter(|name| name != "base") {
+        let Some(piece) = load(Kind::Piece, &name, &problems) else { continue };
+        let rules = &piece.rules;
+        let items: Vec<&str> = [&rules.read, &rules.execute, &rules.write, &rules.sockets]
+            .into_iter()
+            .flat_map(|list| list.items.iter().map(|item| item.value.as_str()))
+            .collect();
+        let hit = items.iter().find(|item| lists(item, path));
+        if let Some(item) = hit {
+            let needed = !item.ends_with('?') && !item.split('|').any(|one| Path::new(one).exists());
+            let package = needed.then(|| piece.packages.get("debian").cloned()).flatten();
+            found.push((items.len(), name, package));
+        }
+    }
+    found.sort();
+    found.into_iter().next().map(|(_, name, package)| (name, package))
+}
+
+/// `"/a|/b?"`: one of these, or nothing.
+fn lists(item: &str, path: &Path) -> bool {
+    item.trim_end_matches('?').split('|').any(|one| match one.split_once('*') {
+        // A name with a star is a beginning here: which of its matches are there was `apply`'s business.
+        Some((beginning, _)) => path.to_str().is_some_and(|path| path.starts_with(beginning)),
+        None => path.starts_with(one),
+    })
+}
+
+/// What no proposal names, and why.
+const SECRETS: [(&str, &str); 26] = [
+    ("/etc/shadow", "it holds everybody's password hashes"),
+    ("/etc/gshadow", "it holds password hashes"),
+    ("/etc/shadow-", "it holds everybody's password hashes"),
+    ("/etc/sudoers", "it says who may become root"),
+    ("/etc/sudoers.d", "it says who may become root"),
+    ("/etc/ssh", "it holds the host's keys"),
+    ("/etc/ssl/private", "it holds private keys"),
+    ("/etc/letsencrypt", "it holds private keys"),
+    ("/etc/pki/tls/private", "it holds private keys"),
+    ("/etc/cellwall", "it holds the rules of all sites"),
+    ("/etc/apache2", "it names every site of the host"),
+    ("/etc/httpd", "it names every site of the host"),
+    ("/etc/nginx", "it names every site of the host"),
+    ("/etc/mysql/debian.cnf", "it holds a password of the database's"),
+    ("/var/lib/cellwall", "it holds the rules and private files of all sites"),
+    ("/var/log", "it holds what other sites and visitors did"),
+    ("/var/backups", "it holds copies of accounts"),
+    ("/var/spool", "it holds mail and jobs of others"),
+    ("/var/mail", "it holds mail of others"),
+    ("/root", "it is root's home"),
+    ("/boot", "no site needs it"),
+    ("/sys", "no site needs the kernel's view of the host"),
+    ("/proc", "it shows the host's processes; `jail.processes = true` shows the site its own"),
+    ("/dev", "a device is named in `jail.devices`"),
+    ("/run/docker.sock", "whoever may use it is root"),
+    ("/run/dbus", "it leads to the host's services"),
+];
+
+/// What a right is called in `[files]`.
+#[must_use]
+pub fn list_of(rights: u8) -> &'static str {
+    if rights & PathRule::WRITE != 0 {
+        "files.write"
+    } else if rights & PathRule::EXECUTE != 0 {
+        "files.execute"
+    } else {
+        "files.read"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_found_by_what_they_list() {
+        let name = |path: &str| piece(Path::new(path)).map(|(name, _)| name);
+        assert_eq!(name("/usr/share/zoneinfo/Europe/Athens").as_deref(), Some("tz"));
+        assert_eq!(name("/etc/resolv.conf").as_deref(), Some("dns"));
+        assert_eq!(name("/run/mysqld/mysqld.sock").as_deref(), Some("mysql"));
+        assert_eq!(name("/srv/of/nobody"), None);
+    }
+}

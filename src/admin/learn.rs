@@ -1,0 +1,297 @@
+//! `cellwall learn SITE`: runs a program of the site's with its identity and limits, but without its walls, watches what
+//! it uses, and proposes the smallest additions to its rules. Nothing is applied. Root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::store;
+use crate::policy::{Enforcement, Jail, PathRule, Record, Site, decode};
+use crate::refusal::{Pasted, Untrusted};
+use crate::sys::Root;
+
+use super::again::{Plan, request};
+use super::cause::is_noise;
+use super::ground::{Ground, list_of, piece};
+use super::run::become_command;
+use super::trace::{Event, Story};
+use super::{End, policy, say};
+
+/// Arguments of `cellwall learn`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site (`shop`, `~alice`)
+    pub site: String,
+    /// A program of the site's, run as for a GET request
+    #[arg(long, value_name = "PATH", required_unless_present = "command", conflicts_with = "command")]
+    pub request: Option<PathBuf>,
+    /// The query of that request
+    #[arg(long, value_name = "QUERY", default_value = "", requires = "request")]
+    pub query: String,
+    /// It is ended after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub most: u64,
+    /// This process is the one that is watched
+    #[arg(long, hide = true, requires = "command")]
+    pub inside: bool,
+    /// A command and its arguments instead
+    #[arg(last = true, num_args = 1..)]
+    pub command: Vec<OsString>,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    watch(args).unwrap_or_else(|message| {
+        say::note(format_args!("error: {message}"));
+        End::Failed.into()
+    })
+}
+
+fn watch(args: &Args) -> Result<ExitCode, String> {
+    let root = Root::claim().map_err(|errno| errno.to_string())?;
+    let root = root.ok_or("only root can enter a cell\n  help: run it again with sudo")?;
+    let uid = policy::holder(&args.site)?;
+    let bytes = store::read(&uid.to_string()).ok_or("its record is gone\n  help: run: cellwall apply")?;
+    let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
+    let site = record.sites.iter().find(|site| site.name == args.site.as_bytes());
+    let site = site.ok_or("its record is gone\n  help: run: cellwall apply")?;
+    if matches!(site.jail, Jail::Chroot(_)) {
+        return Err(
+            "in a chroot jail every path is another one; nothing can be learned outside of it".to_owned()
+        );
+    }
+    if args.inside {
+        let words = args.command.iter().map(|word| CString::new(word.clone().into_vec()));
+        let command: Vec<CString> = words.collect::<Result<_, _>>().map_err(|_| "a word has a NUL in it")?;
+        return Ok(become_command(&record, &open(site), command, root));
+    }
+    let watched = std::env::current_exe().map_err(|error| error.to_string())?;
+    let (directory, words) = what(args, site)?;
+    let mut command: Vec<OsString> = vec![watched.into(), "learn".into(), args.site.clone().into()];
+    command.extend(["--inside".into(), "--".into()]);
+    command.extend(words);
+    let script = args.request.as_deref().and_then(Path::file_name).unwrap_or(OsStr::new(""));
+    let plan = Plan {
+        command,
+        user: None,
+        directory: &directory,
+        environment: request(&directory, script, &args.query),
+        most: Duration::from_secs(args.most),
+    };
+    let ran = plan.run()?;
+    let ground = Ground { site, uid, uid_min: record.host.uid_min };
+    tell(&args.site, &ran.story, &learned(&ran.story, &ground), &record);
+    Ok(End::Good.into())
+}
+
+/// The same site with identity, limits and environment, and without walls.
+fn open<'a>(site: &Site<'a>) -> Site<'a> {
+    let mut open = site.clone();
+    open.jail = Jail::Host;
+    open.landlock.mode = Enforcement::Off;
+    open
+}
+
+/// Where, and what: the program as the launcher would start it, or the command.
+fn what(args: &Args, site: &Site<'_>) -> Result<(PathBuf, Vec<OsString>), String> {
+    let Some(path) = &args.request else {
+        let place = site.docroots.first().map_or(Path::new("/"), |place| Path::new(OsStr::from_bytes(place)));
+        return Ok((place.to_owned(), args.command.clone()));
+    };
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    if !site.docroots.iter().any(|place| path.starts_with(OsStr::from_bytes(place))) {
+        return Err(format!("{} is in none of the site's docroots", path.display()));
+    }
+    let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let name = path.as_os_str().as_bytes();
+    let handler = site.handlers.iter().find(|handler| name.ends_with(handler.suffix));
+    let words = match handler {
+        Some(handler) => handler.command.iter().map(|word| OsStr::from_bytes(word).to_owned()).collect(),
+        None => vec![path.into_os_string()],
+    };
+    Ok((directory, words))
+}
+
+/// Something that would be added, or that is not proposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// How often it was used.
+    pub count: usize,
+    /// By which program first.
+    pub program: PathBuf,
+    /// One path of those behind it.
+    pub example: String,
+    /// Why it is not proposed.
+    pub reason: Option<String>,
+}
+
+/// What to add: the key and the item, with the use behind it.
+pub type Learned = BTreeMap<(&'static str, String), Use>;
+
+/// What the site's rules do not cover, folded into pieces and directories.
+#[must_use]
+pub fn learned(story: &Story, ground: &Ground<'_>) -> Learned {
+    let mut wanted: BTreeMap<(PathBuf, u8), (usize, PathBuf)> = BTreeMap::new();
+    let mut all = Learned::new();
+    for event in &story.events {
+        if let Some((key, port)) = port(event, ground) {
+            add(&mut all, (key, port.to_string()), 1, event.program.clone(), format!("port {port}"), None);
+        }
+        for (path, rights) in uses(event, ground) {
+            let entry = wanted.entry((path, rights)).or_insert_with(|| (0, event.program.clone()));
+            entry.0 = entry.0.saturating_add(1);
+        }
+    }
+    let paths: BTreeSet<PathBuf> = wanted.keys().map(|(path, _)| path.clone()).collect();
+    for ((path, rights), (count, program)) in wanted {
+        let socket = path.metadata().is_ok_and(|facts| facts.file_type().is_socket());
+        let named = if rights & PathRule::WRITE == 0 || socket { piece(&path) } else { None };
+        let (key, item, reason) = match (named, ground.dangerous(&path)) {
+            (Some((piece, _)), _) => ("pieces", piece, None),
+            (None, Some(reason)) => ("", path.display().to_string(), Some(reason)),
+            (None, None) if socket => ("files.sockets", path.display().to_string(), None),
+            (None, None) => {
+                let folded = fold(&path, rights, &paths, ground);
+                (list_of(rights), folded.display().to_string(), None)
+            }
+        };
+        add(&mut all, (key, item), count, program, path.display().to_string(), reason);
+    }
+    all
+}
+
+fn add(
+    all: &mut Learned,
+    what: (&'static str, String),
+    count: usize,
+    program: PathBuf,
+    example: String,
+    reason: Option<String>,
+) {
+    let known = all.entry(what).or_insert(Use { count: 0, program, example, reason });
+    known.count = known.count.saturating_add(count);
+}
+
+/// The port of a call, where the site's rules restrict ports and do not list it.
+fn port(event: &Event, ground: &Ground<'_>) -> Option<(&'static str, u16)> {
+    let port = event.port?;
+    let (key, list) = match event.call.as_str() {
+        "connect" => ("network.connect", ground.site.landlock.connect.as_ref()),
+        "bind" => ("network.bind", ground.site.landlock.bind.as_ref()),
+        _ => return None,
+    };
+    (!list?.contains(&port)).then_some((key, port))
+}
+
+/// Paths of a call that are there and that no rule covers, with the rights that it needs.
+fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
+    let call = event.call.as_str();
+    let starts = call.starts_with("execve");
+    let opens = call.starts_with("open") || starts || call == "connect" || event.write;
+    // A program that asks whether a file is there wants to know; a directory on the way is asked by everybody.
+    let asks = ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink"]
+        .contains(&call);
+    let mut found = Vec::new();
+    for path in event.paths.iter().filter(|_| opens || asks) {
+        let there =
+            if event.write { path.ancestors().find(|above| above.exists()) } else { Some(path.as_path()) };
+        let Some(place) = there.filter(|place| place.exists()) else { continue };
+        let rights = match (event.write, starts) {
+            (true, _) => PathRule::READ | PathRule::WRITE,
+            (_, true) => PathRule::READ | PathRule::EXECUTE,
+            _ if call != "connect" && is_library(place) => PathRule::READ | PathRule::EXECUTE,
+            _ => PathRule::READ,
+        };
+        let idle = asks && place.is_dir();
+        if !idle && !ground.covers(place, rights) && !ground.private(place) && !is_noise(place) {
+            found.push((place.to_owned(), rights));
+        }
+    }
+    found
+}
+
+/// A library is mapped for execution.
+fn is_library(path: &Path) -> bool {
+    path.file_name()
+        .and_then(OsStr::to_str)
+        .is_some_and(|name| name.contains(".so.") || name.ends_with(".so"))
+}
+
+/// The file alone, or its directory when several files of it are used, or when something is written.
+fn fold(path: &Path, rights: u8, all: &BTreeSet<PathBuf>, ground: &Ground<'_>) -> PathBuf {
+    let Some(directory) = path.parent().filter(|_| !path.is_dir()) else { return path.to_owned() };
+    let several = all.iter().filter(|other| other.parent() == Some(directory)).count() > 1;
+    let wide = several || rights & PathRule::WRITE != 0 || is_library(path);
+    if wide && directory.components().count() > 2 && ground.dangerous(directory).is_none() {
+        directory.to_owned()
+    } else {
+        path.to_owned()
+    }
+}
+
+fn tell(name: &str, story: &Story, all: &Learned, record: &Record<'_>) {
+    let programs: BTreeSet<&Path> = story.events.iter().map(|event| event.program.as_path()).collect();
+    say::out(format_args!(
+        "# {name}: {} of {} were watched, as {}. Nothing is applied.",
+        say::counted(story.events.len(), "call"),
+        say::counted(programs.len(), "program"),
+        Untrusted(record.user)
+    ));
+    for ended in story.ends.iter().filter(|ended| ended.first && ended.how != Ok(0)) {
+        let how = ended.how.as_ref().map_or_else(Clone::clone, |status| format!("status {status}"));
+        say::out(format_args!("# It ended with {how}: what comes after that is not known."));
+    }
+    if all.keys().all(|(key, _)| key.is_empty()) {
+        say::out("# The site's rules cover all that it used.");
+    }
+    let keys: BTreeSet<&str> = all.keys().map(|(key, _)| *key).filter(|key| !key.is_empty()).collect();
+    // Keys without a section stand first, as TOML wants it.
+    let mut last = "";
+    for key in keys.iter().filter(|key| !key.contains('.')).chain(keys.iter().filter(|key| key.contains('.')))
+    {
+        last = lines(key, all, last);
+    }
+    for ((_, path), used) in all.iter().filter(|((key, _), _)| key.is_empty()) {
+        let reason = used.reason.as_deref().unwrap_or("");
+        say::out(format_args!("# NOT proposed: {} ({}): {reason}", shown(path), seen(used)));
+    }
+    for key in keys {
+        let items: Vec<String> =
+            items(key, all).map(|(item, _)| Pasted(item.as_bytes()).to_string()).collect();
+        say::out(format_args!("# cellwall set {name} {key} {}", items.join(" ")));
+    }
+}
+
+fn items<'a>(key: &'a str, all: &'a Learned) -> impl Iterator<Item = (&'a String, &'a Use)> {
+    all.iter().filter(move |((own, _), _)| *own == key).map(|((_, item), used)| (item, used))
+}
+
+/// Lines to add to one list, below its section. Returns the section.
+fn lines<'a>(key: &'a str, all: &Learned, last: &str) -> &'a str {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    if section != last {
+        say::out(format_args!("[{section}]"));
+    }
+    say::out(format_args!("{name} = ["));
+    for (item, used) in items(key, all) {
+        let number = section == "network";
+        let item = if number { item.clone() } else { format!("\"{}\"", shown(item)) };
+        say::out(format_args!("    {item}, # {}", seen(used)));
+    }
+    say::out("]");
+    section
+}
+
+fn seen(used: &Use) -> String {
+    let often = if used.count == 1 { "once".to_owned() } else { format!("{} times", used.count) };
+    format!("{often}, first by {}: {}", Untrusted(used.program.as_os_str().as_bytes()), shown(&used.example))
+}
+
+fn shown(text: &str) -> String {
+    Untrusted(text.as_bytes()).to_string()
+}

@@ -1,0 +1,187 @@
+//! Remedies that the launcher cannot know: they need the site's file, other programs of the host, or a second look.
+//! Root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::{SITES_DIRECTORY, store};
+use crate::policy::decode;
+use crate::refusal::Pasted;
+
+use super::ground::Ground;
+use super::journal::Entry;
+
+/// A command for this refusal. None: the launcher's own remedy is the best that there is.
+#[must_use]
+pub fn remedy(entry: &Entry) -> Option<String> {
+    let (code, why) = (entry.field("code")?, entry.field("why")?);
+    let path = Path::new(why.split(": ").next()?);
+    // A name with bytes that a record cannot hold is known to nobody any more.
+    let word = path.to_str().filter(|text| text.starts_with('/') && !text.contains("\\x")).map(word)?;
+    let site = site(entry);
+    let set = |key: &str, value: &str| site.as_ref().map(|site| format!("cellwall set {site} {key} {value}"));
+    match code {
+        "V02" | "V117" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
+        "V03" | "P114" => set("docroot", &word),
+        "V06" | "V08" => None,
+        "V11" => interpreter(path, entry).or_else(|| set("files.execute", &here(path)?)),
+        "V12" if why.contains("begins neither") => first_line(path, &word),
+        "V15" => set("interpreters", &word),
+        "V111" | "V115" if why.contains("ermission denied") => {
+            search(path, entry).or_else(|| closed_docroot(uid(entry)?))
+        }
+        "X02" => missing(path, &word, entry),
+        _ => None,
+    }
+}
+
+/// As [`remedy`], for refusals whose evidence names no path.
+#[must_use]
+pub fn plain_remedy(entry: &Entry) -> Option<String> {
+    let why = entry.field("why")?;
+    match entry.field("code")? {
+        "A01" if why.contains("nosuid") => {
+            Some(format!("mount -o remount,suid $(findmnt -n -o TARGET --target {LAUNCHER})"))
+        }
+        "A01" if why.contains("no_new_privs") => Some(UNIT.to_owned()),
+        "E02" => {
+            let count: u32 = why.split(' ').next()?.parse().ok()?;
+            Some(format!("cellwall set {} environment.entries_max {}", site(entry)?, count.saturating_mul(2)))
+        }
+        "P121" => unapplied(entry),
+        "P03" | "P01" => Some("cellwall apply".to_owned()),
+        "V111" => closed_docroot(uid(entry)?),
+        _ => None,
+    }
+}
+
+/// Where the package puts it.
+pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
+
+/// A unit's own word is undone by a file beside it.
+const UNIT: &str = "mkdir -p /etc/systemd/system/apache2.service.d && printf '[Service]\\nNoNewPrivileges=no\\n' > \
+                    /etc/systemd/system/apache2.service.d/cellwall.conf && systemctl daemon-reload && systemctl restart \
+                    apache2";
+
+fn word(text: &str) -> String {
+    Pasted(text.as_bytes()).to_string()
+}
+
+/// The record's site; where it has none, the only one of the user that was asked for.
+fn site(entry: &Entry) -> Option<String> {
+    if let Some(site) = entry.field("site").filter(|site| *site != "-") {
+        return Some(word(site));
+    }
+    let mut names = store::names(uid(entry)?).into_iter();
+    let only = names.next()?;
+    names.next().is_none().then(|| word(&only))
+}
+
+fn uid(entry: &Entry) -> Option<u32> {
+    entry.field("asked")?.split(' ').next()?.trim_start_matches('~').parse().ok()
+}
+
+/// The host has it, and the cell has not.
+fn here(path: &Path) -> Option<String> {
+    path.exists().then(|| word(path.to_str().unwrap_or_default()))
+}
+
+/// The program names an interpreter that is nowhere: the host may have it by another name or in another place.
+fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
+    if path.exists() {
+        return None;
+    }
+    let name = path.file_name()?.to_str()?;
+    let versions = [
+        name.to_owned(),
+        format!("{name}3"),
+        name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned(),
+    ];
+    let places = ["/usr/bin", "/usr/local/bin", "/bin"];
+    let found = versions
+        .iter()
+        .flat_map(|name| places.map(|place| Path::new(place).join(name)))
+        .find(|path| path.is_file())?;
+    let script = script(entry)?;
+    let (old, new) = (path.to_str()?, found.to_str()?);
+    let plain =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
+    (plain(old) && plain(new)).then(|| {
+        format!(
+            "sed -i '1s|{}|{new}|' {}",
+            old.replace('.', "\\."),
+            word(script.to_str().unwrap_or_default())
+        )
+    })
+}
+
+/// The program that was asked for, where the record does not name it: in the only docroot of the site that has it.
+fn script(entry: &Entry) -> Option<PathBuf> {
+    let name = entry.field("asked")?.splitn(3, ' ').nth(2)?;
+    let bytes = store::read(&uid(entry)?.to_string())?;
+    let record = decode::record(&bytes).ok()?;
+    let places = record.sites.iter().flat_map(|site| site.docroots.iter());
+    let mut found = places
+        .map(|place| Path::new(std::str::from_utf8(place).unwrap_or_default()).join(name))
+        .filter(|path| path.is_file());
+    found.next()
+}
+
+/// A script without `#!`: its ending tells what it is.
+fn first_line(path: &Path, word: &str) -> Option<String> {
+    let interpreter = match path.extension()?.to_str()? {
+        "pl" => "/usr/bin/perl",
+        "py" => "/usr/bin/python3",
+        "rb" => "/usr/bin/ruby",
+        "sh" => "/bin/sh",
+        _ => return None,
+    };
+    Path::new(interpreter).exists().then(|| format!("sed -i '1i #!{interpreter}' {word}"))
+}
+
+/// The first directory on the way that the site's user may not search.
+fn search(path: &Path, entry: &Entry) -> Option<String> {
+    let uid = uid(entry)?;
+    let bytes = store::read(&uid.to_string())?;
+    let record = decode::record(&bytes).ok()?;
+    let site = record.sites.first()?;
+    let ground = Ground { site, uid, uid_min: record.host.uid_min };
+    let (closed, way) = ground.closed(&path.join("x"), 1)?;
+    (way && ground.dangerous(&closed).is_none())
+        .then(|| format!("chmod o+x {}", word(closed.to_str().unwrap_or_default())))
+}
+
+/// The working directory has no readable name for the site: some directory above a docroot is closed.
+fn closed_docroot(uid: u32) -> Option<String> {
+    let bytes = store::read(&uid.to_string())?;
+    let record = decode::record(&bytes).ok()?;
+    record.sites.iter().find_map(|site| {
+        let ground = Ground { site, uid, uid_min: record.host.uid_min };
+        let closed = site
+            .docroots
+            .iter()
+            .find_map(|place| ground.closed(&Path::new(std::str::from_utf8(place).ok()?).join("x"), 1));
+        closed.map(|(closed, _)| format!("chmod o+x {}", word(closed.to_str().unwrap_or_default())))
+    })
+}
+
+/// A directory of the site's own that its rules name and that is gone.
+fn missing(path: &Path, word: &str, entry: &Entry) -> Option<String> {
+    let uid = uid(entry)?;
+    let bytes = store::read(&uid.to_string())?;
+    let record = decode::record(&bytes).ok()?;
+    let site = record.sites.first()?;
+    let ground = Ground { site, uid, uid_min: record.host.uid_min };
+    (!path.exists() && ground.own(path))
+        .then(|| format!("install -d -m 755 -o {uid} -g {} {word}", site.identity.gid))
+}
+
+/// A site's file is there for this user, and was never applied.
+fn unapplied(entry: &Entry) -> Option<String> {
+    let uid = uid(entry)?;
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??.name;
+    let named = [format!("user = \"{user}\""), format!("user=\"{user}\"")];
+    let files = fs::read_dir(SITES_DIRECTORY).ok()?.flatten();
+    let mut texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    texts.any(|text| named.iter().any(|named| text.contains(named))).then(|| "cellwall apply".to_owned())
+}

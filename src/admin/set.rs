@@ -1,0 +1,184 @@
+//! `cellwall set SITE KEY VALUE…`: one key of a site's file, comments and order left alone, then applied. Root.
+//!
+//! What remedies and proposals are made of: a list gains the values, any other key gets the value. A file that does not
+//! compile afterwards is put back as it was.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
+
+use crate::config::rules::is_list;
+use crate::config::{SITES_DIRECTORY, sites};
+
+use super::{End, apply, say};
+
+/// Arguments of `cellwall set`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The site
+    pub site: String,
+    /// The key with its section (`files.read`, `limits.memory`, `symlinks`)
+    pub key: String,
+    /// The value; for a list, what is added
+    #[arg(required = true, num_args = 1..)]
+    pub values: Vec<String>,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        say::note("error: only root can change a site's file\n  help: run it again with sudo");
+        return End::Failed.into();
+    }
+    match change(args) {
+        Ok(end) => end,
+        Err(message) => {
+            say::note(format_args!("error: {message}"));
+            End::Findings.into()
+        }
+    }
+}
+
+fn change(args: &Args) -> Result<ExitCode, String> {
+    let path = file(&args.site)?;
+    let shown = |error: std::io::Error| format!("{}: {error}", path.display());
+    let before = fs::read_to_string(&path).map_err(shown)?;
+    let after = edited(&before, &args.key, &args.values)?;
+    replace(&path, &after).map_err(shown)?;
+    let ended = apply::run(&apply::Args { sites: vec![args.site.clone()], dry_run: false, json: false });
+    if ended != ExitCode::SUCCESS {
+        replace(&path, &before).map_err(shown)?;
+        say::note(format_args!("{} is as it was before", path.display()));
+    }
+    Ok(ended)
+}
+
+fn file(site: &str) -> Result<PathBuf, String> {
+    if site.starts_with('~') {
+        return Err(format!(
+            "{site} has no file of its own\n  help: its rules are in [userdir] of the host's file"
+        ));
+    }
+    let name = format!("{site}.toml");
+    sites::site_name(&name).ok_or_else(|| format!("{site} is no name of a site"))?;
+    Ok(Path::new(SITES_DIRECTORY).join(name))
+}
+
+/// Pure: the text with the key changed.
+///
+/// # Errors
+/// No such key, or no TOML.
+pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String> {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let list = is_list(section, name).ok_or_else(|| {
+        format!("there is no key {key} that holds values\n  help: every key is in policy/README.md")
+    })?;
+    let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
+    let table = if section.is_empty() {
+        document.as_table_mut()
+    } else {
+        let item = document.entry(section).or_insert_with(|| Item::Table(Table::new()));
+        item.as_table_mut().ok_or_else(|| format!("`{section}` is no section of the site's file"))?
+    };
+    if list {
+        add(table, name, values)?;
+    } else {
+        let [one] = values else { return Err(format!("{key} holds one value")) };
+        put(table, name, scalar(one));
+    }
+    Ok(document.to_string())
+}
+
+fn add(table: &mut Table, name: &str, values: &[String]) -> Result<(), String> {
+    let mut array = match table.get(name).and_then(Item::as_value) {
+        Some(Value::Array(array)) => array.clone(),
+        // A list with one item may be written as the item alone.
+        Some(one) => Array::from_iter([one.clone().decorated("", "")]),
+        None => Array::new(),
+    };
+    for one in values.iter().map(|text| scalar(text)) {
+        if !array.iter().any(|old| same(old, &one)) {
+            array.push(one);
+        }
+    }
+    put(table, name, Value::Array(array));
+    Ok(())
+}
+
+/// In its old place, with the comment behind it.
+fn put(table: &mut Table, name: &str, mut new: Value) {
+    if let Some(old) = table.get(name).and_then(Item::as_value) {
+        *new.decor_mut() = old.decor().clone();
+    }
+    match table.get_mut(name) {
+        Some(item) => *item = Item::Value(new),
+        None => drop(table.insert(name, value(new))),
+    }
+}
+
+fn same(one: &Value, other: &Value) -> bool {
+    one.as_str() == other.as_str()
+        && one.as_integer() == other.as_integer()
+        && one.as_bool() == other.as_bool()
+}
+
+/// A number, a word of truth, or text.
+fn scalar(text: &str) -> Value {
+    let plain = text == "0" || !text.starts_with('0');
+    match (text, text.parse::<i64>()) {
+        ("true", _) => Value::from(true),
+        ("false", _) => Value::from(false),
+        (_, Ok(number)) if plain => Value::from(number),
+        _ => Value::from(text),
+    }
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mode = fs::metadata(path)?.mode() & 0o777;
+    let new = path.with_extension("toml.new");
+    drop(fs::remove_file(&new));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str, key: &str, values: &[&str]) -> String {
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        edited(text, key, &values).unwrap()
+    }
+
+    #[test]
+    fn a_list_gains_and_a_scalar_changes_and_comments_stay() {
+        let text = "user = \"shop\" # who\nprofile = \"php\"   # what\n\n[limits]\nmemory = \"1G\" # much\n";
+        let text = set(text, "profile", &["mysql"]);
+        assert!(text.contains("profile = [\"php\", \"mysql\"]   # what\n"), "{text}");
+        let text = set(&text, "limits.memory", &["2G"]);
+        assert!(text.contains("memory = \"2G\" # much\n"), "{text}");
+        let text = set(&text, "network.connect", &["3306", "25"]);
+        assert!(text.ends_with("[network]\nconnect = [3306, 25]\n"), "{text}");
+        assert_eq!(set(&text, "network.connect", &["25"]), text);
+        let text = set(&text, "symlinks", &["owner-match"]);
+        assert!(text.contains("\nsymlinks = \"owner-match\"\n"), "{text}");
+        assert!(set(&text, "limits.umask", &["022"]).contains("umask = \"022\""));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for (key, values) in
+            [("files.raed", &["/a"][..]), ("limits.memory", &["1G", "2G"]), ("environment.set", &["a"])]
+        {
+            let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+            assert!(key == "environment.set" || edited("user = \"a\"\n", key, &values).is_err(), "{key}");
+        }
+    }
+}

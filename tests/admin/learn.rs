@@ -1,0 +1,105 @@
+//! `cellwall learn` and `cellwall denials`: what a site's rules lack, and what the kernel denied.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use crate::harness::{Launcher, World, make_directory, put, run, world};
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+const HAND: &str = "[files]\nexecute = [\"/usr/bin\", \"/usr/lib\", \"/usr/lib64?\"]\nread = [\"/etc/ld.so.cache?\", \
+                    \"/etc/alternatives?\"]\n";
+
+/// An application that no profile knows: settings, a catalogue, a log, names, a port; and something that it should not do.
+const APPLICATION: &str = "#!/usr/bin/python3 -ISB\nimport socket\n\
+    open('/srv/shop/settings'); open('/srv/shop/prices'); open('/srv/shoplog/log', 'a').write('x')\n\
+    socket.getaddrinfo('database.test', 80)\nsocket.socket().connect(('127.0.0.1', 3307))\n\
+    for secret in ('/etc/shadow', '/var/www/bob/htdocs/config.php', '/srv/shop/tls.key'):\n    try: open(secret)\n    except OSError: pass\n\
+    print('Content-Type: text/plain\\n\\nwell')\n";
+
+fn application(world: &World) -> TcpListener {
+    std::fs::write("/etc/hosts", "127.0.0.1 localhost database.test\n").unwrap();
+    make_directory("/srv/shop", 0, 0o755);
+    for name in ["settings", "prices", "tls.key"] {
+        put(format!("/srv/shop/{name}"), b"1\n", 0, 0o644);
+    }
+    make_directory("/srv/shoplog", world.alice.id, 0o755);
+    put(world.bob.docroot().join("config.php"), b"secret\n", world.bob.id, 0o644);
+    world.script(&world.alice, "a.cgi", APPLICATION);
+    world.site("alice", &format!("{HAND}[network]\nconnect = [25]\n"));
+    world.apply();
+    TcpListener::bind("127.0.0.1:3307").unwrap()
+}
+
+#[test]
+fn what_an_unknown_application_needs_is_proposed_and_suffices() {
+    world(Launcher::Cellwall, |world| {
+        let _service = application(world);
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let before = std::fs::read("/etc/cellwall/sites.d/alice.toml").unwrap();
+        let said = world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]);
+        let text = told(&said);
+        assert!(said.status.success(), "{text}");
+        for part in [
+            "pieces = [\n    \"dns\", # ",
+            "    \"/srv/shop\", # ",
+            "    \"/srv/shoplog\", # ",
+            "    3307, # ",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        for secret in ["/etc/shadow", "/var/www/bob/htdocs/config.php", "/srv/shop/tls.key"] {
+            assert!(text.contains(&format!("# NOT proposed: {secret} (")), "{secret}:\n{text}");
+            assert!(!text.contains(&format!("    \"{secret}\", #")), "{secret}:\n{text}");
+        }
+        assert_eq!(
+            std::fs::read("/etc/cellwall/sites.d/alice.toml").unwrap(),
+            before,
+            "something was applied"
+        );
+        for line in text.lines().filter_map(|line| line.strip_prefix("# cellwall set ")) {
+            let said = run(Command::new("/bin/sh").args(["-c", &format!("cellwall set {line}")]));
+            assert!(said.status.success(), "{line}: {}", told(&said));
+        }
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}\n{text}", outcome.story());
+        let again = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(again.contains("cover all that it used"), "{again}");
+    });
+}
+
+#[test]
+fn a_command_can_be_watched_and_runs_as_the_site() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", HAND);
+        world.apply();
+        make_directory("/srv/out", world.alice.id, 0o755);
+        let said = world.cellwall(&["learn", "alice", "--", "/bin/sh", "-c", "/usr/bin/id -u > /srv/out/id"]);
+        assert!(told(&said).contains("write = [\n    \"/srv/out\", # "), "{}", told(&said));
+        let id = std::fs::read_to_string("/srv/out/id").unwrap();
+        assert_eq!(id.trim(), world.alice.id.to_string());
+    });
+}
+
+#[test]
+fn a_denied_system_call_is_told_where_the_site_logs_denials() {
+    world(Launcher::Cellwall, |world| {
+        let number = if cfg!(target_arch = "x86_64") { 250 } else { 219 };
+        let script = format!(
+            "#!/usr/bin/perl\nsyscall({number}, 0, -3, 1);\nprint \"Content-Type: text/plain\\n\\nended\\n\";\n"
+        );
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", &format!("{HAND}[jail]\nlog_denials = true\n"));
+        world.apply();
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("ended"), "{}", outcome.story());
+        let text = told(&world.cellwall(&["denials", "alice"]));
+        assert!(text.contains("/usr/bin/perl: system call keyctl"), "{text}");
+        assert!(!told(&world.cellwall(&["denials", "bob"])).contains("keyctl"));
+        let reference = outcome.records[0].field("ref").to_owned();
+        let story = told(&world.cellwall(&["why", &reference]));
+        assert!(story.contains("kernel    system call keyctl"), "{story}");
+    });
+}
