@@ -1,7 +1,7 @@
 //! Random trees, and the walk through them: it arrives where the kernel arrives, past nobody else's directories.
 
 use std::cell::OnceCell;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cellwall::launch::walk::{Follow, Reached, Rules, walk};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, chroot, fchdir};
 
 /// Whose tree it is.
 const OWNER: u32 = 1001;
@@ -23,8 +24,7 @@ const TARGETS: [&str; 10] = ["a", "b", "a/b", "../a", "..", ".", "/mnt/a", "/mnt
 pub(crate) fn tree(data: &[u8]) {
     let [path, rules, orders @ ..] = data else { return };
     ready();
-    mount(Some("tmpfs"), PLACE, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
-    let gone = Gone;
+    let outside = Outside::leave();
     for order in orders.chunks_exact(2).take(24) {
         obey(order[0], order[1]);
     }
@@ -44,16 +44,39 @@ pub(crate) fn tree(data: &[u8]) {
             assert!(!is_sound(&path, rules), "{}: {refusal:?}", path.display());
         }
     }
-    drop(gone);
+    drop(outside);
 }
 
-/// Takes the tree away, also when an assertion failed.
-struct Gone;
+/// The way back to the host's own root: links of the tree lead upwards too, so the tree has a root of its own.
+struct Outside {
+    root: File,
+    directory: File,
+}
 
-impl Drop for Gone {
+impl Outside {
+    fn leave() -> Self {
+        let outside = Self { root: File::open("/").unwrap(), directory: File::open(".").unwrap() };
+        memory(PLACE);
+        chroot(PLACE).unwrap();
+        chdir("/").unwrap();
+        fs::create_dir(PLACE).unwrap();
+        memory(PLACE);
+        outside
+    }
+}
+
+impl Drop for Outside {
+    /// Also when an assertion failed.
     fn drop(&mut self) {
+        fchdir(&self.root).unwrap();
+        chroot(".").unwrap();
+        fchdir(&self.directory).unwrap();
         let _ = umount2(PLACE, MntFlags::MNT_DETACH);
     }
+}
+
+fn memory(place: &str) {
+    mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
 }
 
 /// Once in a thread: mounts that nobody else sees.
