@@ -25,6 +25,8 @@ impl Daemon {
             append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
             append("/etc/group", "cellwall:x:990:\n");
         }
+        // Not written over: another one may run, or be ending.
+        drop(fs::remove_file("/usr/sbin/cellwalld"));
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
         // A group for each world; where none can be made, the daemon does without as well.
         let start = format!(

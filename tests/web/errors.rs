@@ -165,7 +165,9 @@ fn visit(world: &World, apache: &Apache, mistake: &Mistake) -> String {
     let said = world.cellwall(&["why", reference]);
     let told = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.status.success() && told.contains(mistake.code), "{url}: {told}");
-    assert!(told.contains(record.field("fix")), "{url}: {told}");
+    // The launcher's remedy, or one that is made of the site's own file.
+    let mended = told.contains(record.field("fix")) || told.contains("  repair    cellwall set alice ");
+    assert!(mended, "{url}: {told}");
     shown(&answer, reference)
 }
 

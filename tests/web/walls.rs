@@ -66,7 +66,7 @@ const FOREIGN: [&str; 14] = [
     "/var/log/cellwall/cellwall.log",
     "/tmp/apache/error.log",
     "/etc/shadow",
-    "/etc/apache2/apache2.conf",
+    "/etc/login.defs",
     "/etc/cellwall/cellwall.toml",
     "/var/lib/cellwall/policy",
     "/usr/sbin/apache2",
@@ -253,7 +253,7 @@ fn on_the_hosts_root_what_is_not_listed_can_be_named_and_not_opened() {
         let open = [
             "/var/www/bob/htdocs/config.php",
             "/home/bob/notes",
-            "/etc/apache2/apache2.conf",
+            "/etc/login.defs",
             "/etc/cellwall/cellwall.toml",
             "/etc/shadow",
         ];

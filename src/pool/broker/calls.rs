@@ -77,8 +77,8 @@ pub(super) struct Job {
     pub(super) sent: u64,
     pub(super) status: u16,
     pub(super) slow_told: bool,
-    /// It was given to another worker once.
-    pub(super) again: bool,
+    /// How often it was given to another worker.
+    pub(super) again: u8,
     pub(super) worker: u32,
 }
 
@@ -355,7 +355,7 @@ impl Broker {
                     sent: 0,
                     status: 200,
                     slow_told: false,
-                    again: false,
+                    again: 0,
                     worker: 0,
                 }));
                 call.codec.forget_params();

@@ -20,6 +20,8 @@ use super::{BOTH, Broker, ROUNDS, Said, Source};
 
 /// A request up to this size is written, and read by a worker, in one piece.
 const SMALL: usize = 8192;
+/// So often a request is given to another worker: each of a pool may be ending at the same time.
+const AGAIN_MOST: u8 = 4;
 
 /// A connection to a worker.
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl Broker {
         link.call = Some(key);
         link.codec.ask();
         link.pending.put(&job.bytes);
-        if job.again {
+        if job.again > 0 {
             // It had no body, whose end must be told once more.
             link.pending.with(|out| put(out, kind::STDIN, ID, &[]));
         }
@@ -445,12 +447,13 @@ impl Broker {
         // request was one piece: none of it was read, nothing has run, and it may be given to another.
         let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
         let job = call.and_then(|call| call.job.as_ref());
-        let untouched =
-            job.is_some_and(|job| !job.again && job.sent == 0 && job.body == 0 && job.bytes.len() <= SMALL);
+        let untouched = job.is_some_and(|job| {
+            job.again < AGAIN_MOST && job.sent == 0 && job.body == 0 && job.bytes.len() <= SMALL
+        });
         self.unbind(key, call_key, serial);
         if untouched {
             if let Some(job) = self.calls.get_mut(call_key).and_then(|call| call.job.as_mut()) {
-                job.again = true;
+                job.again = job.again.saturating_add(1);
             }
             self.place(call_key);
             self.understand(call_key, &[]);
