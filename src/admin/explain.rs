@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use nix::unistd::{Group, User};
 
-use crate::config::store;
 use crate::launch::arrival::Arrival;
-use crate::launch::authorize::{bad_policy, no_policy};
+use crate::launch::authorize::{bad_policy, no_policy, unreadable};
 use crate::launch::rehearse;
 use crate::launch::request::Request;
-use crate::policy::{HOST_FILE, decode};
+use crate::policy::read::Unreadable;
+use crate::policy::{decode, read};
 use crate::refusal::Refusal;
 use crate::sys::Root;
 
@@ -70,10 +70,14 @@ fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result
         Ok(request) => request,
         Err(refusal) => return Ok(verdict("request", &refusal)),
     };
-    let Some(bytes) = store::read(&request.uid().to_string()) else {
-        let host = store::read(HOST_FILE).unwrap_or_default();
-        let minimum = decode::host(&host).map_or(0, |host| host.uid_min);
-        return Ok(verdict("policy", &no_policy(request.uid(), minimum)));
+    let bytes = match read::record(request.uid()) {
+        Ok(bytes) => bytes,
+        Err(Unreadable::Missing) => {
+            let host = read::host().unwrap_or_default();
+            let minimum = decode::host(&host).map_or(0, |host| host.uid_min);
+            return Ok(verdict("policy", &no_policy(request.uid(), minimum)));
+        }
+        Err(why) => return Ok(verdict("policy", &unreadable(&why))),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 
 use cellwall::launch::arrival::{Arrival, widen_limits};
-use cellwall::launch::authorize::{bad_policy, no_policy, wrong_caller};
+use cellwall::launch::authorize::{bad_policy, no_policy, unreadable, wrong_caller};
 use cellwall::launch::request::Request;
 use cellwall::launch::{launch, refuse};
 use cellwall::policy::read::Unreadable;
@@ -46,7 +46,7 @@ fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> u8 {
                 no_policy(uid, host.map_or(0, |host| host.uid_min))
             });
         }
-        Err(why) => return without_record(arrival, words, |_| bad_policy(&why)),
+        Err(why) => return without_record(arrival, words, |_| unreadable(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,

@@ -1,6 +1,6 @@
 //! The files of sites.d: which count, whose they are, and what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,12 +47,20 @@ pub fn site_name(file: &str) -> Option<&str> {
     (first && rest && name.len() <= 128).then_some(name)
 }
 
-/// A directory of the configuration is one that only root can change.
-pub fn trusted(directory: &Path, problems: &Problems) {
-    let Ok(metadata) = std::fs::metadata(directory) else { return };
-    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-        let message = format!("others than root may change {}", directory.display());
-        problems.error(None, message, format!("run: chown root {0} && chmod go-w {0}", directory.display()));
+/// A directory of the configuration is one that only root can change, and so are those above it: who can write to one
+/// can put another in its place.
+pub fn trusted(directories: &[&str], problems: &Problems) {
+    // A link is followed here: what counts is where it leads.
+    let real: Vec<PathBuf> =
+        directories.iter().filter_map(|path| Path::new(path).canonicalize().ok()).collect();
+    let all: BTreeSet<&Path> = real.iter().flat_map(|path| path.ancestors()).collect();
+    for directory in all {
+        let Ok(metadata) = std::fs::metadata(directory) else { continue };
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            let message = format!("others than root may change {}", directory.display());
+            let help = format!("run: chown root {0} && chmod go-w {0}", directory.display());
+            problems.error(None, message, help);
+        }
     }
 }
 

@@ -33,9 +33,8 @@ impl WholeHost {
     /// Reads the host's file, or `candidate` in its place.
     pub fn load(candidate: Option<&Path>, accounts: &mut Accounts, problems: &Problems) -> Self {
         let path = candidate.unwrap_or(Path::new(HOST_FILE));
-        if candidate.is_none() {
-            sites::trusted(path.parent().unwrap_or(Path::new("/")), problems);
-        }
+        // The records' own directory is made, and mended, by `store`; the launcher distrusts all above as well.
+        sites::trusted(&[SITES_DIRECTORY, "/var/lib"], problems);
         let read = if candidate.is_none() && !path.exists() {
             let help = "the defaults hold; policy/cellwall.toml is the commented example";
             problems.warning(None, format!("there is no {HOST_FILE}"), help);
@@ -322,7 +321,6 @@ pub fn record(
 
 /// All sites of the host: the files, and the users of `[userdir]`.
 pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec<Origin> {
-    sites::trusted(Path::new(SITES_DIRECTORY), problems);
     let names = sites::list(Path::new(SITES_DIRECTORY), problems);
     let files = names.iter().map(|name| Origin::installed(name));
     if let Some(enabled) = host.rules.userdir_enabled.as_ref().filter(|enabled| enabled.value)

@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::fstatat;
 
+use crate::policy::read::Unreadable;
 use crate::policy::{Links, Record, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
 
@@ -187,7 +188,16 @@ pub fn no_policy(uid: u32, minimum: u32) -> Refusal {
     Refusal::new(&NO_POLICY, format!("no policy names uid {uid}"))
 }
 
-/// A record that is there and cannot be used.
+/// A record that is there and cannot be read, or is not to be trusted.
+#[must_use]
+pub fn unreadable(why: &Unreadable) -> Refusal {
+    match why {
+        Unreadable::Way(path, what) => Refusal::about(&OPEN_WAY, path.as_bytes(), what),
+        other => bad_policy(other),
+    }
+}
+
+/// A record that was read and says nothing that can be used.
 #[must_use]
 pub fn bad_policy(why: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(
@@ -221,6 +231,7 @@ static NO_POLICY: Card = Card {
     remedy: "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply",
 };
 static BAD_POLICY: Card = Card { code: "P01", status: 83, remedy: "cellwall apply" };
+static OPEN_WAY: Card = Card { code: "P01", status: 83, remedy: "chown root {} && chmod go-w {}" };
 static PAIR: Card = Card {
     code: "P02",
     status: 83,

@@ -5,12 +5,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::{FileStat, fstat};
 
 use super::decode::LENGTH_MAX;
 use super::{DIRECTORY, HOST_FILE};
-use crate::sys::files::open_plain;
+use crate::sys::files::{hold_root, open_plain};
 
 /// Why there is no record to decode.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +19,20 @@ pub enum Unreadable {
     Missing,
     /// It may be somebody else's work, or is no file; what is wrong.
     Unsafe(&'static str),
+    /// A directory on the way to it may be changed by others than root, or is none: which, and what is wrong.
+    Way(String, &'static str),
     /// The kernel said no.
     Failed(Errno),
+}
+
+impl Unreadable {
+    /// The same of a directory, `path`, above.
+    fn on(self, path: &str) -> Self {
+        match self {
+            Self::Unsafe(what) => Self::Way(path.to_owned(), what),
+            other => other,
+        }
+    }
 }
 
 impl std::fmt::Display for Unreadable {
@@ -28,6 +40,7 @@ impl std::fmt::Display for Unreadable {
         match self {
             Self::Missing => out.write_str("there is none"),
             Self::Unsafe(what) => write!(out, "it {what}"),
+            Self::Way(path, what) => write!(out, "{path} {what}"),
             Self::Failed(errno) => out.write_str(errno.desc()),
         }
     }
@@ -49,13 +62,10 @@ pub fn host() -> Result<Vec<u8>, Unreadable> {
     file(HOST_FILE)
 }
 
-/// The directory is looked at as well, and the one above it: whoever can write them can put another record there.
+/// Every directory on the way is looked at as well: whoever can write to one can put another directory of root's, an
+/// older one say, in the place of the records.
 fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
-    let (above, directory) = DIRECTORY.rsplit_once('/').unwrap_or(("/", DIRECTORY));
-    let above = open(AT_FDCWD, above, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    trust(&stat(&above)?, libc::S_IFDIR)?;
-    let directory = open(&above, directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    trust(&stat(&directory)?, libc::S_IFDIR)?;
+    let directory = directory()?;
     let file = open(&directory, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
     let facts = stat(&file)?;
     trust(&facts, libc::S_IFREG)?;
@@ -64,6 +74,20 @@ fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
     // Records are replaced, never written to: what is read is as long as it was said to be, or is refused.
     let count = nix::unistd::read(&file, &mut bytes).map_err(Unreadable::Failed)?;
     if count == bytes.len() { Ok(bytes) } else { Err(Unreadable::Unsafe("became shorter")) }
+}
+
+/// From the root down, each held before the next is opened in it.
+fn directory() -> Result<OwnedFd, Unreadable> {
+    let mut here = hold_root().map_err(Unreadable::Failed)?;
+    let mut way = String::from("/");
+    trust(&stat(&here)?, libc::S_IFDIR).map_err(|why| why.on(&way))?;
+    for part in DIRECTORY.split('/').filter(|part| !part.is_empty()) {
+        way.push_str(part);
+        here = open(&here, part, OFlag::O_PATH).map_err(|why| why.on(&way))?;
+        trust(&stat(&here)?, libc::S_IFDIR).map_err(|why| why.on(&way))?;
+        way.push('/');
+    }
+    Ok(here)
 }
 
 fn open(directory: impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Unreadable> {

@@ -19,7 +19,7 @@ use nix::unistd::{
 };
 
 use crate::launch::arrival::Arrival;
-use crate::launch::authorize::bad_policy;
+use crate::launch::authorize::{bad_policy, unreadable};
 use crate::launch::interpreter::is_php_cgi;
 use crate::launch::request::Request;
 use crate::launch::{launch, refuse};
@@ -79,7 +79,7 @@ fn go(order: &Order<'_>) -> u8 {
     };
     let bytes = match read::record(order.uid) {
         Ok(bytes) => bytes,
-        Err(why) => return refused(bad_policy(&why)),
+        Err(why) => return refused(unreadable(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,

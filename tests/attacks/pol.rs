@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ fn pol_01_02_a_record_that_others_can_change_is_none() {
 fn pol_03_a_record_below_a_directory_that_others_can_change_is_none() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
-        for place in [DIRECTORY, "/var/lib/cellwall"] {
+        // Of all that is above as well: who can write to /var can put an older /var/lib of root's there.
+        for place in Path::new(DIRECTORY).ancestors().filter(|place| *place != Path::new("/")) {
             let rights = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(place).unwrap().permissions());
             for open in [0o777, 0o1777, 0o775] {
                 mode(place, open);
@@ -60,10 +61,23 @@ fn pol_03_a_record_below_a_directory_that_others_can_change_is_none() {
             mode(place, rights & 0o7777);
             chown(place, Some(world.alice.id), None).unwrap();
             refused_in_the_dark(world);
+            the_command_says_so(world, place);
             chown(place, Some(0), None).unwrap();
             world.call(&world.alice, "a.cgi").run().ran();
         }
     });
+}
+
+/// The rehearsal refuses as the launch does, with the remedy; `check` finds what `apply` would not mend by itself.
+fn the_command_says_so(world: &World, place: &Path) {
+    let remedy = format!("chown root {0} && chmod go-w {0}", place.display());
+    let said = world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"]);
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(said.contains("P01") && said.contains(&remedy), "{said}");
+    let said = world.cellwall(&["check"]);
+    assert_eq!(said.status.success(), place.starts_with("/var/lib/cellwall"), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.is_empty() || said.contains(&remedy), "{said}");
 }
 
 #[test]
