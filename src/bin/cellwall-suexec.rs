@@ -16,7 +16,7 @@ use cellwall::sys::Root;
 use cellwall::sys::memory::Memory;
 
 #[global_allocator]
-static MEMORY: Memory = Memory;
+static MEMORY: Memory = Memory::new();
 
 cellwall::start!(run);
 

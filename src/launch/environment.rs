@@ -259,6 +259,18 @@ mod tests {
         assert_eq!(filtered(&caller).unwrap(), ["PATH=/usr/bin", "QUERY_STRING=a=b", "HTTP_A=1"]);
     }
 
+    /// A record that was made by other means than `cellwall apply` gets no further.
+    #[test]
+    fn what_steers_programs_does_not_pass_even_where_a_policy_lists_it() {
+        let mut rules = rules();
+        rules.pass = vec![b"A", b"HTTP_PROXY", b"LD_PRELOAD", b"PHPRC", b"\xff"];
+        rules.pass_prefixes = vec![b"", b"LD_", b"PERL"];
+        let caller = ["LD_PRELOAD=x", "HTTP_PROXY=x", "LD_AUDIT=x", "PERL5OPT=x", "PHPRC=x", "A=1"];
+        let caller: Vec<Vec<u8>> = caller.iter().map(|entry| entry.as_bytes().to_vec()).collect();
+        let rebuilt = rebuild(&rules, &caller, &[], <[u8]>::to_vec).unwrap();
+        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"A=1".to_owned()]);
+    }
+
     #[test]
     fn values_that_libraries_interpret_do_not_pass() {
         let caller =

@@ -1,7 +1,7 @@
 //! Which names of environment variables no policy may pass on, and which paths no policy may hold.
 //!
-//! Pure. Used by the administrator's check, which explains, and by the decoder, which refuses: a record that was made
-//! by other means than `cellwall apply` gets no further.
+//! Pure. Names: the administrator's check explains, and the launch asks again for each variable that the caller has: a
+//! record that was made by other means than `cellwall apply` gets no further. Paths: the decoder refuses.
 
 /// Can a name be passed from the caller at all? `HTTP_PROXY`: CVE-2016-5385; `HTTP_REDIRECT_STATUS`: CVE-2024-8927; the
 /// loader's, the allocator's and the interpreters' names: sudo's long list of CVEs, starting with CVE-2005-2959.
@@ -44,7 +44,7 @@ pub fn is_plain_path(path: &[u8]) -> bool {
         })
 }
 
-/// Exact names that never pass, sorted: each launch looks up each name that its policy lists.
+/// Exact names that never pass, sorted: each launch looks up each name of its caller's.
 pub const NEVER: &[&[u8]] = &[
     b"BASHOPTS",
     b"BASH_ENV",

@@ -2,15 +2,13 @@
 //!
 //! Root. Opens only names made of digits in a directory that root owns, all the way up.
 
-use std::os::fd::{AsFd, OwnedFd};
-
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, ResolveFlag};
-use nix::sys::stat::{FileStat, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use super::decode::LENGTH_MAX;
 use super::{DIRECTORY, HOST_FILE};
-use crate::sys::files::{hold_root, open_plain};
+use crate::sys::files::open_plain;
 
 /// Why there is no record to decode.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,19 +18,9 @@ pub enum Unreadable {
     /// It may be somebody else's work, or is no file; what is wrong.
     Unsafe(&'static str),
     /// A directory on the way to it may be changed by others than root, or is none: which, and what is wrong.
-    Way(String, &'static str),
+    Way(&'static str, &'static str),
     /// The kernel said no.
     Failed(Errno),
-}
-
-impl Unreadable {
-    /// The same of a directory, `path`, above.
-    fn on(self, path: &str) -> Self {
-        match self {
-            Self::Unsafe(what) => Self::Way(path.to_owned(), what),
-            other => other,
-        }
-    }
 }
 
 impl std::fmt::Display for Unreadable {
@@ -65,10 +53,12 @@ pub fn host() -> Result<Vec<u8>, Unreadable> {
 /// Every directory on the way is looked at as well: whoever can write to one can put another directory of root's, an
 /// older one say, in the place of the records.
 fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
-    let directory = directory()?;
-    let file = open(&directory, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
-    let facts = stat(&file)?;
-    trust(&facts, libc::S_IFREG)?;
+    look_at_the_way()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let path = [DIRECTORY, "/", name].concat();
+    let file = open_plain(AT_FDCWD, path.as_bytes(), flags, ResolveFlag::empty()).map_err(why)?;
+    let facts = fstat(&file).map_err(Unreadable::Failed)?;
+    trust(&facts, libc::S_IFREG).map_err(Unreadable::Unsafe)?;
     let length = usize::try_from(facts.st_size).ok().filter(|length| *length <= LENGTH_MAX);
     let mut bytes = vec![0; length.ok_or(Unreadable::Unsafe("is larger than 1 MiB"))?];
     // Records are replaced, never written to: what is read is as long as it was said to be, or is refused.
@@ -76,41 +66,34 @@ fn file(name: &str) -> Result<Vec<u8>, Unreadable> {
     if count == bytes.len() { Ok(bytes) } else { Err(Unreadable::Unsafe("became shorter")) }
 }
 
-/// From the root down, each held before the next is opened in it.
-fn directory() -> Result<OwnedFd, Unreadable> {
-    let mut here = hold_root().map_err(Unreadable::Failed)?;
-    let mut way = String::from("/");
-    trust(&stat(&here)?, libc::S_IFDIR).map_err(|why| why.on(&way))?;
-    for part in DIRECTORY.split('/').filter(|part| !part.is_empty()) {
-        way.push_str(part);
-        here = open(&here, part, OFlag::O_PATH).map_err(|why| why.on(&way))?;
-        trust(&stat(&here)?, libc::S_IFDIR).map_err(|why| why.on(&way))?;
-        way.push('/');
+/// From the root down, by path: only who may write to a directory that was looked at could change which one is next,
+/// and that is root.
+fn look_at_the_way() -> Result<(), Unreadable> {
+    let ends = DIRECTORY.match_indices('/').map(|(end, _)| end.max(1)).chain([DIRECTORY.len()]);
+    for directory in ends.filter_map(|end| DIRECTORY.get(..end)) {
+        let facts = fstatat(AT_FDCWD, directory, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(why)?;
+        trust(&facts, libc::S_IFDIR).map_err(|what| Unreadable::Way(directory, what))?;
     }
-    Ok(here)
+    Ok(())
 }
 
-fn open(directory: impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd, Unreadable> {
-    open_plain(directory, path.as_bytes(), flags, ResolveFlag::empty()).map_err(|errno| match errno {
+fn why(errno: Errno) -> Unreadable {
+    match errno {
         Errno::ENOENT => Unreadable::Missing,
         Errno::ELOOP => Unreadable::Unsafe("is a symbolic link"),
         other => Unreadable::Failed(other),
-    })
+    }
 }
 
-fn stat(file: &OwnedFd) -> Result<FileStat, Unreadable> {
-    fstat(file).map_err(Unreadable::Failed)
-}
-
-fn trust(facts: &FileStat, kind: libc::mode_t) -> Result<(), Unreadable> {
+fn trust(facts: &FileStat, kind: libc::mode_t) -> Result<(), &'static str> {
     if facts.st_mode & libc::S_IFMT != kind {
-        return Err(Unreadable::Unsafe("is of the wrong kind"));
+        return Err("is of the wrong kind");
     }
     if facts.st_uid != 0 {
-        return Err(Unreadable::Unsafe("is not root's"));
+        return Err("is not root's");
     }
     if facts.st_mode & 0o022 != 0 {
-        return Err(Unreadable::Unsafe("is writable by others"));
+        return Err("is writable by others");
     }
     Ok(())
 }

@@ -1,35 +1,100 @@
-//! Memory: the C library's, and an end where there is none.
+//! Memory of the setuid program: a small place of its own, then the C library's; and an end where there is none.
 //!
-//! std would write what only its makers understand to the web server's error log, and abort. Nothing was run, and
-//! without memory there is no record: one line says so.
+//! A launch needs some ten pages, once, and then becomes another program: a list of free pieces, system calls for each
+//! size and their page faults cost more than all the checks of the policy. Only the piece at the end is ever given
+//! back. What is too large for the place (a record of a megabyte, an enormous environment) comes from the C library.
+//!
+//! Without memory std would write what only its makers understand to the web server's error log, and abort. Nothing was
+//! run, and without memory there is no record: one line says so.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::UnsafeCell;
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The allocator of the setuid program.
+/// The allocator of the setuid program, which has one thread.
 #[derive(Debug)]
-pub struct Memory;
+pub struct Memory {
+    place: UnsafeCell<[u8; SIZE]>,
+    /// Bytes of the place that are given away.
+    used: AtomicUsize,
+}
 
-// SAFETY: it is the system's allocator; what that could not give never reaches a caller.
-unsafe impl GlobalAlloc for Memory {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
-        given(unsafe { System.alloc(layout) })
+/// Bytes. In .bss: pages that nobody touches do not exist.
+const SIZE: usize = 128 << 10;
+
+// SAFETY: the place is only handed out in pieces that do not overlap, to the one thread that there is.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Nothing is given away yet.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a static needs a const function")]
+    pub const fn new() -> Self {
+        Self { place: UnsafeCell::new([0; SIZE]), used: AtomicUsize::new(0) }
     }
 
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
-        given(unsafe { System.alloc_zeroed(layout) })
+    /// A piece of the place; None: it does not fit any more.
+    fn piece(&self, layout: Layout) -> Option<*mut u8> {
+        let base = self.place.get().cast::<u8>();
+        let mask = layout.align().checked_sub(1)?;
+        let address = base.addr().checked_add(self.used.load(Relaxed))?.checked_add(mask)? & !mask;
+        let start = address.checked_sub(base.addr())?;
+        let end = start.checked_add(layout.size()).filter(|end| *end <= SIZE)?;
+        self.used.store(end, Relaxed);
+        Some(base.wrapping_add(start))
+    }
+
+    /// Where in the place a piece begins; None: it is the C library's.
+    fn start(&self, piece: *mut u8) -> Option<usize> {
+        let start = piece.addr().checked_sub(self.place.get().addr())?;
+        (start < SIZE).then_some(start)
+    }
+
+    /// Is it the last one that was given away?
+    fn is_last(&self, start: usize, size: usize) -> bool {
+        start.checked_add(size) == Some(self.used.load(Relaxed))
+    }
+}
+
+// SAFETY: pieces of the place are aligned, as long as asked for, and given away once; the others are the system's. What
+// could not be given never reaches a caller.
+unsafe impl GlobalAlloc for Memory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match self.piece(layout) {
+            Some(piece) => piece,
+            // SAFETY: the caller's promise is passed on.
+            None => given(unsafe { System.alloc(layout) }),
+        }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
+        match self.start(pointer) {
+            Some(start) if self.is_last(start, layout.size()) => self.used.store(start, Relaxed),
+            Some(_) => {}
+            // SAFETY: what is not of the place is the system's.
+            None => unsafe { System.dealloc(pointer, layout) },
+        }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Some(start) = self.start(pointer) else {
+            // SAFETY: as above.
+            return given(unsafe { System.realloc(pointer, layout, size) });
+        };
+        if let Some(end) = start.checked_add(size).filter(|end| *end <= SIZE)
+            && self.is_last(start, layout.size())
+        {
+            self.used.store(end, Relaxed);
+            return pointer;
+        }
+        // SAFETY: the size is not zero, and with this alignment not too large: the caller's promise.
+        let wider = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         // SAFETY: as above.
-        given(unsafe { System.realloc(pointer, layout, size) })
+        let new = unsafe { self.alloc(wider) };
+        // SAFETY: both are as long as the smaller size, and the new one is no part of the old one.
+        unsafe { new.copy_from_nonoverlapping(pointer, layout.size().min(size)) };
+        new
     }
 }
 
@@ -47,3 +112,64 @@ const LINE: &str = "cellwall: refused, no memory\n";
 
 /// The status of what the launcher cannot begin without.
 const STATUS: c_int = 81;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_aligned_and_do_not_overlap() {
+        let memory = Memory::new();
+        let mut end = 0;
+        for (size, align) in [(1, 1), (3, 8), (100, 64), (5, 1), (8, 4096), (1, 2)] {
+            // SAFETY: no size is zero.
+            let piece = unsafe { memory.alloc(layout(size, align)) }.addr();
+            assert!(piece >= end && piece % align == 0);
+            end = piece + size;
+        }
+    }
+
+    #[test]
+    fn the_last_piece_grows_and_goes_where_it_is_and_others_move() {
+        let memory = Memory::new();
+        // SAFETY: no size is zero, and each piece is given back as it was.
+        unsafe {
+            let first = memory.alloc(layout(8, 8));
+            first.write_bytes(7, 8);
+            let second = memory.alloc(layout(8, 8));
+            assert_eq!(memory.realloc(second, layout(8, 8), 64), second);
+            let moved = memory.realloc(first, layout(8, 8), 16);
+            assert_ne!(moved, first);
+            assert_eq!(*moved.cast::<[u8; 8]>(), [7; 8]);
+            memory.dealloc(moved, layout(16, 8));
+            assert_eq!(memory.alloc(layout(16, 8)), moved);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_the_systems_and_zeroed_is_zero() {
+        let memory = Memory::new();
+        let all = layout(SIZE + 1, 1);
+        // SAFETY: no size is zero, and each piece is given back as it was.
+        unsafe {
+            let small = memory.alloc(layout(64, 1));
+            small.write_bytes(1, 64);
+            memory.dealloc(small, layout(64, 1));
+            let zeroed = memory.alloc_zeroed(layout(64, 1));
+            assert_eq!(*zeroed.cast::<[u8; 64]>(), [0; 64]);
+            let large = memory.alloc_zeroed(all);
+            assert_eq!(memory.start(large), None);
+            let larger = memory.realloc(large, all, 2 * SIZE);
+            assert_eq!(*larger.add(SIZE), 0);
+            memory.dealloc(larger, layout(2 * SIZE, 1));
+            let near = memory.alloc(layout(SIZE - 64, 1));
+            assert!(memory.start(near).is_some());
+            let gone = memory.realloc(near, layout(SIZE - 64, 1), SIZE);
+            assert_eq!(memory.start(gone), None);
+        }
+    }
+}
