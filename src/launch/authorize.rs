@@ -1,7 +1,7 @@
 //! By the policy: may this caller have this identity, here? Root; looks at nothing but the home directory's inode and
 //! the site file's age.
 //!
-//! Refuses with P01, P02, P03, P103–P121, in suEXEC's order.
+//! Refuses with P01–P04, P103–P121, in suEXEC's order.
 
 use std::ffi::CString;
 use std::os::fd::AsFd as _;
@@ -231,7 +231,7 @@ static NO_POLICY: Card = Card {
     remedy: "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply",
 };
 static BAD_POLICY: Card = Card { code: "P01", status: 83, remedy: "cellwall apply" };
-static OPEN_WAY: Card = Card { code: "P01", status: 83, remedy: "chown root {} && chmod go-w {}" };
+static OPEN_WAY: Card = Card { code: "P04", status: 83, remedy: "chown root {} && chmod go-w {}" };
 static PAIR: Card = Card {
     code: "P02",
     status: 83,

@@ -117,8 +117,38 @@ const STATUS: c_int = 81;
 mod tests {
     use super::*;
 
-    fn layout(size: usize, align: usize) -> Layout {
-        Layout::from_size_align(size, align).unwrap()
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 8).unwrap()
+    }
+
+    fn get(memory: &Memory, size: usize) -> *mut u8 {
+        // SAFETY: no size is zero.
+        unsafe { memory.alloc(layout(size)) }
+    }
+
+    fn zeroed(memory: &Memory, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { memory.alloc_zeroed(layout(size)) }
+    }
+
+    fn give(memory: &Memory, piece: *mut u8, size: usize) {
+        // SAFETY: each piece is given back as it was got, once.
+        unsafe { memory.dealloc(piece, layout(size)) }
+    }
+
+    fn change(memory: &Memory, piece: *mut u8, from: usize, to: usize) -> *mut u8 {
+        // SAFETY: the piece is as long as it was got, and is not used again.
+        unsafe { memory.realloc(piece, layout(from), to) }
+    }
+
+    fn fill(piece: *mut u8, byte: u8, size: usize) {
+        // SAFETY: the piece is that long.
+        unsafe { piece.write_bytes(byte, size) }
+    }
+
+    fn bytes<'a>(piece: *const u8, size: usize) -> &'a [u8] {
+        // SAFETY: the piece is that long, was written, and is not changed while the test looks.
+        unsafe { std::slice::from_raw_parts(piece, size) }
     }
 
     #[test]
@@ -127,8 +157,8 @@ mod tests {
         let mut end = 0;
         for (size, align) in [(1, 1), (3, 8), (100, 64), (5, 1), (8, 4096), (1, 2)] {
             // SAFETY: no size is zero.
-            let piece = unsafe { memory.alloc(layout(size, align)) }.addr();
-            assert!(piece >= end && piece % align == 0);
+            let piece = unsafe { memory.alloc(Layout::from_size_align(size, align).unwrap()) }.addr();
+            assert!(piece >= end && piece.is_multiple_of(align));
             end = piece + size;
         }
     }
@@ -136,40 +166,35 @@ mod tests {
     #[test]
     fn the_last_piece_grows_and_goes_where_it_is_and_others_move() {
         let memory = Memory::new();
-        // SAFETY: no size is zero, and each piece is given back as it was.
-        unsafe {
-            let first = memory.alloc(layout(8, 8));
-            first.write_bytes(7, 8);
-            let second = memory.alloc(layout(8, 8));
-            assert_eq!(memory.realloc(second, layout(8, 8), 64), second);
-            let moved = memory.realloc(first, layout(8, 8), 16);
-            assert_ne!(moved, first);
-            assert_eq!(*moved.cast::<[u8; 8]>(), [7; 8]);
-            memory.dealloc(moved, layout(16, 8));
-            assert_eq!(memory.alloc(layout(16, 8)), moved);
-        }
+        let first = get(&memory, 8);
+        fill(first, 7, 8);
+        let second = get(&memory, 8);
+        assert_eq!(change(&memory, second, 8, 64), second);
+        let moved = change(&memory, first, 8, 16);
+        assert_ne!(moved, first);
+        assert_eq!(bytes(moved, 8), [7; 8]);
+        give(&memory, moved, 16);
+        assert_eq!(get(&memory, 16), moved);
     }
 
     #[test]
     fn what_is_too_large_is_the_systems_and_zeroed_is_zero() {
         let memory = Memory::new();
-        let all = layout(SIZE + 1, 1);
-        // SAFETY: no size is zero, and each piece is given back as it was.
-        unsafe {
-            let small = memory.alloc(layout(64, 1));
-            small.write_bytes(1, 64);
-            memory.dealloc(small, layout(64, 1));
-            let zeroed = memory.alloc_zeroed(layout(64, 1));
-            assert_eq!(*zeroed.cast::<[u8; 64]>(), [0; 64]);
-            let large = memory.alloc_zeroed(all);
-            assert_eq!(memory.start(large), None);
-            let larger = memory.realloc(large, all, 2 * SIZE);
-            assert_eq!(*larger.add(SIZE), 0);
-            memory.dealloc(larger, layout(2 * SIZE, 1));
-            let near = memory.alloc(layout(SIZE - 64, 1));
-            assert!(memory.start(near).is_some());
-            let gone = memory.realloc(near, layout(SIZE - 64, 1), SIZE);
-            assert_eq!(memory.start(gone), None);
-        }
+        let used = get(&memory, 64);
+        fill(used, 1, 64);
+        give(&memory, used, 64);
+        assert_eq!(bytes(zeroed(&memory, 64), 64), [0; 64]);
+        let large = zeroed(&memory, SIZE + 1);
+        assert_eq!(memory.start(large), None);
+        let larger = change(&memory, large, SIZE + 1, 2 * SIZE);
+        assert_eq!(bytes(larger, SIZE + 1), vec![0; SIZE + 1]);
+        give(&memory, larger, 2 * SIZE);
+        let near = get(&memory, SIZE - 64);
+        fill(near, 9, SIZE - 64);
+        assert!(memory.start(near).is_some());
+        let gone = change(&memory, near, SIZE - 64, SIZE);
+        assert_eq!(memory.start(gone), None);
+        assert_eq!(bytes(gone, SIZE - 64), vec![9; SIZE - 64]);
+        give(&memory, gone, SIZE);
     }
 }

@@ -73,7 +73,7 @@ fn the_command_says_so(world: &World, place: &Path) {
     let remedy = format!("chown root {0} && chmod go-w {0}", place.display());
     let said = world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"]);
     let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
-    assert!(said.contains("P01") && said.contains(&remedy), "{said}");
+    assert!(said.contains("P04") && said.contains(&remedy), "{said}");
     let said = world.cellwall(&["check"]);
     assert_eq!(said.status.success(), place.starts_with("/var/lib/cellwall"), "{said:?}");
     let said = String::from_utf8_lossy(&said.stderr);
