@@ -1,4 +1,5 @@
-//! The process that starts programs and takes the time: the web server's user, at a real-time priority where permitted.
+//! The process that starts programs and takes the time: the web server's user, itself at a real-time priority where
+//! permitted.
 
 use std::ffi::{CString, c_char};
 use std::fs::File;
@@ -191,8 +192,11 @@ fn in_child(work: impl FnOnce(&mut File) -> Result<(), String>) -> Result<Vec<u8
 
 fn become_caller() -> Result<(), String> {
     let priority = libc::sched_param { sched_priority: 5 };
+    // What is started runs as anything else does, whichever it is: the launcher gives an inherited priority back, and
+    // stock keeps it.
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: plain numbers and one structure that outlives the call. Where it is forbidden the normal priority stays.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+    unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
     let null = File::options().read(true).write(true).open("/dev/null").map_err(|why| why.to_string())?;
     for standard in [0, 1, 2] {
         // SAFETY: both descriptors are open.
