@@ -30,6 +30,15 @@ impl Ground<'_> {
         self.site.landlock.rules.iter().any(|rule| {
             let place = Path::new(OsStr::from_bytes(rule.path));
             rule.rights & rights == rights && (path.starts_with(place) || real.starts_with(place))
+        }) && (self.visible(path) || self.visible(&real))
+    }
+
+    /// Is it there at all? A rule of a view may stand for a directory that has but some of the host's files in it.
+    fn visible(&self, path: &Path) -> bool {
+        let Jail::View(view) = &self.site.jail else { return true };
+        view.steps.iter().any(|step| {
+            let target = Path::new(OsStr::from_bytes(step.target));
+            path.starts_with(target) || step.kind != StepKind::Link && target.starts_with(path)
         })
     }
 

@@ -6,6 +6,7 @@ use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::cell::{Handlers, JailCell};
 use super::compile::{Compiler, Site, value};
+use super::fold;
 use super::ground::{Found, Kind};
 use super::problem::{Located, Place};
 use super::values::{JailKind, Words};
@@ -63,12 +64,13 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Compiled 
     if let Some(reasons) = &mut compiler.reasons {
         *reasons = plan.take_reasons();
     }
-    let rules = plan.rules();
+    let mut rules = plan.rules();
     let jail = match (site.kind(), directory) {
         (JailKind::Chroot, Some(directory)) => JailCell::Chroot(directory),
         (JailKind::View, _) => {
             plan.links(&compiler.root_links);
             let steps = plan.steps(value(&site.rules.set_id_mail).unwrap_or(false));
+            rules = fold::folded(rules, &steps);
             JailCell::View(id(site.account.uid, &steps), steps)
         }
         (JailKind::Host | JailKind::Chroot, _) => JailCell::Host,

@@ -3,7 +3,7 @@
 //! * [`problem`], [`reader`], [`values`]: one file, its keys, and messages with line and column.
 //! * [`rules`], [`host`], [`profiles`], [`sites`]: the layers, and how they merge.
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
-//! * [`compile`], [`jail`], [`view`], [`limits`], [`environment`]: one site becomes a [`cell`].
+//! * [`compile`], [`jail`], [`view`], [`fold`], [`limits`], [`environment`]: one site becomes a [`cell`].
 //! * [`pool`]: `[pool]` of a site becomes the settings of its pool.
 //! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
@@ -15,6 +15,7 @@ pub mod cell;
 pub mod compile;
 pub mod environment;
 pub mod facts;
+pub mod fold;
 pub mod ground;
 pub mod host;
 pub mod jail;

@@ -106,7 +106,9 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
 pub fn stamp(view: &View<'_>) -> u64 {
     let stamped = view.steps.iter().filter(|step| {
         let changeable = step.flags & (Step::SITE | Step::OPTIONAL) != 0;
-        step.kind == StepKind::BindFile || step.kind == StepKind::BindDirectory && changeable
+        // A device is its numbers, wherever its node lies.
+        let device = step.flags & Step::NO_DEVICES == 0;
+        step.kind == StepKind::BindFile && !device || step.kind == StepKind::BindDirectory && changeable
     });
     let inodes = stamped.map(|step| {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
