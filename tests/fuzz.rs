@@ -107,6 +107,11 @@ fn a_stream_says_the_same_however_it_is_cut() {
 }
 
 #[test]
+fn what_passes_the_gate_is_listed_and_a_file_of_the_sites() {
+    holds("gate", CASES);
+}
+
+#[test]
 fn a_frame_is_one_message_or_nonsense() {
     holds("wire", CASES);
 }

@@ -1,6 +1,11 @@
 //! What strangers say to the pool: FastCGI from web servers and workers, frames between broker and supervisor.
 
-use cellwall::pool::fastcgi::{back, front};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use cellwall::policy::names::{is_plain_path, may_pass};
+use cellwall::pool::fastcgi::{Role, back, front};
+use cellwall::pool::gate::{Form, Gate, Names, Passed};
 use cellwall::pool::wire::{Down, Up};
 
 /// A frame is a message or nonsense; a message has one spelling. The first byte: how many descriptors came along.
@@ -21,6 +26,69 @@ pub(crate) fn fastcgi(data: &[u8]) {
     let length = usize::from(*length).max(1);
     assert_eq!(asked(stream, stream.len().max(1)), asked(stream, length));
     assert_eq!(answered(stream, stream.len().max(1)), answered(stream, length));
+}
+
+/// What passes the gate is listed and no danger, stands once, and names a file beneath a docroot; and a worker is told
+/// the same as a program that is started for the request.
+pub(crate) fn gate(data: &[u8]) {
+    const PASS: [&[u8]; 8] = [
+        b"CONTENT_LENGTH",
+        b"DOCUMENT_ROOT",
+        b"PATH_INFO",
+        b"PATH_TRANSLATED",
+        b"PHP_VALUE",
+        b"QUERY_STRING",
+        b"SCRIPT_FILENAME",
+        b"SCRIPT_NAME",
+    ];
+    let gate = Gate {
+        names: Rc::new(Names {
+            pass: PASS.iter().map(|name| (*name).into()).collect(),
+            prefixes: vec![b"HTTP_"[..].into(), b"LD_"[..].into()],
+            authorization: false,
+            entries_max: 40,
+            bytes_max: 4096,
+        }),
+        docroots: vec![b"/srv/a/htdocs".to_vec(), b"/home/a/public_html".to_vec()],
+        jail: b"/srv/a".to_vec(),
+        endings: vec![b".php".to_vec()],
+        body_max: 1 << 20,
+    };
+    let told = gate.judge(data, Form::Environment);
+    let asked = gate.judge(data, Form::Records(Role::Responder));
+    let (Ok(told), Ok(asked)) = (&told, &asked) else {
+        // Only the length of one parameter may make a difference: a record has less room than an environment.
+        assert!(told.is_err() || asked.err().is_some_and(|no| no.http == 431));
+        return;
+    };
+    assert_eq!((&told.script, told.dropped), (&asked.script, asked.dropped));
+    assert!(is_plain_path(&told.script) && told.script.ends_with(b".php"));
+    assert!(gate.docroots.iter().any(|root| told.script.starts_with(&[&root[..], b"/"].concat())));
+    let entries = entries_of(told);
+    let names: BTreeSet<&[u8]> = entries.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), entries.len(), "a name stands twice");
+    for (name, value) in &entries {
+        assert!(may_pass(name) && (PASS.contains(name) || name.starts_with(b"HTTP_")), "{name:?}");
+        assert!(!matches!(*name, b"PATH_TRANSLATED" | b"PHP_VALUE" | b"HTTP_PROXY"));
+        let path = matches!(*name, b"SCRIPT_FILENAME" | b"DOCUMENT_ROOT");
+        assert!(!path || is_plain_path(value) && !value.starts_with(b"/srv/a/"), "{name:?} {value:?}");
+    }
+    let mut front = front::Front::new(1 << 20);
+    let mut stream = &asked.bytes[..];
+    assert!(matches!(front.next(&mut stream), Ok(Some(front::Event::Request))), "{:?}", asked.bytes);
+    let pairs = cellwall::pool::fastcgi::pairs::Pairs(front.params()).map(|pair| pair.unwrap());
+    assert!(pairs.eq(entries.iter().copied()));
+    assert!(stream.is_empty());
+}
+
+fn entries_of(passed: &Passed) -> Vec<(&[u8], &[u8])> {
+    let entries = passed.bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let equals = entry.iter().position(|byte| *byte == b'=').unwrap();
+            (&entry[..equals], &entry[equals + 1..])
+        })
+        .collect()
 }
 
 /// What was heard: a word for each event, bodies joined.
