@@ -63,7 +63,7 @@ pub struct Compiler<'h> {
     one_of_many: bool,
     left_out: bool,
     /// Of the site in work.
-    code_owner: Option<u32>,
+    pub(super) code_owner: Option<u32>,
     /// Where each path of the site that was compiled last was asked for; none: nobody wants to know.
     pub reasons: Option<BTreeMap<PathBuf, Vec<Place>>>,
 }

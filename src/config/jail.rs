@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::policy::names::is_plain_path;
 use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::cell::{Handlers, JailCell};
@@ -383,12 +384,15 @@ impl Work<'_, '_, '_> {
     /// Programs, interpreters and handlers: root's files, which the site may start.
     fn programs(&mut self) -> (Vec<PathBuf>, Vec<PathBuf>, Handlers) {
         let rules = self.site.rules;
-        let mut lists = [Vec::new(), Vec::new()];
-        for (list, written) in lists.iter_mut().zip([&rules.programs, &rules.interpreters]) {
-            for item in &written.items {
-                if self.program(&item.value, &item.place) {
-                    list.push(PathBuf::from(&item.value));
-                }
+        let (mut programs, mut interpreters) = (Vec::new(), Vec::new());
+        for item in &rules.programs.items {
+            if self.program(&item.value, &item.place) {
+                programs.push(PathBuf::from(&item.value));
+            }
+        }
+        for item in &rules.interpreters.items {
+            if self.own_interpreter(item) || self.program(&item.value, &item.place) {
+                interpreters.push(PathBuf::from(&item.value));
             }
         }
         let mut handlers = Vec::new();
@@ -414,8 +418,23 @@ impl Work<'_, '_, '_> {
             }
         }
         self.pool();
-        let [programs, interpreters] = lists;
         (programs, interpreters, handlers)
+    }
+
+    /// A Python environment's, say: the launcher takes one of the site's own where it is listed by name.
+    fn own_interpreter(&mut self, item: &Located<String>) -> bool {
+        let path = Path::new(&item.value);
+        if !is_plain_path(item.value.as_bytes()) {
+            return false;
+        }
+        let found = self.compiler.ground.find(&self.root, path);
+        let owner = self.compiler.code_owner.unwrap_or(self.site.account.uid);
+        let own = found.foreign.as_ref().is_some_and(|(_, uid)| *uid == owner);
+        // What a link of the site's leads to has a rule of its own.
+        if own && found.kind == Kind::File {
+            self.plan.path(&found, EXECUTE, &item.place);
+        }
+        own && matches!(found.kind, Kind::File | Kind::Link)
     }
 
     /// The pool's program: root's, or one below a docroot, which the launcher looks at.

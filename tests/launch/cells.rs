@@ -1,6 +1,7 @@
 //! What a cell is made of: control groups, jails, handlers, root's programs, and the exception for mail.
 
 use std::fs;
+use std::os::unix::fs::{lchown, symlink};
 use std::process::Command;
 
 use crate::harness::{Launcher, everything, make_directory, mode, put, small, world};
@@ -43,6 +44,50 @@ fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
             std::os::unix::fs::chown(jail, Some(owner), None).unwrap();
             mode(jail, rights);
             call().refused("C05", 84);
+        }
+    });
+}
+
+#[test]
+fn an_interpreter_of_the_sites_own_is_one_where_the_site_lists_it() {
+    world(Launcher::Cellwall, |world| {
+        let shell = world.alice.docroot().join("own-shell");
+        put(&shell, &fs::read("/bin/sh").unwrap(), world.alice.id, 0o755);
+        let line = format!("#!{}\nprintf 'Content-Type: text/plain\\n\\nown\\n'\n", shell.display());
+        world.script(&world.alice, "own.cgi", &line);
+        world.script(&world.alice, "link.cgi", line.replace("own-shell", "link-shell"));
+        symlink("/bin/sh", world.alice.docroot().join("link-shell")).unwrap();
+        lchown(world.alice.docroot().join("link-shell"), Some(world.alice.id), Some(world.alice.id)).unwrap();
+        world.call(&world.alice, "own.cgi").run().refused("V14", 86);
+        for kind in ["host", "view"] {
+            let listed = |name: &str| {
+                let path = world.alice.docroot().join(name);
+                let rules = small(kind).replace("[jail]", &format!("interpreters = [{path:?}]\n[jail]"));
+                world.site(
+                    "alice",
+                    &format!("profile = \"sh\"\n{}", rules.replace("profile = \"static\"\n", "")),
+                );
+            };
+            for name in ["own", "link"] {
+                listed(&format!("{name}-shell"));
+                world.apply();
+                let ran = world.call(&world.alice, format!("{name}.cgi")).run();
+                assert_eq!(ran.status.code(), Some(0), "{kind}: {}", ran.story());
+                assert!(ran.out_text().ends_with("own\n"), "{}", ran.story());
+            }
+            world.call(&world.alice, "own.cgi").run().refused("V15", 86);
+            // Somebody else's is none, listed or not.
+            lchown(world.alice.docroot().join("own-shell"), Some(world.bob.id), None).unwrap();
+            listed("own-shell");
+            world.apply();
+            world.call(&world.alice, "own.cgi").run().refused("V14", 86);
+            put(world.bob.docroot().join("shell"), &fs::read("/bin/sh").unwrap(), world.bob.id, 0o755);
+            listed("../../bob/htdocs/shell");
+            assert!(!world.cellwall(&["check"]).status.success());
+            listed("/var/www/bob/htdocs/shell");
+            let said = String::from_utf8(world.cellwall(&["check"]).stderr).unwrap();
+            assert!(said.contains("who could replace /var/www/bob/htdocs/shell"), "{said}");
+            lchown(world.alice.docroot().join("own-shell"), Some(world.alice.id), None).unwrap();
         }
     });
 }
