@@ -26,6 +26,8 @@ pub struct Log<'a> {
     strict: bool,
     format: Format,
     file: Option<File>,
+    /// Of the file, when it was opened; bytes.
+    length: u64,
     /// The file ends in the middle of a line of ours.
     torn: bool,
     socket: Option<UnixDatagram>,
@@ -60,6 +62,7 @@ impl<'a> Log<'a> {
             reference: reference(),
             strict,
             format,
+            length: file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |facts| facts.len()),
             file,
             torn: false,
             socket,
@@ -81,9 +84,15 @@ impl<'a> Log<'a> {
         };
     }
 
-    /// Which site it is about.
+    /// Which site it is about. Its limit of file sizes is in force when its program cannot be started: a file that is larger
+    /// takes no record then, and the way to syslog, which is none any more inside, is opened now.
     pub fn about(&mut self, site: &'a Site<'a>) {
         self.site = Some(site);
+        let limit = site.limits.resources.iter().find(|limit| limit.number == FILE_SIZE);
+        let room = limit.map_or(u64::MAX, |limit| limit.value.saturating_sub(ROOM));
+        if self.socket.is_none() && self.length > room {
+            self.socket = open_syslog();
+        }
     }
 
     /// What the visitor is told, and nothing else.
@@ -278,6 +287,11 @@ pub(crate) fn reference() -> String {
         (bytes.iter().take(4).map(letter).collect(), bytes.iter().skip(4).map(letter).collect());
     format!("{first}-{last}")
 }
+
+/// `RLIMIT_FSIZE` on every architecture that is supported (asm-generic/resource.h).
+const FILE_SIZE: u8 = 1;
+/// Bytes that others may append to the log while this launch goes on.
+const ROOM: u64 = 1 << 20;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MONTHS: [&str; 12] =

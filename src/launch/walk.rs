@@ -71,6 +71,10 @@ pub fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
             Err(Errno::EXDEV) => {
                 return Err(Refusal::about(&MOUNT, &path, "is another file system below the docroot"));
             }
+            // What is asked for permission is the directory that is searched.
+            Err(Errno::EACCES) => {
+                return Err(Refusal::about(&MISSING, called(&here.path), Errno::EACCES.desc()));
+            }
             Err(errno) => return Err(Refusal::about(&MISSING, &path, errno.desc())),
         }
     }
@@ -87,9 +91,11 @@ pub(super) fn climb(held: &OwnedFd, path: &[u8], owner: u32) -> Result<(), Refus
     let mut name = path;
     let mut here: Option<OwnedFd> = None;
     while let Some(slash) = name.iter().rposition(|byte| *byte == b'/').filter(|_| name != b"/") {
+        let below = name;
         name = name.get(..slash.max(1)).unwrap_or(b"/");
+        // What is asked for permission is the directory that `..` stands in.
         let above = files::hold(here.as_ref().unwrap_or(held), b"..", ResolveFlag::empty())
-            .map_err(|errno| Refusal::about(&MISSING, name, errno.desc()))?;
+            .map_err(|errno| Refusal::about(&MISSING, below, errno.desc()))?;
         here = Some(passed(above, name.to_vec(), rules)?.held);
     }
     Ok(())
@@ -101,7 +107,7 @@ fn start(rules: Rules<'_>) -> Result<Reached, Refusal> {
 }
 
 fn passed(held: OwnedFd, path: Vec<u8>, rules: Rules<'_>) -> Result<Reached, Refusal> {
-    let name = if path.is_empty() { &b"/"[..] } else { &path };
+    let name = called(&path);
     let facts = fstat(&held).map_err(|errno| Refusal::about(&MISSING, name, errno.desc()))?;
     if facts.st_uid != 0 && facts.st_uid != rules.owner {
         return Err(Refusal::about(&FOREIGN, name, &format!("belongs to uid {}", facts.st_uid)));
@@ -112,6 +118,11 @@ fn passed(held: OwnedFd, path: Vec<u8>, rules: Rules<'_>) -> Result<Reached, Ref
         return Err(Refusal::about(&WRITABLE, name, &why));
     }
     Ok(Reached { held, facts, path })
+}
+
+/// The way to the root is an empty one.
+fn called(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"/" } else { path }
 }
 
 /// The text of a link that the rules let pass.

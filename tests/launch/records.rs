@@ -1,6 +1,6 @@
 //! One record a launch, and the same page for every visitor.
 
-use crate::harness::{Launcher, each_jail, make_directory, mode, world};
+use crate::harness::{Launcher, each_jail, make_directory, mode, small, world};
 
 #[test]
 fn a_launch_is_recorded_with_all_its_facts() {
@@ -76,4 +76,25 @@ fn a_listening_socket_gets_no_page() {
         assert_eq!(outcome.status.code(), Some(117), "{}", outcome.story());
         assert_eq!(outcome.records.len(), 1, "{}", outcome.story());
     });
+}
+
+#[test]
+fn the_evidence_names_the_directory_that_is_closed() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&small(jail));
+            world.probe(&world.alice, "a.cgi");
+            world.call(&world.alice, "a.cgi").run().ran();
+            // The web server gets through, the site does not.
+            std::os::unix::fs::chown("/var/www/alice", None, Some(33)).unwrap();
+            mode("/var/www/alice", 0o710);
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            let record = outcome.refused("V115", 115);
+            assert!(
+                record.field("why").starts_with("/var/www/alice: Permission denied"),
+                "{}",
+                outcome.story()
+            );
+        });
+    }
 }

@@ -1,8 +1,8 @@
 //! Where records go, and what happens when they cannot go there.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 
-use crate::harness::{LOG, Launcher, mode, world};
+use crate::harness::{LOG, Launcher, mode, small, world};
 
 #[test]
 fn syslog_hears_launches_and_refusals() {
@@ -60,5 +60,37 @@ fn old_tools_find_the_lines_of_suexec() {
         }
         assert!(lines[0].ends_with(&format!("uid: ({id}/alice) gid: ({id}/alice) cmd: a.cgi")), "{text}");
         assert!(lines[2].contains("is writable by others") && lines[2].contains("V118"), "{text}");
+    });
+}
+
+/// The site's own limit is in force when its program cannot be started; the log is older, and larger than the limit.
+#[test]
+fn a_start_that_fails_is_recorded_though_the_log_is_larger_than_the_sites_files_may_be() {
+    world(Launcher::Cellwall, |world| {
+        let daemon = world.syslog();
+        for jail in ["host", "view"] {
+            world.sites(&format!("{}[limits]\nfile_size = \"16K\"\n", small(jail)));
+            let program = world.probe(&world.alice, "a.cgi");
+            world.call(&world.alice, "missing").run().refused("V117", 117);
+            let line = fs::read(LOG).unwrap();
+            let last = line.split_inclusive(|byte| *byte == b'\n').next_back().unwrap();
+            fs::write(LOG, last.repeat(32 * 1024 / last.len())).unwrap();
+            // What the administrator's command said of its own.
+            daemon.heard();
+            world.call(&world.alice, "a.cgi").run().ran();
+            assert!(daemon.heard().is_empty());
+            let writer = OpenOptions::new().append(true).open(&program).unwrap();
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            drop(writer);
+            let story = outcome.story();
+            assert_eq!(outcome.status.code(), Some(255), "{story}");
+            let heard = daemon.heard();
+            let reference = outcome.records[0].field("ref");
+            assert!(
+                heard.len() == 1 && heard[0].contains(&format!("refuse ref={reference} code=X26 ")),
+                "{heard:?} {story}"
+            );
+            assert!(!outcome.err_text().contains("lost"), "{story}");
+        }
     });
 }
