@@ -7,22 +7,37 @@ use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One file of the administrator, as it was read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Document {
     /// Where it was read from.
     pub path: PathBuf,
     /// All of it.
     pub text: String,
+    /// Where its lines begin, counted when the first is asked for: a file may hold as many mistakes as lines.
+    lines: OnceLock<Vec<usize>>,
 }
+
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, &self.text) == (&other.path, &other.text)
+    }
+}
+
+impl Eq for Document {}
 
 impl Document {
     /// A document that was read from `path`.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Arc<Self> {
-        Arc::new(Self { path: path.to_owned(), text })
+        Arc::new(Self { path: path.to_owned(), text, lines: OnceLock::new() })
+    }
+
+    fn lines(&self) -> &[usize] {
+        let ends = || self.text.match_indices('\n').map(|(end, _)| end + 1);
+        self.lines.get_or_init(|| std::iter::once(0).chain(ends()).collect())
     }
 }
 
@@ -49,21 +64,23 @@ impl Place {
     /// The line, counted from 1.
     #[must_use]
     pub fn line(&self) -> usize {
-        self.before().matches('\n').count() + 1
+        self.document.lines().partition_point(|begin| *begin <= self.span.start)
     }
 
     /// The column in characters, counted from 1.
     #[must_use]
     pub fn column(&self) -> usize {
-        self.before().rsplit('\n').next().unwrap_or_default().chars().count() + 1
+        let before = self.document.text.get(self.begin()..self.span.start);
+        before.unwrap_or_default().chars().count() + 1
     }
 
-    fn before(&self) -> &str {
-        self.document.text.get(..self.span.start).unwrap_or(&self.document.text)
+    fn begin(&self) -> usize {
+        self.document.lines().get(self.line() - 1).copied().unwrap_or(0)
     }
 
     fn line_text(&self) -> &str {
-        self.document.text.lines().nth(self.line() - 1).unwrap_or_default()
+        let rest = self.document.text.get(self.begin()..).unwrap_or_default();
+        rest.lines().next().unwrap_or_default()
     }
 
     /// How many characters of its line it covers, at least one.
