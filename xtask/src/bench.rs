@@ -13,7 +13,8 @@ pub(crate) fn run(options: &[String]) -> Outcome {
         return Err(format!("There is no benchmark {name:?}; `ls benches` shows them."));
     }
     tree::need_root(&format!("bench {name}"))?;
-    debian::need(&[debian::BUILD, debian::DEMO, debian::TEST])?;
+    let peers: &[&str] = if name == "pool" { debian::BENCH } else { &[] };
+    debian::need(&[debian::BUILD, debian::DEMO, debian::TEST, peers])?;
     build::programs()?;
     say::step(&format!("Measuring: {name}"));
     run::aloud(run::cargo(&["bench", "--bench", name]).arg("--").args(more))

@@ -48,6 +48,10 @@ pub(crate) const TEST: &[&str] = &[
     "strace",
 ];
 
+/// What pools are measured beside.
+pub(crate) const BENCH: &[&str] =
+    &["fcgiwrap", "libfcgi-dev", "multiwatch", "nginx-light", "php-fpm", "spawn-fcgi", "wrk"];
+
 /// What libFuzzer is compiled with.
 pub(crate) const FUZZ: &[&str] = &["g++"];
 
