@@ -20,6 +20,7 @@ const FIRST: u32 = 300_001;
 /// Configured sites on demand.
 pub(crate) fn idle(host: &mut Host, options: &Options) {
     println!("AT REST (sites with a pool on demand that nobody asks)");
+    load::run(8102, "/hello.php", 4, 1);
     let before = load::run(8102, "/hello.php", 4, 3);
     configure(options.sites);
     apply(&[]);
@@ -37,6 +38,7 @@ pub(crate) fn idle(host: &mut Host, options: &Options) {
     thread::sleep(Duration::from_secs(5));
     let rest = ticks() - rest;
     let reloaded = reload(host, options.sites);
+    load::run(8102, "/hello.php", 4, 1);
     let after = load::run(8102, "/hello.php", 4, 3);
     let sites = options.sites;
     println!(
@@ -89,8 +91,8 @@ fn reload(host: &Host, sites: u32) -> f64 {
     host::account(&fresh, FIRST + sites);
     make_directory(format!("/srv/{fresh}"), FIRST + sites);
     fs::write(host::site_file(&fresh), text(&fresh, 2)).unwrap();
-    apply(&[&name(0), &fresh]);
     let began = Instant::now();
+    apply(&[&name(0), &fresh]);
     host.daemon().send(Signal::SIGHUP);
     until("the new site's socket", || UnixStream::connect(socket(sites)).is_ok());
     began.elapsed().as_secs_f64()
