@@ -19,3 +19,4 @@ mod relay;
 mod servers;
 mod stage;
 mod supervisor;
+mod workers;

@@ -36,6 +36,8 @@ pub(crate) const TEST: &[&str] = &[
     "libapache2-mod-fcgid",
     "libcap2-bin",
     "libfcgi-bin",
+    "libfcgi-dev",
+    "libfcgi-perl",
     "lighttpd",
     "msmtp",
     "nodejs",
@@ -46,6 +48,7 @@ pub(crate) const TEST: &[&str] = &[
     "python3",
     "redis-server",
     "ruby",
+    "ruby-fcgi",
     "strace",
 ];
 

@@ -391,10 +391,9 @@ impl Broker {
         if first {
             self.say(Up::Ready { site, worker: wire::Worker(serial) });
         }
-        if !good || draining {
-            self.close_link(key);
-        } else if let Some(site) = self.sites.get_mut(&site.0) {
-            site.idle.push(key);
+        match self.sites.get_mut(&site.0) {
+            Some(site) if good && !draining && site.rules.keeps() => site.idle.push(key),
+            _ => self.close_link(key),
         }
         if draining {
             self.drained(serial);
@@ -571,12 +570,11 @@ impl Broker {
         let (number, draining) = (worker.site.0, worker.draining.is_some());
         if let Some(site) = self.sites.get_mut(&number) {
             site.running = site.running.saturating_sub(1);
-            if clean && !draining {
+            if clean && !draining && site.rules.keeps() {
                 site.idle.push(key);
+            } else {
+                self.close_link(key);
             }
-        }
-        if !clean || draining {
-            self.close_link(key);
         }
         self.drained(serial);
         self.dispatch(number);

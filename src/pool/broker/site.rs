@@ -102,6 +102,15 @@ fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
     }
 }
 
+impl Rules {
+    /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next
+    /// request, as libfcgi's own example does: on a kept connection the lock would keep the other threads from all new
+    /// ones.
+    pub(super) fn keeps(&self) -> bool {
+        self.kind != Kind::Fastcgi || self.workers.connections == 1
+    }
+}
+
 /// One site.
 #[derive(Debug)]
 pub(super) struct Site {

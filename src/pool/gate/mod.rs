@@ -71,8 +71,8 @@ pub struct Passed {
 /// What the program wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// BEGIN_REQUEST, PARAMS and their end, all in one.
-    Records(Role),
+    /// BEGIN_REQUEST, PARAMS and their end, all in one; and whether the connection is to be kept afterwards.
+    Records(Role, bool),
     /// An environment.
     Environment,
 }
@@ -95,8 +95,8 @@ impl Gate {
             dropped: 0,
         };
         passed.dropped = match form {
-            Form::Records(role) => {
-                put_begin(&mut passed.bytes, back::ID, role, true);
+            Form::Records(role, keep) => {
+                put_begin(&mut passed.bytes, back::ID, role, keep);
                 let mut writer = Writer::new(&mut passed.bytes, back::ID);
                 let dropped =
                     self.sift(params, &seen, &script, &mut |name, value| writer.push(name, value))?;

@@ -248,7 +248,7 @@ fn paths_are_called_as_inside_the_jail_and_lie_beneath_the_docroots() {
 #[test]
 fn workers_get_whole_records_with_the_request_in_front() {
     let pairs = [("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("HTTP_COOKIE", "a=b"), ("X", "not listed")];
-    let passed = gate().judge(&raw(&pairs), Form::Records(Role::Responder)).unwrap();
+    let passed = gate().judge(&raw(&pairs), Form::Records(Role::Responder, true)).unwrap();
     assert_eq!((passed.script.as_slice(), passed.dropped), (&b"/srv/shop/htdocs/a.php"[..], 2));
     let mut rest = passed.bytes.as_slice();
     let mut kinds = Vec::new();
@@ -266,6 +266,6 @@ fn a_parameter_beyond_a_record_is_refused() {
     let gate = Gate { names: Rc::new(wide), ..gate() };
     let long = "x".repeat(65_535);
     let pairs = raw(&[("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("HTTP_COOKIE", &long)]);
-    let no = gate.judge(&pairs, Form::Records(Role::Responder)).unwrap_err();
+    let no = gate.judge(&pairs, Form::Records(Role::Responder, true)).unwrap_err();
     assert_eq!((no.http, no.refusal.card.code), (431, "G08"));
 }
