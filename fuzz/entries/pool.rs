@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use cellwall::policy::names::{is_plain_path, may_pass};
 use cellwall::pool::fastcgi::{Role, back, front};
-use cellwall::pool::gate::{Form, Gate, Names, Passed};
+use cellwall::pool::gate::{Form, Gate, Memory, Names, Passed};
 use cellwall::pool::wire::{Down, Up};
 
 /// A frame is a message or nonsense; a message has one spelling. The first byte: how many descriptors came along.
@@ -53,6 +53,7 @@ pub(crate) fn gate(data: &[u8]) {
         jail: b"/srv/a".to_vec(),
         endings: vec![b".php".to_vec()],
         body_max: 1 << 20,
+        memory: Memory::default(),
     };
     let told = gate.judge(data, Form::Environment);
     let asked = gate.judge(data, Form::Records(Role::Responder, true));

@@ -57,8 +57,12 @@ pub fn rebuild<'a>(
         let Some((name, value)) = split(entry) else { continue };
         let listed = rules.pass.binary_search(&name).is_ok()
             || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
-        if listed && new.sieve.admits(name, value)? {
-            let renamed = is_path(name).then(|| rename(value));
+        if !listed {
+            continue;
+        }
+        let nature = Nature::of(name);
+        if new.sieve.admits_as(nature, name, value)? {
+            let renamed = nature.path.then(|| rename(value));
             new.entry(name, renamed.as_deref().unwrap_or(value));
         }
     }
@@ -97,10 +101,18 @@ impl<'a> Sieve<'a> {
     /// # Errors
     /// E01, E03.
     pub fn admits(&mut self, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
-        if !passes(self.authorization, name, value) {
+        self.admits_as(Nature::of(name), name, value)
+    }
+
+    /// As [`Self::admits`], for a name whose nature is known.
+    ///
+    /// # Errors
+    /// As [`Self::admits`].
+    pub fn admits_as(&mut self, nature: Nature, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
+        let Nature { passes, secret, core, .. } = nature;
+        if !passes || secret && !self.authorization || !value_passes(name, value) {
             return Ok(false);
         }
-        let core = CORE.contains(&name);
         match self.names.iter().position(|known| *known == name) {
             Some(place) if core && place >= self.fixed => {
                 return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
@@ -116,16 +128,38 @@ impl<'a> Sieve<'a> {
     }
 }
 
+/// What a name is by itself, whatever its value: worth keeping where the same ones come again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nature {
+    /// It is no danger.
+    passes: bool,
+    /// A visitor's credentials.
+    secret: bool,
+    /// Of the CGI standard or its common additions: one value each.
+    core: bool,
+    /// Its value is a path of the host's.
+    pub path: bool,
+}
+
+impl Nature {
+    /// Of this name.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        // httpd writes header names in capitals; anything else did not come from a header.
+        let header = !name.starts_with(b"HTTP_") || !name.iter().any(u8::is_ascii_lowercase);
+        Self {
+            passes: header && may_pass(name),
+            secret: matches!(name, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION"),
+            core: CORE.contains(&name),
+            path: PATHS.contains(&name),
+        }
+    }
+}
+
 /// Does a listed beginning of names cover this one?
 #[must_use]
 pub fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
     name.len() > prefix.len() && name.starts_with(prefix)
-}
-
-/// Does this variable hold a path of the host's?
-#[must_use]
-pub fn is_path(name: &[u8]) -> bool {
-    PATHS.contains(&name)
 }
 
 struct New<'a> {
@@ -148,13 +182,6 @@ impl<'a> New<'a> {
 fn split(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = entry.iter().position(|byte| *byte == b'=')?;
     Some((entry.get(..equals)?, entry.get(equals.saturating_add(1)..)?))
-}
-
-fn passes(authorization: bool, name: &[u8], value: &[u8]) -> bool {
-    let secret = matches!(name, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION");
-    // httpd writes header names in capitals; anything else did not come from a header.
-    let header = !name.starts_with(b"HTTP_") || !name.iter().any(u8::is_ascii_lowercase);
-    may_pass(name) && header && (!secret || authorization) && value_passes(name, value)
 }
 
 /// `()`: old shells make functions of it (CVE-2014-6271). TZ is a path to some libraries (CVE-2014-9680).

@@ -49,8 +49,17 @@ pub(crate) fn fetch(musl: &str) -> Outcome {
 /// The build of the launcher in `root`. Where it stands, and where cargo keeps crates, is not in the program: so it is the
 /// same bits for whoever builds it (`cargo xtask reproduce`), and tells nothing of the machine.
 pub(crate) fn launcher(musl: &str, root: &Path, cargo_home: &Path) -> Command {
-    let words =
-        ["build", "--release", "--locked", "--bin", LAUNCHER, "--no-default-features", "--target", musl];
+    let words = [
+        "build",
+        "--profile",
+        "launcher",
+        "--locked",
+        "--bin",
+        LAUNCHER,
+        "--no-default-features",
+        "--target",
+        musl,
+    ];
     let mut command = run::cargo(&words);
     let rename = |place: &Path, name: &str| format!("--remap-path-prefix={}={name}", place.display());
     let mut flags = vec![rename(cargo_home, "/cargo"), rename(root, "/cellwall")];
@@ -89,7 +98,7 @@ pub(crate) fn need_target(musl: &str) -> Outcome {
 fn collect(musl: &str) -> Outcome<Vec<String>> {
     let (target, dist) = (tree::target(), tree::dist());
     fs::create_dir_all(&dist).map_err(|why| format!("cannot make {}: {why}", dist.display()))?;
-    let launcher = target.join(musl).join("release").join(LAUNCHER);
+    let launcher = target.join(musl).join("launcher").join(LAUNCHER);
     if !is_static(&launcher)? {
         return Err(format!("{} asks for a dynamic loader; it must not.", launcher.display()));
     }

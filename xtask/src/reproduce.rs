@@ -82,7 +82,7 @@ impl Builder {
         };
         command.current_dir(&sources).env("CARGO_TARGET_DIR", &target);
         run::quietly(if self.elsewhere { "the second build" } else { "the first build" }, &mut command)?;
-        Ok(target.join(musl).join("release").join(build::LAUNCHER))
+        Ok(target.join(musl).join("launcher").join(build::LAUNCHER))
     }
 }
 

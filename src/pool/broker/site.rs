@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use crate::pool::gate::{Gate, Names};
+use crate::pool::gate::{Gate, Memory, Names};
 use crate::pool::settings::{Accept, Kind, Life, Queue, Request, Settings, Workers};
 use crate::pool::wire;
 use crate::refusal::Untrusted;
@@ -99,6 +99,7 @@ fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
         jail: gate.jail.to_vec(),
         endings: owned(&gate.suffixes),
         body_max: settings.request.body_max,
+        memory: Memory::default(),
     }
 }
 

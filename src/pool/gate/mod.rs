@@ -6,16 +6,20 @@
 //!
 //! May not: open a file, ask anybody, or know which web server it was.
 
+mod memory;
 mod paths;
 
 use crate::launch::authorize::is_beneath;
-use crate::launch::environment::{Sieve, has_prefix, is_path};
+use crate::launch::environment::{Nature, Sieve, has_prefix};
 use crate::launch::jail::Inside;
 use crate::refusal::{Card, Refusal, Untrusted};
 
 use super::fastcgi::pairs::{Pairs, Writer};
 use super::fastcgi::record::put_begin;
 use super::fastcgi::{Role, back};
+pub use memory::Memory;
+
+use memory::Known;
 use paths::{Lost, Said, Script};
 
 /// What one site lets pass. Names that no site may have are taken out by the sieve all the same.
@@ -46,6 +50,8 @@ pub struct Gate {
     pub endings: Vec<Vec<u8>>,
     /// Most bytes of a body.
     pub body_max: u64,
+    /// What is known of names that were asked about before.
+    pub memory: Memory,
 }
 
 /// A refusal and the HTTP status that the visitor sees.
@@ -146,7 +152,7 @@ impl Gate {
         let mut sieve = Sieve::new(self.names.authorization, seen.count.saturating_add(8));
         for (name, value) in ours {
             sieve.decide(name);
-            if value.is_some_and(|value| self.lists(name) && !put(name, value)) {
+            if value.is_some_and(|value| self.know(name).listed && !put(name, value)) {
                 return Err(too_long());
             }
         }
@@ -159,13 +165,14 @@ impl Gate {
         for (name, value) in Pairs(params).flatten() {
             // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
             let length = name == b"CONTENT_LENGTH" && seen.content_length.is_none();
+            let Known { listed, nature } = self.know(name);
             if length
-                || !self.lists(name)
-                || !sieve.admits(name, value).map_err(|refusal| No { http: 400, refusal })?
+                || !listed
+                || !sieve.admits_as(nature, name, value).map_err(|refusal| No { http: 400, refusal })?
             {
                 continue;
             }
-            let value = match is_path(name) {
+            let value = match nature.path {
                 true => match self.root(value) {
                     Some(value) => self.inside(value),
                     None => continue,
@@ -178,6 +185,10 @@ impl Gate {
             kept = kept.saturating_add(1);
         }
         Ok(seen.count.saturating_sub(kept))
+    }
+
+    fn know(&self, name: &[u8]) -> Known {
+        self.memory.recall(name, || Known { listed: self.lists(name), nature: Nature::of(name) })
     }
 
     fn lists(&self, name: &[u8]) -> bool {

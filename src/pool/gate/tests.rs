@@ -34,6 +34,7 @@ fn gate() -> Gate {
         jail: Vec::new(),
         endings: vec![b".php".to_vec()],
         body_max: 1000,
+        memory: Memory::default(),
     }
 }
 
