@@ -16,6 +16,7 @@ mod daemon;
 mod host;
 mod programs;
 mod relay;
+mod rows;
 mod servers;
 mod stage;
 mod supervisor;

@@ -17,7 +17,10 @@ pub(super) struct Known {
 
 /// Empty until the first request: ten thousand sites may have a gate that nobody asks.
 #[derive(Debug, Clone, Default)]
-pub struct Memory(RefCell<Vec<Option<(Box<[u8]>, Known)>>>);
+pub struct Memory(RefCell<Vec<Place>>);
+
+/// The name that was last asked for here.
+type Place = Option<(Box<[u8]>, Known)>;
 
 /// Places; a power of two.
 const PLACES: usize = 256;

@@ -1,0 +1,294 @@
+//! More rows of the catalogue: what workers say, leave behind and share, and what idle sites cost.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Ask, Launcher, append, make_directory, put, world};
+
+use super::daemon::relayed;
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+/// The broker: a child of the daemon's with the account of its own.
+fn broker(daemon: &Daemon) -> i32 {
+    let own = processes(990).into_iter().map(|(pid, _)| pid).find(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok())
+            == Some(daemon.pid().as_raw())
+    });
+    own.expect("a broker")
+}
+
+#[test]
+fn pool_01_what_a_worker_writes_to_its_descriptors_harms_nobody() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let noise = "#!/usr/bin/perl\nmy $noise = join '', map { chr int rand 256 } 1 .. 4096;\n\
+                     for my $round (1 .. 50) { for my $fd (0 .. 63) { if (open my $to, '>&=', $fd) { syswrite $to, $noise } } }\n\
+                     sleep 1;\n";
+        let path = world.script(&world.alice, "noise.fcgi", noise);
+        world.site(
+            "alice",
+            &format!(
+                "profile = \"perl\"\n[pool]\ncommand = \"{}\"\nworkers = {{ min = 1 }}\n",
+                path.display()
+            ),
+        );
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        let before = broker(&daemon);
+        until("three noisy workers", || logged(&["pool start ", "site=alice"]).len() >= 3);
+        assert_eq!(broker(&daemon), before, "the broker goes on");
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        // What came on descriptor 2 is in the log as lines of that site, printable, and not without end.
+        let log = fs::read(crate::harness::LOG).unwrap();
+        assert!(log.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')));
+        assert!(log.len() < 2 << 20, "{} bytes", log.len());
+    });
+}
+
+#[test]
+fn pool_05_a_socket_is_only_ever_made_in_roots_directory() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        for listen in [
+            "/var/www/alice/htdocs/x.sock",
+            "../../tmp/x.sock",
+            "a/b.sock",
+            ".hidden",
+            "",
+            "0.0.0.0:9000",
+            "192.0.2.1:9000",
+        ] {
+            world.site(
+                "alice",
+                &format!(
+                    "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nlisten = \"{listen}\"\n"
+                ),
+            );
+            let said = world.cellwall(&["apply"]);
+            let told = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(!said.status.success() && told.contains("alice.toml:6:"), "{listen}: {told}");
+        }
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        let (rights, owner, _) = super::host::mode_of("/run/cellwall/pool");
+        assert_eq!((rights & 0o022, owner), (0, 0), "nobody else can put a socket there");
+    });
+}
+
+/// A root of a site's own, in which its script has the same path as its neighbour's.
+fn chroot(name: &str, id: u32) {
+    let root = format!("/var/www/{name}/root");
+    make_directory(&root, 0, 0o755);
+    for place in ["usr", "etc", "dev", "tmp", "htdocs"] {
+        make_directory(
+            format!("{root}/{place}"),
+            if matches!(place, "htdocs" | "tmp") { id } else { 0 },
+            0o755,
+        );
+    }
+    for link in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{link}"), format!("{root}/{link}")).unwrap();
+    }
+    let run = |words: &[&str]| {
+        assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{words:?}")
+    };
+    run(&["mount", "--bind", "/usr", &format!("{root}/usr")]);
+    run(&["mount", "--bind", "/dev", &format!("{root}/dev")]);
+    run(&["cp", "-a", "/etc/ld.so.cache", "/etc/php", "/etc/alternatives", &format!("{root}/etc")]);
+    put(format!("{root}/htdocs/same.php"), format!("<?php echo 'code of {name}';").as_bytes(), id, 0o644);
+    let text = format!(
+        "user = \"{name}\"\ndocroot = \"{root}/htdocs\"\nprofile = \"static\"\n[jail]\nkind = \"chroot\"\n\
+         directory = \"{root}\"\nlandlock = \"off\"\n[limits]\ncgroup = \"off\"\n[pool]\nkind = \"parent\"\n\
+         command = \"/usr/bin/php-cgi\"\nchildren = 2\n"
+    );
+    fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
+}
+
+#[test]
+fn pool_21_equal_paths_in_two_cells_are_two_scripts() {
+    world(Launcher::Cellwall, |world| {
+        chroot("alice", world.alice.id);
+        chroot("bob", world.bob.id);
+        fs::remove_file("/etc/cellwall/sites.d/carol.toml").unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        // As a web server that knows nothing of the other one: the same path inside, by its own socket.
+        let ask = |name: &str| {
+            let output = Command::new("/usr/bin/cgi-fcgi")
+                .args(["-bind", "-connect", &format!("/run/cellwall/pool/{name}.sock")])
+                .env_clear()
+                .env("SCRIPT_FILENAME", format!("/var/www/{name}/root/htdocs/same.php"))
+                .env("SCRIPT_NAME", "/same.php")
+                .env("REQUEST_METHOD", "GET")
+                .uid_of_the_web_server()
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        for round in 0..100 {
+            for name in ["alice", "bob"] {
+                let answer = ask(name);
+                assert!(
+                    answer.ends_with(&format!("code of {name}")),
+                    "{round} {name}: {answer}{}",
+                    logged(&[""]).join("\n")
+                );
+            }
+        }
+    });
+}
+
+trait WebServer {
+    fn uid_of_the_web_server(&mut self) -> &mut Self;
+}
+
+impl WebServer for Command {
+    fn uid_of_the_web_server(&mut self) -> &mut Self {
+        use std::os::unix::process::CommandExt as _;
+        self.uid(33).gid(33).stdin(std::process::Stdio::null())
+    }
+}
+
+/// What a script can change about its process, and what it finds.
+const CHANGES: &str = "<?php header('Content-Type: text/plain'); echo json_encode([getmypid(), umask(), getcwd(), getenv('LEFT') ?: '-', \
+    ini_get('memory_limit'), setlocale(LC_ALL, 0), error_reporting(), isset($GLOBALS['left'])]); if ($_SERVER['QUERY_STRING'] === 'change') { \
+    umask(0777); chdir('/'); putenv('LEFT=behind'); ini_set('memory_limit', '77M'); setlocale(LC_ALL, 'C.UTF-8'); error_reporting(0); \
+    $GLOBALS['left'] = 1; set_time_limit(1); }";
+
+#[test]
+fn pool_22_what_one_request_changes_the_next_does_not_find() {
+    world(Launcher::Cellwall, |world| {
+        // A worker for each request: nothing at all is left. A lasting one: PHP puts back what is PHP's.
+        for (more, lasting) in [("requests = 1", false), ("", true)] {
+            put(world.alice.docroot().join("c.php"), CHANGES.as_bytes(), world.alice.id, 0o644);
+            world.site("alice", &format!("profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nworkers = {{ max = 1 }}\n{more}\n"));
+            world.apply();
+            let mut daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice"], "");
+            let told = |query: &str| {
+                let answer = nginx.get("alice", &format!("/c.php?{query}"));
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                let text = answer.text();
+                let (pid, rest) = text.trim_start_matches('[').split_once(',').unwrap();
+                (pid.to_owned(), rest.to_owned())
+            };
+            let (first, fresh) = told("look");
+            told("change");
+            let (last, after) = told("look");
+            assert_eq!(first == last, lasting, "{more}");
+            let without_umask = |text: &str| text.split_once(',').unwrap().1.to_owned();
+            if lasting {
+                assert_eq!(
+                    without_umask(&after),
+                    without_umask(&fresh),
+                    "all but the umask, which is the process's"
+                );
+            } else {
+                assert_eq!(after, fresh);
+            }
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
+    const SITES: usize = 400;
+    world(Launcher::Cellwall, |world| {
+        let (mut passwd, mut group) = (String::new(), String::new());
+        for number in 0..SITES {
+            let (name, id) = (format!("idle{number}"), 50_000 + u32::try_from(number).unwrap());
+            passwd += &format!("{name}:x:{id}:{id}::/nonexistent:/bin/sh\n");
+            group += &format!("{name}:x:{id}:\n");
+            make_directory(format!("/var/www/{name}"), id, 0o755);
+            let text = format!(
+                "user = \"{name}\"\ndocroot = \"/var/www/{name}\"\nprofile = \"php\"\n[jail]\nkind = \"host\"\n[pool]\n\
+                 kind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n"
+            );
+            fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
+        }
+        append("/etc/passwd", &passwd);
+        append("/etc/group", &group);
+        world.apply();
+        let daemon = Daemon::start(world);
+        until("all sockets", || Path::new(&format!("/run/cellwall/pool/idle{}.sock", SITES - 1)).exists());
+        let own = [daemon.pid().as_raw(), broker(&daemon)];
+        let memory = |pid: i32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let ticks = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let words: Vec<u64> =
+                stat.rsplit_once(") ").unwrap().1.split(' ').map(|word| word.parse().unwrap_or(0)).collect();
+            words[11] + words[12]
+        };
+        let used: u64 = own.map(memory).iter().sum();
+        assert!(used < 16 << 10, "{used} KiB for {SITES} sites");
+        let before: u64 = own.map(ticks).iter().sum();
+        thread::sleep(Duration::from_secs(2));
+        let after: u64 = own.map(ticks).iter().sum();
+        assert!(after - before <= 2, "{} hundredths of a second in two seconds", after - before);
+        assert!(
+            (50_000..50_000 + u32::try_from(SITES).unwrap()).step_by(50).all(|id| processes(id).is_empty())
+        );
+    });
+}
+
+#[test]
+fn leak_05_the_pools_errors_tell_the_reference_and_nothing_else() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\ntimeout = \"1s\"");
+        put(world.alice.docroot().join("slow.php"), b"<?php sleep(30);", world.alice.id, 0o644);
+        let dead = world.script(&world.bob, "dead.fcgi", "#!/usr/bin/perl\nexit 3;\n");
+        world.site(
+            "bob",
+            &format!(
+                "profile = \"perl\"\n[pool]\ncommand = \"{}\"\nqueue_timeout = \"1s\"\n",
+                dead.display()
+            ),
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob", "carol"], "");
+        for (site, path, statuses) in [
+            ("alice", "/slow.php", &[504][..]),
+            ("alice", "/none.txt", &[403, 404]),
+            ("alice", "/..%2f..%2fbob/htdocs/a.php", &[400, 403, 404]),
+            ("bob", "/x", &[502, 503]),
+        ] {
+            let answer = nginx.ask(&Ask::get(&format!("{site}.test"), path));
+            assert!(statuses.contains(&answer.status), "{site}{path}: {}", answer.status);
+            // nginx has pages of its own for what it refuses itself.
+            let text = answer.text();
+            let ours = text.split_once("Reference: ");
+            let Some((_, rest)) = ours else {
+                assert!(text.contains("nginx") && answer.status == 400, "{text}");
+                continue;
+            };
+            let (reference, end) = rest.split_at(9);
+            let name = text.split("<title>").nth(1).unwrap().split("</title>").next().unwrap();
+            let title = name.split_once(' ').unwrap().1;
+            assert_eq!(
+                text,
+                format!(
+                    "<!DOCTYPE html>\n<title>{} {title}</title>\n<h1>{title}</h1>\n\
+                     <p>The server could not answer this request. Reference: {reference}</p>\n",
+                    answer.status
+                )
+            );
+            assert_eq!(end, "</p>\n");
+            until("its record", || {
+                !logged(&[&format!("ref={reference}"), &format!("site={site}")]).is_empty()
+            });
+        }
+    });
+}
