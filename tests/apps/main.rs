@@ -19,6 +19,9 @@ mod awstats;
 mod dokuwiki;
 mod gitweb;
 mod mapserver;
+#[path = "../jail/sink.rs"]
+mod sink;
+mod wordpress;
 mod wsgi;
 
 use std::collections::BTreeMap;
@@ -105,10 +108,22 @@ fn field(page: &str, name: &str) -> String {
 /// Uses the application twice: by Apache and suEXEC, and by nginx and a pool. `site`: the site file but for the user and
 /// docroot; `pool`: what is added to it.
 fn both_ways(site: &str, pool: &str, furnish: fn(&World, &User), used: fn(&mut Visitor<'_>)) {
+    both_ways_beside(site, pool, furnish, || (), |visitor, ()| used(visitor));
+}
+
+/// The same, with something that runs beside the site.
+fn both_ways_beside<B>(
+    site: &str,
+    pool: &str,
+    furnish: fn(&World, &User),
+    beside: impl Fn() -> B + Sync,
+    used: impl Fn(&mut Visitor<'_>, &B) + Sync,
+) {
     for added in ["", pool] {
         world(Launcher::Cellwall, |world| {
             furnish(world, &world.alice);
             own(&world.alice, Path::new("/var/www/alice"));
+            let beside = beside();
             world.site("alice", &format!("{site}{added}"));
             world.apply();
             let front = if added.is_empty() {
@@ -118,7 +133,7 @@ fn both_ways(site: &str, pool: &str, furnish: fn(&World, &User), used: fn(&mut V
                 let daemon = Daemon::start(world);
                 Front::Pool(Nginx::start(&["alice"], ""), daemon)
             };
-            used(&mut front.visitor());
+            used(&mut front.visitor(), &beside);
             assert!(!logged(&["launch ", "site=alice", "jail=view", "seccomp=on"]).is_empty());
             assert!(logged(&["refuse "]).is_empty(), "{:?}", logged(&["refuse "]));
         });

@@ -44,17 +44,21 @@ pub(crate) const TEST: &[&str] = &[
     "libfcgi-dev",
     "libfcgi-perl",
     "lighttpd",
+    "mariadb-server",
     "msmtp",
     "nodejs",
     "nginx-light",
     "openssl",
     "php-cli",
+    "php-gd",
+    "php-mysql",
     "procps",
     "python3",
     "redis-server",
     "ruby",
     "ruby-fcgi",
     "strace",
+    "wordpress",
 ];
 
 /// What pools are measured beside.
