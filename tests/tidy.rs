@@ -492,3 +492,29 @@ fn each_hole_of_others_has_a_test_that_exists() {
     assert!(count > 20, "{count} rows were found");
     empty(&wrong, "docs/cves.md");
 }
+
+/// `docs/mistakes.md` lists what tests/web/classic.rs makes, all of it and nothing else, with the cause that is named.
+#[test]
+fn the_page_of_mistakes_lists_what_is_made() {
+    let (page, made) = (text("docs/mistakes.md"), text("tests/web/classic.rs"));
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| #"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 30, "{} rows", rows.len());
+    let launcher = "a launcher that cannot become root";
+    for row in rows.iter().filter(|row| !row[2].starts_with(launcher)) {
+        let quoted = format!("\"{}\"", row[2]);
+        assert!(made.contains(&quoted), "no test makes: {}", row[2]);
+        assert!(made.contains(&format!("\"{}\"", row[4].trim_matches('`'))), "{}: {}", row[2], row[4]);
+    }
+    let count = made.matches("before(\"").count()
+        + made.matches("after(\"").count()
+        + made.matches("name: \"").count();
+    let listed = rows.iter().filter(|row| !row[2].starts_with(launcher)).count();
+    assert_eq!(listed, count, "docs/mistakes.md lists {listed} of {count} mistakes");
+    assert!(made.contains("fn a_launcher_that_cannot_become_root_is_named_and_mended"));
+    let by_hand = rows.iter().filter(|row| row[5] == "by hand").count();
+    assert_eq!(by_hand, made.matches("mended: false").count());
+}

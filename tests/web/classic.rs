@@ -395,3 +395,50 @@ fn mistakes_that_are_refused_are_named_and_mended() {
 fn mistakes_that_show_while_the_program_runs_are_named_and_mended() {
     meet_all(&AFTER);
 }
+
+/// The launcher cannot be root: its record is in the system's log, and what is to be mended is not the site's.
+#[test]
+fn a_launcher_that_cannot_become_root_is_named_and_mended() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        sh(world, "a.cgi");
+        let daemon = world.syslog();
+        let apache = Apache::start(world, Kind::Event, "");
+        let ask = || apache.ask(&Ask::get("alice.test", "/a.cgi"));
+        assert_eq!(ask().status, 200);
+        let told = |page: &str| {
+            // As a log daemon of Debian's keeps it.
+            let lines: String =
+                daemon.heard().iter().map(|line| format!("{}\n", line.replace("<86>", ""))).collect();
+            fs::write("/var/log/auth.log", lines).unwrap();
+            let reference =
+                page.split("Reference: ").nth(1).and_then(|rest| rest.get(..9)).expect("a reference");
+            let said = world.cellwall(&["why", reference]);
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)
+        };
+        let repair = |story: &str| {
+            story.lines().find_map(|line| line.trim().strip_prefix("repair")).unwrap_or("").trim().to_owned()
+        };
+        daemon.heard();
+        for words in [
+            &["--bind", "/usr/lib/cellwall", "/usr/lib/cellwall"][..],
+            &["-o", "remount,bind,nosuid", "/usr/lib/cellwall"],
+        ] {
+            assert!(run(Command::new("mount").args(words)).status.success());
+        }
+        let answer = ask();
+        assert_eq!(answer.status, 500);
+        let story = told(&answer.text());
+        assert!(story.contains("A01") && story.contains("nosuid"), "{story}");
+        let pasted = run(Command::new("/bin/sh").args(["-c", &repair(&story)]));
+        assert!(pasted.status.success(), "{story}\n{}", String::from_utf8_lossy(&pasted.stderr));
+        assert_eq!(ask().status, 200, "mended by: {}", repair(&story));
+
+        // A unit with NoNewPrivileges=yes: without systemd only its cause and its cure can be told.
+        daemon.heard();
+        let refused = world.call(&world.alice, "a.cgi").order(&["no_new_privs"]).unrecorded();
+        let story = told(&refused.out_text());
+        assert!(story.contains("A01") && story.contains("NoNewPrivileges"), "{story}");
+        assert!(repair(&story).contains("NoNewPrivileges=no"), "{story}");
+    });
+}
