@@ -105,6 +105,16 @@ fn kind(compiler: &Compiler<'_>, rules: &Rules, place: &Place) -> Kind {
         let help = "write kind = \"parent\" for a program that forks children of its own, or remove the line";
         problems.error(Some(&children.place), "only a pool of kind \"parent\" has children", help);
     }
+    let shared =
+        kind == Kind::Parent || rules.pool_concurrency.as_ref().is_some_and(|number| number.value.0 > 1);
+    if let Some(cpu) = rules.pool_cpu_timeout.as_ref().filter(|_| shared) {
+        let help = "use timeout, or kind \"fastcgi\" with one request at a time; remove the line";
+        problems.error(
+            Some(&cpu.place),
+            "the CPU time of requests that share a worker cannot be told apart",
+            help,
+        );
+    }
     if let Some(concurrency) = rules.pool_concurrency.as_ref().filter(|_| kind != Kind::Fastcgi) {
         let help = "remove the line; the children of kind \"parent\" are counted by `children`";
         problems.error(Some(&concurrency.place), "only kind \"fastcgi\" has threads", help);

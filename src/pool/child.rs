@@ -24,7 +24,7 @@ use crate::launch::interpreter::is_php_cgi;
 use crate::launch::request::Request;
 use crate::launch::{launch, refuse};
 use crate::policy::names::is_plain_path;
-use crate::policy::{ControlGroup, Record, Site, decode, read};
+use crate::policy::{ControlGroup, Record, Resource, Site, decode, read};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal, Untrusted};
 use crate::sys::Root;
@@ -136,6 +136,16 @@ fn cell<'a>(order: &'a Order<'_>, children: &'a [u8], policy: &Record<'a>, site:
         site.limits.groups.push(ControlGroup { version: 2, directory: tree, settings: Vec::new() });
     }
     let settings = order.settings;
+    if settings.kind == Kind::Cgi && settings.request.cpu_ms > 0 {
+        // The kernel counts whole seconds.
+        let seconds = u64::from(settings.request.cpu_ms.div_ceil(1000));
+        let narrower =
+            site.limits.resources.iter().any(|limit| limit.number == CPU && limit.value <= seconds);
+        if !narrower {
+            site.limits.resources.retain(|limit| limit.number != CPU);
+            site.limits.resources.push(Resource { number: CPU, value: seconds });
+        }
+    }
     if settings.kind != Kind::Cgi {
         site.limits.wall_seconds = 0;
         site.limits.resources.retain(|limit| limit.number != CPU);

@@ -145,8 +145,8 @@ pub fn kills_for_memory(site: &Path) -> u64 {
         .unwrap_or(0)
 }
 
-/// Memory that is its own (resident without shared), in bytes. /proc/PID/statm counts pages of 4,096 bytes on the machines that
-/// are supported.
+/// Memory that is its own (resident without shared), in bytes, and CPU time. On the machines that are supported /proc/PID/statm
+/// counts pages of 4,096 bytes, and /proc/PID/stat hundredths of a second.
 fn usage_of(processes: impl IntoIterator<Item = String>) -> Usage {
     let mut usage = Usage::default();
     for process in processes {
@@ -155,6 +155,11 @@ fn usage_of(processes: impl IntoIterator<Item = String>) -> Usage {
         let mut pages = statm.split(' ').skip(1).map(|number| number.trim().parse::<u64>().unwrap_or(0));
         let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
         usage.memory = usage.memory.saturating_add(resident.saturating_sub(shared).saturating_mul(4096));
+        // proc_pid_stat(5): after the name, which may hold anything, utime, stime, cutime and cstime are words 12 to 15.
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let words = stat.rsplit_once(") ").map_or("", |(_, words)| words).split(' ').skip(11).take(4);
+        let ticks = words.fold(0_u64, |sum, word| sum.saturating_add(word.parse().unwrap_or(0)));
+        usage.cpu_us = usage.cpu_us.saturating_add(ticks.saturating_mul(10_000));
     }
     usage
 }

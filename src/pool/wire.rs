@@ -163,6 +163,15 @@ pub enum Down {
         /// Microseconds of CPU time since the site's first worker.
         cpu_us: u64,
     },
+    /// The CPU time of a worker's whole tree so far, where the site limits that of a request. Sent once a second.
+    Spent {
+        /// Whose.
+        site: Site,
+        /// Which.
+        worker: Worker,
+        /// Microseconds.
+        cpu_us: u64,
+    },
     /// Answer with [`Up::Beat`]: a broker that does not is stuck, and is replaced.
     Ask {
         /// To be given back.
@@ -415,6 +424,7 @@ impl Down {
             | Self::NotStarted { .. }
             | Self::RunEnded { .. }
             | Self::Usage { .. }
+            | Self::Spent { .. }
             | Self::Ask { .. }
             | Self::Quit { .. } => 0,
         }
@@ -487,6 +497,9 @@ impl Down {
             }
             Self::Ask { number } => Fields { kind: 15, number, ..none },
             Self::Quit { within_ms } => Fields { kind: 16, number: within_ms, ..none },
+            Self::Spent { site, worker, cpu_us } => {
+                Fields { kind: 17, site: site.0, worker: worker.0, number: cpu_us, ..none }
+            }
         }
     }
 
@@ -510,6 +523,7 @@ impl Down {
             14 => Self::Usage { site, processes: worker.0, memory: number, cpu_us: other },
             15 => Self::Ask { number },
             16 => Self::Quit { within_ms: number },
+            17 => Self::Spent { site, worker, cpu_us: number },
             _ => return Err(Nonsense),
         })
     }
@@ -596,6 +610,7 @@ mod tests {
             Down::Drain { site, worker },
             Down::Started { token, site },
             Down::Usage { site, processes: 9, memory: 1 << 40, cpu_us: u64::MAX },
+            Down::Spent { site, worker, cpu_us: u64::MAX },
             Down::Ask { number: 1 },
             Down::Quit { within_ms: 30_000 },
         ];

@@ -292,3 +292,38 @@ fn leak_05_the_pools_errors_tell_the_reference_and_nothing_else() {
         }
     });
 }
+
+#[test]
+fn pool_12_a_request_that_only_computes_is_ended_by_its_share_of_the_processor() {
+    world(Launcher::Cellwall, |world| {
+        put(
+            world.alice.docroot().join("spin.php"),
+            b"<?php set_time_limit(0); while (true);",
+            world.alice.id,
+            0o644,
+        );
+        put(world.alice.docroot().join("sleep.php"), b"<?php sleep(4); echo 'slept';", world.alice.id, 0o644);
+        world.site("alice", "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nworkers = { max = 2 }\ncpu_timeout = \"1s\"\n");
+        world.script(&world.bob, "spin.cgi", "#!/usr/bin/perl\nwhile (1) { }\n");
+        world.site("bob", "profile = \"perl\"\n[pool]\nkind = \"cgi\"\ncpu_timeout = \"1s\"\n");
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        // Time that passes is none that is spent.
+        assert_eq!(nginx.get("alice", "/sleep.php").text(), "slept");
+        let answer = nginx.get("alice", "/spin.php");
+        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert_eq!(logged(&["code=B11", "site=alice"]).len(), 1, "{:?}", logged(&[""]));
+        let spinning = || processes(world.alice.id).len();
+        until("the end of the worker", || spinning() <= 1);
+        assert_eq!(nginx.get("alice", "/sleep.php").text(), "slept");
+        // The kernel itself ends a program that is started for one request.
+        let answer = nginx.get("bob", "/spin.cgi");
+        assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
+        until("the end of the program", || processes(world.bob.id).is_empty());
+        // Children of one parent are measured together: there it cannot be had, and apply says so.
+        world.site("alice", "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\ncpu_timeout = \"1s\"\n");
+        let said = world.cellwall(&["check"]);
+        assert!(String::from_utf8_lossy(&said.stderr).contains("cannot be told apart"), "{said:?}");
+    });
+}

@@ -128,6 +128,10 @@ pub(super) fn silent() -> Refusal {
     Refusal::new(&SILENT, "the answer stood still for longer than it may".to_owned())
 }
 
+pub(super) fn spent() -> Refusal {
+    Refusal::new(&SPENT, "the request took more of the processor than it may".to_owned())
+}
+
 static LARGE: Card = Card {
     code: "B01",
     status: 0,
@@ -165,6 +169,11 @@ static SILENT: Card = Card {
     code: "B09",
     status: 0,
     remedy: "raise output_timeout in the site's [pool], or have the script write sooner",
+};
+static SPENT: Card = Card {
+    code: "B11",
+    status: 0,
+    remedy: "raise cpu_timeout in the site's [pool], or have the script do less",
 };
 pub(super) static STRANGER: Card = Card {
     code: "B10",

@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub(super) pending: Pending,
     pub(super) readable: bool,
     pub(super) ending: bool,
+    /// What its worker had spent, in microseconds of CPU time, when that was first told of this request.
+    pub(super) spent: Option<u64>,
     /// It has answered before: the worker may have closed it meanwhile.
     pub(super) used: bool,
     /// The worker does not read any more.
@@ -102,6 +104,7 @@ impl Broker {
         let Some(job) = &mut call.job else { return true };
         call.state = State::Linked(chosen);
         link.call = Some(key);
+        link.spent = None;
         link.codec.ask();
         link.pending.put(&job.bytes);
         if job.again > 0 {
@@ -177,6 +180,7 @@ impl Broker {
             codec: Back::default(),
             call: None,
             orphan: None,
+            spent: None,
             pending: Pending::default(),
             readable: false,
             ending: false,

@@ -66,6 +66,7 @@ impl Broker {
                     site.usage = (processes, memory, cpu_us);
                 }
             }
+            Down::Spent { worker, cpu_us, .. } => self.spent(worker.0, cpu_us),
             Down::Ask { number } => self.tell(Up::Beat { number })?,
             Down::Quit { within_ms } => self.leave(within_ms),
         }

@@ -26,6 +26,8 @@ enum Due {
     Waited,
     /// It takes too long.
     Deadline,
+    /// It takes too much of the processor.
+    Spent,
     /// Its answer stands still.
     Silent,
     /// It is slow, which is only told.
@@ -79,6 +81,21 @@ impl Broker {
         }
     }
 
+    /// What a worker's tree has spent so far. Its one request is measured from the first time that this is told while it is
+    /// under way: what the one before spent is not its own.
+    pub(super) fn spent(&mut self, serial: u32, cpu_us: u64) {
+        let Some(worker) = self.workers.get(&serial).filter(|worker| worker.connections == 1) else { return };
+        let Some(site) = self.sites.get(&worker.site.0) else { return };
+        let most = u64::from(site.rules.request.cpu_ms).saturating_mul(1000);
+        let asked = self.links.iter().find(|(_, link)| link.worker == serial && link.call.is_some());
+        let Some((key, call)) = asked.and_then(|(key, link)| Some((key, link.call?))) else { return };
+        let Some(link) = self.links.get_mut(key) else { return };
+        let before = *link.spent.get_or_insert(cpu_us);
+        if most > 0 && cpu_us.saturating_sub(before) > most {
+            self.due(call, Due::Spent);
+        }
+    }
+
     /// Returns when the next thing of this request is due.
     fn due(&mut self, key: Key, what: Due) -> u64 {
         match what {
@@ -90,6 +107,10 @@ impl Broker {
             Due::Deadline => {
                 self.let_go(key, Why::Deadline);
                 self.failed(key, 504, &answers::deadline());
+            }
+            Due::Spent => {
+                self.let_go(key, Why::Deadline);
+                self.failed(key, 504, &answers::spent());
             }
             Due::Silent => {
                 self.let_go(key, Why::Silent);

@@ -35,6 +35,8 @@ pub(super) struct Pool {
     pub(super) accept: Accept,
     pub(super) numbers: Workers,
     pub(super) life: Life,
+    /// The broker wants to know what each worker spends.
+    pub(super) metered: bool,
     pub(super) listener: Rc<OwnedFd>,
     /// Where it listens, to see whether that has changed.
     pub(super) place: Vec<u8>,
@@ -141,6 +143,7 @@ impl Supervisor {
             accept: settings.accept,
             numbers: settings.workers,
             life: settings.worker,
+            metered: settings.kind == Kind::Fastcgi && settings.request.cpu_ms > 0,
             listener: Rc::new(listener),
             place,
             ours,

@@ -363,14 +363,18 @@ impl Supervisor {
     /// Once a second: what sites with workers use, for the status service and for recycling by memory.
     pub(super) fn usage(&mut self) {
         let mut sums: std::collections::BTreeMap<Site, Usage> = std::collections::BTreeMap::new();
-        let mut fat = Vec::new();
+        let (mut fat, mut spent) = (Vec::new(), Vec::new());
         for (worker, living) in &self.workers {
             let used = living.tree.usage();
             let sum = sums.entry(living.site).or_default();
             sum.processes = sum.processes.saturating_add(used.processes);
             sum.memory = sum.memory.saturating_add(used.memory);
             sum.cpu_us = sum.cpu_us.saturating_add(used.cpu_us);
-            let most = self.pools.get(&living.site).map_or(0, |pool| pool.life.memory);
+            let pool = self.pools.get(&living.site);
+            if pool.is_some_and(|pool| pool.metered) {
+                spent.push(Down::Spent { site: living.site, worker: *worker, cpu_us: used.cpu_us });
+            }
+            let most = pool.map_or(0, |pool| pool.life.memory);
             if most > 0 && used.memory > most && living.state == State::Up {
                 fat.push((*worker, living.site, used.memory));
             }
@@ -380,6 +384,9 @@ impl Supervisor {
             self.journal.say("recycle", &name, &format!("worker={} memory={memory}", worker.0));
             self.happen(worker, Event::Drain);
             self.fill(site);
+        }
+        for message in spent {
+            self.tell_broker(&message, Vec::new());
         }
         for (site, Usage { processes, memory, cpu_us }) in sums {
             self.tell_broker(&Down::Usage { site, processes, memory, cpu_us }, Vec::new());
