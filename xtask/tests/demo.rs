@@ -78,7 +78,7 @@ fn it_shows_what_it_promises_and_leaves_nothing() {
         "connected     connected     connected",
         "more: cellwall explain v118",
         "the remedy, pasted: chmod go-w /var/www/rose/htdocs/guestbook.cgi; a visitor sees: 200",
-        "ratio 0.",
+        "ratio ",
         "jail=view landlock=",
         "Everything is as promised.",
     ] {
