@@ -24,8 +24,11 @@ pub struct Args {
     /// The key with its section (`files.read`, `limits.memory`, `symlinks`)
     pub key: String,
     /// The value; for a list, what is added
-    #[arg(required = true, num_args = 1..)]
+    #[arg(required_unless_present = "remove", num_args = 1..)]
     pub values: Vec<String>,
+    /// Take the key out of the file, with its section where that is empty then
+    #[arg(long, conflicts_with = "values")]
+    pub remove: bool,
 }
 
 /// Runs the command.
@@ -48,7 +51,8 @@ fn change(args: &Args) -> Result<ExitCode, String> {
     let path = file(&args.site)?;
     let shown = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = fs::read_to_string(&path).map_err(shown)?;
-    let after = edited(&before, &args.key, &args.values)?;
+    let after =
+        if args.remove { without(&before, &args.key)? } else { edited(&before, &args.key, &args.values)? };
     replace(&path, &after).map_err(shown)?;
     let ended = apply::run(&apply::Args { sites: vec![args.site.clone()], dry_run: false, json: false });
     if ended != ExitCode::SUCCESS {
@@ -90,6 +94,27 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
     } else {
         let [one] = values else { return Err(format!("{key} holds one value")) };
         put(table, name, scalar(one));
+    }
+    Ok(document.to_string())
+}
+
+/// Pure: the text without the key.
+///
+/// # Errors
+/// It is not there, or no TOML.
+pub fn without(text: &str, key: &str) -> Result<String, String> {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
+    let table = match section {
+        "" => Some(document.as_table_mut()),
+        section => document.get_mut(section).and_then(Item::as_table_mut),
+    };
+    let empty = match table.map(|table| (table.remove(name), table.is_empty())) {
+        Some((Some(_), empty)) => empty,
+        _ => return Err(format!("the site's file has no key {key}")),
+    };
+    if empty && !section.is_empty() {
+        document.remove(section);
     }
     Ok(document.to_string())
 }
@@ -155,6 +180,18 @@ mod tests {
     fn set(text: &str, key: &str, values: &[&str]) -> String {
         let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
         edited(text, key, &values).unwrap()
+    }
+
+    #[test]
+    fn a_key_goes_and_its_section_with_it_where_that_is_empty() {
+        let text = "user = \"shop\"\n\n[limits]\nmemory = \"1G\"\ncpu = 7\n\n[pool]\nkind = \"cgi\"\n";
+        let text = without(text, "pool.kind").unwrap();
+        assert!(text.ends_with("[limits]\nmemory = \"1G\"\ncpu = 7\n"), "{text}");
+        let text = without(&text, "limits.cpu").unwrap();
+        assert_eq!(text, "user = \"shop\"\n\n[limits]\nmemory = \"1G\"\n");
+        for key in ["limits.cpu", "pool.kind", "nothing"] {
+            assert!(without(&text, key).unwrap_err().contains(key), "{key}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Ask, Launcher, append, make_directory, put, world};
+use crate::harness::{Apache, Ask, Kind, Launcher, append, make_directory, put, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
@@ -325,5 +325,54 @@ fn pool_12_a_request_that_only_computes_is_ended_by_its_share_of_the_processor()
         world.site("alice", "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\ncpu_timeout = \"1s\"\n");
         let said = world.cellwall(&["check"]);
         assert!(String::from_utf8_lossy(&said.stderr).contains("cannot be told apart"), "{said:?}");
+    });
+}
+
+/// One key takes a site from CGI to a pool and back: the same program, user, jail and environment, and the same records.
+#[test]
+fn one_key_takes_a_site_to_a_pool_and_back() {
+    world(Launcher::Cellwall, |world| {
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nid -u; id -G; pwd; cat /proc/self/attr/current 2>/dev/null\n\
+                    grep -E '^(NoNewPrivs|Seccomp|CapBnd)' /proc/self/status 2>/dev/null; ls / | tr '\\n' ' '; echo; umask\n\
+                    echo \"$HOME $USER $SCRIPT_FILENAME $SCRIPT_NAME $QUERY_STRING $REQUEST_METHOD $PATH\"\n";
+        world.site("alice", "profile = \"sh\"\n");
+        world.script(&world.alice, "a.cgi", text);
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let order = |words: &[&str]| {
+            let said = world.cellwall(words);
+            assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+        };
+        // One after the other: both listen on the same port.
+        let by_apache = || {
+            drop(fs::remove_dir_all("/tmp/apache"));
+            Apache::start(world, Kind::Event, "").ask(&Ask::get("alice.test", "/a.cgi?x=1"))
+        };
+        let by_nginx = || Nginx::start(&["alice"], "").get("alice", "/a.cgi?x=1");
+        let socket = Path::new("/run/cellwall/pool/alice.sock");
+        let first = by_apache();
+        assert_eq!((first.status, socket.exists()), (200, false), "{}", first.text());
+        for _ in 0..2 {
+            order(&["set", "alice", "pool.kind", "cgi"]);
+            until("the socket", || socket.exists());
+            let answer = by_nginx();
+            assert_eq!((answer.status, answer.text()), (200, first.text()), "the pool");
+            order(&["set", "alice", "pool.kind", "--remove"]);
+            until("the end of the socket", || !socket.exists());
+            assert_eq!(by_nginx().status, 502);
+            let answer = by_apache();
+            assert_eq!((answer.status, answer.text()), (200, first.text()), "suEXEC again");
+        }
+        let records = logged(&["launch ", "site=alice"]);
+        let facts = |line: &String| {
+            let words = line.split(' ').filter(|word| {
+                ["uid=", "gid=", "dir=", "script=", "jail=", "landlock=", "seccomp="]
+                    .iter()
+                    .any(|name| word.starts_with(name))
+            });
+            words.map(str::to_owned).collect::<Vec<String>>()
+        };
+        assert_eq!(records.len(), 5);
+        assert!(records.iter().all(|record| facts(record) == facts(&records[0])), "{records:?}");
     });
 }
