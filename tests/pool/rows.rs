@@ -12,14 +12,19 @@ use crate::harness::{Apache, Ask, Kind, Launcher, append, make_directory, put, w
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
 
-/// The broker: a child of the daemon's with the account of its own.
-fn broker(daemon: &Daemon) -> i32 {
-    let own = processes(990).into_iter().map(|(pid, _)| pid).find(|pid| {
+/// The broker: a child of the daemon's with the account of its own, as soon as there is one.
+pub(crate) fn broker(daemon: &Daemon) -> i32 {
+    let child = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok())
-            == Some(daemon.pid().as_raw())
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        parent == Some(daemon.pid().as_raw())
+    };
+    let mut own = None;
+    until("a broker", || {
+        own = processes(990).into_iter().map(|(pid, _)| pid).find(child);
+        own.is_some()
     });
-    own.expect("a broker")
+    own.unwrap()
 }
 
 #[test]
@@ -312,11 +317,12 @@ fn pool_12_a_request_that_only_computes_is_ended_by_its_share_of_the_processor()
         // Time that passes is none that is spent.
         assert_eq!(nginx.get("alice", "/sleep.php").text(), "slept");
         let answer = nginx.get("alice", "/spin.php");
-        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert_eq!(answer.status, 504, "{}\n{}", answer.text(), logged(&[""]).join("\n"));
         assert_eq!(logged(&["code=B11", "site=alice"]).len(), 1, "{:?}", logged(&[""]));
         let spinning = || processes(world.alice.id).len();
         until("the end of the worker", || spinning() <= 1);
-        assert_eq!(nginx.get("alice", "/sleep.php").text(), "slept");
+        let answer = nginx.get("alice", "/sleep.php");
+        assert_eq!(answer.text(), "slept", "{}", logged(&[""]).join("\n"));
         // The kernel itself ends a program that is started for one request.
         let answer = nginx.get("bob", "/spin.cgi");
         assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
@@ -344,11 +350,16 @@ fn one_key_takes_a_site_to_a_pool_and_back() {
             assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
         };
         // One after the other: both listen on the same port.
+        let free = || until("a free port", || std::net::TcpStream::connect(("127.0.0.1", 8080)).is_err());
         let by_apache = || {
             drop(fs::remove_dir_all("/tmp/apache"));
+            free();
             Apache::start(world, Kind::Event, "").ask(&Ask::get("alice.test", "/a.cgi?x=1"))
         };
-        let by_nginx = || Nginx::start(&["alice"], "").get("alice", "/a.cgi?x=1");
+        let by_nginx = || {
+            free();
+            Nginx::start(&["alice"], "").get("alice", "/a.cgi?x=1")
+        };
         let socket = Path::new("/run/cellwall/pool/alice.sock");
         let first = by_apache();
         assert_eq!((first.status, socket.exists()), (200, false), "{}", first.text());
