@@ -33,14 +33,6 @@ fn php_cgi_with_its_own_children_serves_many_at_once_and_bodies_of_any_size() {
     php("bodies", "0", |round| vec![b'x'; round * 10_000]);
 }
 
-/// A child closes its connection a moment after its last answer. What was sent to it meanwhile is given to another, as
-/// nothing of it was read. (A request with a body cannot be given twice: the broker's own `requests` limit has no such
-/// moment.)
-#[test]
-fn php_cgi_that_ends_its_children_by_itself_loses_no_request() {
-    php("ends", "7", |_| Vec::new());
-}
-
 /// 30 rounds of 6 web servers at a parent with 3 children.
 fn php(name: &str, most: &str, body: impl Fn(usize) -> Vec<u8>) {
     let script = "<?php echo strlen(file_get_contents('php://input')), ' ', $_SERVER['PATH_INFO'] ?? '-';";
@@ -70,4 +62,36 @@ fn php(name: &str, most: &str, body: impl Fn(usize) -> Vec<u8>) {
             assert!(text.ends_with(&format!("\r\n\r\n{} -", body.len())), "{round}: {text}\n{}", stage.log());
         }
     }
+}
+
+/// A program that dies in the middle of its work may not have read the last record of its request: the kernel says the same
+/// as of a connection that nobody read from. It has run, and must not run again.
+#[test]
+fn a_request_in_which_php_cgi_dies_is_not_run_again() {
+    let place = docroot("dies", &[("a.php", "<?php usleep(50000); echo 'fine';")]);
+    let (root, ran) = (place.to_str().unwrap().to_owned(), place.join("ran"));
+    let dies =
+        format!("<?php file_put_contents('{}', 'x', FILE_APPEND); posix_kill(getmypid(), 9);", ran.display());
+    std::fs::write(place.join("dies.php"), dies).unwrap();
+    let settings = Settings {
+        kind: Kind::Parent,
+        workers: Workers { max: 1, connections: 3, ..example().workers },
+        gate: Gate { docroots: vec![root.as_bytes()], suffixes: vec![b".php"], ..example().gate },
+        ..example()
+    };
+    let mut stage = Stage::new(&settings);
+    let mut php = Command::new("/usr/bin/php-cgi");
+    php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3");
+    let (_, child) = stage.program(3, &mut php);
+    let _ended = Ended(child);
+    let mut clients: Vec<Client> = (0..3).map(|_| stage.client()).collect();
+    for client in &mut clients {
+        client.ask(&request_in(&root, "/a.php", &[], b"", true));
+    }
+    for client in &mut clients {
+        assert!(client.answer().text().ends_with("fine"));
+    }
+    clients[0].ask(&request_in(&root, "/dies.php", &[], b"", true));
+    assert!(clients[0].answer().text().starts_with("Status: 502"));
+    assert_eq!(std::fs::read(&ran).unwrap(), b"x", "it ran once; {}", stage.log());
 }

@@ -529,7 +529,7 @@ fn pool_14_descriptors_run_out_and_come_back() {
 }
 
 #[test]
-fn a_request_on_a_kept_connection_that_the_worker_closed_is_given_to_another() {
+fn a_request_on_a_kept_connection_that_the_worker_closes_is_answered_and_never_run_again() {
     let mut stage = Stage::new(&example());
     let (_, listener, errors) = stage.worker(1);
     std::thread::spawn(move || {
@@ -543,10 +543,19 @@ fn a_request_on_a_kept_connection_that_the_worker_closed_is_given_to_another() {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
+    // Written to a connection that is closing, it may have been read: then the visitor is told, and nothing runs twice.
     let mut client = stage.client();
+    let mut good = 0;
     for _ in 0..500 {
-        assert_eq!(client.get("/a.php").out, HELLO);
+        let answer = client.get("/a.php");
+        assert!(
+            answer.out == HELLO || answer.out.starts_with(b"Status: 502"),
+            "{}",
+            String::from_utf8_lossy(&answer.out)
+        );
+        good += u32::from(answer.out == HELLO);
     }
+    assert!(good >= 200, "{good} of 500");
 }
 
 #[test]

@@ -103,6 +103,11 @@ impl Pending {
         self.start >= self.bytes.len()
     }
 
+    /// Some of it is written, and not all.
+    pub(super) fn begun(&self) -> bool {
+        self.start > 0
+    }
+
     pub(super) fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

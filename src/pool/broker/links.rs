@@ -18,8 +18,6 @@ use super::calls::State;
 use super::gather::Pending;
 use super::{BOTH, Broker, ROUNDS, Said, Source};
 
-/// A request up to this size is written, and read by a worker, in one piece.
-const SMALL: usize = 8192;
 /// So often a request is given to another worker: each of a pool may be ending at the same time.
 const AGAIN_MOST: u8 = 4;
 
@@ -42,6 +40,10 @@ pub(super) struct Link {
     pub(super) used: bool,
     /// The worker does not read any more.
     deaf: bool,
+    /// Something of the request was written to it.
+    told: bool,
+    /// The worker had closed before anything was.
+    refused: bool,
 }
 
 impl Link {
@@ -106,6 +108,7 @@ impl Broker {
         link.call = Some(key);
         link.spent = None;
         link.codec.ask();
+        (link.told, link.refused) = (false, false);
         link.pending.put(&job.bytes);
         if job.again > 0 {
             // It had no body, whose end must be told once more.
@@ -186,6 +189,8 @@ impl Broker {
             ending: false,
             used: false,
             deaf: false,
+            told: false,
+            refused: false,
         });
         let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, BOTH));
         if watched {
@@ -238,8 +243,9 @@ impl Broker {
             link.pending.clear();
         }
         match link.pending.write(&link.fd) {
-            Ok(false) => {}
+            Ok(false) => link.told |= link.pending.begun(),
             Ok(true) => {
+                link.told = true;
                 if let Some(call) = link.call
                     && self.calls.get(call).is_some_and(|call| call.readable)
                 {
@@ -249,6 +255,7 @@ impl Broker {
             Err(_) => {
                 // What it said before it stopped reading is still to be read.
                 link.deaf = true;
+                link.refused = !link.told && !link.pending.begun();
                 link.pending.clear();
                 self.again.push((Source::Link, key));
             }
@@ -274,7 +281,7 @@ impl Broker {
                 break;
             }
             more = match read(&link.fd, &mut buffer) {
-                Ok(0) => self.link_lost(key, false),
+                Ok(0) => self.link_lost(key),
                 Ok(length) => {
                     let short = length < buffer.len() && !link.ending;
                     self.relay(key, buffer.get(..length).unwrap_or_default());
@@ -282,7 +289,7 @@ impl Broker {
                 }
                 Err(Errno::EINTR) => true,
                 Err(Errno::EAGAIN) => false,
-                Err(errno) => self.link_lost(key, errno == Errno::ECONNRESET),
+                Err(_) => self.link_lost(key),
             };
             if !more {
                 break;
@@ -428,11 +435,11 @@ impl Broker {
     }
 
     /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
-    fn link_lost(&mut self, key: Key, reset: bool) -> bool {
+    fn link_lost(&mut self, key: Key) -> bool {
         let Some(link) = self.links.get(key) else { return false };
         let number = self.workers.get(&link.worker).map(|worker| worker.site.0);
         match link.call {
-            Some(call) => self.bound_link_lost(key, call, reset),
+            Some(call) => self.bound_link_lost(key, call),
             None if link.orphan.is_some() => self.orphan_ends(key, false),
             None => self.close_link(key),
         }
@@ -443,16 +450,14 @@ impl Broker {
         false
     }
 
-    fn bound_link_lost(&mut self, key: Key, call_key: Key, reset: bool) {
+    fn bound_link_lost(&mut self, key: Key, call_key: Key) {
         let Some(link) = self.links.get(key) else { return };
-        let (serial, reused) = (link.worker, link.used && (reset || link.deaf));
-        // The kernel resets a connection on which not all was read, and refuses to write to one that is closed. A small
-        // request was one piece: none of it was read, nothing has run, and it may be given to another.
+        let (serial, reused) = (link.worker, link.used && link.refused);
+        // Only what was never written is sure not to have run. A reset tells that not all was read, as of a program that died
+        // at work before it read the last record.
         let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
         let job = call.and_then(|call| call.job.as_ref());
-        let untouched = job.is_some_and(|job| {
-            job.again < AGAIN_MOST && job.sent == 0 && job.body == 0 && job.bytes.len() <= SMALL
-        });
+        let untouched = job.is_some_and(|job| job.again < AGAIN_MOST && job.sent == 0 && job.body == 0);
         self.unbind(key, call_key, serial);
         if untouched {
             if let Some(job) = self.calls.get_mut(call_key).and_then(|call| call.job.as_mut()) {
