@@ -213,7 +213,7 @@ fn missed(event: &Event, path: &Path, error: &str, ground: &Ground<'_>) -> Optio
     let (program, name) = (shown(&event.program), shown(path));
     let place = if event.write { existing(path) } else { path.to_owned() };
     if !place.exists() {
-        return absent(event, path, ground);
+        return absent(event, path);
     }
     let starts = event.call.starts_with("execve");
     let rights = match (event.write, starts) {
@@ -275,7 +275,7 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
 }
 
 /// Not even the host has it: only what a named piece cannot do without is a cause.
-fn absent(event: &Event, path: &Path, _: &Ground<'_>) -> Option<Cause> {
+fn absent(event: &Event, path: &Path) -> Option<Cause> {
     let (name, package) = piece(path)?;
     let package = package?;
     let found = format!("{}: {} is not there, on the whole host", shown(&event.program), shown(path));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::decode;
+use crate::policy::{Record, decode};
 use crate::refusal::Pasted;
 
 use super::ground::Ground;
@@ -115,16 +115,29 @@ fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
     })
 }
 
-/// The program that was asked for, where the record does not name it: in the only docroot of the site that has it.
+/// What the policy record of a user says, for as long as `ask` looks at it.
+fn with_record<T>(uid: u32, ask: impl FnOnce(&Record<'_>) -> Option<T>) -> Option<T> {
+    let bytes = store::read(&uid.to_string())?;
+    ask(&decode::record(&bytes).ok()?)
+}
+
+/// The ground of a user's first site.
+fn with_ground<T>(uid: u32, ask: impl FnOnce(&Ground<'_>) -> Option<T>) -> Option<T> {
+    with_record(uid, |record| {
+        let site = record.sites.first()?;
+        ask(&Ground { site, uid, uid_min: record.host.uid_min })
+    })
+}
+
+/// The program that was asked for, where the record does not name it: in the first docroot that has it.
 fn script(entry: &Entry) -> Option<PathBuf> {
     let name = entry.field("asked")?.splitn(3, ' ').nth(2)?;
-    let bytes = store::read(&uid(entry)?.to_string())?;
-    let record = decode::record(&bytes).ok()?;
-    let places = record.sites.iter().flat_map(|site| site.docroots.iter());
-    let mut found = places
-        .map(|place| Path::new(std::str::from_utf8(place).unwrap_or_default()).join(name))
-        .filter(|path| path.is_file());
-    found.next()
+    with_record(uid(entry)?, |record| {
+        let places = record.sites.iter().flat_map(|site| site.docroots.iter());
+        places
+            .map(|place| Path::new(std::str::from_utf8(place).unwrap_or_default()).join(name))
+            .find(|path| path.is_file())
+    })
 }
 
 /// A script without `#!`: its ending tells what it is.
@@ -141,39 +154,37 @@ fn first_line(path: &Path, word: &str) -> Option<String> {
 
 /// The first directory on the way that the site's user may not search.
 fn search(path: &Path, entry: &Entry) -> Option<String> {
-    let uid = uid(entry)?;
-    let bytes = store::read(&uid.to_string())?;
-    let record = decode::record(&bytes).ok()?;
-    let site = record.sites.first()?;
-    let ground = Ground { site, uid, uid_min: record.host.uid_min };
-    let (closed, way) = ground.closed(&path.join("x"), 1)?;
-    (way && ground.dangerous(&closed).is_none())
-        .then(|| format!("chmod o+x {}", word(closed.to_str().unwrap_or_default())))
+    with_ground(uid(entry)?, |ground| {
+        let (closed, way) = ground.closed(&path.join("x"), 1)?;
+        (way && ground.dangerous(&closed).is_none()).then(|| searchable(&closed))
+    })
 }
 
 /// The working directory has no readable name for the site: some directory above a docroot is closed.
 fn closed_docroot(uid: u32) -> Option<String> {
-    let bytes = store::read(&uid.to_string())?;
-    let record = decode::record(&bytes).ok()?;
-    record.sites.iter().find_map(|site| {
-        let ground = Ground { site, uid, uid_min: record.host.uid_min };
-        let closed = site
-            .docroots
-            .iter()
-            .find_map(|place| ground.closed(&Path::new(std::str::from_utf8(place).ok()?).join("x"), 1));
-        closed.map(|(closed, _)| format!("chmod o+x {}", word(closed.to_str().unwrap_or_default())))
+    with_record(uid, |record| {
+        let uid_min = record.host.uid_min;
+        record.sites.iter().find_map(|site| {
+            let ground = Ground { site, uid, uid_min };
+            let mut docroots = site.docroots.iter();
+            let closed = docroots
+                .find_map(|place| ground.closed(&Path::new(std::str::from_utf8(place).ok()?).join("x"), 1));
+            closed.map(|(closed, _)| searchable(&closed))
+        })
     })
+}
+
+fn searchable(directory: &Path) -> String {
+    format!("chmod o+x {}", word(directory.to_str().unwrap_or_default()))
 }
 
 /// A directory of the site's own that its rules name and that is gone.
 fn missing(path: &Path, word: &str, entry: &Entry) -> Option<String> {
     let uid = uid(entry)?;
-    let bytes = store::read(&uid.to_string())?;
-    let record = decode::record(&bytes).ok()?;
-    let site = record.sites.first()?;
-    let ground = Ground { site, uid, uid_min: record.host.uid_min };
-    (!path.exists() && ground.own(path))
-        .then(|| format!("install -d -m 755 -o {uid} -g {} {word}", site.identity.gid))
+    with_ground(uid, |ground| {
+        (!path.exists() && ground.own(path))
+            .then(|| format!("install -d -m 755 -o {uid} -g {} {word}", ground.site.identity.gid))
+    })
 }
 
 /// A site's file is there for this user, and was never applied.
