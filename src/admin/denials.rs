@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 
-use crate::config::store;
-use crate::policy::{Site, decode};
+use crate::policy::{Record, Site};
 
+use super::cell::with_site;
 use super::json::Json;
 use super::kernel::{Denial, What, read};
-use super::{End, policy, say};
+use super::{End, say};
 
 /// Arguments of `cellwall denials`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub fn run(args: &Args) -> ExitCode {
         say::note("error: only root can read the kernel's log\n  help: run it again with sudo");
         return End::Failed.into();
     }
-    show(args)
+    with_site(&args.site, |record, site| show(args, record, site))
         .unwrap_or_else(|message| {
             say::note(format_args!("error: {message}"));
             End::Failed
@@ -35,14 +35,10 @@ pub fn run(args: &Args) -> ExitCode {
         .into()
 }
 
-fn show(args: &Args) -> Result<End, String> {
-    let uid = policy::holder(&args.site)?;
-    let bytes = store::read(&uid.to_string()).ok_or("its record is gone\n  help: run: cellwall apply")?;
-    let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
-    let site = record.sites.iter().find(|site| site.name == args.site.as_bytes());
-    let site = site.ok_or("its record is gone\n  help: run: cellwall apply")?;
+fn show(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<End, String> {
+    let of_site = |denial: &Denial| denial.uid == Some(record.uid);
     let mut counts: BTreeMap<(String, What), (usize, String)> = BTreeMap::new();
-    for Denial { at, program, what, .. } in read()?.into_iter().filter(|denial| denial.uid == Some(uid)) {
+    for Denial { at, program, what, .. } in read()?.into_iter().filter(of_site) {
         let count = counts.entry((program, what)).or_default();
         *count = (count.0.saturating_add(1), at);
     }

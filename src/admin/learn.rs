@@ -9,17 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::config::store;
-use crate::policy::{Enforcement, Jail, PathRule, Record, Site, decode};
+use crate::policy::{Enforcement, Jail, PathRule, Record, Site};
 use crate::refusal::{Pasted, Untrusted};
-use crate::sys::Root;
 
 use super::again::{Plan, request};
 use super::cause::is_noise;
+use super::cell::{root, with_site};
 use super::ground::{Ground, list_of, piece};
 use super::run::become_command;
 use super::trace::{Event, Story};
-use super::{End, policy, say};
+use super::{End, say};
 
 /// Arguments of `cellwall learn`.
 #[derive(Debug, clap::Args)]
@@ -53,23 +52,25 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn watch(args: &Args) -> Result<ExitCode, String> {
-    let root = Root::claim().map_err(|errno| errno.to_string())?;
-    let root = root.ok_or("only root can enter a cell\n  help: run it again with sudo")?;
-    let uid = policy::holder(&args.site)?;
-    let bytes = store::read(&uid.to_string()).ok_or("its record is gone\n  help: run: cellwall apply")?;
-    let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
-    let site = record.sites.iter().find(|site| site.name == args.site.as_bytes());
-    let site = site.ok_or("its record is gone\n  help: run: cellwall apply")?;
-    if matches!(site.jail, Jail::Chroot(_)) {
-        return Err(
-            "in a chroot jail every path is another one; nothing can be learned outside of it".to_owned()
-        );
-    }
-    if args.inside {
-        let words = args.command.iter().map(|word| CString::new(word.clone().into_vec()));
-        let command: Vec<CString> = words.collect::<Result<_, _>>().map_err(|_| "a word has a NUL in it")?;
-        return Ok(become_command(&record, &open(site), command, root));
-    }
+    with_site(&args.site, |record, site| {
+        if matches!(site.jail, Jail::Chroot(_)) {
+            return Err(
+                "in a chroot jail every path is another one; nothing can be learned outside of it".to_owned()
+            );
+        }
+        if args.inside { inside(args, record, site) } else { outside(args, record, site) }
+    })
+}
+
+/// Becomes the command that is watched.
+fn inside(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<ExitCode, String> {
+    let words = args.command.iter().map(|word| CString::new(word.clone().into_vec()));
+    let command: Vec<CString> = words.collect::<Result<_, _>>().map_err(|_| "a word has a NUL in it")?;
+    Ok(become_command(record, &open(site), command, root()?))
+}
+
+/// Watches another process of this program, which becomes the command.
+fn outside(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<ExitCode, String> {
     let watched = std::env::current_exe().map_err(|error| error.to_string())?;
     let (directory, words) = what(args, site)?;
     let mut command: Vec<OsString> = vec![watched.into(), "learn".into(), args.site.clone().into()];
@@ -84,8 +85,8 @@ fn watch(args: &Args) -> Result<ExitCode, String> {
         most: Duration::from_secs(args.most),
     };
     let ran = plan.run()?;
-    let ground = Ground { site, uid, uid_min: record.host.uid_min };
-    tell(&args.site, &ran.story, &learned(&ran.story, &ground), &record);
+    let ground = Ground { site, uid: record.uid, uid_min: record.host.uid_min };
+    tell(&args.site, &ran.story, &learned(&ran.story, &ground), record);
     Ok(End::Good.into())
 }
 
