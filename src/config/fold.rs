@@ -36,15 +36,16 @@ pub fn folded(rules: Vec<(PathBuf, u8)>, steps: &[StepCell]) -> Vec<(PathBuf, u8
         if common & PathRule::READ == 0 || common & !rights_of(&rules, Path::new(directory)) == 0 {
             continue;
         }
-        let said: Vec<OsString> = beneath(&rules, directory)
-            .filter(|(_, rights)| *rights & !PathRule::OPTIONAL & !common == 0)
-            .map(|(path, _)| path.clone())
-            .collect();
-        if said.len() < 2 {
+        let begin = [directory.as_bytes(), b"/"].concat();
+        let is_said = |path: &OsStr, rights: u8| {
+            path.as_bytes().starts_with(&begin) && rights & !PathRule::OPTIONAL & !common == 0
+        };
+        if rules.iter().filter(|(path, rights)| is_said(path, **rights)).count() < 2 {
             continue;
         }
-        rules.retain(|path, _| !said.contains(path));
-        rules.insert(directory.to_owned(), common | if optional { PathRule::OPTIONAL } else { 0 });
+        rules.retain(|path, rights| !is_said(path, *rights));
+        let may_miss = if optional { PathRule::OPTIONAL } else { 0 };
+        *rules.entry(directory.to_owned()).or_insert(may_miss) |= common;
     }
     rules.into_iter().map(|(path, rights)| (path.into(), rights)).collect()
 }
@@ -53,12 +54,6 @@ pub fn folded(rules: Vec<(PathBuf, u8)>, steps: &[StepCell]) -> Vec<(PathBuf, u8
 fn rights_of(rules: &Rules, path: &Path) -> u8 {
     let given = path.ancestors().filter_map(|above| rules.get(above.as_os_str()));
     given.fold(0, |all, rights| all | rights) & !PathRule::OPTIONAL
-}
-
-/// The rules for what is in a directory.
-fn beneath<'a>(rules: &'a Rules, directory: &OsStr) -> impl Iterator<Item = (&'a OsString, &'a u8)> {
-    let begin = [directory.as_bytes(), b"/"].concat();
-    rules.iter().filter(move |(path, _)| path.as_bytes().starts_with(&begin))
 }
 
 /// The upper ones first. Not the root: a rule for it would be no rule set at all.
