@@ -61,7 +61,7 @@ pub fn rebuild<'a>(
             continue;
         }
         let nature = Nature::of(name);
-        if new.sieve.admits_as(nature, name, value)? {
+        if new.sieve.admits(nature, name, value)? {
             let renamed = nature.path.then(|| rename(value));
             new.entry(name, renamed.as_deref().unwrap_or(value));
         }
@@ -96,19 +96,11 @@ impl<'a> Sieve<'a> {
         self.fixed = self.names.len();
     }
 
-    /// Does this one pass?
+    /// Does this one, of this nature, pass?
     ///
     /// # Errors
     /// E01, E03.
-    pub fn admits(&mut self, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
-        self.admits_as(Nature::of(name), name, value)
-    }
-
-    /// As [`Self::admits`], for a name whose nature is known.
-    ///
-    /// # Errors
-    /// As [`Self::admits`].
-    pub fn admits_as(&mut self, nature: Nature, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
+    pub fn admits(&mut self, nature: Nature, name: &'a [u8], value: &[u8]) -> Result<bool, Refusal> {
         let Nature { passes, secret, core, .. } = nature;
         if !passes || secret && !self.authorization || !value_passes(name, value) {
             return Ok(false);

@@ -168,7 +168,7 @@ impl Gate {
             let Known { listed, nature } = self.know(name);
             if length
                 || !listed
-                || !sieve.admits_as(nature, name, value).map_err(|refusal| No { http: 400, refusal })?
+                || !sieve.admits(nature, name, value).map_err(|refusal| No { http: 400, refusal })?
             {
                 continue;
             }
