@@ -13,7 +13,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crate::launch::exec::Sealed;
-use crate::policy::{Format, LogRules, Sink, Site};
+use crate::policy::{Format, LogRules, Resource, Sink, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
 use crate::sys::clock;
 
@@ -88,7 +88,7 @@ impl<'a> Log<'a> {
     /// takes no record then, and the way to syslog, which is none any more inside, is opened now.
     pub fn about(&mut self, site: &'a Site<'a>) {
         self.site = Some(site);
-        let limit = site.limits.resources.iter().find(|limit| limit.number == FILE_SIZE);
+        let limit = site.limits.resources.iter().find(|limit| limit.number == Resource::FILE_SIZE);
         let room = limit.map_or(u64::MAX, |limit| limit.value.saturating_sub(ROOM));
         if self.socket.is_none() && self.length > room {
             self.socket = open_syslog();
@@ -288,8 +288,6 @@ pub(crate) fn reference() -> String {
     format!("{first}-{last}")
 }
 
-/// `RLIMIT_FSIZE` on every architecture that is supported (asm-generic/resource.h).
-const FILE_SIZE: u8 = 1;
 /// Bytes that others may append to the log while this launch goes on.
 const ROOM: u64 = 1 << 20;
 

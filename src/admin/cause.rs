@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::seccomp::BASELINE;
-use crate::policy::PathRule;
+use crate::policy::{PathRule, Resource};
 use crate::refusal::{Pasted, Untrusted};
 
 use super::again::Run;
@@ -78,7 +78,7 @@ fn killed(ended: &Ended, ground: &Ground<'_>) -> Option<Cause> {
     let limits = &ground.site.limits;
     let program = shown(&ended.program);
     let seconds = ended.took / 1_000_000;
-    let cpu = limit(ground, 0);
+    let cpu = limit(ground, Resource::CPU);
     let found = format!("{program} was ended by {signal} after {seconds} s");
     Some(match (signal.as_str(), cpu) {
         ("SIGALRM", _) if ended.kernel && limits.wall_seconds > 0 => {
@@ -95,7 +95,7 @@ fn killed(ended: &Ended, ground: &Ground<'_>) -> Option<Cause> {
         ("SIGXCPU", Some(cpu)) => cpu_time(ground, found, cpu),
         ("SIGKILL", Some(cpu)) if seconds >= cpu => cpu_time(ground, found, cpu),
         ("SIGXFSZ", _) => {
-            let size = limit(ground, 1).unwrap_or(1 << 30);
+            let size = limit(ground, Resource::FILE_SIZE).unwrap_or(1 << 30);
             let repair = set(ground, "limits.file_size", &size_of(size.saturating_mul(2)));
             cause(
                 0,
@@ -147,13 +147,13 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
     let call = event.call.as_str();
     match (call, error) {
         ("mmap" | "mremap" | "brk", "ENOMEM") => {
-            let size = limit(ground, 9)?;
+            let size = limit(ground, Resource::ADDRESS_SPACE)?;
             let repair = set(ground, "limits.memory", &size_of(size.saturating_mul(2)));
             let found = format!("{} asked for memory and got none", shown(&event.program));
             Some(cause(1, "memory", found, format!("`limits.memory` is {}", size_of(size)), Some(repair)))
         }
         ("clone" | "fork" | "vfork", "EAGAIN") => {
-            let most = limit(ground, 6)?;
+            let most = limit(ground, Resource::PROCESSES)?;
             let repair = set(ground, "limits.processes", &most.saturating_mul(2).to_string());
             let found = format!("{} could not start a process", shown(&event.program));
             Some(cause(
@@ -165,7 +165,7 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
             ))
         }
         (_, "EMFILE") => {
-            let most = limit(ground, 7).unwrap_or(1024);
+            let most = limit(ground, Resource::OPEN_FILES).unwrap_or(1024);
             let repair = set(ground, "limits.open_files", &most.saturating_mul(2).to_string());
             let found = format!("{} could not open another file", shown(&event.program));
             Some(cause(1, "open-files", found, format!("`limits.open_files` is {most}"), Some(repair)))
@@ -389,7 +389,7 @@ fn memory(ground: &Ground<'_>) -> Option<u64> {
     let settings = ground.site.limits.groups.iter().flat_map(|group| &group.settings);
     let named = settings.filter(|(file, _)| matches!(*file, b"memory.max" | b"memory.limit_in_bytes"));
     let sizes = named.filter_map(|(_, value)| std::str::from_utf8(value).ok()?.trim().parse().ok());
-    sizes.min().or_else(|| limit(ground, 9))
+    sizes.min().or_else(|| limit(ground, Resource::ADDRESS_SPACE))
 }
 
 /// As people write it.

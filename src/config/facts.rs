@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::policy::{
     ControlGroup, Enforcement, Environment, Format, Host, Jail, Landlock, Limits, Links, PathRule, Record,
-    Sink, Site, Step, StepKind,
+    Resource, Sink, Site, Step, StepKind,
 };
 
 /// One thing that a record says, under the name of the key that decides it.
@@ -203,13 +203,13 @@ fn limits(limits: &Limits<'_>) -> Vec<Fact> {
     let mut all = Vec::new();
     for limit in &limits.resources {
         let (key, shown) = match limit.number {
-            0 => ("limits.cpu", seconds(limit.value)),
-            1 => ("limits.file_size", size(limit.value)),
-            3 => ("limits.stack", size(limit.value)),
-            4 => ("limits.core", size(limit.value)),
-            6 => ("limits.processes", count(limit.value)),
-            7 => ("limits.open_files", count(limit.value)),
-            9 => ("limits.memory", size(limit.value)),
+            Resource::CPU => ("limits.cpu", seconds(limit.value)),
+            Resource::FILE_SIZE => ("limits.file_size", size(limit.value)),
+            Resource::STACK => ("limits.stack", size(limit.value)),
+            Resource::CORE => ("limits.core", size(limit.value)),
+            Resource::PROCESSES => ("limits.processes", count(limit.value)),
+            Resource::OPEN_FILES => ("limits.open_files", count(limit.value)),
+            Resource::ADDRESS_SPACE => ("limits.memory", size(limit.value)),
             _ => ("limits", format!("{}: {}", limit.number, limit.value)),
         };
         all.push(one(key, shown));

@@ -12,15 +12,6 @@ use super::problem::{Located, Problems};
 use super::rules::{One, Rules};
 use super::values::{Groups, Umask};
 
-// The kernel's numbers (asm-generic/resource.h), the same on every architecture that the launcher is built for.
-const CPU: u8 = 0;
-const FSIZE: u8 = 1;
-const STACK: u8 = 3;
-const CORE: u8 = 4;
-const NPROC: u8 = 6;
-const NOFILE: u8 = 7;
-const ADDRESS_SPACE: u8 = 9;
-
 /// Writes a group's settings where the group exists; what is not set any more becomes unlimited.
 ///
 /// # Errors
@@ -152,14 +143,15 @@ pub fn compile(
             "mount one, or write cgroup = \"auto\" to fall back to resource limits",
         );
     }
-    let mut resources = vec![(CORE, Some(rules.core.as_ref().map_or(0, |core| core.value.0)))];
-    resources.push((CPU, value(&rules.cpu, |cpu| cpu.0)));
-    resources.push((FSIZE, value(&rules.file_size, |size| size.0)));
-    resources.push((STACK, value(&rules.stack, |size| size.0)));
-    resources.push((NOFILE, value(&rules.open_files, |count| count.0)));
+    let mut resources = vec![(Resource::CORE, Some(rules.core.as_ref().map_or(0, |core| core.value.0)))];
+    resources.push((Resource::CPU, value(&rules.cpu, |cpu| cpu.0)));
+    resources.push((Resource::FILE_SIZE, value(&rules.file_size, |size| size.0)));
+    resources.push((Resource::STACK, value(&rules.stack, |size| size.0)));
+    resources.push((Resource::OPEN_FILES, value(&rules.open_files, |count| count.0)));
     // The second line of defence beside pids.max. It counts all processes of the uid.
-    resources.push((NPROC, value(&rules.processes, |count| count.0)));
-    resources.push((ADDRESS_SPACE, value(&rules.memory, |size| size.0).filter(|_| !holds("memory"))));
+    resources.push((Resource::PROCESSES, value(&rules.processes, |count| count.0)));
+    resources
+        .push((Resource::ADDRESS_SPACE, value(&rules.memory, |size| size.0).filter(|_| !holds("memory"))));
     let mut resources: Vec<Resource> = resources
         .into_iter()
         .filter_map(|(number, value)| value.map(|value| Resource { number, value }))
@@ -254,10 +246,10 @@ mod tests {
         let problems = Problems::default();
         let none = Hierarchies::default();
         let limits = compile(&rules, &LimitsMax::default(), 0o022, (&none, "x"), &problems);
-        assert!(limits.resources.contains(&Resource { number: ADDRESS_SPACE, value: 77 }));
+        assert!(limits.resources.contains(&Resource { number: Resource::ADDRESS_SPACE, value: 77 }));
         let hybrid = Hierarchies::of(HYBRID, |_| String::new());
         let limits = compile(&rules, &LimitsMax::default(), 0o022, (&hybrid, "x"), &problems);
-        assert!(!limits.resources.iter().any(|limit| limit.number == ADDRESS_SPACE));
+        assert!(!limits.resources.iter().any(|limit| limit.number == Resource::ADDRESS_SPACE));
         assert_eq!(limits.groups.len(), 1);
     }
 }

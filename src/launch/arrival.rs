@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getgid, getuid};
 
+use crate::policy::Resource;
 use crate::refusal::{Card, Refusal};
 use crate::sys::{self, Root};
 
@@ -99,8 +100,8 @@ impl Arrival {
 /// # Errors
 /// Of prlimit(2).
 pub fn widen_limits() -> Result<(), Errno> {
-    sys::process::limit_as_allowed(FILE_SIZE, u64::MAX)?;
-    sys::process::limit(OPEN_FILES, sys::process::hard_limit(OPEN_FILES)?)
+    sys::process::limit_as_allowed(Resource::FILE_SIZE, u64::MAX)?;
+    sys::process::limit(Resource::OPEN_FILES, sys::process::hard_limit(Resource::OPEN_FILES)?)
 }
 
 /// Several causes with one symptom; the administrator wants to know which.
@@ -121,10 +122,6 @@ fn why_without_root() -> String {
     };
     cause.to_owned()
 }
-
-/// `RLIMIT_FSIZE`, `RLIMIT_NOFILE` (asm-generic/resource.h).
-const FILE_SIZE: u8 = 1;
-const OPEN_FILES: u8 = 7;
 
 /// Seconds from start to exec at most.
 const DEADLINE_SECONDS: u32 = 5;

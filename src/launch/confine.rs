@@ -174,7 +174,7 @@ fn set_oom_score(score: i16) -> Result<(), Refusal> {
 /// [`limit_self`] sets them, last.
 fn set_limits(site: &Site<'_>) -> Result<(), Refusal> {
     let named = &site.limits.resources;
-    for limit in named.iter().filter(|limit| limit.number != NPROC) {
+    for limit in named.iter().filter(|limit| limit.number != Resource::PROCESSES) {
         if is_late(limit.number) { make_possible(*limit)? } else { set_limit(*limit)? }
     }
     for (number, value) in
@@ -190,14 +190,13 @@ pub(super) fn limit_self(site: &Site<'_>) -> Result<(), Refusal> {
     site.limits.resources.iter().filter(|limit| is_late(limit.number)).try_for_each(|limit| set_limit(*limit))
 }
 
-/// File size, data, open files, address space.
 fn is_late(number: u8) -> bool {
-    matches!(number, 1 | 2 | 7 | 9)
+    [Resource::FILE_SIZE, Resource::DATA, Resource::OPEN_FILES, Resource::ADDRESS_SPACE].contains(&number)
 }
 
 fn make_possible(limit: Resource) -> Result<(), Refusal> {
     // The kernel allows no unlimited number of open files (fs.nr_open).
-    let most = if limit.number == 7 { limit.value.max(64) } else { u64::MAX };
+    let most = if limit.number == Resource::OPEN_FILES { limit.value.max(64) } else { u64::MAX };
     set_as_far_as_allowed(limit.number, most)?;
     match sys::process::hard_limit(limit.number) {
         Ok(hard) if hard >= limit.value => Ok(()),
@@ -206,9 +205,9 @@ fn make_possible(limit: Resource) -> Result<(), Refusal> {
 }
 
 fn limit_processes(site: &Site<'_>) -> Result<(), Refusal> {
-    match site.limits.resources.iter().find(|limit| limit.number == NPROC) {
+    match site.limits.resources.iter().find(|limit| limit.number == Resource::PROCESSES) {
         Some(limit) => set_limit(*limit),
-        None => set_as_far_as_allowed(NPROC, u64::MAX),
+        None => set_as_far_as_allowed(Resource::PROCESSES, u64::MAX),
     }
 }
 
@@ -226,9 +225,6 @@ fn set_limit(limit: Resource) -> Result<(), Refusal> {
         )
     })
 }
-
-/// `RLIMIT_NPROC` on every architecture that is supported (asm-generic/resource.h).
-const NPROC: u8 = 6;
 
 /// Limits that the caller could have left behind, and their values where the policy says nothing.
 const UNNAMED: [(u8, u64); 15] = [

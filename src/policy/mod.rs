@@ -332,6 +332,26 @@ pub struct Resource {
     pub value: u64,
 }
 
+/// The kernel's numbers (asm-generic/resource.h), the same on every architecture that the launcher is built for.
+impl Resource {
+    /// Seconds of processor time of a process.
+    pub const CPU: u8 = 0;
+    /// Bytes of a file that is written.
+    pub const FILE_SIZE: u8 = 1;
+    /// Bytes of a heap.
+    pub const DATA: u8 = 2;
+    /// Bytes of a stack.
+    pub const STACK: u8 = 3;
+    /// Bytes of a core dump.
+    pub const CORE: u8 = 4;
+    /// Processes of a user.
+    pub const PROCESSES: u8 = 6;
+    /// One more than the highest descriptor.
+    pub const OPEN_FILES: u8 = 7;
+    /// Bytes of an address space.
+    pub const ADDRESS_SPACE: u8 = 9;
+}
+
 /// A control group of version 1 or 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlGroup<'a> {

@@ -140,15 +140,15 @@ fn cell<'a>(order: &'a Order<'_>, children: &'a [u8], policy: &Record<'a>, site:
         // The kernel counts whole seconds.
         let seconds = u64::from(settings.request.cpu_ms.div_ceil(1000));
         let narrower =
-            site.limits.resources.iter().any(|limit| limit.number == CPU && limit.value <= seconds);
+            site.limits.resources.iter().any(|limit| limit.number == Resource::CPU && limit.value <= seconds);
         if !narrower {
-            site.limits.resources.retain(|limit| limit.number != CPU);
-            site.limits.resources.push(Resource { number: CPU, value: seconds });
+            site.limits.resources.retain(|limit| limit.number != Resource::CPU);
+            site.limits.resources.push(Resource { number: Resource::CPU, value: seconds });
         }
     }
     if settings.kind != Kind::Cgi {
         site.limits.wall_seconds = 0;
-        site.limits.resources.retain(|limit| limit.number != CPU);
+        site.limits.resources.retain(|limit| limit.number != Resource::CPU);
         // One below a docroot is a script of the site's, and is looked at as one.
         site.programs.extend(settings.command.first());
         site.environment.pass.clear();
@@ -254,8 +254,6 @@ fn entries(file: &OwnedFd) -> Result<Vec<Vec<u8>>, Refusal> {
     Ok(bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
-/// `RLIMIT_CPU` (asm-generic/resource.h).
-const CPU: u8 = 0;
 /// Bytes; the policy's own limit is checked by the pipeline.
 const ENVIRONMENT_MAX: i64 = 1 << 20;
 /// No refusal could be written down.

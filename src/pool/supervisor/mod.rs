@@ -32,6 +32,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use crate::policy::Resource;
+
 use super::journal::Journal;
 use super::notify::Manager;
 use super::tree::{Grove, Tree};
@@ -314,8 +316,11 @@ impl Supervisor {
 /// A socket for each site and some for each worker: as many as the kernel lets root have, or as many as there are. The broker
 /// inherits it; workers get their site's own limit.
 fn many_descriptors() -> io::Result<()> {
-    if crate::sys::process::limit(OPEN_FILES, 1 << 20).is_err() {
-        crate::sys::process::limit(OPEN_FILES, crate::sys::process::hard_limit(OPEN_FILES)?)?;
+    if crate::sys::process::limit(Resource::OPEN_FILES, 1 << 20).is_err() {
+        crate::sys::process::limit(
+            Resource::OPEN_FILES,
+            crate::sys::process::hard_limit(Resource::OPEN_FILES)?,
+        )?;
     }
     Ok(())
 }
@@ -336,8 +341,6 @@ fn signal_number(signal: Signal) -> i32 {
 
 /// The status service of the broker: root's alone.
 pub const STATUS: &str = "/run/cellwall/status.sock";
-/// `RLIMIT_NOFILE` (asm-generic/resource.h).
-const OPEN_FILES: u8 = 7;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long what runs may go on after SIGTERM.
 const QUIT: Duration = Duration::from_secs(25);
