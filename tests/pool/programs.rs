@@ -28,15 +28,9 @@ impl Drop for Ended {
     }
 }
 
-#[test]
-fn php_cgi_with_its_own_children_serves_many_at_once_and_bodies_of_any_size() {
-    php("bodies", "0", |round| vec![b'x'; round * 10_000]);
-}
-
-/// 30 rounds of 6 web servers at a parent with 3 children.
-fn php(name: &str, most: &str, body: impl Fn(usize) -> Vec<u8>) {
-    let script = "<?php echo strlen(file_get_contents('php://input')), ' ', $_SERVER['PATH_INFO'] ?? '-';";
-    let place = docroot(name, &[("a.php", script)]);
+/// A parent with 3 children on a stage, and the docroot of its scripts.
+fn php(name: &str, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
+    let place = docroot(name, scripts);
     let root = place.to_str().unwrap().to_owned();
     let settings = Settings {
         kind: Kind::Parent,
@@ -46,16 +40,22 @@ fn php(name: &str, most: &str, body: impl Fn(usize) -> Vec<u8>) {
     };
     let mut stage = Stage::new(&settings);
     let mut php = Command::new("/usr/bin/php-cgi");
-    php.args(["-d", "cgi.fix_pathinfo=0"]);
-    php.env("PHP_FCGI_CHILDREN", "3").env("PHP_FCGI_MAX_REQUESTS", most);
+    php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3").env("PHP_FCGI_MAX_REQUESTS", "0");
     let (_, child) = stage.program(3, &mut php);
-    let _ended = Ended(child);
+    (stage, Ended(child), place)
+}
+
+/// 30 rounds of 6 web servers.
+#[test]
+fn php_cgi_with_its_own_children_serves_many_at_once_and_bodies_of_any_size() {
+    let script = "<?php echo strlen(file_get_contents('php://input')), ' ', $_SERVER['PATH_INFO'] ?? '-';";
+    let (stage, _ended, place) = php("bodies", &[("a.php", script)]);
     let mut clients: Vec<Client> = (0..6).map(|_| stage.client()).collect();
     for round in 0..30 {
-        let body = body(round);
+        let body = vec![b'x'; round * 10_000];
         let more = [("QUERY_STRING", "q"), ("HTTP_COOKIE", &"c".repeat(3000))];
         for client in &mut clients {
-            client.ask(&request_in(&root, "/a.php", &more, &body, true));
+            client.ask(&request_in(place.to_str().unwrap(), "/a.php", &more, &body, true));
         }
         for client in &mut clients {
             let text = client.answer().text();
@@ -68,30 +68,18 @@ fn php(name: &str, most: &str, body: impl Fn(usize) -> Vec<u8>) {
 /// as of a connection that nobody read from. It has run, and must not run again.
 #[test]
 fn a_request_in_which_php_cgi_dies_is_not_run_again() {
-    let place = docroot("dies", &[("a.php", "<?php usleep(50000); echo 'fine';")]);
-    let (root, ran) = (place.to_str().unwrap().to_owned(), place.join("ran"));
-    let dies =
-        format!("<?php file_put_contents('{}', 'x', FILE_APPEND); posix_kill(getmypid(), 9);", ran.display());
-    std::fs::write(place.join("dies.php"), dies).unwrap();
-    let settings = Settings {
-        kind: Kind::Parent,
-        workers: Workers { max: 1, connections: 3, ..example().workers },
-        gate: Gate { docroots: vec![root.as_bytes()], suffixes: vec![b".php"], ..example().gate },
-        ..example()
-    };
-    let mut stage = Stage::new(&settings);
-    let mut php = Command::new("/usr/bin/php-cgi");
-    php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3");
-    let (_, child) = stage.program(3, &mut php);
-    let _ended = Ended(child);
+    let dies = "<?php file_put_contents(__DIR__ . '/ran', 'x', FILE_APPEND); posix_kill(getmypid(), 9);";
+    let scripts = [("a.php", "<?php usleep(50000); echo 'fine';"), ("dies.php", dies)];
+    let (stage, _ended, place) = php("dies", &scripts);
+    let root = place.to_str().unwrap();
     let mut clients: Vec<Client> = (0..3).map(|_| stage.client()).collect();
     for client in &mut clients {
-        client.ask(&request_in(&root, "/a.php", &[], b"", true));
+        client.ask(&request_in(root, "/a.php", &[], b"", true));
     }
     for client in &mut clients {
         assert!(client.answer().text().ends_with("fine"));
     }
-    clients[0].ask(&request_in(&root, "/dies.php", &[], b"", true));
+    clients[0].ask(&request_in(root, "/dies.php", &[], b"", true));
     assert!(clients[0].answer().text().starts_with("Status: 502"));
-    assert_eq!(std::fs::read(&ran).unwrap(), b"x", "it ran once; {}", stage.log());
+    assert_eq!(std::fs::read(place.join("ran")).unwrap(), b"x", "it ran once; {}", stage.log());
 }

@@ -126,39 +126,33 @@ fn program(path: &str, words: &[&str]) -> Command {
     command
 }
 
+/// nginx with its file of packaging/, changed as `change` has it.
+fn nginx(place: &Path, socket: &Path, port: u16, change: impl Fn(String) -> String) -> Command {
+    let site = shipped("nginx/pool.conf", "localhost", &format!("listen 127.0.0.1:{port}"), place, socket);
+    let (site, place_text) = (change(site), place.display());
+    let text = format!(
+        "user www-data; worker_processes 1; daemon off; pid {place_text}/pid; error_log {place_text}/error;\n\
+         events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {place_text}/b;\n\
+         fastcgi_temp_path {place_text}/f; proxy_temp_path {place_text}/p; uwsgi_temp_path {place_text}/u;\n\
+         scgi_temp_path {place_text}/s;\n{site}}}\n"
+    );
+    program("/usr/sbin/nginx", &["-c", &written(place, &text)])
+}
+
 #[test]
 fn nginx_is_understood() {
-    let (stage, server) = behind("nginx", |place, socket, port| {
-        let site =
-            shipped("nginx/pool.conf", "localhost", &format!("listen 127.0.0.1:{port}"), place, socket);
-        let place_text = place.display();
-        let text = format!(
-            "user www-data; worker_processes 1; daemon off; pid {place_text}/pid; error_log {place_text}/error;\n\
-             events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {place_text}/b;\n\
-             fastcgi_temp_path {place_text}/f; proxy_temp_path {place_text}/p; uwsgi_temp_path {place_text}/u;\n\
-             scgi_temp_path {place_text}/s;\n{site}}}\n"
-        );
-        program("/usr/sbin/nginx", &["-c", &written(place, &text)])
-    });
+    let (stage, server) =
+        behind("nginx", |place, socket, port| nginx(place, socket, port, |shipped| shipped));
     server.is_understood(&stage);
 }
 
 /// As nginx does it by itself: a new connection for each request.
 #[test]
 fn nginx_that_keeps_no_connections_is_understood() {
-    let (stage, server) = behind("nginx-new", |place, socket, port| {
-        let site =
-            shipped("nginx/pool.conf", "localhost", &format!("listen 127.0.0.1:{port}"), place, socket);
-        let site = site.replace("keepalive 8;", "").replace("fastcgi_keep_conn on", "fastcgi_keep_conn off");
-        let place_text = place.display();
-        let text = format!(
-            "user www-data; worker_processes 1; daemon off; pid {place_text}/pid; error_log {place_text}/error;\n\
-             events {{ worker_connections 64; }}\nhttp {{ access_log off; client_body_temp_path {place_text}/b;\n\
-             fastcgi_temp_path {place_text}/f; proxy_temp_path {place_text}/p; uwsgi_temp_path {place_text}/u;\n\
-             scgi_temp_path {place_text}/s;\n{site}}}\n"
-        );
-        program("/usr/sbin/nginx", &["-c", &written(place, &text)])
-    });
+    let new = |text: String| {
+        text.replace("keepalive 8;", "").replace("fastcgi_keep_conn on", "fastcgi_keep_conn off")
+    };
+    let (stage, server) = behind("nginx-new", |place, socket, port| nginx(place, socket, port, new));
     server.is_understood(&stage);
     assert!(stage.status("/table").contains("stage\tup\t"));
 }
