@@ -96,6 +96,17 @@ impl Server {
     }
 }
 
+/// What the shipped files say about connections: they are kept, for 40 requests one after another need few.
+fn keeps_connections(stage: &Stage, server: &Server) {
+    for _ in 0..40 {
+        assert_eq!(server.curl("/a.php", &[]).0, "200", "{}", stage.log());
+    }
+    let made = stage.status("/metrics");
+    let made = made.lines().find_map(|line| line.strip_prefix("cellwall_connections_total{site=\"stage\"} "));
+    let made: u32 = made.unwrap().parse().unwrap();
+    assert!(made < 20, "{made} connections");
+}
+
 /// A file of packaging/, as an administrator would fill it in: the name, the docroot, the socket, and the port.
 fn shipped(file: &str, name: &str, port: &str, place: &Path, socket: &Path) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file);
@@ -144,6 +155,7 @@ fn nginx_is_understood() {
     let (stage, server) =
         behind("nginx", |place, socket, port| nginx(place, socket, port, |shipped| shipped));
     server.is_understood(&stage);
+    keeps_connections(&stage, &server);
 }
 
 /// As nginx does it by itself: a new connection for each request.
@@ -176,6 +188,7 @@ fn apache_with_a_handler_is_understood() {
     let (stage, server) =
         behind("handler", |place, socket, port| apache("apache/pool.conf", place, socket, port));
     server.is_understood(&stage);
+    keeps_connections(&stage, &server);
 }
 
 #[test]
@@ -183,6 +196,7 @@ fn apache_with_a_proxied_url_is_understood() {
     let (stage, server) =
         behind("match", |place, socket, port| apache("apache/pool-proxypass.conf", place, socket, port));
     server.is_understood(&stage);
+    keeps_connections(&stage, &server);
 }
 
 #[test]
@@ -213,6 +227,7 @@ fn haproxy_is_understood() {
         command
     });
     server.is_understood(&stage);
+    keeps_connections(&stage, &server);
 }
 
 #[test]
