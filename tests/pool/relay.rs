@@ -595,3 +595,24 @@ fn a_cgi_program_gets_its_environment_sealed_and_its_answer_framed() {
     stage.wait_for_log("stderr site=stage line=\"a warning\"");
     assert!(client.get("/ping").text().ends_with("pong"), "the connection is kept");
 }
+
+/// Ruby's FastCGI does so. What is sent to it between its answer and its closing would be lost, and must not be sent twice.
+#[test]
+fn a_program_that_closes_what_it_was_asked_to_keep_loses_no_request() {
+    let mut stage = Stage::new(&example());
+    let (told, closed) = mpsc::channel();
+    stage.actor(1, move |heard, stream| {
+        answer(stream, format!("\r\n{}", heard.get("QUERY_STRING")).as_bytes());
+        std::thread::sleep(Duration::from_millis(5));
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        told.send(()).unwrap();
+    });
+    let mut client = stage.client();
+    assert!(client.get("/a.php").text().ends_with("\r\n"));
+    closed.recv().unwrap();
+    for round in 0..20 {
+        let round = round.to_string();
+        client.ask(&request("/a.php", &[("QUERY_STRING", &round)], b"body", true));
+        assert_eq!(client.answer().text(), format!("\r\n{round}"), "{}", stage.log());
+    }
+}

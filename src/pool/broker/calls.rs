@@ -338,7 +338,7 @@ impl Broker {
         }
         let form = match site.rules.kind {
             Kind::Cgi => Form::Environment,
-            Kind::Fastcgi | Kind::Parent => Form::Records(call.codec.request().role, site.rules.keeps()),
+            Kind::Fastcgi | Kind::Parent => Form::Records(call.codec.request().role, site.keeps()),
         };
         match site.rules.gate.judge(call.codec.params(), form) {
             Err(no) => answers::refuse(self, key, no.http, &no.refusal),

@@ -16,6 +16,7 @@ use super::answers;
 use super::arena::Key;
 use super::calls::State;
 use super::gather::Pending;
+use super::site::{Habit, TRIAL_US};
 use super::{BOTH, Broker, ROUNDS, Said, Source};
 
 /// So often a request is given to another worker: each of a pool may be ending at the same time.
@@ -36,8 +37,10 @@ pub(super) struct Link {
     pub(super) ending: bool,
     /// What its worker had spent, in microseconds of CPU time, when that was first told of this request.
     pub(super) spent: Option<u64>,
-    /// It has answered before: the worker may have closed it meanwhile.
-    pub(super) used: bool,
+    /// How often it has answered: the worker may have closed it meanwhile.
+    answered: u32,
+    /// When it did so last.
+    rested: u64,
     /// The worker does not read any more.
     deaf: bool,
     /// Something of the request was written to it.
@@ -50,6 +53,11 @@ impl Link {
     /// It has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         self.call.is_none() && self.orphan.is_none()
+    }
+
+    /// Its answer is complete.
+    fn rests(&mut self, now: u64) {
+        (self.answered, self.rested) = (self.answered.saturating_add(1), now);
     }
 }
 
@@ -141,12 +149,10 @@ impl Broker {
 
     /// A connection to a worker with nothing to do; the last used is warm, and the others may end for want of work.
     fn free_link(&mut self, number: u32) -> Option<Key> {
-        let site = self.sites.get_mut(&number)?;
-        while let Some(key) = site.idle.pop() {
-            if self.links.get(key).is_some_and(|link| link.is_idle() && !link.ending) {
-                return Some(key);
-            }
+        if let Some(key) = self.kept_link(number) {
+            return Some(key);
         }
+        let site = self.sites.get(&number)?;
         let free = |one: &&wire::Worker| {
             let worker = self.workers.get(&one.0);
             worker.is_some_and(|worker| worker.draining.is_none() && worker.open < worker.connections)
@@ -157,6 +163,27 @@ impl Broker {
         let mut all: Vec<&wire::Worker> = all.iter().filter(free).collect();
         all.sort_by_key(|one| !ready(one));
         all.into_iter().find_map(|one| self.connect(number, *one))
+    }
+
+    /// A kept connection that is sure to be there, as far as one can know.
+    fn kept_link(&mut self, number: u32) -> Option<Key> {
+        let site = self.sites.get_mut(&number)?;
+        let (mut found, mut on_trial) = (None, Vec::new());
+        while let Some(key) = site.idle.pop() {
+            let Some(link) = self.links.get(key).filter(|link| link.is_idle() && !link.ending) else {
+                continue;
+            };
+            if site.habit != Habit::Unknown || link.rested.saturating_add(TRIAL_US) <= self.now {
+                found = Some(key);
+                break;
+            }
+            on_trial.push(key);
+        }
+        if !on_trial.is_empty() {
+            site.idle.extend(on_trial.into_iter().rev());
+            self.wake_at(self.now.saturating_add(TRIAL_US));
+        }
+        found
     }
 
     /// Connects to a worker's socket, whose name is all that the broker has of it.
@@ -187,7 +214,8 @@ impl Broker {
             pending: Pending::default(),
             readable: false,
             ending: false,
-            used: false,
+            answered: 0,
+            rested: 0,
             deaf: false,
             told: false,
             refused: false,
@@ -384,9 +412,13 @@ impl Broker {
         let Some(link) = self.links.get_mut(key) else { return };
         let serial = link.worker;
         link.call = None;
-        link.used = true;
+        link.rests(self.now);
+        let proven = link.answered > 1;
         let whole = self.calls.get(call_key).is_some_and(|call| call.codec.whole());
         let good = whole && link.pending.is_empty() && link.codec.clean() && !link.deaf && !link.ending;
+        if link.ending {
+            self.closed_by_its_worker(key);
+        }
         self.settle(call_key);
         self.answered(call_key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
@@ -403,7 +435,10 @@ impl Broker {
             self.say(Up::Ready { site, worker: wire::Worker(serial) });
         }
         match self.sites.get_mut(&site.0) {
-            Some(site) if good && !draining && site.rules.keeps() => site.idle.push(key),
+            Some(site) if good && !draining && site.keeps() => {
+                site.habit = if proven { Habit::Keeps } else { site.habit };
+                site.idle.push(key);
+            }
             _ => self.close_link(key),
         }
         if draining {
@@ -441,7 +476,10 @@ impl Broker {
         match link.call {
             Some(call) => self.bound_link_lost(key, call),
             None if link.orphan.is_some() => self.orphan_ends(key, false),
-            None => self.close_link(key),
+            None => {
+                self.closed_by_its_worker(key);
+                self.close_link(key);
+            }
         }
         // There is room for another connection to its worker.
         if let Some(number) = number {
@@ -450,9 +488,22 @@ impl Broker {
         false
     }
 
+    /// After its first answer: the program may do so after each.
+    fn closed_by_its_worker(&mut self, key: Key) {
+        let Some(link) = self.links.get(key).filter(|link| link.answered == 1) else { return };
+        let Some(worker) = self.workers.get(&link.worker).filter(|worker| worker.draining.is_none()) else {
+            return;
+        };
+        let Some(site) = self.sites.get_mut(&worker.site.0) else { return };
+        site.habit = match site.habit {
+            Habit::Keeps => Habit::Unknown,
+            Habit::Unknown | Habit::Closes => Habit::Closes,
+        };
+    }
+
     fn bound_link_lost(&mut self, key: Key, call_key: Key) {
         let Some(link) = self.links.get(key) else { return };
-        let (serial, reused) = (link.worker, link.used && link.refused);
+        let (serial, reused) = (link.worker, link.answered > 0 && link.refused);
         // Only what was never written is sure not to have run. A reset tells that not all was read, as of a program that died
         // at work before it read the last record.
         let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
@@ -570,7 +621,7 @@ impl Broker {
     pub(super) fn orphan_ends(&mut self, key: Key, good: bool) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.orphan = None;
-        link.used = true;
+        link.rests(self.now);
         let (serial, clean) = (link.worker, good && link.codec.clean() && !link.deaf && !link.ending);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
         worker.requests += u64::from(good);
@@ -579,7 +630,7 @@ impl Broker {
         let (number, draining) = (worker.site.0, worker.draining.is_some());
         if let Some(site) = self.sites.get_mut(&number) {
             site.running = site.running.saturating_sub(1);
-            if clean && !draining && site.rules.keeps() {
+            if clean && !draining && site.keeps() {
                 site.idle.push(key);
             } else {
                 self.close_link(key);
@@ -624,7 +675,7 @@ impl Broker {
     }
 
     /// Closes a worker's connections that have nothing to do.
-    fn close_idle(&mut self, serial: u32) {
+    pub(super) fn close_idle(&mut self, serial: u32) {
         let idle = |(key, link): (Key, &Link)| (link.worker == serial && link.is_idle()).then_some(key);
         for key in self.links.iter().filter_map(idle).collect::<Vec<_>>() {
             self.close_link(key);

@@ -12,7 +12,7 @@ use crate::pool::wire::{self, Down, Sink, Up, Why};
 
 use super::arena::Key;
 use super::lines::{Pipe, Splitter};
-use super::site::{Rules, Site, Worker};
+use super::site::{Habit, Rules, Site, Worker};
 use super::{Broker, Said, Source};
 
 /// Most bytes of a site's settings.
@@ -95,7 +95,8 @@ impl Broker {
         let relayed = rules.accept == Accept::Relay;
         match self.sites.get_mut(&number.0) {
             Some(site) => {
-                (site.rules, site.generation) = (rules, generation);
+                (site.habit, site.generation) = (Habit::of(rules.kind), generation);
+                site.rules = rules;
                 // Who waits may be served, or refused, by the new numbers.
                 self.dispatch(number.0);
                 self.want(number.0);
@@ -178,13 +179,13 @@ impl Broker {
     fn drain(&mut self, serial: u32) {
         let Some(worker) = self.workers.get_mut(&serial) else { return };
         worker.draining.get_or_insert(Why::Drained);
-        self.close_idle_of(serial);
+        self.close_idle(serial);
         self.drained(serial);
     }
 
     /// Its connections end by themselves: what it wrote before its end is still to be read.
     fn worker_gone(&mut self, number: u32, serial: u32) {
-        self.close_idle_of(serial);
+        self.close_idle(serial);
         self.workers.remove(&serial);
         let Some(site) = self.sites.get_mut(&number) else { return };
         site.workers.retain(|worker| worker.0 != serial);
@@ -227,13 +228,6 @@ impl Broker {
         let idle = self.calls.iter().filter(|(_, call)| call.state == super::calls::State::Head);
         for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
             self.close_call(key);
-        }
-    }
-
-    fn close_idle_of(&mut self, serial: u32) {
-        let idle = self.links.iter().filter(|(_, link)| link.worker == serial && link.is_idle());
-        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.close_link(key);
         }
     }
 

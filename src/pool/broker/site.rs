@@ -98,19 +98,32 @@ fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
         docroots: owned(&gate.docroots),
         jail: gate.jail.to_vec(),
         endings: owned(&gate.suffixes),
+        program: settings.command.first().map(|program| program.to_vec()).unwrap_or_default(),
         body_max: settings.request.body_max,
         memory: Memory::default(),
     }
 }
 
-impl Rules {
-    /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next
-    /// request, as libfcgi's own example does: on a kept connection the lock would keep the other threads from all new
-    /// ones.
-    pub(super) fn keeps(&self) -> bool {
-        self.kind != Kind::Fastcgi || self.workers.connections == 1
+/// What a site's program does with a connection that it was asked to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// Nobody knows yet: after its first answer a connection is left alone for [`TRIAL_US`].
+    Unknown,
+    Keeps,
+    /// It closes it all the same, as Ruby's FastCGI does. A request sent at that moment would be lost, and it must not be
+    /// sent twice; so each gets a connection of its own.
+    Closes,
+}
+
+impl Habit {
+    /// A parent's children keep them, as far as there are such programs.
+    pub(super) fn of(kind: Kind) -> Self {
+        if kind == Kind::Parent { Self::Keeps } else { Self::Unknown }
     }
 }
+
+/// A program that will close its connection after the answer has done so by then.
+pub(super) const TRIAL_US: u64 = 20_000;
 
 /// One site.
 #[derive(Debug)]
@@ -139,6 +152,7 @@ pub(super) struct Site {
     pub(super) workers: Vec<wire::Worker>,
     /// What [`wire::Up::Want`] said last.
     pub(super) wanted: u32,
+    pub(super) habit: Habit,
     /// Workers do not start: the next try is then.
     pub(super) stalled_until: u64,
     pub(super) usage: (u32, u64, u64),
@@ -149,6 +163,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(rules: Rules, generation: u32, listener: OwnedFd, now: u64) -> Self {
         Self {
+            habit: Habit::of(rules.kind),
             rules,
             generation,
             listener,
@@ -170,6 +185,14 @@ impl Site {
             counters: Counters::new(now),
             limiter: Limiter::default(),
         }
+    }
+
+    /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next
+    /// request, as libfcgi's own example does: on a kept connection the lock would keep the other threads from all new
+    /// ones.
+    pub(super) fn keeps(&self) -> bool {
+        let threads = self.rules.kind == Kind::Fastcgi && self.rules.workers.connections > 1;
+        !threads && self.habit != Habit::Closes
     }
 
     /// May one more wait? What workers could take at once does not count: they may be on their way.

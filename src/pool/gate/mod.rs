@@ -48,6 +48,8 @@ pub struct Gate {
     pub jail: Vec<u8>,
     /// Endings that a script has; none: any.
     pub endings: Vec<Vec<u8>>,
+    /// The site's own program that answers everything; empty: scripts are files of their own.
+    pub program: Vec<u8>,
     /// Most bytes of a body.
     pub body_max: u64,
     /// What is known of names that were asked about before.
@@ -93,7 +95,7 @@ impl Gate {
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
-        let script = paths::understand(&seen.said, &self.docroots, &self.endings);
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.program);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
         let mut passed = Passed {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),

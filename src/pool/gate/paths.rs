@@ -40,7 +40,12 @@ pub(super) struct Said<'a> {
 /// nginx: a file, with a doubled slash where the root ends in one; the path behind it split off or not. Apache: see
 /// [`local`]; with `ProxyPassMatch` it is a URL, encoded, the path behind it not split off. lighttpd, Caddy, HAProxy:
 /// docroot and script. fcgiwrap's rule where no file is named: `DOCUMENT_ROOT` and `SCRIPT_NAME`.
-pub(super) fn understand(said: &Said<'_>, docroots: &[Vec<u8>], endings: &[Vec<u8>]) -> Result<Script, Lost> {
+pub(super) fn understand(
+    said: &Said<'_>,
+    docroots: &[Vec<u8>],
+    endings: &[Vec<u8>],
+    program: &[u8],
+) -> Result<Script, Lost> {
     let (named, proxied) = local(said.script_filename);
     let mut path = match named {
         b"" if said.document_root.is_empty() || said.script_name.is_empty() => return Err(Lost::Unnamed),
@@ -52,7 +57,7 @@ pub(super) fn understand(said: &Said<'_>, docroots: &[Vec<u8>], endings: &[Vec<u
         path = decoded(&path).and_then(|path| plain(&path)).ok_or(Lost::Impossible)?;
     }
     let info = if said.path_info.is_empty() { Vec::new() } else { rooted(said.path_info)? };
-    let (file, info) = split(path, info, endings)?;
+    let (file, info) = split(path, info, endings, program)?;
     if file.last() == Some(&b'/') {
         return Err(Lost::Unnamed);
     }
@@ -69,8 +74,14 @@ pub(super) fn url(script_name: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Where the file ends and the path behind it begins. The web server's own split is believed; where it made none, the
-/// first component with a known ending is the file: what stands behind it never names another one.
-fn split(path: Vec<u8>, info: Vec<u8>, endings: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<u8>), Lost> {
+/// first component with a known ending is the file, or the site's one program: what stands behind it never names another
+/// one.
+fn split(
+    path: Vec<u8>,
+    info: Vec<u8>,
+    endings: &[Vec<u8>],
+    program: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), Lost> {
     let known = |file: &[u8]| endings.is_empty() || endings.iter().any(|ending| ends(file, ending));
     if !info.is_empty() {
         let file = path.strip_suffix(&*info).filter(|file| known(file) && !file.is_empty());
@@ -78,7 +89,11 @@ fn split(path: Vec<u8>, info: Vec<u8>, endings: &[Vec<u8>]) -> Result<(Vec<u8>, 
         return if known(&file) { Ok((file, info)) } else { Err(Lost::Ending) };
     }
     if endings.is_empty() {
-        return Ok((path, info));
+        let behind = path.strip_prefix(program).filter(|rest| !program.is_empty() && rest.starts_with(b"/"));
+        return Ok(match behind.map(<[u8]>::to_vec) {
+            Some(info) => (program.to_vec(), info),
+            None => (path, info),
+        });
     }
     let borders = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
     let found = borders.chain([path.len()]).find_map(|place| {

@@ -33,6 +33,7 @@ fn gate() -> Gate {
         docroots: vec![b"/srv/shop/htdocs".to_vec(), b"/srv/shop/cgi-bin".to_vec()],
         jail: Vec::new(),
         endings: vec![b".php".to_vec()],
+        program: b"/usr/bin/php-cgi".to_vec(),
         body_max: 1000,
         memory: Memory::default(),
     }
@@ -97,6 +98,27 @@ fn each_web_server_names_its_script_in_its_own_way() {
         let expected = ["/srv/shop/htdocs/a.php", "/a.php", behind].map(str::to_owned);
         let [file, name, info] = expected;
         assert_eq!(script(&gate(), &said), Ok((file, name, info)), "{way}");
+    }
+}
+
+#[test]
+fn what_stands_behind_the_sites_one_program_is_for_it() {
+    let gate = Gate { endings: Vec::new(), program: b"/srv/shop/htdocs/app.fcgi".to_vec(), ..gate() };
+    let [file, name] = ["/srv/shop/htdocs/app.fcgi", "/app.fcgi"].map(str::to_owned);
+    for (way, said_file, said_name, said_info, info) in [
+        ("nginx", "/srv/shop/htdocs/app.fcgi", "/app.fcgi", "", ""),
+        ("nginx, not split", "/srv/shop/htdocs/app.fcgi/x/y", "/app.fcgi/x/y", "", "/x/y"),
+        ("Caddy", "/srv/shop/htdocs/app.fcgi", "/app.fcgi", "/x/y", "/x/y"),
+        ("ProxyPassMatch", "proxy:fcgi://a/srv/shop/htdocs/app.fcgi/x/y", "/app.fcgi/x/y", "", "/x/y"),
+    ] {
+        let said = [("SCRIPT_FILENAME", said_file), ("SCRIPT_NAME", said_name), ("PATH_INFO", said_info)];
+        assert_eq!(script(&gate, &said), Ok((file.clone(), name.clone(), info.to_owned())), "{way}");
+    }
+    // A program that answers all URLs of its site has none in front of them.
+    for other in ["/srv/shop/htdocs/wiki/page", "/srv/shop/htdocs/app.fcgi2/x"] {
+        let name = other.strip_prefix("/srv/shop/htdocs").unwrap();
+        let said = [("SCRIPT_FILENAME", other), ("SCRIPT_NAME", name)];
+        assert_eq!(script(&gate, &said), Ok((other.to_owned(), name.to_owned(), String::new())));
     }
 }
 
