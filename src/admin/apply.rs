@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
-use super::{End, pool, say, views};
+use super::{End, check, chroot, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -75,6 +76,8 @@ pub struct Done {
     pub sites: usize,
     /// What must exist before the records do.
     private: Vec<Private>,
+    /// Directories of chroots.
+    chroots: BTreeSet<PathBuf>,
     /// The difference, in words; only for a dry run.
     pub changes: Vec<String>,
     /// What is wrong.
@@ -115,6 +118,7 @@ impl<'s> Run<'s> {
             done.changes.extend(gone.iter().flat_map(|uid| gone_words(*uid)));
         }
         problems.extend(std::mem::take(&mut done.problems));
+        chroot::warn(&done.chroots, &problems);
         let wrong = problems.any_error();
         done.problems = problems.into_sorted();
         if self.dry || wrong {
@@ -166,6 +170,7 @@ impl<'s> Run<'s> {
                             Pools::Removed => drop(shared.0.pools.1.insert(store::pool_name(ready.uid))),
                         }
                         shared.0.sites += ready.cells.len();
+                        shared.0.chroots.extend(check::chroots_of(&ready));
                         shared.0.private.extend(ready.cells.iter().map(|cell| Private::of(ready.uid, cell)));
                         shared.0.changes.extend(words);
                         if changed {

@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::accounts::{Accounts, Listed};
+use crate::config::cell::JailCell;
 use crate::config::problem::{Problem, Problems, Weight};
-use crate::config::whole::{self, Origin, WholeHost};
+use crate::config::whole::{self, Origin, Ready, WholeHost};
 use crate::config::{profiles, sites};
 
 use super::json::Json;
-use super::{End, say};
+use super::{End, chroot, say};
 
 /// Arguments of `cellwall check`.
 #[derive(Debug, clap::Args)]
@@ -63,13 +64,24 @@ fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
     let groups = whole::group(&host, &listed, origins);
     let counter = AtomicUsize::new(0);
     let count = Mutex::new(0);
+    let chroots = Mutex::new(BTreeSet::new());
     let found = say::with_progress("checking", groups.len(), &counter, || {
         whole::compile(&host, &listed, &groups, &counter, |ready, _| {
             *count.lock().unwrap_or_else(PoisonError::into_inner) += ready.cells.len();
+            chroots.lock().unwrap_or_else(PoisonError::into_inner).extend(chroots_of(&ready));
         })
     });
     problems.extend(found);
+    chroot::warn(&chroots.into_inner().unwrap_or_else(PoisonError::into_inner), &problems);
     (count.into_inner().unwrap_or_else(PoisonError::into_inner), problems.into_sorted())
+}
+
+/// The directories of chroots among the sites of one user.
+pub(super) fn chroots_of(ready: &Ready) -> impl Iterator<Item = PathBuf> {
+    ready.cells.iter().filter_map(|cell| match &cell.jail {
+        JailCell::Chroot(directory) => Some(directory.clone()),
+        JailCell::View(..) | JailCell::Host => None,
+    })
 }
 
 /// A file as the site that it would be; a profile or a piece is read and is no site.

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod cause;
 mod cell;
 pub mod check;
+pub mod chroot;
 pub mod codes;
 pub mod denials;
 pub mod explain;

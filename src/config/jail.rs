@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::policy::names::is_plain_path;
 use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
+use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
 use super::compile::{Compiler, Site, value};
 use super::fold;
@@ -94,11 +95,8 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
                 || found.open.is_some()
             {
                 let message = format!("{} is no directory that is root's all the way", path.display());
-                compiler.problems.error(
-                    Some(place),
-                    message,
-                    format!("run: install -d -o root -m 755 {}", path.display()),
-                );
+                let help = format!("run: cellwall jail build {} --site {}", path.display(), site.file.name);
+                compiler.problems.error(Some(place), message, help);
             }
             Some(found.real.clone())
         }
@@ -126,8 +124,9 @@ fn optional(text: &str) -> (&str, bool) {
     text.strip_suffix('?').map_or((text, false), |text| (text, true))
 }
 
-/// What stands between the `|` of an item.
-fn alternatives(item: &Located<String>) -> (Vec<Located<String>>, bool) {
+/// What stands between the `|` of an item, and whether there may be none of it.
+#[must_use]
+pub fn alternatives(item: &Located<String>) -> (Vec<Located<String>>, bool) {
     let (text, optional) = optional(&item.value);
     let one = |text: &str| Located { value: text.trim().to_owned(), place: item.place.clone() };
     (text.split('|').map(one).collect(), optional)
@@ -312,8 +311,7 @@ impl Work<'_, '_, '_> {
                 continue;
             }
             if self.site.kind() != JailKind::View {
-                let message = format!("{} is not at {} in this jail", source.display(), target.display());
-                self.compiler.problems.warning(Some(place), message, "files.at needs jail.kind = \"view\"");
+                self.at_already(source, target, place);
                 continue;
             }
             let found = self.compiler.ground.find(&self.root, source);
@@ -330,6 +328,19 @@ impl Work<'_, '_, '_> {
                     self.plan.rule(target, EXECUTE);
                 }
             }
+        }
+    }
+
+    /// `cellwall jail build` has put it there, in a chroot; the host's own root stays as it is.
+    fn at_already(&mut self, source: &Path, target: &Path, place: &Place) {
+        let found = self.compiler.ground.find(&self.root, target);
+        let there = self.site.kind() == JailKind::Chroot && found.kind != Kind::Missing;
+        if there && self.roots(&found, place) {
+            self.plan.path(&found, EXECUTE, place);
+        } else if !there {
+            let message = format!("{} is not at {} in this jail", source.display(), target.display());
+            let help = "a view has it, and so has a chroot that cellwall jail build makes";
+            self.compiler.problems.warning(Some(place), message, help);
         }
     }
 
@@ -371,14 +382,22 @@ impl Work<'_, '_, '_> {
         match self.compiler.presets.behind(place) {
             Some(_) if self.site.kind() == JailKind::Chroot => {
                 let message = format!("in {}: {message}", self.root.display());
-                problems.warning(Some(place), message, "the chroot lacks it");
+                problems.warning(Some(place), message, self.install(place).unwrap_or_default());
             }
             _ => problems.error(Some(place), message, self.install(place).unwrap_or_else(|| help.to_owned())),
         }
     }
 
+    /// What brings it: a package to the host, a copy to a chroot.
     fn install(&self, place: &Place) -> Option<String> {
-        self.compiler.presets.install(place)
+        match self.site.kind() {
+            JailKind::Chroot => Some(format!(
+                "run: cellwall jail build {} --site {}",
+                self.root.display(),
+                self.site.file.name
+            )),
+            JailKind::View | JailKind::Host => self.compiler.presets.install(place),
+        }
     }
 
     /// Programs, interpreters and handlers: root's files, which the site may start.
@@ -589,16 +608,8 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    /// A view knows three users and no neighbours.
+    /// A view has its own.
     fn accounts(&mut self) -> (String, String) {
-        let Site { account, group, .. } = self.site;
-        let home = account.home.display();
-        let passwd = format!(
-            "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n\
-             {}:x:{}:{}::{home}:/bin/sh\n",
-            account.name, account.uid, group.0
-        );
-        let groups = format!("root:x:0:\nnogroup:x:65534:\n{}:x:{}:\n", group.1, group.0);
         for name in ["passwd", "group"] {
             let source = self.own_directory().join(".etc").join(name);
             let target = Path::new("/etc").join(name);
@@ -606,6 +617,21 @@ impl Work<'_, '_, '_> {
             self.plan.rule(&target, READ);
             self.plan.step(StepKind::BindFile, source, target, flags);
         }
-        (passwd, groups)
+        accounts(&[(self.site.account, self.site.group)])
     }
+}
+
+/// /etc/passwd and /etc/group with these accounts, each with its group, and no neighbours.
+#[must_use]
+pub fn accounts(all: &[(&Account, &(u32, String))]) -> (String, String) {
+    let mut passwd = "root:x:0:0:root:/root:/usr/sbin/nologin\n\
+                      nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        .to_owned();
+    let mut groups = "root:x:0:\nnogroup:x:65534:\n".to_owned();
+    for (account, (gid, group)) in all {
+        let Account { name, uid, home, .. } = account;
+        passwd.push_str(&format!("{name}:x:{uid}:{gid}::{}:/bin/sh\n", home.display()));
+        groups.push_str(&format!("{group}:x:{gid}:\n"));
+    }
+    (passwd, groups)
 }

@@ -53,6 +53,10 @@ pub struct Preset {
     pub description: String,
     /// By distribution (`debian`, `fedora`), the packages that hold what it lists.
     pub packages: BTreeMap<String, String>,
+    /// What `cellwall jail build` copies of the host's trees besides its lists.
+    pub copied: Vec<Located<String>>,
+    /// Whole trees of the host's in its lists, which are not copied.
+    pub left: Vec<Located<String>>,
     /// Its file.
     pub path: PathBuf,
 }
@@ -199,7 +203,7 @@ pub fn load(kind: Kind, name: &str, problems: &Problems) -> Option<Preset> {
 pub fn read(kind: Kind, path: &Path, text: String, problems: &Problems) -> Preset {
     let document = Document::new(path, text);
     let mut sections = SECTIONS.to_vec();
-    sections.push("package");
+    sections.extend(["package", "chroot"]);
     let mut reader = Reader::open(&document, &sections, problems);
     let description = reader.one::<String>("", "description");
     if description.is_none() {
@@ -212,10 +216,12 @@ pub fn read(kind: Kind, path: &Path, text: String, problems: &Problems) -> Prese
     };
     let packages = reader.take_section("package");
     let packages = packages.into_iter().filter_map(|entry| package(&reader, entry)).collect();
+    let mut listed = |name| reader.many("chroot", name).map(|found| found.value).unwrap_or_default();
+    let (copied, left) = (listed("copy"), listed("leave"));
     let rules = no_layers(kind, shared(&mut reader, &format!("a {}", kind.word())), problems);
     reader.finish();
     let description = description.map(|found| found.value).unwrap_or_default();
-    Preset { rules, description, packages, path: path.to_owned() }
+    Preset { rules, description, packages, copied, left, path: path.to_owned() }
 }
 
 /// A profile names pieces, and a piece other pieces; neither names profiles.

@@ -115,6 +115,10 @@ pub struct Traced {
     pub reasons: BTreeMap<PathBuf, Vec<Place>>,
     /// Names of pieces in force, those that pieces name included.
     pub pieces: BTreeSet<String>,
+    /// Whom it runs as, and the group; none: its file is wrong.
+    pub identity: Option<(Account, (u32, String))>,
+    /// Users from here on are people and sites.
+    pub uid_min: u32,
 }
 
 impl Traced {
@@ -127,9 +131,23 @@ impl Traced {
         compiler.reasons = Some(BTreeMap::new());
         let rules = compiler.merged(&file);
         drop(compiler.site(&file));
+        let account = compiler.account(&file, &rules);
+        let identity = account.map(|account| {
+            let named = rules.group.as_ref().and_then(|group| compiler.named_group(group));
+            let gid = named.unwrap_or(account.gid);
+            let name = compiler.accounts.group_name(gid).unwrap_or_else(|| gid.to_string());
+            (account, (gid, name))
+        });
         let reasons = compiler.reasons.take().unwrap_or_default();
         let pieces = rules.pieces.items.iter().map(|piece| piece.value.clone()).collect();
-        Some(Self { rules, file, reasons, pieces })
+        Some(Self { rules, file, reasons, pieces, identity, uid_min: host.cell.uid_min })
+    }
+
+    /// An item of a list with its placeholders filled in.
+    #[must_use]
+    pub fn filled(&self, item: &str) -> Vec<String> {
+        let account = self.identity.as_ref().map(|(account, _)| account);
+        filled(Some(item.to_owned()), account, &self.file.name, &self.rules).into_iter().flatten().collect()
     }
 }
 

@@ -11,6 +11,7 @@
 mod harness;
 
 mod check;
+mod chroot;
 mod deploy;
 mod entries;
 mod pieces;

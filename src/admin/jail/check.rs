@@ -3,6 +3,9 @@
 //! A fault is told with what is missing and the line or the command that brings it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::config::problem::Problems;
@@ -11,6 +14,8 @@ use crate::config::provenance::Traced;
 use crate::config::store;
 use crate::policy::{Jail, Record, Site, Step, StepKind, decode};
 
+use super::super::chroot::manifest::Manifest;
+use super::super::chroot::{self, Thing};
 use super::super::json::Json;
 use super::super::{End, cell, say};
 use super::look::{Asks, look};
@@ -87,7 +92,8 @@ impl Desk<'_> {
     fn all(&self, args: &Args, server: Option<(&str, &str)>) -> Result<Vec<Finding>, String> {
         let asks = self.asks(args);
         let seen = cell::look(self.record, self.site, || look(&asks))?;
-        let mut findings = self.findings("cell", &seen, "walls");
+        let mut findings = self.copies();
+        findings.extend(self.findings("cell", &seen, "walls"));
         if seen.status != Some(0) {
             return Ok(findings);
         }
@@ -103,6 +109,42 @@ impl Desk<'_> {
             findings.push(self.mail(args.mail.as_deref())?);
         }
         Ok(findings)
+    }
+
+    /// In a chroot: the copies are as the system has them, and nothing lacks a library.
+    fn copies(&self) -> Vec<Finding> {
+        let Jail::Chroot(directory) = &self.site.jail else { return Vec::new() };
+        let directory = Path::new(OsStr::from_bytes(directory));
+        let built = Manifest::of(directory).unwrap_or_default();
+        let stale = chroot::staleness(directory).transpose();
+        let cure = built.as_ref().map(|_| chroot::remedy(directory));
+        let good = match built.as_ref().map(|built| built.things.len()) {
+            Some(count) => format!("{} of {} are as the system has them", count, directory.display()),
+            None => format!("{} was made by no build: nobody knows how old it is", directory.display()),
+        };
+        let programs = self.site.handlers.iter().filter_map(|handler| handler.command.first());
+        let programs = programs.chain(&self.site.interpreters).chain(&self.site.programs);
+        let mut files: Vec<PathBuf> = programs.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+        let copies = built.iter().flat_map(|built| &built.things);
+        files.extend(
+            copies.filter(|(_, thing)| matches!(thing, Thing::Copy(_))).map(|(path, _)| path.clone()),
+        );
+        let lacking = chroot::lacking(directory, files);
+        let needed = lacking.first().map(|(library, by)| {
+            let more = lacking.len().saturating_sub(1);
+            format!("{library}, which {} needs, is not in the jail; {more} more", by.display())
+        });
+        let finding = |name: &str, bad: Option<String>, good: String| Finding {
+            good: bad.is_none(),
+            name: name.to_owned(),
+            cure: bad.as_ref().and_then(|_| cure.clone()),
+            text: bad.unwrap_or(good),
+        };
+        let stale = stale.map(|stale| stale.unwrap_or_else(|error| error));
+        vec![
+            finding("copies", stale, good),
+            finding("libraries", needed, "each program's are there".to_owned()),
+        ]
     }
 
     fn asks(&self, args: &Args) -> Asks {

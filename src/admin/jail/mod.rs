@@ -1,5 +1,6 @@
 //! `cellwall jail`: what a site's cell holds, whether it works, and a shell in it. Root.
 
+pub mod build;
 pub mod check;
 mod look;
 mod probes;
@@ -25,6 +26,10 @@ enum What {
     Show(show::Args),
     /// Try inside what the site's programs need: interpreters, names, TLS, time zones, sockets, mail …
     Check(check::Args),
+    /// Make a directory a chroot, by copying what sites, pieces and programs need
+    Build(build::Args),
+    /// Bring such a chroot up to date after the system was
+    Refresh(build::Of),
     /// Start a shell, or one command, inside: for administrators, cron and ssh
     Shell(shell::Args),
 }
@@ -35,6 +40,8 @@ pub fn run(args: &Args) -> ExitCode {
     let ended = match &args.what {
         What::Show(args) => show::run(args).map(Into::into),
         What::Check(args) => check::run(args).map(Into::into),
+        What::Build(args) => build::run(args).map(Into::into),
+        What::Refresh(args) => build::refresh(args).map(Into::into),
         What::Shell(args) => shell::run(args),
     };
     ended.unwrap_or_else(|message| {

@@ -1,0 +1,221 @@
+//! `cellwall jail build` and `refresh`: a directory becomes a chroot in which programs work, and stays one. Root.
+//!
+//! What is there and came from no build is the administrator's: it is named, and left as it is.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::chroot::manifest::{self, Manifest, plain};
+use super::super::chroot::place::{Is, Place};
+use super::super::chroot::plan::{Plan, plan};
+use super::super::chroot::{Selection, Thing};
+use super::super::{End, cell, say};
+
+/// Arguments of `cellwall jail build`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory, which becomes or is the chroot
+    pub directory: PathBuf,
+    /// For this site: what its pieces and rules name, its account, its places to write
+    #[arg(long, value_name = "SITE", required_unless_present_any = ["piece", "program"])]
+    pub site: Vec<String>,
+    /// What this piece names
+    #[arg(long, value_name = "PIECE")]
+    pub piece: Vec<String>,
+    /// This program, with its libraries and its interpreter
+    #[arg(long, value_name = "PATH")]
+    pub program: Vec<PathBuf>,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `cellwall jail refresh`.
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// A chroot that was built
+    pub directory: PathBuf,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Builds, or adds to what was built.
+///
+/// # Errors
+/// The directory is not root's alone; a site, piece or program is not there.
+pub fn run(args: &Args) -> Result<End, String> {
+    let _root = cell::root()?;
+    let directory = directory(&args.directory)?;
+    let mut before = Manifest::of(&directory)?.unwrap_or_default();
+    let Selection { sites, pieces, programs } = &mut before.selection;
+    sites.extend(args.site.iter().cloned());
+    pieces.extend(args.piece.iter().cloned());
+    for program in &args.program {
+        if !plain(program) {
+            return Err(format!("{} is no path of a program: write it from / on", program.display()));
+        }
+        programs.insert(program.clone());
+    }
+    bring(&directory, &before, args.dry_run)
+}
+
+/// Brings a chroot up to date.
+///
+/// # Errors
+/// As [`run`]; no build made the chroot.
+pub fn refresh(args: &Of) -> Result<End, String> {
+    let _root = cell::root()?;
+    let directory = directory(&args.directory)?;
+    let shown = directory.display();
+    let before = Manifest::of(&directory)?.ok_or_else(|| {
+        format!("no build made {shown}\n  help: run: cellwall jail build {shown} --site NAME")
+    })?;
+    bring(&directory, &before, args.dry_run)
+}
+
+/// Absolute, and none of the host's own trees.
+fn directory(path: &Path) -> Result<PathBuf, String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let path: PathBuf = path.components().collect();
+    let host = [
+        "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
+    ];
+    if !plain(&path) || host.iter().any(|tree| path.starts_with(tree)) {
+        return Err(format!(
+            "{} is no place for a chroot\n  help: take one like /srv/jails/NAME",
+            path.display()
+        ));
+    }
+    Ok(path)
+}
+
+/// What was done, or would be.
+#[derive(Debug, Default)]
+struct Done {
+    lines: Vec<String>,
+    made: usize,
+    renewed: usize,
+    removed: usize,
+    same: usize,
+    /// What was not done.
+    wrong: Vec<String>,
+}
+
+fn bring(directory: &Path, before: &Manifest, dry: bool) -> Result<End, String> {
+    let there = !dry || directory.exists();
+    let place = if there { Some(Place::open(directory, !dry)?) } else { None };
+    let wanted = plan(&before.selection, directory)?;
+    let mut done = Done::default();
+    let mut kept = Manifest { selection: before.selection.clone(), ..Manifest::default() };
+    for (path, thing) in &wanted.things {
+        if done.one(place.as_ref(), path, thing, before, dry) {
+            kept.things.insert(path.clone(), thing.clone());
+        } else if let Some(old) = before.things.get(path) {
+            kept.things.insert(path.clone(), old.clone());
+        }
+    }
+    // Deepest first: a directory is empty when what was in it is gone.
+    let gone = before.things.iter().rev().filter(|(path, _)| !wanted.things.contains_key(*path));
+    for (path, thing) in gone.filter(|(_, thing)| !matches!(thing, Thing::Own { .. })) {
+        if let Some(place) = &place {
+            done.gone(place, path, thing, dry);
+        }
+    }
+    if let Some(place) = place.filter(|_| !dry) {
+        let text = kept.encode();
+        place.keep(manifest::NAME, &text).map_err(|error| format!("{}: {error}", manifest::NAME))?;
+    }
+    tell(directory, &wanted, &done, before, dry);
+    Ok(if done.wrong.is_empty() { End::Good } else { End::Findings })
+}
+
+impl Done {
+    /// One path. False: it is not there now as it should be.
+    fn one(
+        &mut self,
+        place: Option<&Place>,
+        path: &Path,
+        thing: &Thing,
+        before: &Manifest,
+        dry: bool,
+    ) -> bool {
+        let is = place.map_or(Ok(Is::Missing), |place| place.is(path, thing));
+        let ours = before.things.contains_key(path);
+        let (sign, count) = match is {
+            Ok(Is::Same) => {
+                self.same += 1;
+                return true;
+            }
+            Ok(Is::Missing) => ('+', &mut self.made),
+            Ok(Is::Other) if ours => ('~', &mut self.renewed),
+            Ok(Is::Other | Is::Solid) => {
+                let why = "is there and came from no build: it is left as it is";
+                self.wrong.push(format!("{} {why}", path.display()));
+                return false;
+            }
+            Err(error) => return self.failed(path, &error),
+        };
+        *count += 1;
+        self.lines.push(format!("{sign} {}", path.display()));
+        match place.filter(|_| !dry).map_or(Ok(()), |place| place.put(path, thing)) {
+            Ok(()) => true,
+            Err(error) => self.failed(path, &error),
+        }
+    }
+
+    /// Something that was copied and is not needed any more.
+    fn gone(&mut self, place: &Place, path: &Path, thing: &Thing, dry: bool) {
+        match place.untouched(path, thing) {
+            Ok(true) => {}
+            Ok(false) => return self.wrong.push(format!("{} was changed: it is left", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                self.failed(path, &error);
+                return;
+            }
+        }
+        self.removed += 1;
+        self.lines.push(format!("- {}", path.display()));
+        if let Some(error) = (!dry).then(|| place.remove(path, thing).err()).flatten() {
+            self.failed(path, &error);
+        }
+    }
+
+    fn failed(&mut self, path: &Path, error: &io::Error) -> bool {
+        self.wrong.push(format!("{}: {error}", path.display()));
+        false
+    }
+}
+
+fn tell(directory: &Path, wanted: &Plan, done: &Done, before: &Manifest, dry: bool) {
+    let first = before.things.is_empty();
+    if dry || !first {
+        done.lines.iter().for_each(say::out);
+    }
+    wanted.notes.iter().for_each(|note| say::note(format_args!("note: {note}")));
+    done.wrong.iter().for_each(|line| say::note(format_args!("error: {line}")));
+    let copies = wanted.things.values().filter_map(|thing| match thing {
+        Thing::Copy(copied) => Some(copied.size),
+        _ => None,
+    });
+    let sizes: Vec<u64> = copies.collect();
+    let megabytes = sizes.iter().sum::<u64>().div_ceil(1 << 20);
+    let would = if dry { "would have" } else { "has" };
+    say::out(format_args!(
+        "{} {would} {} of {megabytes} MB: {} made, {} renewed, {} removed, {} as they were",
+        directory.display(),
+        say::counted(sizes.len(), "file"),
+        done.made,
+        done.renewed,
+        done.removed,
+        done.same
+    ));
+    let sites: BTreeSet<&String> = before.selection.sites.iter().collect();
+    if first && !dry && done.wrong.is_empty() {
+        sites.iter().for_each(|site| {
+            say::note(format_args!("next: cellwall apply {site} && cellwall jail check {site}"))
+        });
+    }
+}
