@@ -142,7 +142,7 @@ pub struct Life {
     pub requests: u32,
     /// When it is idle and uses more bytes. 0: no limit.
     pub memory: u64,
-    /// A worker that has not answered its first request after so long is ended.
+    /// A worker that has not taken its first request after so long is ended. 0: no limit.
     pub start_ms: u32,
     /// From the polite signal to the other one.
     pub grace_ms: u32,

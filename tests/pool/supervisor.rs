@@ -129,6 +129,42 @@ fn pool_15_a_program_that_cannot_start_costs_nothing_and_harms_nobody() {
 }
 
 #[test]
+fn pool_15_a_program_that_never_serves_is_ended_and_its_visitor_told() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        // One that is no FastCGI program, with children that shall outlive it.
+        worker(world, FORKS, "start_timeout = \"1s\"\nworkers = { min = 1, max = 1 }\n");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        until("three grandchildren", || processes(world.alice.id).len() >= 4);
+        assert_eq!(logged(&["code=S11"]).len(), 0, "nobody has asked it for anything");
+        let old = processes(world.alice.id);
+        let status = nginx.get("alice", "/a.php").status;
+        assert!(matches!(status, 502 | 503), "{status}");
+        let refused = logged(&["refuse ", "code=S11", "site=alice"]);
+        assert!(refused[0].contains("fix=\"cellwall set alice pool.start_timeout 2s\""), "{refused:?}");
+        until("its end", || !logged(&["pool end", "site=alice", "how=unready", "why=unready"]).is_empty());
+        assert!(!logged(&["pool fail", "site=alice", "state=back-off"]).is_empty(), "it counts");
+        until("the end of all of it", || {
+            let now = processes(world.alice.id);
+            old.iter().all(|one| !now.contains(one))
+        });
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        // One that comes and takes its time for the answer has started.
+        put(world.alice.docroot().join("slow.php"), b"<?php sleep(3); echo 'slow';", world.alice.id, 0o644);
+        world.site(
+            "alice",
+            "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nstart_timeout = \"1s\"\n",
+        );
+        world.apply();
+        until("the new program", || nginx.get("alice", "/slow.php").text() == "slow");
+        let old = logged(&["code=S11"]).len();
+        assert_eq!(nginx.get("alice", "/slow.php").text(), "slow");
+        assert_eq!(logged(&["code=S11"]).len(), old);
+    });
+}
+
+#[test]
 fn pool_17_nothing_survives_the_supervisor_and_the_next_one_serves() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 2\nworkers = { min = 1 }");

@@ -86,6 +86,8 @@ enum Process {
 enum Timer {
     /// A worker's state has lasted as long as it may.
     Worker(Worker),
+    /// A worker has been asked for the first time long enough ago.
+    Unready(Worker),
     /// A run is ended again.
     Run(Token),
     /// A site may start workers again.
@@ -106,6 +108,8 @@ const BROKER: u64 = 1;
 const CONTROL: u64 = 2;
 /// Control connections are above it, by descriptor.
 const CLIENTS: u64 = 1 << 32;
+/// Sockets of workers that have not answered yet are above it, by serial number.
+const WORKERS: u64 = 1 << 33;
 
 impl Supervisor {
     /// Root. Makes the sockets, starts the broker, and serves until it is told to end.
@@ -142,6 +146,9 @@ impl Supervisor {
                 SIGNALS => self.hear_signals(),
                 BROKER => self.hear_broker(event.events()),
                 CONTROL => self.accept_client(),
+                worker if worker & WORKERS != 0 => {
+                    self.worker_asked(Worker(u32::try_from(worker & !WORKERS).unwrap_or(u32::MAX)));
+                }
                 client => self.hear_client(client),
             }
         }
@@ -156,6 +163,7 @@ impl Supervisor {
             self.timers.remove(&(due, timer));
             match timer {
                 Timer::Worker(worker) => self.worker_timer(worker, now),
+                Timer::Unready(worker) => self.unready_timer(worker),
                 Timer::Run(token) => self.run_timer(token),
                 Timer::Site(site) => self.fill(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),

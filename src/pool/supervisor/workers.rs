@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::EpollFlags;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
 
+use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::fork::{Side, fork};
 
 use super::super::child::{self, Order};
@@ -22,7 +25,7 @@ use super::super::settings::{self, Accept, Kind};
 use super::super::tree::{self, Tree, Usage};
 use super::super::wire::{Down, Ended, Site, Why, Worker, socket_name};
 use super::pools::Pool;
-use super::{Process, Supervisor, Timer, how};
+use super::{Process, Supervisor, Timer, WORKERS, how};
 
 /// A worker that has not been buried.
 pub(super) struct Living {
@@ -36,6 +39,8 @@ pub(super) struct Living {
     /// When its state's time is over; a timer for another time is stale.
     due: Option<Instant>,
     grace: Duration,
+    /// Its private socket, until it has answered: the kernel tells whether somebody waits there in vain.
+    listener: Option<OwnedFd>,
     /// Said by the launch pipeline, when it refused.
     report: OwnedFd,
     /// The reading end of its standard error output, for the next broker.
@@ -74,9 +79,13 @@ impl Supervisor {
         let Some(pool) = self.pools.get(&site) else { return Ok(()) };
         let Ok(settings) = settings::settings(&pool.record) else { return Err(Errno::EBADMSG) };
         let worker = Worker(self.last_worker.saturating_add(1));
-        let listener = match pool.accept {
-            Accept::Relay => listen::private(&socket_name(site, worker)).map_err(errno)?,
-            Accept::Direct => pool.listener.try_clone().map_err(errno)?,
+        let (listener, watched) = match pool.accept {
+            Accept::Relay => {
+                let listener = listen::private(&socket_name(site, worker)).map_err(errno)?;
+                let watched = listener.try_clone().map_err(errno)?;
+                (listener, Some(watched))
+            }
+            Accept::Direct => (pool.listener.try_clone().map_err(errno)?, None),
         };
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -97,6 +106,10 @@ impl Supervisor {
         };
         let (generation, epoch, connections) = (pool.generation, pool.epoch, pool.numbers.connections);
         let grace = Duration::from_millis(pool.life.grace_ms.into());
+        if let Some(listener) = &watched {
+            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+            let _ = self.watch(listener, WORKERS | u64::from(worker.0), once);
+        }
         self.last_worker = worker.0;
         self.workers.insert(
             worker,
@@ -110,6 +123,7 @@ impl Supervisor {
                 since: Instant::now(),
                 due: None,
                 grace,
+                listener: watched,
                 report,
                 errors: Rc::new(errors),
                 told: false,
@@ -177,9 +191,40 @@ impl Supervisor {
             // Done by worker_exited, which knows how it ended.
             Action::Bury | Action::Blame => {}
         }
+        if event == Event::Ready {
+            self.watch_no_more(worker);
+        }
         if event == Event::Ready && before == State::Starting {
             self.proven(site);
         }
+    }
+
+    /// The kernel goes on telling of a socket that somebody else has open, unless it is told not to.
+    fn watch_no_more(&mut self, worker: Worker) {
+        let listener = self.workers.get_mut(&worker).and_then(|living| living.listener.take());
+        if let Some(listener) = listener {
+            let _ = self.epoll.delete(&listener);
+        }
+    }
+
+    /// Somebody waits at the socket of a worker that has not answered yet: it has so long to come.
+    pub(super) fn worker_asked(&mut self, worker: Worker) {
+        let Some(living) = self.workers.get(&worker) else { return };
+        let most = self.pools.get(&living.site).map_or(0, |pool| pool.life.start_ms);
+        if most > 0 {
+            self.after(Duration::from_millis(most.into()), Timer::Unready(worker));
+        }
+    }
+
+    /// The time to come is over. One that took its first request is started, however long the answer takes.
+    pub(super) fn unready_timer(&mut self, worker: Worker) {
+        let Some(living) = self.workers.get(&worker) else { return };
+        if !living.listener.as_ref().is_some_and(is_waited_at) {
+            return;
+        }
+        let site = living.site;
+        self.refuse_unready(site, worker);
+        self.end_worker((site, worker), Event::Kill, Why::Unready);
     }
 
     fn set_timer(&mut self, worker: Worker, time: Duration) {
@@ -195,6 +240,16 @@ impl Supervisor {
         if due.is_some_and(|due| due <= now) {
             self.happen(worker, Event::Timer);
         }
+    }
+
+    fn refuse_unready(&mut self, site: Site, worker: Worker) {
+        let Some(pool) = self.pools.get(&site) else { return };
+        let seconds = pool.life.start_ms.div_ceil(1000);
+        let why = format!("worker {} did not take its first request within {seconds} s", worker.0);
+        let twice = seconds.saturating_mul(2);
+        let fix = format!("cellwall set {} pool.start_timeout {twice}s", Pasted(&pool.name));
+        let name = pool.name.clone();
+        self.journal.refused(&name, &Refusal { card: &UNREADY, why, fix });
     }
 
     /// The broker wants a worker ended, and says why.
@@ -220,6 +275,7 @@ impl Supervisor {
     pub(super) fn worker_exited(&mut self, worker: Worker, status: WaitStatus) {
         let Some(living) = self.workers.get(&worker) else { return };
         let (_, action) = living.state.after(Event::Exited);
+        self.watch_no_more(worker);
         let Some(living) = self.workers.remove(&worker) else { return };
         let (ended, code) = self.how_it_ended(&living, status);
         let site = living.site;
@@ -410,9 +466,18 @@ fn target(pool: &Pool) -> u32 {
     if pool.proving { wanted.min(numbers.max).min(1) } else { wanted.min(numbers.max) }
 }
 
+/// A connection is there that nobody has accepted.
+fn is_waited_at(listener: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 fn errno(error: std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
+
+/// Its remedy names the site.
+static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
 const KILL: u32 = 9;
 /// A drained worker finishes its requests in this time.
