@@ -493,15 +493,37 @@ fn each_hole_of_others_has_a_test_that_exists() {
     empty(&wrong, "docs/cves.md");
 }
 
+/// The rows of the table under a heading of the second level, without its head: what stands between the bars.
+fn table<'t>(page: &'t str, heading: &str) -> Vec<Vec<&'t str>> {
+    let part = page.split("\n## ").find(|part| part.starts_with(heading)).unwrap_or_default();
+    let rows = part.lines().filter(|line| line.starts_with("| ")).skip(1);
+    rows.map(|line| line.split('|').map(str::trim).collect()).collect()
+}
+
+/// The mistakes of pools: what tests/pool/mistakes.rs makes.
+#[test]
+fn the_page_of_mistakes_lists_what_is_made_of_pools() {
+    let (page, made) = (text("docs/mistakes.md"), text("tests/pool/mistakes.rs"));
+    let rows = table(&page, "Pools");
+    for row in &rows {
+        let made: Vec<&str> = made.split(&format!("\"{}\"", row[1])).collect();
+        let cause = format!("\"{}\"", row[2].trim_matches('`'));
+        assert!(
+            made.len() == 2 && made[1].trim_start_matches([',', ' ', '\n']).starts_with(&cause),
+            "{}",
+            row[1]
+        );
+    }
+    assert_eq!(rows.len(), made.matches("mistake(\"").count());
+    let figure = format!("{0} of {0} are named and mended by pasting.", rows.len());
+    assert!(page.contains(&figure), "docs/mistakes.md should say: {figure}");
+}
+
 /// `docs/mistakes.md` lists what tests/web/classic.rs makes, all of it and nothing else, with the cause that is named.
 #[test]
 fn the_page_of_mistakes_lists_what_is_made() {
     let (page, made) = (text("docs/mistakes.md"), text("tests/web/classic.rs"));
-    let rows: Vec<Vec<&str>> = page
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| #"))
-        .map(|line| line.split('|').map(str::trim).collect())
-        .collect();
+    let rows = table(&page, "Programs");
     assert!(rows.len() >= 30, "{} rows", rows.len());
     let launcher = "a launcher that cannot become root";
     for row in rows.iter().filter(|row| !row[2].starts_with(launcher)) {

@@ -49,6 +49,14 @@ pub fn key(code: &str) -> Option<&'static str> {
         "X02" => "files",
         "X03" => "jail.landlock",
         "L01" => "log",
+        "B02" => "pool.queue",
+        "B03" => "pool.queue_timeout",
+        "B07" => "pool.command",
+        "B08" => "pool.timeout",
+        "B09" => "pool.output_timeout",
+        "B10" => "pool.clients",
+        "B11" => "pool.cpu_timeout",
+        "G07" => "pool.body_max",
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! Records, read back: from the log file, from older ones beside it, and from the system's log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +23,11 @@ impl Entry {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
+    }
+
+    /// What its line holds and no other record's does.
+    fn mark(&self) -> String {
+        format!(" ref={} ", self.field("ref").unwrap_or_default())
     }
 
     /// Reads a line. None: it is no record.
@@ -90,6 +95,35 @@ impl Journal {
         self.texts.iter().flat_map(|text| text.lines()).filter_map(Entry::parse)
     }
 
+    /// Records of the same site before this one, the youngest first.
+    pub fn before<'j>(&'j self, entry: &'j Entry) -> impl Iterator<Item = Entry> + 'j {
+        let mark = entry.mark();
+        let lines = self.texts.iter().rev().flat_map(|text| text.lines().rev());
+        let older = lines.skip_while(move |line| !line.contains(&mark)).skip(1).filter_map(Entry::parse);
+        older.filter(|other| other.field("site") == entry.field("site"))
+    }
+
+    /// What the programs of its site wrote to their error output before this record, and until the site's next one: the
+    /// last lines.
+    #[must_use]
+    pub fn said(&self, entry: &Entry, most: usize) -> Vec<String> {
+        let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
+        let (mut said, mut passed) = (VecDeque::new(), false);
+        for line in self.texts.iter().flat_map(|text| text.lines()) {
+            if let Some(text) = words_of(site, line) {
+                said.push_back(text.to_owned());
+                if said.len() > most {
+                    said.pop_front();
+                }
+            } else if line.contains(&mark) {
+                passed = true;
+            } else if passed && Entry::parse(line).is_some_and(|other| other.field("site") == Some(site)) {
+                break;
+            }
+        }
+        said.into()
+    }
+
     fn file(&mut self, path: &Path) {
         self.places.push(path.display().to_string());
         if let Ok(bytes) = fs::read(path) {
@@ -112,6 +146,15 @@ impl Journal {
                 .for_each(|path| self.file(Path::new(path))),
         }
     }
+}
+
+/// `TIME stderr site=SITE worker=1 line="…"`: the words, where they are of this site.
+fn words_of<'t>(site: &str, line: &'t str) -> Option<&'t str> {
+    let (before, rest) = line.split_once("stderr site=")?;
+    let (name, rest) = rest.split_once(' ')?;
+    // A program's words hold what it wants; nothing with a `=` stands before the beginning.
+    let text = rest.split_once("line=\"")?.1;
+    (name == site && !before.contains('=')).then(|| text.strip_suffix('"').unwrap_or(text))
 }
 
 /// logrotate's `.1` first, then the file itself.
@@ -140,6 +183,30 @@ mod tests {
         let syslog = format!("Jan  2 03:04:05 host cellwall-suexec[7]: {}", line.split_once(' ').unwrap().1);
         assert_eq!(Entry::parse(&syslog).unwrap().field("ref"), Some("ABCD-EFGH"));
         assert_eq!(Entry::parse("something else"), None);
+    }
+
+    fn journal(text: &str) -> Journal {
+        Journal { places: Vec::new(), texts: vec![text.to_owned()], system_read: false }
+    }
+
+    #[test]
+    fn what_a_sites_programs_said_around_a_record_is_found() {
+        let journal = journal(
+            "T refuse ref=AAAA-AAAA code=V118 site=shop why=\"x\"\n\
+             T stderr site=shop worker=1 line=\"one\"\n\
+             T stderr site=other worker=1 line=\"T stderr site=shop line=\\x22no\\x22\"\n\
+             T stderr site=shop worker=1 line=\"two\"\n\
+             T refuse ref=BBBB-BBBB code=B06 status=502 site=shop why=\"x\"\n\
+             T launch ref=DDDD-DDDD site=other\n\
+             T stderr site=shop worker=1 line=\"three\"\n\
+             T launch ref=CCCC-CCCC site=shop\n\
+             T stderr site=shop worker=2 line=\"four\"\n",
+        );
+        let entry = journal.entries().find(|entry| entry.field("ref") == Some("BBBB-BBBB")).unwrap();
+        assert_eq!(journal.said(&entry, 2), ["two", "three"]);
+        let before: Vec<_> =
+            journal.before(&entry).map(|older| older.field("ref").unwrap_or_default().to_owned()).collect();
+        assert_eq!(before, ["AAAA-AAAA"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::refusal::Pasted;
 
 use super::ground::Ground;
 use super::journal::Entry;
+use super::policy;
 
 /// A command for this refusal. None: the launcher's own remedy is the best that there is.
 #[must_use]
@@ -27,7 +28,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V11" => interpreter(path, entry).or_else(|| set("files.execute", &here(path)?)),
         "V12" if why.contains("begins neither") => first_line(path, &word),
         "V15" => set("interpreters", &word),
-        "V111" | "V115" if why.contains("ermission denied") => {
+        "V111" | "V115" | "S03" if why.contains("ermission denied") => {
             search(path, entry).or_else(|| closed_docroot(uid(entry)?))
         }
         "X02" => missing(path, &word, entry),
@@ -77,8 +78,12 @@ fn site(entry: &Entry) -> Option<String> {
     names.next().is_none().then(|| word(&only))
 }
 
+/// The user that was asked for; where no words asked, the site's.
 fn uid(entry: &Entry) -> Option<u32> {
-    entry.field("asked")?.split(' ').next()?.trim_start_matches('~').parse().ok()
+    match entry.field("asked") {
+        Some(asked) => asked.split(' ').next()?.trim_start_matches('~').parse().ok(),
+        None => policy::holder(entry.field("site")?).ok(),
+    }
 }
 
 /// The host has it, and the cell has not.

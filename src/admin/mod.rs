@@ -19,6 +19,7 @@ pub mod learn;
 pub mod mend;
 pub mod policy;
 pub mod pool;
+pub mod pooled;
 pub mod run;
 pub mod say;
 pub mod set;

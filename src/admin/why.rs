@@ -1,7 +1,8 @@
 //! `cellwall why`: the story of one record: what was asked, which rule decided, the evidence, the remedy.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use nix::unistd::{Uid, User};
 
 use crate::config::provenance::provenance;
 use crate::config::store;
-use crate::policy::decode;
+use crate::policy::{Record, Site, decode};
 
 use super::cause::{Cause, causes};
 use super::ground::Ground;
 use super::journal::{Entry, Journal};
 use super::json::Json;
-use super::{End, again, codes, kernel, mend, say};
+use super::pooled::Again;
+use super::{End, again, codes, kernel, mend, policy, pooled, say};
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,9 @@ pub struct Args {
     /// Run the program once more in its cell, as a GET request, and watch what it fails on
     #[arg(long)]
     pub again: bool,
+    /// The script of that request, where the record is the start of a pool's worker
+    #[arg(long, value_name = "PATH", requires = "again")]
+    pub request: Option<PathBuf>,
     /// The query of that request
     #[arg(long, value_name = "QUERY", default_value = "", requires = "again")]
     pub query: String,
@@ -61,17 +66,61 @@ pub fn run(args: &Args) -> ExitCode {
     };
     if args.json {
         say::out(json(&entry));
-    } else {
-        tell(&entry);
-        if !entry.refused {
-            let done = if args.again { once_more(args, &entry) } else { traces(&entry) };
-            if let Err(message) = done {
-                say::note(format_args!("error: {message}"));
-                return End::Failed.into();
-            }
-        }
+        return End::Good.into();
+    }
+    tell(&entry);
+    if let Err(message) = more(args, &entry, &journal) {
+        say::note(format_args!("error: {message}"));
+        return End::Failed.into();
     }
     End::Good.into()
+}
+
+/// What else is known of it, by its kind.
+fn more(args: &Args, entry: &Entry, journal: &Journal) -> Result<(), String> {
+    let brokers = pooled::is_brokers(entry);
+    if brokers {
+        pools(args, entry, journal);
+    } else if !entry.refused && !args.again {
+        return traces(entry);
+    }
+    if args.again && (brokers || !entry.refused) { once_more(args, entry) } else { Ok(()) }
+}
+
+/// A refusal of a pool's: the program's own words, and the launch that failed before it.
+fn pools(args: &Args, entry: &Entry, journal: &Journal) {
+    for said in journal.said(entry, MOST_OTHERS) {
+        line("said", &format!("\"{said}\""));
+    }
+    let code = entry.field("code").unwrap_or_default();
+    let ended = || {
+        format!(
+            "\n  {code}, HTTP status {}. More: cellwall explain {code}",
+            entry.field("status").unwrap_or("-")
+        )
+    };
+    if !pooled::is_the_programs(entry) {
+        line("repair", &repair(entry));
+        return say::out(ended());
+    }
+    // No start has succeeded since that refusal.
+    let launch = journal.before(entry).find(|older| !pooled::is_brokers(older));
+    match launch.filter(|older| older.refused) {
+        Some(refused) => {
+            let field = |name: &str| refused.field(name).unwrap_or("-");
+            line("because", &format!("{} ({})", field("why"), field("code")));
+            line("repair", &repair(&refused));
+        }
+        None if args.again => return,
+        None => {
+            let reference = entry.field("ref").unwrap_or("-");
+            line(
+                "repair",
+                &format!("cellwall why {reference} --again # runs it once more, and names what it fails on"),
+            );
+        }
+    }
+    say::out(ended());
 }
 
 fn find(args: &Args, journal: &Journal) -> Option<Entry> {
@@ -108,36 +157,94 @@ fn traces(entry: &Entry) -> Result<(), String> {
 /// The same program in its cell, watched.
 fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let field = |name: &str| entry.field(name).ok_or_else(|| format!("the record has no {name}"));
-    let (directory, script) = (field("dir")?, field("script")?);
-    if [directory, script].iter().any(|text| text.contains("\\x") || text.contains("[cut]")) {
+    let whole = if entry.refused {
+        PathBuf::from(field("script")?)
+    } else {
+        Path::new(field("dir")?).join(field("script")?)
+    };
+    if whole.to_str().is_none_or(|text| text.contains("\\x") || text.contains("[cut]")) {
         return Err("the record does not hold the program's whole name".to_owned());
     }
-    let uid: u32 = field("uid")?.parse().map_err(|_| "the record has no uid")?;
+    let name = field("site")?;
+    let uid = match entry.field("uid") {
+        Some(uid) => uid.parse().map_err(|_| "the record has no uid")?,
+        None => policy::holder(name)?,
+    };
     let bytes =
         store::read(&uid.to_string()).ok_or("its policy record is gone\n  help: run: cellwall apply")?;
     let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
-    let name = field("site")?;
     let site = record.sites.iter().find(|site| site.name == name.as_bytes());
     let site = site.ok_or_else(|| format!("there is no site {name} any more"))?;
-    let caller: u32 = field("caller")?.parse().map_err(|_| "the record has no caller")?;
-    let caller = User::from_uid(Uid::from_raw(caller)).ok().flatten().ok_or("the caller has no name")?.name;
-    let tilde = if site.userdir { "~" } else { "" };
-    let words =
-        [mend::LAUNCHER.to_owned(), format!("{tilde}{uid}"), field("gid")?.to_owned(), script.to_owned()];
-    let plan = again::Plan {
-        command: words.map(Into::into).to_vec(),
-        user: Some(&caller),
-        directory: Path::new(directory),
-        environment: again::request(Path::new(directory), OsStr::new(script), &args.query),
-        most: Duration::from_secs(args.most),
-    };
-    let run = plan.run()?;
+    let run = watched(args, entry, &whole, &record, site)?;
     let found = causes(&run, &Ground { site, uid, uid_min: record.host.uid_min });
     found.first().map_or_else(
         || say::out("\n  again     it ran to its end, and nothing failed"),
         |first| told(first, found.get(1..)),
     );
     Ok(())
+}
+
+/// Runs it: by the launcher; or, where it is a pool's worker, its program for this one request.
+fn watched(
+    args: &Args,
+    entry: &Entry,
+    whole: &Path,
+    record: &Record<'_>,
+    site: &Site<'_>,
+) -> Result<again::Run, String> {
+    let uid = record.uid;
+    let worker = !entry.refused && pooled::is_worker(uid, site, whole);
+    let script = match (&args.request, worker) {
+        (Some(request), true) => std::path::absolute(request).map_err(|error| error.to_string())?,
+        (None, true) => {
+            return Err("this is a worker of the site's pool, which serves one request after another\n  help: name a \
+                        script that fails: --request /the/script"
+                .to_owned());
+        }
+        (Some(_), false) => return Err("the record itself names the program: leave --request out".to_owned()),
+        (None, false) => whole.to_owned(),
+    };
+    let again = if entry.refused || worker { pooled::again(uid, site, &script) } else { None };
+    let (command, user, path) = match again {
+        Some(Again::Worker(words, inside)) => {
+            let this = std::env::current_exe().map_err(|error| error.to_string())?;
+            let mut command =
+                vec![this.into(), "run".into(), OsStr::from_bytes(site.name).into(), "--".into()];
+            command.extend(words);
+            (command, None, inside)
+        }
+        Some(Again::Launch(path)) => (launch(&path, entry, record, site), Some(caller(entry, record)?), path),
+        None => (launch(whole, entry, record, site), Some(caller(entry, record)?), whole.to_owned()),
+    };
+    let (directory, name) = parted(&path);
+    let plan = again::Plan {
+        command,
+        user: user.as_deref(),
+        directory: if user.is_some() { directory } else { Path::new("/") },
+        environment: again::request(directory, name, &args.query),
+        most: Duration::from_secs(args.most),
+    };
+    plan.run()
+}
+
+/// What Apache would start.
+fn launch(path: &Path, entry: &Entry, record: &Record<'_>, site: &Site<'_>) -> Vec<OsString> {
+    let user = format!("{}{}", if site.userdir { "~" } else { "" }, record.uid);
+    let group = entry.field("gid").map_or_else(|| site.identity.gid.to_string(), str::to_owned);
+    let words = [mend::LAUNCHER.into(), user.into(), group.into(), parted(path).1.to_owned()];
+    words.to_vec()
+}
+
+fn parted(path: &Path) -> (&Path, &OsStr) {
+    (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default())
+}
+
+/// Who called, or may.
+fn caller(entry: &Entry, record: &Record<'_>) -> Result<String, String> {
+    let named = entry.field("caller").and_then(|uid| uid.parse().ok());
+    let uid = named.or_else(|| record.host.callers.first().copied()).ok_or("nobody may call")?;
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map(|user| user.name).ok_or_else(|| "the caller has no name".to_owned())
 }
 
 fn told(first: &Cause, others: Option<&[Cause]>) {
@@ -181,18 +288,26 @@ fn tell(entry: &Entry) {
         return;
     }
     let code = field("code");
-    line("asked", &format!("\"{}\" (uid, gid, command), by uid {}", field("asked"), field("caller")));
+    match entry.field("asked") {
+        Some(asked) => line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller"))),
+        None => {
+            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
+        }
+    }
     line("site", if site == "-" { "none" } else { site });
     line("rule", &rule(code, site));
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
+    if pooled::is_brokers(entry) {
+        return;
+    }
     line("repair", &repair(entry));
     say::out(format_args!("\n  {code}, exit status {}. More: cellwall explain {code}", field("status")));
 }
 
 /// What mends it: the launcher's own remedy, or a better one.
 fn repair(entry: &Entry) -> String {
-    let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry));
+    let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry)).or_else(|| pooled::remedy(entry));
     better.unwrap_or_else(|| entry.field("fix").unwrap_or("-").to_owned())
 }
 

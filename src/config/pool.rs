@@ -247,10 +247,11 @@ fn request(rules: &Rules) -> Request {
     }
 }
 
-/// php-cgi runs whatever it is told to: where a site says nothing else, only what is named as PHP, as php-fpm does.
+/// php-cgi runs whatever it is told to: where a site says nothing else, only what is named as PHP, as php-fpm does. Where each
+/// request runs a program of its own, the launcher looks whether it is one: beside what its handlers run there may be others.
 fn endings<'a>(program: Option<&[u8]>, beside: &Beside<'a>) -> Vec<&'a [u8]> {
-    let php = program.is_some_and(is_php_cgi);
-    if php && beside.jail.handlers.is_empty() {
+    let Some(program) = program else { return Vec::new() };
+    if is_php_cgi(program) && beside.jail.handlers.is_empty() {
         return vec![b".php", b".phar"];
     }
     beside.jail.handlers.iter().map(|(suffix, _)| suffix.as_bytes()).collect()

@@ -85,8 +85,13 @@ fn go(order: &Order<'_>) -> u8 {
         Ok(policy) => policy,
         Err(why) => return refused(bad_policy(&why)),
     };
-    in_cell(order, &policy, parent, root)
-        .unwrap_or_else(|refusal| refuse(&refusal, &mut Log::open(Some(&policy.host.log)), visitor))
+    in_cell(order, &policy, parent, root).unwrap_or_else(|refusal| {
+        let mut log = Log::open(Some(&policy.host.log));
+        if let Some(site) = policy.sites.iter().find(|site| site.name == order.settings.name) {
+            log.about(site);
+        }
+        refuse(&refusal, &mut log, visitor)
+    })
 }
 
 /// The status of the launch's refusal.

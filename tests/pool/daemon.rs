@@ -132,3 +132,32 @@ fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
         assert_eq!(logged(&["launch ", "site=alice", "script=\"a.cgi\""]).len(), 3);
     });
 }
+
+/// A site has both: scripts that a handler runs, and programs of their own.
+#[test]
+fn a_pool_of_cgi_programs_runs_what_the_launcher_takes_for_one() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = [\"sh\", \"php\"]\n[pool]\nkind = \"cgi\"\n");
+        world.apply();
+        world.script(
+            &world.alice,
+            "a.cgi",
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nshell'\n",
+        );
+        let docroot = world.alice.docroot();
+        let php = "<?php echo 'php ', $_SERVER['PATH_INFO'] ?? '-';";
+        put(docroot.join("a.php"), php.as_bytes(), world.alice.id, 0o644);
+        put(docroot.join("evil.jpg"), b"<?php echo 'evil ran';", world.alice.id, 0o644);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.cgi").text(), "shell");
+        assert_eq!(nginx.get("alice", "/a.php").text(), "php -");
+        assert_eq!(nginx.get("alice", "/a.php/b/c.php").text(), "php /b/c.php");
+        for path in ["/evil.jpg/x.php", "/evil.jpg", "/evil.jpg/a.php"] {
+            let answer = nginx.get("alice", path);
+            assert_eq!(answer.status, 500, "{path}: {}", answer.text());
+            assert!(!answer.text().contains("evil"), "{path}: {}", answer.text());
+        }
+        assert_eq!(logged(&["refuse ", "code=V121", "site=alice"]).len(), 3);
+    });
+}

@@ -14,6 +14,7 @@ mod harness;
 mod daemon;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
+mod mistakes;
 mod programs;
 mod relay;
 mod rows;

@@ -217,6 +217,8 @@ fn pool_18_no_request_is_lost_while_workers_are_replaced() {
                     }
                 });
             }
+            // Without a worker there is none to replace.
+            until("a first answer", || good.load(Ordering::Relaxed) > 0);
             for round in 0..5 {
                 let before = good.load(Ordering::Relaxed);
                 let said = world.cellwall(&["pool", "restart", "alice"]);

@@ -14,6 +14,9 @@ mod classic;
 mod debian;
 mod errors;
 mod fcgid;
+#[allow(dead_code, reason = "the daemon's own tests use the rest")]
+#[path = "../pool/host.rs"]
+mod host;
 mod languages;
 mod load;
 mod pages;

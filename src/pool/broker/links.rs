@@ -352,6 +352,12 @@ impl Broker {
         if heard.broken.is_some() || (refused && silent) {
             return self.garbage(key, call_key);
         }
+        if silent && heard.end.is_some() {
+            // The web server would make a page of its own of it, which names no reference.
+            let serial = link.worker;
+            self.unbind(key, call_key, serial);
+            return self.failed(call_key, 502, &answers::died());
+        }
         if let Some((status, _)) = heard.end {
             self.gather.end(call.codec.request().id, status);
         }
