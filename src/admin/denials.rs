@@ -1,23 +1,44 @@
 //! `cellwall denials SITE`: what the kernel denied the site's programs, as far as the kernel tells. Root.
 
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode};
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::Duration;
 
+use crate::config::values::Seconds;
 use crate::policy::{Record, Site};
 
+use super::audit::{self, Stream};
 use super::cell::with_site;
 use super::json::Json;
-use super::kernel::{Denial, What, read};
+use super::kernel::{Denial, What, parse, read};
+use super::until::Until;
 use super::{End, say};
 
 /// Arguments of `cellwall denials`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The site (`shop`, `~alice`)
-    pub site: String,
+    #[arg(required_unless_present = "switch")]
+    pub site: Option<String>,
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
+    /// Tell what is denied from now on, for so long or until Ctrl-C; the kernel's audit is on meanwhile
+    #[arg(long, value_name = "TIME", num_args = 0..=1, conflicts_with = "json")]
+    pub watch: Option<Option<Seconds>>,
+    /// Switch the kernel's audit on or off, which tells denied paths and ports of all sites that log denials
+    #[arg(long, value_name = "ON|OFF", conflicts_with_all = ["site", "json", "watch"])]
+    pub switch: Option<Switch>,
+}
+
+/// A position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// The kernel tells.
+    On,
+    /// The kernel tells nothing but denied system calls.
+    Off,
 }
 
 /// Runs the command.
@@ -27,13 +48,83 @@ pub fn run(args: &Args) -> ExitCode {
         say::note("error: only root can read the kernel's log\n  help: run it again with sudo");
         return End::Failed.into();
     }
-    with_site(&args.site, |record, site| show(args, record, site))
+    let ended = match (&args.site, args.switch) {
+        (_, Some(position)) => switch(position),
+        (Some(site), None) => with_site(site, |record, site| match args.watch {
+            Some(time) => watch(record, site, time),
+            None => show(args, record, site),
+        }),
+        (None, None) => Err("name a site".to_owned()),
+    };
+    ended
         .unwrap_or_else(|message| {
             say::note(format_args!("error: {message}"));
             End::Failed
         })
         .into()
 }
+
+fn switch(position: Switch) -> Result<End, String> {
+    audit::switch(position == Switch::On)?;
+    let daemon = audit::state()?.daemon;
+    match (position, daemon) {
+        (Switch::Off, _) => say::out("denied paths and ports are not told"),
+        (Switch::On, 0) => {
+            say::out("denied paths and ports are in the kernel's log, ten lines in five seconds at most")
+        }
+        (Switch::On, _) => say::out("denied paths and ports are in the audit daemon's log"),
+    }
+    say::note("note: until the next boot; audit=1 on the kernel's command line makes it last");
+    Ok(End::Good)
+}
+
+/// Line by line as it happens, and the kernel's audit as it was before.
+fn watch(record: &Record<'_>, site: &Site<'_>, time: Option<Seconds>) -> Result<End, String> {
+    let failed = |errno: nix::errno::Errno| errno.desc().to_owned();
+    let until = Until::new(time.map(|time| Duration::from_secs(time.0))).map_err(failed)?;
+    logged(site).into_iter().for_each(say::note);
+    let stream = Stream::open()?;
+    let before = audit::state()?;
+    if !before.on {
+        audit::switch(true)?;
+    }
+    say::note("watching: end it with Ctrl-C");
+    let told = listen(&until, &stream, record.uid);
+    if !before.on {
+        audit::switch(false)?;
+    }
+    let count = told.map_err(failed)?;
+    say::note(format_args!("{} told", say::counted(count, "denial")));
+    Ok(End::Good)
+}
+
+fn listen(until: &Until, stream: &Stream, uid: u32) -> Result<usize, nix::errno::Errno> {
+    let (mut domains, mut event, mut count) = (String::new(), String::new(), 0);
+    while until.goes_on(Some(stream.as_fd()), Duration::from_secs(1))? {
+        while let Some(line) = stream.line() {
+            let (kind, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            event.push_str(&format!("{line}\n"));
+            if kind == "type=1424" && domains.len() < DOMAINS_MOST {
+                domains.push_str(&format!("{kind} {rest}\n"));
+            }
+            // The end of an event; a denied system call is one line without it.
+            if !matches!(kind, "type=1320" | "type=1326") {
+                continue;
+            }
+            for denial in parse(&format!("{domains}{event}")) {
+                if denial.uid == Some(uid) {
+                    say::out(format_args!("{}: {}", denial.program, denial.what));
+                    count += 1;
+                }
+            }
+            event.clear();
+        }
+    }
+    Ok(count)
+}
+
+/// Cells that were told of, in bytes of their lines: a day's watch of a busy host does not fill the memory.
+const DOMAINS_MOST: usize = 16 << 20;
 
 fn show(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<End, String> {
     let of_site = |denial: &Denial| denial.uid == Some(record.uid);
@@ -64,24 +155,36 @@ fn show(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<End, String
     Ok(End::Good)
 }
 
-/// What the kernel does not write down here.
-fn blind(site: &Site<'_>, sites: usize) -> Vec<String> {
-    let mut all = Vec::new();
+/// Does the site log at all?
+fn logged(site: &Site<'_>) -> Option<String> {
     let name = String::from_utf8_lossy(site.name);
-    if !site.log_denials {
-        all.push(format!(
+    (!site.log_denials).then(|| {
+        format!(
             "note: this site's denials are not logged, but for what ends a program\n  help: cellwall set {name} \
              jail.log_denials true"
-        ));
-    }
+        )
+    })
+}
+
+/// What the kernel does not write down here.
+fn blind(site: &Site<'_>, sites: usize) -> Vec<String> {
+    let mut all: Vec<String> = logged(site).into_iter().collect();
+    let name = String::from_utf8_lossy(site.name);
     if crate::sys::seal::landlock_version() < 7 {
         all.push("note: this kernel tells no denied paths and ports (Linux 6.15 does)".to_owned());
-    } else if audit() != Some(true) {
-        let known = if audit().is_none() { "cannot be seen without auditctl" } else { "is off" };
-        all.push(format!(
-            "note: denied paths and ports are told while the kernel's audit is on, which {known}\n  help: apt-get \
-             install -y auditd; auditctl -e 1"
-        ));
+    } else {
+        match audit::state() {
+            Ok(state) if !state.on => all.push(format!(
+                "note: denied paths and ports are told while the kernel's audit is on, which is off\n  help: cellwall \
+                 denials --switch on, or for a while: cellwall denials {name} --watch 60s"
+            )),
+            Ok(state) if state.daemon == 0 => all.push(format!(
+                "note: without an audit daemon the kernel writes ten lines in five seconds at most\n  help: all of \
+                 them: cellwall denials {name} --watch 60s"
+            )),
+            Ok(_) => {}
+            Err(why) => all.push(format!("note: no denied paths and ports are told: {why}")),
+        }
     }
     if !matches!(site.jail, crate::policy::Jail::Host) {
         all.push(format!(
@@ -93,14 +196,4 @@ fn blind(site: &Site<'_>, sites: usize) -> Vec<String> {
         all.push(format!("note: {sites} sites share this user; the kernel cannot tell them apart"));
     }
     all
-}
-
-/// Is the kernel's audit on? None: nobody can say.
-fn audit() -> Option<bool> {
-    let said = ["/sbin/auditctl", "/usr/sbin/auditctl"]
-        .iter()
-        .find_map(|program| Command::new(program).arg("-s").output().ok())?;
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    let enabled = text.lines().find_map(|line| line.strip_prefix("enabled "))?;
-    Some(enabled.trim() != "0")
 }

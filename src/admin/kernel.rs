@@ -22,6 +22,8 @@ pub struct Denial {
     pub uid: Option<u32>,
     /// Its pid.
     pub pid: Option<u32>,
+    /// The process that its cell began with.
+    pub cell: Option<u32>,
     /// Its program.
     pub program: String,
     /// What was denied.
@@ -57,7 +59,7 @@ pub fn of_launch(entry: &Entry) -> Vec<String> {
     let number = |name: &str| entry.field(name).and_then(|text| text.parse::<u32>().ok());
     let (uid, pid) = (number("uid"), number("pid"));
     let mut all = read().unwrap_or_default();
-    all.retain(|denial| denial.pid == pid && denial.uid == uid);
+    all.retain(|denial| (denial.pid == pid || denial.cell == pid) && denial.uid == uid);
     let mut told: Vec<String> = all.iter().map(|denial| denial.what.to_string()).collect();
     told.dedup();
     told
@@ -86,14 +88,30 @@ const AUDIT_LOG: &str = "/var/log/audit/audit.log";
 #[must_use]
 pub fn parse(text: &str) -> Vec<Denial> {
     let lines: Vec<Line<'_>> = text.lines().filter_map(line).collect();
-    // One event is several lines with one serial number; the line about the system call says whose it was.
-    let mut callers: BTreeMap<&str, (Option<u32>, Option<u32>, String)> = BTreeMap::new();
-    for line in lines.iter().filter(|line| line.kind == SYSCALL) {
-        callers.insert(line.serial, line.who());
+    // One event is several lines with one serial number; the line about the system call says whose it was. The kernel
+    // leaves it out for old processes; a cell's domain is told once, with the process that made it.
+    let mut whose = Whose::default();
+    for line in &lines {
+        match line.kind {
+            SYSCALL => drop(whose.callers.insert(line.serial, line.who())),
+            DOMAIN => drop(line.field("domain").map(|domain| whose.domains.insert(domain, line.who()))),
+            _ => {}
+        }
     }
-    let mut all: Vec<Denial> = lines.iter().filter_map(|line| denial(line, &callers)).collect();
+    let mut all: Vec<Denial> = lines.iter().filter_map(|line| denial(line, &whose)).collect();
     all.extend(text.lines().filter_map(killed));
     all
+}
+
+/// Uid, pid, program.
+type Who = (Option<u32>, Option<u32>, String);
+
+#[derive(Default)]
+struct Whose<'a> {
+    /// By serial number.
+    callers: BTreeMap<&'a str, Who>,
+    /// By domain.
+    domains: BTreeMap<String, Who>,
 }
 
 /// A line of the audit system: `type=1326 audit(1795624080.842:5): auid=…`, or the daemon's way of writing it.
@@ -105,14 +123,18 @@ struct Line<'a> {
 }
 
 const SYSCALL: u32 = 1300;
+const SECCOMP: u32 = 1326;
+const ACCESS: u32 = 1423;
+const DOMAIN: u32 = 1424;
 
 fn line(text: &str) -> Option<Line<'_>> {
     let (before, stamp) = text.split_once("audit(")?;
     let kind = before.rsplit_once("type=")?.1.split(' ').next()?;
     let kind = match kind {
         "SYSCALL" => SYSCALL,
-        "SECCOMP" => 1326,
-        "LANDLOCK_ACCESS" => 1423,
+        "SECCOMP" => SECCOMP,
+        "LANDLOCK_ACCESS" => ACCESS,
+        "LANDLOCK_DOMAIN" => DOMAIN,
         other => other.trim_start_matches("UNKNOWN[").trim_end_matches(']').parse().ok()?,
     };
     let (stamp, rest) = stamp.split_once("):")?;
@@ -137,7 +159,7 @@ impl Line<'_> {
         self.field(name)?.parse().ok()
     }
 
-    fn who(&self) -> (Option<u32>, Option<u32>, String) {
+    fn who(&self) -> Who {
         let program = self.field("exe").or_else(|| self.field("comm")).unwrap_or_default();
         (self.number("uid"), self.number("pid"), Untrusted(program.as_bytes()).to_string())
     }
@@ -151,27 +173,29 @@ fn unhex(text: &str) -> Option<String> {
     digits.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn denial(line: &Line<'_>, callers: &BTreeMap<&str, (Option<u32>, Option<u32>, String)>) -> Option<Denial> {
-    let (what, (uid, pid, program)) = match line.kind {
-        1326 => {
+fn denial(line: &Line<'_>, whose: &Whose<'_>) -> Option<Denial> {
+    let (what, (uid, pid, program), cell) = match line.kind {
+        SECCOMP => {
             let number = line.number("syscall")?;
             let foreign = line.field("compat").as_deref() == Some("1");
             // The action of a filter stands in the upper half: SECCOMP_RET_ERRNO is 0x0005.
             let ended = line.field("code").is_none_or(|code| !code.starts_with("0x5"));
             let name =
                 if foreign { format!("call {number} of another architecture") } else { call_name(number) };
-            (What::Call { name, ended }, line.who())
+            (What::Call { name, ended }, line.who(), None)
         }
-        1423 => {
+        ACCESS => {
             let path = line.field("path").map(|path| Untrusted(path.as_bytes()).to_string());
             let port = line.field("daddr_port").or_else(|| line.field("dest")).or_else(|| line.field("src"));
             let port = port.and_then(|port| port.parse().ok());
             let rights = line.field("blockers")?;
-            (What::Access { rights, path, port }, callers.get(line.serial).cloned().unwrap_or_default())
+            let domain = line.field("domain").and_then(|domain| whose.domains.get(&domain));
+            let who = whose.callers.get(line.serial).or(domain).cloned().unwrap_or_default();
+            (What::Access { rights, path, port }, who, domain.and_then(|(_, pid, _)| *pid))
         }
         _ => return None,
     };
-    Some(Denial { at: line.at.to_owned(), uid, pid, program, what })
+    Some(Denial { at: line.at.to_owned(), uid, pid, cell, program, what })
 }
 
 /// `Memory cgroup out of memory: Killed process 9839 (hog.cgi) … UID:30621 …`
@@ -182,7 +206,7 @@ fn killed(line: &str) -> Option<Denial> {
     let (name, rest) = rest.rsplit_once(") total-vm:")?;
     let uid = rest.split_once("UID:")?.1.split(' ').next()?.parse().ok();
     let program = Untrusted(name.as_bytes()).to_string();
-    Some(Denial { at: String::new(), uid, pid: pid.parse().ok(), program, what: What::Memory })
+    Some(Denial { at: String::new(), uid, pid: pid.parse().ok(), cell: None, program, what: What::Memory })
 }
 
 fn call_name(number: u32) -> String {
@@ -215,6 +239,8 @@ mod tests {
             [ 3.0] audit: type=1423 audit(1796.001:7): domain=195ba459b blockers=fs.read_file path=\"/etc/x\" dev=\"vda\" ino=3\n\
             [ 3.0] audit: type=1300 audit(1796.001:7): arch=c000003e syscall=257 success=no exit=-13 a0=1 items=0 ppid=1 pid=13 auid=1 uid=301 gid=301 comm=\"php\" exe=\"/usr/bin/php\" key=(null)\n\
             type=UNKNOWN[1423] msg=audit(1796.002:8): domain=1 blockers=net.connect_tcp daddr=127.0.0.1 dest=3307\n\
+            [ 3.1] audit: type=1423 audit(1796.003:9): domain=2 blockers=fs.read_dir path=\"/srv\" dev=\"vda\" ino=3\n\
+            [ 3.1] audit: type=1424 audit(1796.003:9): domain=2 status=allocated mode=enforcing pid=14 uid=301 exe=\"/usr/lib/cellwall/cellwall-suexec\" comm=\"cellwall-suexec\"\n\
             [ 4.0] Memory cgroup out of memory: Killed process 98 (x) total-vm:1) total-vm:92kB, shmem-rss:0kB, UID:302 pgtables:1kB oom_score_adj:0\n\
             [ 5.0] something else\n";
         let all = parse(text);
@@ -229,6 +255,7 @@ mod tests {
                 "Some(301) Some(12) /a b system call keyctl",
                 "Some(301) Some(13) /usr/bin/php fs.read_file of /etc/x",
                 "None None  net.connect_tcp 3307",
+                "Some(301) Some(14) /usr/lib/cellwall/cellwall-suexec fs.read_dir of /srv",
                 "Some(302) Some(98) x) total-vm:1 memory was used up, and ended",
             ]
         );

@@ -2,6 +2,7 @@
 
 pub mod again;
 pub mod apply;
+pub mod audit;
 pub mod cause;
 mod cell;
 pub mod check;
@@ -26,6 +27,7 @@ pub mod set;
 pub mod status;
 pub mod top;
 pub mod trace;
+pub mod until;
 pub mod views;
 pub mod why;
 

@@ -171,6 +171,16 @@ impl TryFrom<Amount> for Seconds {
     }
 }
 
+/// As it is written on a command line.
+impl std::str::FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |message: String| message.replace(HELP, ": ");
+        Self::try_from(Amount::Text(text.to_owned())).map_err(wrong)
+    }
+}
+
 /// A count, or `unlimited`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Amount")]

@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod denials;
 mod explain;
 mod fix;
 mod learn;
