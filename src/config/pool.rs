@@ -138,6 +138,11 @@ fn program(compiler: &Compiler<'_>, rules: &Rules, kind: Kind, place: &Place) ->
 fn accept(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Accept {
     match &rules.pool_accept {
         Some(Located { value: values::Accept::Direct, place }) => {
+            if let Some(cpu) = rules.pool_cpu_timeout.as_ref().filter(|time| limited(time.value.0) > 0) {
+                let message = "workers that accept for themselves do not tell when a request begins";
+                let help = "remove the line, or accept = \"direct\"";
+                compiler.problems.error(Some(&cpu.place), message, help);
+            }
             if kind == Kind::Cgi {
                 let help = "remove accept: without the broker nobody speaks FastCGI for a CGI program";
                 compiler.problems.error(Some(place), "a pool of kind \"cgi\" cannot be direct", help);

@@ -42,8 +42,10 @@ pub struct Order<'a> {
     pub standard: [OwnedFd; 3],
     /// For a CGI run: the environment, as the broker sent it.
     pub environment: Option<OwnedFd>,
-    /// The control group that holds its whole tree.
+    /// The control group that holds its whole tree, which it is not in yet.
     pub tree: Option<Vec<u8>>,
+    /// That group is there, and the site's own one above it with the site's limits.
+    pub prepared: bool,
     /// Where a refusal is reported; closed by exec.
     pub report: OwnedFd,
 }
@@ -138,12 +140,16 @@ fn missing(order: &Order<'_>) -> String {
 fn cell<'a>(order: &'a Order<'_>, children: &'a [u8], policy: &Record<'a>, site: &Site<'a>) -> Record<'a> {
     let mut site = site.clone();
     if let Some(tree) = &order.tree {
+        if order.prepared {
+            site.limits.groups.retain(|group| group.version != 2);
+        }
         site.limits.groups.push(ControlGroup { version: 2, directory: tree, settings: Vec::new() });
     }
     let settings = order.settings;
     if settings.kind == Kind::Cgi && settings.request.cpu_ms > 0 {
-        // The kernel counts whole seconds.
-        let seconds = u64::from(settings.request.cpu_ms.div_ceil(1000));
+        // The whole tree is measured by the supervisor, once a second. The kernel does it for each process, in whole seconds,
+        // and a little later, so that the visitor is told why.
+        let seconds = u64::from(settings.request.cpu_ms.div_ceil(1000)).saturating_add(KERNELS_SECONDS);
         let narrower =
             site.limits.resources.iter().any(|limit| limit.number == Resource::CPU && limit.value <= seconds);
         if !narrower {
@@ -259,6 +265,8 @@ fn entries(file: &OwnedFd) -> Result<Vec<Vec<u8>>, Refusal> {
     Ok(bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
+/// The kernel's limit is so much larger than the measured one.
+const KERNELS_SECONDS: u64 = 3;
 /// Bytes; the policy's own limit is checked by the pipeline.
 const ENVIRONMENT_MAX: i64 = 1 << 20;
 /// No refusal could be written down.

@@ -1,29 +1,84 @@
-//! A worker and all that it starts: kept together by a control group, and ended together.
+//! A worker or a run and all that it starts: kept together by a control group, and ended together.
 //!
 //! Root. A group of version 2 for each worker, below the site's own where it has one, so that the site's limits hold; else
 //! below the daemon's own, which the service manager ends too. `cgroup.kill` (Linux 5.14) ends every process of it at once,
-//! however often it forked. Where there are no such groups, the worker's process group is ended, and what left that group is found
-//! among the daemon's children, which orphans become (`PR_SET_CHILD_SUBREAPER`).
+//! however often it forked. Runs of CGI programs take turns in groups that stay: to make and remove one costs more than a
+//! small run.
+//!
+//! Where there are no such groups, each tree has a UTS namespace of its own, which is only its mark: every descendant has it,
+//! whatever its parent, session and process group are, and cannot leave it without `CAP_SYS_ADMIN` (namespaces(7)). What
+//! has the mark is found in /proc and ended by a pidfd, so that no number is taken for another process's.
 
-use std::fs;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// Where groups can be made.
+use crate::sys::fork::{self, Side};
+
+/// Where trees can be kept.
 #[derive(Debug)]
 pub struct Grove {
     /// For sites without a group of their own.
     own: Option<PathBuf>,
+    /// Groups for runs that nothing is in, by the directory above.
+    free: BTreeMap<PathBuf, Vec<Plot>>,
+    last: u32,
+    /// The kernel makes a child in a group.
+    into: bool,
+    /// Without groups: the namespace that the daemon itself is in.
+    home: Option<File>,
+}
+
+/// Where a tree is kept.
+#[derive(Debug)]
+pub enum Ground {
+    /// A worker's group. The launch makes and enters it.
+    Group(PathBuf),
+    /// A run's group.
+    Plot(Plot),
+    /// A namespace that is made with the process.
+    Mark,
+}
+
+/// A group for one run after another.
+#[derive(Debug)]
+pub struct Plot {
+    path: PathBuf,
+    /// It is there: a child can be made in it.
+    directory: Option<OwnedFd>,
+    /// It is below a site's own group, which the launch enters and sets.
+    of_site: bool,
+    /// It was told to end all that is in it. Linux 6.14 to 6.18 at least then also ends what is made in it later: a fork into
+    /// another group is held against the wrong count of kills (kernel/cgroup/cgroup.c, `cgroup_css_set_fork`).
+    spoiled: Cell<bool>,
+    /// What earlier runs have used.
+    cpu_us: u64,
+    since: Instant,
 }
 
 /// The tree of one process.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Tree {
     pid: Pid,
-    group: Option<PathBuf>,
+    ground: Ground,
+    mark: Option<Mark>,
+}
+
+/// A namespace, held: as long as it is, its number is not given to another one.
+#[derive(Debug)]
+struct Mark {
+    number: u64,
+    _held: File,
 }
 
 /// What a tree uses.
@@ -37,6 +92,10 @@ pub struct Usage {
     pub cpu_us: u64,
 }
 
+/// Processes by the mark that they have, at one moment.
+#[derive(Debug, Default)]
+pub struct Census(HashMap<u64, Vec<i32>>);
+
 impl Grove {
     /// Finds the hierarchy, makes a place in it, and ends what a killed daemon left there.
     #[must_use]
@@ -45,18 +104,69 @@ impl Grove {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
         });
-        let grove = Self { own };
+        let home = if own.is_none() { File::open(UTS).ok() } else { None };
+        let grove = Self { own, free: BTreeMap::new(), last: 0, into: fork::can_fork_into(), home };
         if let Some(own) = &grove.own {
             sweep(own);
         }
         grove
     }
 
-    /// The group for a worker, of a site with this group of its own (empty: none). It is made by the child, or here.
+    /// For a worker of a site with this group of its own (empty: none).
     #[must_use]
-    pub fn group(&self, site: &Path, serial: u32) -> Option<PathBuf> {
-        let above = if site.as_os_str().is_empty() { self.own.as_deref()? } else { site };
-        Some(above.join(format!("{PREFIX}{serial}")))
+    pub fn worker(&self, site: &Path, serial: u32) -> Ground {
+        match self.above(site) {
+            Some(above) => Ground::Group(above.join(format!("{WORKER}{serial}"))),
+            None => Ground::Mark,
+        }
+    }
+
+    /// For a run of a site with this group of its own (empty: none).
+    #[must_use]
+    pub fn run(&mut self, site: &Path) -> Ground {
+        let Some(above) = self.above(site).map(Path::to_owned) else { return Ground::Mark };
+        if let Some(mut plot) = self.free.get_mut(&above).and_then(Vec::pop) {
+            plot.open(self.into);
+            plot.cpu_us = cpu_of(&plot.path).unwrap_or(0);
+            return Ground::Plot(plot);
+        }
+        self.last = self.last.wrapping_add(1);
+        let path = above.join(format!("{RUN}{}", self.last));
+        let of_site = !site.as_os_str().is_empty();
+        let (spoiled, since) = (Cell::new(false), Instant::now());
+        let mut plot = Plot { path, directory: None, of_site, spoiled, cpu_us: 0, since };
+        // A site's own group may not be there yet: the launch makes it, with its limits, and this one.
+        if fs::create_dir(&plot.path).is_ok() {
+            plot.open(self.into);
+        }
+        Ground::Plot(plot)
+    }
+
+    fn above<'a>(&'a self, site: &'a Path) -> Option<&'a Path> {
+        if site.as_os_str().is_empty() { self.own.as_deref() } else { Some(site) }
+    }
+
+    /// Takes back what a tree stood on, after [`Tree::bury`].
+    pub fn take_back(&mut self, tree: Tree) {
+        let Ground::Plot(mut plot) = tree.ground else { return };
+        let above = plot.path.parent().filter(|_| !plot.spoiled.get()).map(Path::to_owned);
+        let Some(above) = above else { return drop(fs::remove_dir(&plot.path)) };
+        plot.since = Instant::now();
+        self.free.entry(above).or_default().push(plot);
+    }
+
+    /// Removes groups that no run has needed for a while.
+    pub fn tidy(&mut self) {
+        self.free.retain(|_, plots| {
+            plots.retain(|plot| {
+                let old = plot.since.elapsed() > UNUSED;
+                if old {
+                    drop(fs::remove_dir(&plot.path));
+                }
+                !old
+            });
+            !plots.is_empty()
+        });
     }
 
     /// Ends what a killed daemon left in a site's own group.
@@ -65,15 +175,80 @@ impl Grove {
             sweep(site);
         }
     }
+
+    /// Makes the process that becomes the root of a tree.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM.
+    pub fn plant(&self, ground: Ground) -> Result<(Side, Option<Tree>), Errno> {
+        let (side, mark) = match &ground {
+            // In it from its first instruction on. A write to cgroup.procs waits for all processors.
+            Ground::Plot(Plot { directory: Some(directory), of_site: false, .. }) => {
+                (fork::fork_into(directory.as_fd())?, None)
+            }
+            Ground::Plot(_) | Ground::Group(_) => (fork::fork()?, None),
+            Ground::Mark => self.marked()?,
+        };
+        let tree = match side {
+            Side::Parent(pid) => Some(Tree { pid, ground, mark }),
+            Side::Child => None,
+        };
+        Ok((side, tree))
+    }
+
+    /// A child in a namespace of its own; this process comes back to its own one.
+    fn marked(&self) -> Result<(Side, Option<Mark>), Errno> {
+        let Some(home) = &self.home else { return Ok((fork::fork()?, None)) };
+        let mark = match unshare(CloneFlags::CLONE_NEWUTS) {
+            Ok(()) => Mark::own(),
+            // A container may not permit it: the process group is all that is left then.
+            Err(_) => return Ok((fork::fork()?, None)),
+        };
+        let side = fork::fork();
+        if side != Ok(Side::Child)
+            && let Err(errno) = setns(home, CloneFlags::CLONE_NEWUTS)
+        {
+            if let Ok(Side::Parent(pid)) = side {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            return Err(errno);
+        }
+        Ok((side?, mark))
+    }
+}
+
+impl Ground {
+    /// The directory of a group that the launch is to enter, or to make. True: it is there, and so is the site's own group
+    /// above it, with its limits: that one need not be entered first.
+    #[must_use]
+    pub fn to_enter(&self) -> Option<(&Path, bool)> {
+        match self {
+            Self::Group(path) => Some((path, false)),
+            Self::Plot(Plot { path, directory, of_site, .. }) => {
+                (*of_site || directory.is_none()).then_some((path.as_path(), directory.is_some()))
+            }
+            Self::Mark => None,
+        }
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Group(path) => Some(path),
+            Self::Plot(plot) => Some(&plot.path),
+            Self::Mark => None,
+        }
+    }
+}
+
+impl Plot {
+    fn open(&mut self, into: bool) {
+        if into && self.directory.is_none() {
+            self.directory = File::open(&self.path).ok().map(OwnedFd::from);
+        }
+    }
 }
 
 impl Tree {
-    /// The tree that this process is the root of.
-    #[must_use]
-    pub fn new(pid: Pid, group: Option<PathBuf>) -> Self {
-        Self { pid, group }
-    }
-
     /// The root, which is not reaped yet: so the number is nobody else's.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -87,52 +262,144 @@ impl Tree {
 
     /// SIGKILL to all. Call it again until it is gone: a group may still be on its way.
     pub fn destroy(&self) {
-        let killed =
-            self.group.as_ref().is_some_and(|group| fs::write(group.join("cgroup.kill"), "1").is_ok());
         // Before the child has entered its group, and where there is none.
         let _ = killpg(self.pid, Signal::SIGKILL);
-        if !killed {
-            let _ = kill(self.pid, Signal::SIGKILL);
-        }
+        let _ = kill(self.pid, Signal::SIGKILL);
+        self.kill_all();
     }
 
     /// The root has ended and is not reaped yet, so that its number still means its process group: ends the rest of it.
     pub fn end_rest(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL);
-        if let Some(group) = &self.group {
-            drop(fs::write(group.join("cgroup.kill"), "1"));
+        self.kill_all();
+    }
+
+    fn kill_all(&self) {
+        if let Some(mark) = &self.mark {
+            end_marked(mark.number);
+        }
+        match &self.ground {
+            Ground::Group(path) => drop(fs::write(path.join("cgroup.kill"), "1")),
+            // Most runs leave nothing behind.
+            Ground::Plot(plot) if !is_empty(&plot.path) => {
+                plot.spoiled.set(true);
+                drop(fs::write(plot.path.join("cgroup.kill"), "1"));
+            }
+            Ground::Plot(_) | Ground::Mark => {}
         }
     }
 
-    /// After [`Tree::end_rest`]: removes the group. False: something of it is still on its way out.
+    /// After [`Tree::end_rest`]: nothing of it is left. False: something is still on its way out, and told again.
     #[must_use]
     pub fn bury(&self) -> bool {
-        let Some(group) = &self.group else { return true };
-        match fs::remove_dir(group) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(_) => {
-                drop(fs::write(group.join("cgroup.kill"), "1"));
-                false
-            }
+        let done = match &self.ground {
+            Ground::Mark => self.mark.as_ref().is_none_or(|mark| !Census::now().0.contains_key(&mark.number)),
+            Ground::Group(path) => match fs::remove_dir(path) {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            },
+            Ground::Plot(plot) => is_empty(&plot.path),
+        };
+        if !done {
+            self.kill_all();
         }
+        done
+    }
+
+    /// Whether a census is needed to know what it uses.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.mark.is_some()
     }
 
     /// What it uses at the moment.
     #[must_use]
-    pub fn usage(&self) -> Usage {
-        let Some(group) = &self.group else { return usage_of([self.pid.as_raw().to_string()]) };
+    pub fn usage(&self, census: &Census) -> Usage {
+        let Some(group) = self.ground.directory() else {
+            let all = self.mark.as_ref().and_then(|mark| census.0.get(&mark.number));
+            return match all {
+                Some(all) => usage_of(all.iter().map(i32::to_string)),
+                None => usage_of([self.pid.as_raw().to_string()]),
+            };
+        };
         let text = |name: &str| fs::read_to_string(group.join(name)).unwrap_or_default();
         let processes = text("cgroup.procs");
         let mut usage = usage_of(processes.lines().map(str::to_owned));
         if let Ok(memory) = text("memory.current").trim().parse() {
             usage.memory = memory;
         }
-        let cpu = text("cpu.stat");
-        let cpu = cpu.lines().find_map(|line| line.strip_prefix("usage_usec "));
-        usage.cpu_us = cpu.and_then(|number| number.parse().ok()).unwrap_or(usage.cpu_us);
+        let before = if let Ground::Plot(plot) = &self.ground { plot.cpu_us } else { 0 };
+        usage.cpu_us = cpu_of(group).map_or(usage.cpu_us, |now| now.saturating_sub(before));
         usage
     }
+}
+
+impl Mark {
+    /// The one that this process has now.
+    fn own() -> Option<Self> {
+        let held = File::open(UTS).ok()?;
+        let number = held.metadata().ok()?.ino();
+        Some(Self { number, _held: held })
+    }
+}
+
+impl Usage {
+    /// What another tree uses as well.
+    pub fn add(&mut self, other: Self) {
+        self.processes = self.processes.saturating_add(other.processes);
+        self.memory = self.memory.saturating_add(other.memory);
+        self.cpu_us = self.cpu_us.saturating_add(other.cpu_us);
+    }
+}
+
+impl Census {
+    /// Who has which mark.
+    #[must_use]
+    pub fn now() -> Self {
+        let mut all: HashMap<u64, Vec<i32>> = HashMap::new();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            // A process that has ended and is not reaped has none.
+            if let Some(mark) = mark_of(pid) {
+                all.entry(mark).or_default().push(pid);
+            }
+        }
+        Self(all)
+    }
+}
+
+fn mark_of(process: impl std::fmt::Display) -> Option<u64> {
+    fs::metadata(format!("/proc/{process}/ns/uts")).ok().map(|facts| facts.ino())
+}
+
+/// SIGKILL to all with this mark, again until none is found: some fork meanwhile.
+fn end_marked(mark: u64) {
+    for _ in 0..ROUNDS {
+        let Some(found) = Census::now().0.remove(&mark) else { return };
+        for pid in found {
+            // The number may mean another process by now: what is held is looked at once more, and that one is ended.
+            if let Ok(held) = fork::hold(Pid::from_raw(pid))
+                && mark_of(pid) == Some(mark)
+            {
+                let _ = fork::end(&held);
+            }
+        }
+    }
+}
+
+/// Nothing lives in this group, or there is none.
+fn is_empty(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events"));
+    events.map_or_else(
+        |error| error.kind() == io::ErrorKind::NotFound,
+        |text| text.lines().any(|line| line == "populated 0"),
+    )
+}
+
+fn cpu_of(group: &Path) -> Option<u64> {
+    let text = fs::read_to_string(group.join("cpu.stat")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
 }
 
 /// How often the kernel ended something in this group for want of memory.
@@ -177,12 +444,20 @@ fn place() -> Option<PathBuf> {
 
 fn sweep(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        if [WORKER, RUN].iter().any(|start| name.to_string_lossy().starts_with(start)) {
             drop(fs::write(entry.path().join("cgroup.kill"), "1"));
             drop(fs::remove_dir(entry.path()));
         }
     }
 }
 
-/// How the groups of workers are called: `worker-<serial>`.
-const PREFIX: &str = "worker-";
+/// How the groups of workers are called, and those of runs: with a number behind.
+const WORKER: &str = "worker-";
+const RUN: &str = "run-";
+/// This process's UTS namespace.
+const UTS: &str = "/proc/self/ns/uts";
+/// Looks for what forks while it is ended; the next ones come a second later.
+const ROUNDS: usize = 8;
+/// A group for runs is kept so long without one.
+const UNUSED: Duration = Duration::from_secs(30);

@@ -172,6 +172,15 @@ pub enum Down {
         /// Microseconds.
         cpu_us: u64,
     },
+    /// The CPU time of a run's whole tree so far, where the site limits that of a request. Sent once a second.
+    RunSpent {
+        /// Which run.
+        token: Token,
+        /// Of which site.
+        site: Site,
+        /// Microseconds.
+        cpu_us: u64,
+    },
     /// Answer with [`Up::Beat`]: a broker that does not is stuck, and is replaced.
     Ask {
         /// To be given back.
@@ -425,6 +434,7 @@ impl Down {
             | Self::RunEnded { .. }
             | Self::Usage { .. }
             | Self::Spent { .. }
+            | Self::RunSpent { .. }
             | Self::Ask { .. }
             | Self::Quit { .. } => 0,
         }
@@ -500,6 +510,9 @@ impl Down {
             Self::Spent { site, worker, cpu_us } => {
                 Fields { kind: 17, site: site.0, worker: worker.0, number: cpu_us, ..none }
             }
+            Self::RunSpent { token, site, cpu_us } => {
+                Fields { kind: 18, site: site.0, number: token.0, other: cpu_us, ..none }
+            }
         }
     }
 
@@ -524,6 +537,7 @@ impl Down {
             15 => Self::Ask { number },
             16 => Self::Quit { within_ms: number },
             17 => Self::Spent { site, worker, cpu_us: number },
+            18 => Self::RunSpent { token, site, cpu_us: other },
             _ => return Err(Nonsense),
         })
     }
@@ -611,6 +625,7 @@ mod tests {
             Down::Started { token, site },
             Down::Usage { site, processes: 9, memory: 1 << 40, cpu_us: u64::MAX },
             Down::Spent { site, worker, cpu_us: u64::MAX },
+            Down::RunSpent { token, site, cpu_us: u64::MAX },
             Down::Ask { number: 1 },
             Down::Quit { within_ms: 30_000 },
         ];

@@ -1,5 +1,8 @@
 //! Children of the administrator's command and of the pool's daemon. The setuid program never forks.
 
+use std::ffi::c_long;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 
@@ -43,4 +46,59 @@ pub fn copy_window_size(to: i32) {
         // SAFETY: `size` outlives the call.
         unsafe { libc::ioctl(to, libc::TIOCSWINSZ, &raw const size) };
     }
+}
+
+/// Makes a child that is in this control group of version 2 from its first instruction on: unlike a write to its
+/// cgroup.procs that waits for nobody. Call it with one thread only.
+///
+/// # Errors
+/// EAGAIN, ENOMEM; ENODEV, when the group was removed. ENOSYS or E2BIG before Linux 5.7: see [`can_fork_into`].
+pub fn fork_into(group: BorrowedFd<'_>) -> Result<Side, Errno> {
+    match clone_into(group.as_raw_fd())? {
+        0 => Ok(Side::Child),
+        child => Ok(Side::Parent(Pid::from_raw(i32::try_from(child).map_err(|_| Errno::EOVERFLOW)?))),
+    }
+}
+
+/// Whether this kernel, and what confines us, knows [`fork_into`]. No process is made.
+#[must_use]
+pub fn can_fork_into() -> bool {
+    clone_into(RawFd::MAX) == Err(Errno::EBADF)
+}
+
+fn clone_into(group: RawFd) -> Result<c_long, Errno> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup (clone(2)).
+    let mut words = [0_u64; 11];
+    let [flags, _, _, _, exit_signal, .., cgroup] = &mut words;
+    *flags = CLONE_INTO_CGROUP;
+    *exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    *cgroup = u64::from(group.cast_unsigned());
+    // SAFETY: `words` is as long as is said and outlives the call. Without CLONE_VM the child has a copy of all memory, as
+    // after fork; the programs that call this have one thread, so no lock is held by another one in it.
+    Errno::result(unsafe { libc::syscall(libc::SYS_clone3, words.as_ptr(), size_of_val(&words)) })
+}
+
+/// Holds a process, whatever its number means later (a pidfd).
+///
+/// # Errors
+/// ESRCH: there is none.
+pub fn hold(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: two plain numbers.
+    let held = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let held = RawFd::try_from(held).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(held) })
+}
+
+/// SIGKILL to the process that is held, and to no other.
+///
+/// # Errors
+/// ESRCH: it has ended.
+pub fn end(held: &OwnedFd) -> Result<(), Errno> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no information goes with the signal; the others are plain numbers.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), libc::SIGKILL, none, 0) };
+    Errno::result(sent).map(drop)
 }

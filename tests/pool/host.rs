@@ -1,6 +1,7 @@
 //! A host with the daemon and an nginx before it.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -31,7 +32,7 @@ impl Daemon {
         // A group for each world; where none can be made, the daemon does without as well.
         let start = format!(
             "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
-             mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
+             test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
              exec 7</etc/shadow 8>/tmp/hostile; exec /usr/sbin/cellwalld",
             world.alice.id
         );
@@ -125,6 +126,13 @@ impl Nginx {
         Ask::get(&format!("{site}.test"), path).send(PORT)
     }
 
+    /// A request whose answer nobody has read yet; dropped, its client is gone.
+    pub(crate) fn begun(&self, site: &str, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {site}.test\r\n\r\n").as_bytes()).unwrap();
+        stream
+    }
+
     pub(crate) fn ask(&self, ask: &Ask) -> Answer {
         ask.send(PORT)
     }
@@ -158,6 +166,15 @@ fn server(site: &str, more: &str) -> String {
          fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_read_timeout 60s;\n\
          fastcgi_pass unix:/run/cellwall/pool/{site}.sock; }} }}\n"
     )
+}
+
+/// From here on this world has no control groups of version 2, as a container may have none.
+pub(crate) fn without_groups() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    for mount in mounts.lines().filter(|line| line.split(' ').nth(2) == Some("cgroup2")) {
+        let place = mount.split(' ').nth(1).unwrap();
+        nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 /// Waits for something, as long as a loaded machine may need for it.

@@ -7,6 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::harness::{Apache, Ask, Kind, Launcher, append, make_directory, put, world};
 
 use super::daemon::relayed;
@@ -323,15 +326,76 @@ fn pool_12_a_request_that_only_computes_is_ended_by_its_share_of_the_processor()
         until("the end of the worker", || spinning() <= 1);
         let answer = nginx.get("alice", "/sleep.php");
         assert_eq!(answer.text(), "slept", "{}", logged(&[""]).join("\n"));
-        // The kernel itself ends a program that is started for one request.
         let answer = nginx.get("bob", "/spin.cgi");
-        assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
+        assert_eq!(answer.status, 504, "{}\n{}", answer.text(), logged(&[""]).join("\n"));
         until("the end of the program", || processes(world.bob.id).is_empty());
         // Children of one parent are measured together: there it cannot be had, and apply says so.
         world.site("alice", "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\ncpu_timeout = \"1s\"\n");
         let said = world.cellwall(&["check"]);
         assert!(String::from_utf8_lossy(&said.stderr).contains("cannot be told apart"), "{said:?}");
+        // Where nobody knows when a request begins it cannot be had either.
+        world.site("alice", "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\naccept = \"direct\"\ncpu_timeout = \"1s\"\n");
+        let said = world.cellwall(&["check"]);
+        let told = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(told.contains("alice.toml:7:") && told.contains("accept for themselves"), "{told}");
     });
+}
+
+/// It leaves its session, its process group and its parent, and stays: asked with `?spin` it computes there; with any query the
+/// program itself stays as well.
+const LEAVES: &str = "#!/usr/bin/perl\nuse POSIX;\nfor (1..2) { if (!fork) { setsid; if (!fork) { setsid; $SIG{TERM} = 'IGNORE';\n\
+                      close STDOUT; close STDERR; close STDIN; if ($ENV{QUERY_STRING} eq 'spin') { while (1) { } } sleep 600; } exit 0 } }\n\
+                      $| = 1; print \"Content-Type: text/plain\\r\\n\\r\\nfine\"; sleep 600 if $ENV{QUERY_STRING};\n";
+
+/// The whole tree of a run ends with its request, whoever ends that.
+fn runs_end_whole(groups: bool) {
+    world(Launcher::Cellwall, |world| {
+        if !groups {
+            super::host::without_groups();
+        }
+        world.script(&world.bob, "leaves.cgi", LEAVES);
+        world.script(&world.bob, "mute.cgi", LEAVES.replace("$| = 1; print", "my $none ="));
+        world.site(
+            "bob",
+            "profile = \"perl\"\n[pool]\nkind = \"cgi\"\ncpu_timeout = \"1s\"\ntimeout = \"5s\"\nworkers = { max = 2 }\n",
+        );
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["bob"], "");
+        let none = |what: &str| until(what, || processes(world.bob.id).is_empty());
+        for _ in 0..3 {
+            assert_eq!(nginx.get("bob", "/leaves.cgi").text(), "fine");
+            none("the end of what an answered request left");
+        }
+        let answer = nginx.get("bob", "/mute.cgi?spin");
+        assert_eq!(answer.status, 504, "{}\n{}", answer.text(), logged(&[""]).join("\n"));
+        assert_eq!(logged(&["code=B11", "site=bob"]).len(), 1, "{:?}", logged(&[""]));
+        none("the end of what computed out of sight");
+        let answer = nginx.get("bob", "/mute.cgi?hang");
+        assert_eq!(answer.status, 504, "{}", logged(&[""]).join("\n"));
+        assert_eq!(logged(&["code=B08", "site=bob"]).len(), 1, "{:?}", logged(&[""]));
+        none("the end of what took too long");
+        let gone = nginx.begun("bob", "/mute.cgi?hang");
+        until("a run and its two", || processes(world.bob.id).len() == 3);
+        drop(gone);
+        none("the end of what nobody waits for");
+        let kept = nginx.begun("bob", "/mute.cgi?hang");
+        until("a run and its two", || processes(world.bob.id).len() == 3);
+        kill(Pid::from_raw(broker(&daemon)), Signal::SIGKILL).unwrap();
+        none("the end of what a broker left");
+        drop(kept);
+        assert_eq!(nginx.get("bob", "/leaves.cgi").text(), "fine");
+    });
+}
+
+#[test]
+fn pool_13_a_run_that_leaves_its_session_ends_with_its_request() {
+    runs_end_whole(true);
+}
+
+#[test]
+fn pool_13_so_it_does_without_control_groups() {
+    runs_end_whole(false);
 }
 
 /// One key takes a site from CGI to a pool and back: the same program, user, jail and environment, and the same records.

@@ -67,6 +67,7 @@ impl Broker {
                 }
             }
             Down::Spent { worker, cpu_us, .. } => self.spent(worker.0, cpu_us),
+            Down::RunSpent { token, cpu_us, .. } => self.run_spent(Key(token.0), cpu_us),
             Down::Ask { number } => self.tell(Up::Beat { number })?,
             Down::Quit { within_ms } => self.leave(within_ms),
         }

@@ -96,6 +96,16 @@ impl Broker {
         }
     }
 
+    /// What a run's tree has spent so far: all of it for its one request.
+    pub(super) fn run_spent(&mut self, key: Key, cpu_us: u64) {
+        let Some(run) = self.runs.get(key) else { return };
+        let (Some(call), Some(site)) = (run.call, self.sites.get(&run.site)) else { return };
+        let most = u64::from(site.rules.request.cpu_ms).saturating_mul(1000);
+        if most > 0 && cpu_us > most {
+            self.due(call, Due::Spent);
+        }
+    }
+
     /// Returns when the next thing of this request is due.
     fn due(&mut self, key: Key, what: Due) -> u64 {
         match what {

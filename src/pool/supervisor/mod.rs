@@ -269,11 +269,19 @@ impl Supervisor {
 
     /// Once a second, as long as there is something to look after.
     fn second(&mut self) {
-        self.graves.retain(|tree| !tree.bury());
+        for tree in std::mem::take(&mut self.graves) {
+            self.bury(tree);
+        }
+        self.grove.tidy();
         self.usage();
         self.ask_broker();
         self.answer_waiting();
         self.after(SECOND, Timer::Second);
+    }
+
+    /// Lets go of a tree whose root is gone, now or as soon as the rest is.
+    fn bury(&mut self, tree: Tree) {
+        if tree.bury() { self.grove.take_back(tree) } else { self.graves.push(tree) }
     }
 
     fn new(setup: Setup) -> io::Result<Self> {

@@ -35,7 +35,7 @@ pub(super) struct Pool {
     pub(super) accept: Accept,
     pub(super) numbers: Workers,
     pub(super) life: Life,
-    /// The broker wants to know what each worker spends.
+    /// The broker wants to know what each worker or run spends.
     pub(super) metered: bool,
     pub(super) listener: Rc<OwnedFd>,
     /// Where it listens, to see whether that has changed.
@@ -143,7 +143,7 @@ impl Supervisor {
             accept: settings.accept,
             numbers: settings.workers,
             life: settings.worker,
-            metered: settings.kind == Kind::Fastcgi && settings.request.cpu_ms > 0,
+            metered: is_metered(&settings),
             listener: Rc::new(listener),
             place,
             ours,
@@ -188,6 +188,7 @@ impl Supervisor {
         pool.generation = pool.generation.saturating_add(1);
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
+        pool.metered = is_metered(&settings);
         self.journal.say("change", &name, "");
         if moved {
             // The broker takes a socket for a site once.
@@ -302,6 +303,11 @@ fn same_program(one: &[u8], other: &[u8]) -> bool {
         && one.kind == other.kind
         && one.accept == other.accept
         && one.workers.connections == other.workers.connections
+}
+
+/// Somebody wants to know what each request spends. Those that share a worker cannot be told apart.
+fn is_metered(settings: &Settings<'_>) -> bool {
+    settings.kind != Kind::Parent && settings.request.cpu_ms > 0
 }
 
 /// To be compared: where a pool listens.

@@ -1,6 +1,9 @@
 //! CGI programs: one launch for each request.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
 
-use crate::sys::fork::{Side, fork};
+use crate::sys::fork::Side;
 
 use super::super::child::{self, Order};
 use super::super::settings::{self, Kind};
@@ -19,7 +22,7 @@ use super::{Process, Supervisor, Timer, how};
 
 /// A program that runs.
 pub(super) struct Run {
-    site: Site,
+    pub(super) site: Site,
     pub(super) tree: Tree,
     told: bool,
     report: OwnedFd,
@@ -56,18 +59,22 @@ impl Supervisor {
         let (output, output_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(exhausted)?;
-        let pid = match fork().map_err(exhausted)? {
-            Side::Parent(pid) => pid,
-            Side::Child => child::become_program(Order {
+        let ground = self.grove.run(Path::new(OsStr::from_bytes(settings.group_directory)));
+        let enter = ground.to_enter();
+        let prepared = enter.is_some_and(|(_, prepared)| prepared);
+        let enter = enter.map(|(group, _)| group.as_os_str().as_bytes().to_vec());
+        let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground).map_err(exhausted)? else {
+            child::become_program(Order {
                 uid: pool.uid,
                 settings: &settings,
                 standard: [input, output_in, errors_in],
                 environment: Some(environment),
-                tree: None,
+                tree: enter,
+                prepared,
                 report: report_in,
-            }),
+            })
         };
-        self.runs.insert(token, Run { site, tree: Tree::new(pid, None), told: false, report });
+        self.runs.insert(token, Run { site, tree, told: false, report });
         self.know(pid, Process::Run(token));
         Ok([input_in, output, errors].map(Rc::new).to_vec())
     }
@@ -100,6 +107,7 @@ impl Supervisor {
             (_, _, false) => Ended::Exited,
         };
         self.tell_broker(&Down::RunEnded { token, site: run.site, how, code }, Vec::new());
+        self.bury(run.tree);
     }
 
     /// A broker has ended, and with it whoever waits for these programs.
@@ -109,6 +117,7 @@ impl Supervisor {
         let orphans: Vec<Run> = std::mem::take(&mut self.runs).into_values().collect();
         for run in orphans {
             self.processes.remove(&run.tree.pid());
+            self.bury(run.tree);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A site's workers: as many as are wanted, each by the table of its life.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,13 +17,13 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
 
 use crate::refusal::{Card, Pasted, Refusal};
-use crate::sys::fork::{Side, fork};
+use crate::sys::fork::Side;
 
 use super::super::child::{self, Order};
 use super::super::life::{Action, Event, State};
 use super::super::listen;
 use super::super::settings::{self, Accept, Kind};
-use super::super::tree::{self, Tree, Usage};
+use super::super::tree::{self, Census, Tree, Usage};
 use super::super::wire::{Down, Ended, Site, Why, Worker, socket_name};
 use super::pools::Pool;
 use super::{Process, Supervisor, Timer, WORKERS, how};
@@ -91,18 +92,18 @@ impl Supervisor {
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let output = self.null.try_clone().map_err(errno)?;
         let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
-        let group = self.grove.group(above, worker.0);
-        let tree = group.as_ref().map(|group| group.as_os_str().as_bytes().to_vec());
-        let pid = match fork()? {
-            Side::Parent(pid) => pid,
-            Side::Child => child::become_program(Order {
+        let ground = self.grove.worker(above, worker.0);
+        let enter = ground.to_enter().map(|(group, _)| group.as_os_str().as_bytes().to_vec());
+        let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
+            child::become_program(Order {
                 uid: pool.uid,
                 settings: &settings,
                 standard: [listener, output, errors_in],
                 environment: None,
-                tree,
+                tree: enter,
+                prepared: false,
                 report: report_in,
-            }),
+            })
         };
         let (generation, epoch, connections) = (pool.generation, pool.epoch, pool.numbers.connections);
         let grace = Duration::from_millis(pool.life.grace_ms.into());
@@ -119,7 +120,7 @@ impl Supervisor {
                 epoch,
                 generation,
                 connections,
-                tree: Tree::new(pid, group),
+                tree,
                 since: Instant::now(),
                 due: None,
                 grace,
@@ -293,13 +294,12 @@ impl Supervisor {
             lived.as_secs()
         );
         self.journal.say("end", &name, &line);
-        if !living.tree.bury() {
-            self.graves.push(living.tree);
-        }
-        let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == living.epoch);
+        let Living { epoch, told, state, tree, .. } = living;
+        self.bury(tree);
+        let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == epoch);
         // One that ends by itself within its first second would be started again without end.
-        let short = !living.told && lived < SHORT;
-        if current && (action == Action::Blame || short) && !(living.told && living.state != State::Failing) {
+        let short = !told && lived < SHORT;
+        if current && (action == Action::Blame || short) && !(told && state != State::Failing) {
             self.start_failed(site, ended, &line);
         }
         self.fill(site);
@@ -416,37 +416,51 @@ impl Supervisor {
         self.runs.values().for_each(|run| run.tree.destroy());
     }
 
-    /// Once a second: what sites with workers use, for the status service and for recycling by memory.
+    /// Once a second: what sites use, for the status service, for recycling by memory and for the CPU time of requests.
     pub(super) fn usage(&mut self) {
-        let mut sums: std::collections::BTreeMap<Site, Usage> = std::collections::BTreeMap::new();
-        let (mut fat, mut spent) = (Vec::new(), Vec::new());
-        for (worker, living) in &self.workers {
-            let used = living.tree.usage();
-            let sum = sums.entry(living.site).or_default();
-            sum.processes = sum.processes.saturating_add(used.processes);
-            sum.memory = sum.memory.saturating_add(used.memory);
-            sum.cpu_us = sum.cpu_us.saturating_add(used.cpu_us);
-            let pool = self.pools.get(&living.site);
-            if pool.is_some_and(|pool| pool.metered) {
-                spent.push(Down::Spent { site: living.site, worker: *worker, cpu_us: used.cpu_us });
+        let trees = self.workers.values().map(|one| &one.tree).chain(self.runs.values().map(|run| &run.tree));
+        let marked = trees.into_iter().any(Tree::is_marked);
+        let census = if marked { Census::now() } else { Census::default() };
+        let mut sums: BTreeMap<Site, Usage> = BTreeMap::new();
+        let mut spent = Vec::new();
+        for (token, run) in &self.runs {
+            let (token, site, used) = (*token, run.site, run.tree.usage(&census));
+            sums.entry(site).or_default().add(used);
+            if self.pools.get(&site).is_some_and(|pool| pool.metered) {
+                spent.push(Down::RunSpent { token, site, cpu_us: used.cpu_us });
             }
-            let most = pool.map_or(0, |pool| pool.life.memory);
-            if most > 0 && used.memory > most && living.state == State::Up {
-                fat.push((*worker, living.site, used.memory));
+        }
+        let mut fat = Vec::new();
+        for (worker, living) in &self.workers {
+            let (worker, site, used) = (*worker, living.site, living.tree.usage(&census));
+            sums.entry(site).or_default().add(used);
+            let Some(pool) = self.pools.get(&site) else { continue };
+            if pool.metered {
+                spent.push(Down::Spent { site, worker, cpu_us: used.cpu_us });
+            }
+            if (1..used.memory).contains(&pool.life.memory) && living.state == State::Up {
+                fat.push((worker, site, used.memory));
             }
         }
         for (worker, site, memory) in fat {
-            let name = self.name(site);
-            self.journal.say("recycle", &name, &format!("worker={} memory={memory}", worker.0));
-            self.happen(worker, Event::Drain);
-            self.fill(site);
+            self.recycle(site, worker, memory);
         }
-        for message in spent {
+        let sums = sums.into_iter().map(|(site, Usage { processes, memory, cpu_us })| Down::Usage {
+            site,
+            processes,
+            memory,
+            cpu_us,
+        });
+        for message in spent.into_iter().chain(sums) {
             self.tell_broker(&message, Vec::new());
         }
-        for (site, Usage { processes, memory, cpu_us }) in sums {
-            self.tell_broker(&Down::Usage { site, processes, memory, cpu_us }, Vec::new());
-        }
+    }
+
+    fn recycle(&mut self, site: Site, worker: Worker, memory: u64) {
+        let name = self.name(site);
+        self.journal.say("recycle", &name, &format!("worker={} memory={memory}", worker.0));
+        self.happen(worker, Event::Drain);
+        self.fill(site);
     }
 
     pub(super) fn name(&self, site: Site) -> Vec<u8> {
