@@ -182,7 +182,7 @@ fn why(errno: Errno) -> &'static str {
 /// Once, before a program that is being written is refused.
 const BUSY_WAIT: Duration = Duration::from_millis(20);
 
-static SEAL: Card = Card { code: "X01", status: 87, remedy: "cellwall explain X01" };
+pub(super) static SEAL: Card = Card { code: "X01", status: 87, remedy: "cellwall explain X01" };
 static EXEC: Card = Card {
     code: "X255",
     status: 255,

@@ -1,7 +1,7 @@
 //! The rule set of the kernel's Landlock (Documentation/userspace-api/landlock.rst).
 //!
 //! Paths are opened without following links: a write path that its owner turned into a link must not widen the cell.
-//! Refuses with X02 and X03.
+//! Refuses with X01 to X03.
 
 use std::os::fd::OwnedFd;
 
@@ -17,6 +17,7 @@ use crate::policy::{Enforcement, Landlock, Links, PathRule, Site};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{self, Root, files};
 
+use super::exec::SEAL;
 use super::walk::{Follow, Rules, walk};
 
 /// An opened rule set that is not in force yet.
@@ -82,17 +83,27 @@ impl Ruleset {
 /// Root. For the set-id mail exception: Landlock and the system call filter without `no_new_privs`, which only root may.
 /// Paths are opened with the file system identity of the site, so that nothing is opened that the site could not open.
 pub(super) fn seal_as_root(_: &Root, uid: u32, site: &Site<'_>) -> Result<u8, Refusal> {
-    setfsgid(Gid::from_raw(site.identity.gid));
-    setfsuid(Uid::from_raw(uid));
+    look_as(uid, site.identity.gid)?;
     let opened = open(uid, site);
-    setfsuid(Uid::from_raw(0));
-    setfsgid(Gid::from_raw(0));
+    look_as(0, 0)?;
     let version = opened?.map_or(Ok(0), Ruleset::enforce)?;
     if !site.seccomp.is_empty() {
         sys::seal::load_seccomp(&sys::seal::instructions(site.seccomp), site.log_denials)
             .map_err(|errno| Refusal::call(&TOO_OLD, "seccomp", errno))?;
     }
     Ok(version)
+}
+
+/// With whose eyes files are opened. The calls say what was before and never that they failed (setfsuid(2)): a second one
+/// tells what is.
+fn look_as(uid: u32, gid: u32) -> Result<(), Refusal> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setfsgid(gid);
+    setfsuid(uid);
+    if setfsgid(gid) == gid && setfsuid(uid) == uid {
+        return Ok(());
+    }
+    Err(Refusal::new(&SEAL, format!("files cannot be opened as uid {uid}")))
 }
 
 /// Every right that this program knows is handled, as far as the kernel has it: the version was compared before.
