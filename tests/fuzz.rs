@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use cellwall::policy::decode;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::sample::{Index, select};
@@ -69,6 +70,18 @@ fn holds(name: &str, cases: u32) {
 #[test]
 fn a_policy_record_is_read_whole_or_not_at_all() {
     holds("policy_record", CASES);
+}
+
+/// Seeds of an older layout would exercise nothing behind the header. `cellwall apply` leaves new ones behind.
+#[test]
+fn the_seeds_of_the_policy_are_whole() {
+    let seed = |name: &str| fs::read(directory("corpus/policy_record").join(name)).unwrap();
+    for name in ["static-host", "view"] {
+        let (whole, body) = (seed(name), seed(&format!("{name}-body")));
+        decode::record(&whole).unwrap_or_else(|why| panic!("fuzz/corpus/policy_record/{name}: {why}"));
+        assert_eq!(whole[decode::HEADER_LENGTH..], body);
+    }
+    decode::host(&seed("host")).unwrap();
 }
 
 #[test]

@@ -97,6 +97,8 @@ impl<'s> Run<'s> {
 
     fn all(&self, sites: &[String]) -> io::Result<Done> {
         let problems = Problems::default();
+        // Before any account is asked for: a later change is then a change to every launch.
+        let accounts = if sites.is_empty() && !self.dry { store::accounts_changed() } else { None };
         let listed = if sites.is_empty() { Listed::all() } else { Arc::default() };
         let host = WholeHost::load(None, &mut Accounts::new(&listed), &problems);
         let (groups, gone) = if sites.is_empty() {
@@ -136,6 +138,9 @@ impl<'s> Run<'s> {
             // A pool's launches need the policy: it comes first.
             self.store.commit(&done.written, &done.removed)?;
             self.store.commit(&done.pools.0, &done.pools.1)?;
+            if let Some(changed) = accounts {
+                self.store.stamp_accounts(changed)?;
+            }
             done.written.iter().for_each(|name| renew_groups(name));
             views(sites.is_empty(), &groups);
         }

@@ -9,9 +9,11 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use crate::policy::PASSWD;
 
 /// One user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Listed {
     group_names: HashMap<u32, String>,
     /// Supplementary groups by user; none: the service may know groups that it does not list.
     members: Option<HashMap<String, Vec<u32>>>,
+    /// Names and uids of the local file, read when it is first asked for.
+    local: OnceLock<HashMap<String, u32>>,
 }
 
 impl Accounts {
@@ -64,6 +68,19 @@ impl Accounts {
     pub fn user_of(&mut self, uid: u32) -> Option<Account> {
         let name = User::from_uid(Uid::from_raw(uid)).ok().flatten()?.name;
         self.user(&name).filter(|account| account.uid == uid)
+    }
+
+    /// Whether the local file of accounts has this name with this uid: a launch reads no other source.
+    pub fn is_local(&self, name: &str, uid: u32) -> bool {
+        let local = self.listed.local.get_or_init(|| {
+            let text = std::fs::read(PASSWD).unwrap_or_default();
+            let mut all = HashMap::new();
+            for account in String::from_utf8_lossy(&text).lines().filter_map(account) {
+                all.entry(account.name).or_insert(account.uid);
+            }
+            all
+        });
+        local.get(name) == Some(&uid)
     }
 
     /// A group by name.

@@ -74,8 +74,8 @@ pub struct Cell {
     pub groups: Vec<u32>,
     /// Whose files its programs are; none: its own.
     pub code_owner: Option<u32>,
-    /// Home directory and its inode.
-    pub home: (PathBuf, u64),
+    /// Home directory, its inode and when it was made (nanoseconds since 1970).
+    pub home: (PathBuf, (u64, u64)),
     /// Docroots.
     pub docroots: Vec<PathBuf>,
     /// Answers `~user`.
@@ -184,7 +184,8 @@ impl Cell {
                 groups: self.groups.clone(),
                 home: bytes(&self.home.0),
                 code_owner: self.code_owner,
-                home_inode: self.home.1,
+                home_inode: self.home.1.0,
+                home_born: self.home.1.1,
             },
             docroots: paths(&self.docroots),
             userdir: self.userdir,

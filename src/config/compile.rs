@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::policy::names::is_plain_path;
 use crate::policy::{Enforcement, Links};
+use crate::sys::files;
 
 use super::accounts::{Account, Accounts, Listed};
 use super::cell::{Cell, HostCell};
@@ -125,7 +125,7 @@ impl<'h> Compiler<'h> {
         self.code_owner = self.code_owner(&account, &rules);
         let docroots = self.docroots(file, &account, &rules);
         self.dangerous_keys(&rules);
-        let (home, home_inode) = self.home(&account);
+        let (home, born) = self.home(&account);
         let place = Site { file, rules: &rules, account: &account, group: &group, docroots: &docroots };
         let jail = jail::compile(self, &place);
         let basic = self.basic(&account, &home, &jail.temporary);
@@ -151,7 +151,7 @@ impl<'h> Compiler<'h> {
             group,
             groups,
             code_owner: self.code_owner,
-            home: (home, home_inode),
+            home: (home, born),
             docroots: docroots.iter().map(|(_, found)| found.real.clone()).collect(),
             userdir: file.userdir.is_some(),
             programs: jail.programs,
@@ -317,15 +317,16 @@ impl<'h> Compiler<'h> {
         found
     }
 
-    fn home(&mut self, account: &Account) -> (PathBuf, u64) {
+    fn home(&mut self, account: &Account) -> (PathBuf, (u64, u64)) {
         if !is_plain_path(account.home.as_os_str().as_bytes()) {
-            return (PathBuf::from("/"), 0);
+            return (PathBuf::from("/"), (0, 0));
         }
         // The inode says whose home it is only where nobody but root can put another one there.
         let above = account.home.parent().map(|parent| self.ground.find(Path::new("/"), parent));
         let bound = above.is_some_and(|found| found.kind == Kind::Directory && found.foreign.is_none());
-        let inode = std::fs::symlink_metadata(&account.home).ok().filter(|home| bound && home.is_dir());
-        (account.home.clone(), inode.map_or(0, |home| home.ino()))
+        let home = std::fs::symlink_metadata(&account.home).ok().filter(|home| bound && home.is_dir());
+        let born = home.and_then(|_| files::birth(account.home.as_os_str().as_bytes()).ok());
+        (account.home.clone(), born.unwrap_or_default())
     }
 
     fn docroots(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> Vec<(PathBuf, Arc<Found>)> {

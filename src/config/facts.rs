@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::policy::{
-    ControlGroup, Enforcement, Environment, Format, Host, Jail, Landlock, Limits, Links, PathRule, Record,
-    Resource, Sink, Site, Step, StepKind,
+    ControlGroup, Enforcement, Environment, Format, Host, Identity, Jail, Landlock, Limits, Links, PathRule,
+    Record, Resource, Sink, Site, Step, StepKind,
 };
 
 /// One thing that a record says, under the name of the key that decides it.
@@ -81,6 +81,19 @@ pub fn host(host: &Host<'_>) -> Vec<Fact> {
     ]
 }
 
+fn home(identity: &Identity<'_>) -> String {
+    let place = text(identity.home);
+    match identity.home_inode {
+        0 => format!("{place}, whichever it is"),
+        inode => format!("{place}, the one with inode {inode}, made at {}", identity.home_born),
+    }
+}
+
+fn account(record: &Record<'_>) -> String {
+    let whose = if record.listed { "of /etc/passwd" } else { "of a directory service" };
+    format!("{} {whose}", text(record.user))
+}
+
 /// What one site's part says.
 #[must_use]
 pub fn site(site: &Site<'_>) -> Vec<Fact> {
@@ -91,7 +104,7 @@ pub fn site(site: &Site<'_>) -> Vec<Fact> {
             "code_owner",
             site.identity.code_owner.map_or_else(|| "the site's user".to_owned(), |uid| format!("uid {uid}")),
         ),
-        one("home", text(site.identity.home)),
+        one("home", home(&site.identity)),
         many("docroot", texts(&site.docroots)),
         one(
             "symlinks",
@@ -298,6 +311,9 @@ pub fn difference(old: Option<&Record<'_>>, new: Option<&Record<'_>>) -> Vec<Str
     if let (Some(old), Some(new)) = (old, new) {
         let changed = changes(&host(&old.host), &host(&new.host));
         told.extend(changed.into_iter().map(|change| format!("uid {uid}, the host's part: {change}")));
+        if account(old) != account(new) {
+            told.push(format!("uid {uid} is {} instead of {}", account(new), account(old)));
+        }
         if told.is_empty() && old != new {
             told.push(format!("uid {uid}: only dates of files or the order of sites"));
         }

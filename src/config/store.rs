@@ -8,10 +8,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::policy::{DIRECTORY, HOST_FILE, PRIVATE_DIRECTORY, Sink, VIEW_ROOT, decode};
+use crate::policy::{
+    ACCOUNTS_STAMP, DIRECTORY, HOST_FILE, PASSWD, PRIVATE_DIRECTORY, Sink, VIEW_ROOT, decode,
+};
 
 use super::cell::{Cell, HostCell};
 
@@ -85,6 +88,19 @@ impl Store {
         policy.sync_all()
     }
 
+    /// Leaves behind which state of the local accounts all records were made from.
+    ///
+    /// # Errors
+    /// When the file system says no.
+    pub fn stamp_accounts(&self, changed: SystemTime) -> io::Result<()> {
+        let path = Path::new(ACCOUNTS_STAMP);
+        if path.metadata().and_then(|known| known.modified()).is_ok_and(|known| known == changed) {
+            return Ok(());
+        }
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+        file.and_then(|file| file.set_modified(changed)).map_err(at(path))
+    }
+
     /// Removes all staged records.
     ///
     /// # Errors
@@ -156,6 +172,25 @@ const STAGED: &str = "/var/lib/cellwall/staged";
 pub fn read(name: &str) -> Option<Vec<u8>> {
     fs::read(Path::new(DIRECTORY).join(name)).ok()
 }
+
+/// When the local accounts were last changed (ctime); none: that cannot be told, or not yet: within the same tick of the
+/// kernel's clock they could be changed once more and look the same.
+#[must_use]
+pub fn accounts_changed() -> Option<SystemTime> {
+    for _ in 0..10 {
+        let facts = fs::metadata(PASSWD).ok()?;
+        let (seconds, part) = (u64::try_from(facts.ctime()).ok()?, u32::try_from(facts.ctime_nsec()).ok()?);
+        let changed = UNIX_EPOCH.checked_add(Duration::new(seconds, part))?;
+        if changed.elapsed().ok()? > TICK {
+            return Some(changed);
+        }
+        std::thread::sleep(TICK);
+    }
+    None
+}
+
+/// Longer than any tick of a kernel.
+const TICK: Duration = Duration::from_millis(20);
 
 /// Makes the directory of the log file when there is none: without it a strict host refuses every run.
 ///

@@ -307,6 +307,7 @@ pub fn record(
         host: host.cell.host(),
         uid,
         user: user.as_bytes(),
+        listed: compiler.accounts.is_local(&user, uid),
         sites: cells.iter().map(Cell::site).collect(),
     });
     // The launcher's own reader has the last word: what it would refuse is never written.

@@ -1,18 +1,15 @@
-//! By the policy: may this caller have this identity, here? Root; looks at nothing but the home directory's inode and
-//! the site file's age.
+//! By the policy: may this caller have this identity, here? Root; looks at nothing but the account and the
+//! site file's age.
 //!
 //! Refuses with P01–P04, P103–P121, in suEXEC's order.
 
 use std::ffi::CString;
-use std::os::fd::AsFd as _;
-
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::fstatat;
 
 use crate::policy::read::Unreadable;
 use crate::policy::{Links, Record, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
 
+use super::account;
 use super::arrival::Arrival;
 use super::request::Request;
 
@@ -74,7 +71,7 @@ impl<'a> Request<'a> {
             return Err(Refusal::new(&PAIR, format!("no site of uid {} has gid {}", self.uid, self.gid)));
         }
         let (site, target) = self.choose(sites, directory)?;
-        same_account(site)?;
+        account::same(policy, site)?;
         Ok(Authorized { uid: policy.uid, user: policy.user, site, target, stale: is_stale(site) })
     }
 
@@ -107,9 +104,17 @@ impl<'a> Request<'a> {
 
 impl<'a> Authorized<'a> {
     /// The administrator may have any site's cell, for any command.
-    pub fn by_administrator(policy: &'a Record<'a>, site: &'a Site<'a>, command: Vec<CString>) -> Self {
+    ///
+    /// # Errors
+    /// P03.
+    pub fn by_administrator(
+        policy: &'a Record<'a>,
+        site: &'a Site<'a>,
+        command: Vec<CString>,
+    ) -> Result<Self, Refusal> {
+        account::same(policy, site)?;
         let stale = is_stale(site);
-        Self { uid: policy.uid, user: policy.user, site, target: Target::Command(command), stale }
+        Ok(Self { uid: policy.uid, user: policy.user, site, target: Target::Command(command), stale })
     }
 
     /// By whose rules.
@@ -146,25 +151,6 @@ fn shared_components(one: &[u8], other: &[u8]) -> usize {
 
 pub(super) fn outside(directory: &[u8], uid: u32) -> Refusal {
     Refusal::about(&OUTSIDE, directory, &format!("no site of uid {uid} has a docroot here"))
-}
-
-/// A uid that was given to somebody else has another home. The entry itself is in a directory of root's: the site cannot
-/// change what is looked at.
-fn same_account(site: &Site<'_>) -> Result<(), Refusal> {
-    let identity = &site.identity;
-    if identity.home_inode == 0 {
-        return Ok(());
-    }
-    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-    match fstatat(AT_FDCWD.as_fd(), identity.home, flags) {
-        Ok(facts) if facts.st_ino == identity.home_inode => Ok(()),
-        Ok(_) => Err(Refusal::about(
-            &DRIFT,
-            identity.home,
-            "is another directory than when the policy was applied",
-        )),
-        Err(errno) => Err(Refusal::about(&DRIFT, identity.home, errno.desc())),
-    }
 }
 
 fn is_stale(site: &Site<'_>) -> bool {
@@ -236,11 +222,6 @@ static PAIR: Card = Card {
     code: "P02",
     status: 83,
     remedy: "make `group` of the site and SuexecUserGroup of its virtual host the same, then: cellwall apply",
-};
-static DRIFT: Card = Card {
-    code: "P03",
-    status: 83,
-    remedy: "see whether the account is still the same (ls -ld {}), then: cellwall apply",
 };
 
 #[cfg(test)]

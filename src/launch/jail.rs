@@ -101,7 +101,8 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
 
 /// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the
 /// old inode. What is in a bound directory is always today's; the directory itself may be another one, where a service
-/// makes it at each start (/run/mysqld), or a deploy a new docroot. Looks only at entries of root's directories.
+/// makes it at each start (/run/mysqld), or a deploy a new docroot. Looks only at entries of root's directories. A number
+/// is enough: what a kept view has bound is held by it, so that no new file is given the number.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
     let stamped = view.steps.iter().filter(|step| {

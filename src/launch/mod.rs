@@ -10,6 +10,7 @@
 //! May not: know a second way to start a program of a site. [`rehearse`] walks the same stages and stops before the
 //! last; [`enter`] starts a command of the administrator's in the same cell, and `visit` looks around in it.
 
+mod account;
 pub mod arrival;
 pub mod authorize;
 pub mod confine;
@@ -142,7 +143,7 @@ fn sealed<'a>(
     command: Vec<CString>,
     root: Root,
 ) -> Result<exec::Sealed<'a>, Refusal> {
-    let authorized = authorize::Authorized::by_administrator(policy, site, command);
+    let authorized = authorize::Authorized::by_administrator(policy, site, command)?;
     let verified = authorized.confine(root)?.drop_root()?.verify(arrival)?;
     verified.equip(arrival)?.seal()
 }

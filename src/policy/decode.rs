@@ -17,7 +17,7 @@ use super::{
 /// First bytes of every record.
 pub const MAGIC: &[u8; 8] = b"CELLWALL";
 /// The layout that this program reads and writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// [`Host`] alone.
 pub const KIND_HOST: u16 = 1;
 /// A whole [`Record`].
@@ -78,6 +78,7 @@ pub fn record(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
         host: body.host()?,
         uid: body.u32()?,
         user: body.text("user")?,
+        listed: body.bool("user")?,
         sites: body.list("sites", |body| body.site())?,
     };
     body.end()?;
@@ -275,6 +276,7 @@ impl<'a> Body<'a> {
             home: self.path("home")?,
             code_owner: Some(self.u32()?).filter(|uid| *uid != u32::MAX),
             home_inode: self.u64()?,
+            home_born: self.u64()?,
         })
     }
 

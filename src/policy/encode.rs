@@ -21,6 +21,7 @@ pub fn record(record: &Record<'_>) -> Vec<u8> {
     body.host(&record.host);
     body.u32(record.uid);
     body.bytes(record.user);
+    body.bool(record.listed);
     body.list(&record.sites, Body::site);
     body.seal(KIND_RECORD)
 }
@@ -152,6 +153,7 @@ impl Body {
         // No user has the largest number: for chown(2) it means nobody.
         self.u32(identity.code_owner.unwrap_or(u32::MAX));
         self.u64(identity.home_inode);
+        self.u64(identity.home_born);
     }
 
     fn jail(&mut self, jail: &Jail<'_>) {
@@ -262,6 +264,7 @@ mod tests {
                 home: b"/home/shop",
                 code_owner: Some(1002),
                 home_inode: 7,
+                home_born: 8,
             },
             docroots: vec![b"/srv/www/shop"],
             userdir: false,
@@ -319,7 +322,7 @@ mod tests {
     }
 
     fn sample() -> Record<'static> {
-        Record { host: sample_host(), uid: 1001, user: b"shop", sites: vec![sample_site()] }
+        Record { host: sample_host(), uid: 1001, user: b"shop", listed: true, sites: vec![sample_site()] }
     }
 
     #[test]

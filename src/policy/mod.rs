@@ -16,6 +16,10 @@ pub mod read;
 pub const DIRECTORY: &str = "/var/lib/cellwall/policy";
 /// The file name, inside [`DIRECTORY`], of the record for requests that name no known uid.
 pub const HOST_FILE: &str = "host";
+/// The local accounts, passwd(5).
+pub const PASSWD: &str = "/etc/passwd";
+/// An empty file whose modification time is that of the last change (ctime) of [`PASSWD`] that a whole `apply` has seen.
+pub const ACCOUNTS_STAMP: &str = "/var/lib/cellwall/policy/accounts";
 /// Where prebuilt views are pinned: `<DIRECTORY>/<id>-<stamp>`, 16 hexadecimal digits each.
 pub const VIEW_DIRECTORY: &str = "/run/cellwall/views";
 /// An empty directory that `apply` keeps; the root of a view is mounted on it inside the view's own namespace.
@@ -86,6 +90,8 @@ pub struct Record<'a> {
     pub uid: u32,
     /// That uid's name when the policy was applied.
     pub user: &'a [u8],
+    /// That name stood in [`PASSWD`] then, and must at each launch.
+    pub listed: bool,
     /// Sites in the order in which they are tried: the longest docroot first.
     pub sites: Vec<Site<'a>>,
 }
@@ -164,6 +170,9 @@ pub struct Identity<'a> {
     /// Inode of the home directory when the policy was applied; 0: not bound. A uid that was given to somebody
     /// else has another home.
     pub home_inode: u64,
+    /// When that directory was made, nanoseconds since 1970: an inode's number is given again. 0: its file system does
+    /// not tell.
+    pub home_born: u64,
 }
 
 /// An interpreter for files with one ending.

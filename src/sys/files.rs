@@ -1,5 +1,7 @@
 //! Opening and looking, by descriptor and one component at a time.
 
+use std::ffi::CString;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -61,6 +63,34 @@ pub fn hold_link(directory: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 pub fn working_directory() -> Result<Vec<u8>, Errno> {
     use std::os::unix::ffi::OsStringExt as _;
     nix::unistd::getcwd().map(|path| path.into_os_string().into_vec())
+}
+
+/// The inode of what stands at an absolute path, and when it was made, in nanoseconds since 1970; 0: the file system does
+/// not tell. A link is not followed, and nothing is mounted (statx(2)).
+///
+/// # Errors
+/// Of statx(2); EINVAL: the path has a NUL in it.
+pub fn birth(path: &[u8]) -> Result<(u64, u64), Errno> {
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let mut facts = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path ends with a NUL; the kernel writes one `statx`.
+    let done = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            libc::STATX_INO | libc::STATX_BTIME,
+            facts.as_mut_ptr(),
+        )
+    };
+    Errno::result(done)?;
+    // SAFETY: all its fields are numbers, and zeros were there before.
+    let facts = unsafe { facts.assume_init() };
+    let told = facts.stx_mask & libc::STATX_BTIME != 0;
+    let seconds = u64::try_from(facts.stx_btime.tv_sec).unwrap_or(0);
+    let born = seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::from(facts.stx_btime.tv_nsec));
+    Ok((facts.stx_ino, if told { born } else { 0 }))
 }
 
 /// Is there an extended attribute of this name? The file must be open for reading.

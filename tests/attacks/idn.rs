@@ -1,4 +1,4 @@
-//! Whom a launch may become: IDN-01 to IDN-11 of the threat catalogue.
+//! Whom a launch may become: IDN-01 to IDN-12 of the threat catalogue.
 
 use std::fs;
 
@@ -132,10 +132,35 @@ fn idn_11_a_uid_that_was_given_to_somebody_else_is_refused() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
         world.call(&world.alice, "a.cgi").run().ran();
+        // Her number is another's, her home and her files are there still: nothing but the name tells.
+        let (before, uid) = (accounts(), world.alice.id);
+        for others in [
+            before.replace("\nalice:", "\ncarol:"),
+            before.replace("\nalice:", "\nalicia:"),
+            format!("{}alice:x:30077:30077::/home/alice:/bin/sh\n", before.replace("\nalice:", "\ncarol:")),
+            before.replace(&format!("\nalice:x:{uid}:"), "\nalice:x::"),
+        ] {
+            fs::write("/etc/passwd", &others).unwrap();
+            let refused = world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+            assert!(refused.field("why").contains("alice"), "{}", refused.line);
+        }
+        // The policy is not renewed as long as her site is hers by name.
+        assert!(!world.cellwall(&["apply"]).status.success());
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        fs::write("/etc/passwd", before).unwrap();
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn idn_11_a_home_that_is_another_one_is_refused() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").run().ran();
         let home = world.alice.home();
         fs::rename(&home, "/home/alice-is-gone").unwrap();
         make_directory(&home, world.alice.id, 0o755);
-        let refused = world.call(&world.alice, "a.cgi").run().refused_somehow();
+        let refused = world.call(&world.alice, "a.cgi").run().refused("P03", 83);
         assert!(refused.field("why").contains("/home/alice"), "{}", refused.line);
         world.apply();
         world.call(&world.alice, "a.cgi").run().ran();
@@ -143,21 +168,85 @@ fn idn_11_a_uid_that_was_given_to_somebody_else_is_refused() {
 }
 
 #[test]
-fn idn_10_a_user_who_is_gone_runs_until_the_policy_is_applied_and_not_after() {
-    world(Launcher::Cellwall, |world| {
+fn idn_11_other_accounts_may_come_and_go() {
+    each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
-        let others: String = fs::read_to_string("/etc/passwd")
-            .unwrap()
+        let before = accounts();
+        let many: String = (0..20_000).fold(String::new(), |all, n| {
+            all + &format!(
+                "customer{n}:x:{}:{}:Customer number {n}:/home/customer{n}:/bin/sh\n",
+                100_000 + n,
+                100_000 + n
+            )
+        });
+        let (first, rest) = before.split_once('\n').unwrap();
+        for others in [
+            format!("{before}dave:x:30055:30055::/home/dave:/bin/sh\n"),
+            // A name of which hers is a part; a second line of hers, which no lookup finds; a line without an end.
+            format!("malice:x:1:1::/:/bin/sh\nalice2:x:2:2::/:/bin/sh\n{before}alice:x:5:5::/:/bin/sh"),
+            // So many that her line is read in another piece of the file.
+            format!("{first}\n{many}{rest}"),
+        ] {
+            fs::write("/etc/passwd", others).unwrap();
+            world.call(&world.alice, "a.cgi").run().ran();
+        }
+        let longer = world.call(&world.alice, "a.cgi").strace(&[]).run();
+        longer.ran();
+        assert!(traced().iter().any(|call| call.contains("open") && call.contains("\"/etc/passwd\"")));
+        // Once all sites have been applied the file is looked at, and not read.
+        world.apply();
+        world.call(&world.alice, "a.cgi").strace(&[]).run().ran();
+        assert!(!traced().iter().any(|call| call.contains("open") && call.contains("\"/etc/passwd\"")));
+    });
+}
+
+#[test]
+fn idn_10_a_user_who_is_gone_is_refused() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let before = accounts();
+        let others: String = before
             .lines()
             .filter(|line| !line.starts_with("alice:"))
-            .fold(String::new(), |all, line| all + line + "\n");
+            .map(|line| format!("{line}\n"))
+            .collect();
         fs::write("/etc/passwd", others).unwrap();
-        // The policy holds numbers: no name service is asked at a launch.
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        fs::remove_file("/etc/passwd").unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        fs::write("/etc/passwd", before).unwrap();
         world.call(&world.alice, "a.cgi").run().ran();
         fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
         world.apply();
         world.call(&world.alice, "a.cgi").run().refused("P121", 121);
     });
+}
+
+#[test]
+fn idn_10_an_account_of_a_directory_service_is_bound_to_its_home() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let (before, uid) = (accounts(), world.alice.id);
+        let (hers, others): (Vec<&str>, Vec<&str>) =
+            before.lines().partition(|line| line.starts_with("alice:"));
+        // The name service has a second source, as with LDAP or SSSD; libnss-extrausers reads it from a file.
+        fs::create_dir_all("/var/lib/extrausers").unwrap();
+        fs::write("/var/lib/extrausers/passwd", hers.join("\n") + "\n").unwrap();
+        fs::write("/etc/nsswitch.conf", "passwd: files extrausers\ngroup: files\n").unwrap();
+        fs::write("/etc/passwd", others.join("\n") + "\n").unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        world.apply();
+        let report = world.call(&world.alice, "a.cgi").run().ran();
+        assert_eq!(report.fact("uid"), format!("{uid} {uid} {uid}"));
+        append("/etc/passwd", "dave:x:30055:30055::/home/dave:/bin/sh\n");
+        world.call(&world.alice, "a.cgi").run().ran();
+        fs::rename(world.alice.home(), "/home/alice-is-gone").unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+    });
+}
+
+fn accounts() -> String {
+    fs::read_to_string("/etc/passwd").unwrap()
 }
 
 #[test]
@@ -200,16 +289,16 @@ fn idn_03_04_no_site_is_configured_for_a_system_account() {
 fn idn_12_no_name_service_is_asked() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
-        // Whoever asks would wait for a module that is not there, and then for files that are not there.
+        // Whoever asks would wait for a module that is not there, and then for a file that is not there.
         fs::write("/etc/nsswitch.conf", "passwd: sleeps files\ngroup: sleeps files\n").unwrap();
-        for name in ["/etc/passwd", "/etc/group"] {
-            fs::remove_file(name).unwrap();
-        }
+        fs::remove_file("/etc/group").unwrap();
         world.call(&world.alice, "a.cgi").strace(&[]).run().ran();
         for call in traced() {
-            for word in ["libnss", "/etc/passwd", "/etc/group", "nscd", "AF_INET", ".so"] {
+            for word in ["libnss", "/etc/group", "nscd", "AF_INET", ".so"] {
                 assert!(!call.contains(word), "a launch asks: {call}");
             }
+            // When it was changed is looked at.
+            assert!(!call.contains("open") || !call.contains("/etc/passwd"), "a launch reads: {call}");
         }
     });
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::harness::{Call, World, everything, make_directory, mode, put, small};
+use crate::harness::{Call, World, append, everything, make_directory, mode, put, small};
 
 /// A launch, and what it needs.
 pub(crate) struct Scene {
@@ -22,7 +22,7 @@ pub(crate) struct Scene {
     pub(crate) syslog: bool,
 }
 
-pub(crate) const SCENES: [Scene; 18] = [
+pub(crate) const SCENES: [Scene; 20] = [
     Scene { name: "host", prepare: |world| probe(world, "host"), ..RUNS },
     Scene { name: "view", prepare: |world| probe(world, "view"), ..RUNS },
     Scene { name: "view built on the spot", prepare: view_to_build, ..RUNS },
@@ -38,8 +38,10 @@ pub(crate) const SCENES: [Scene; 18] = [
     Scene { name: "fastcgi", call: listening, ..RUNS },
     Scene { name: "log file alone", syslog: false, ..RUNS },
     Scene { name: "log to syslog", prepare: |world| log(world, "to = \"syslog\""), ..RUNS },
+    Scene { name: "accounts have changed", prepare: other_accounts, ..RUNS },
     Scene { name: "refused: no policy", call: nobody, refused: Some("P121"), ..RUNS },
     Scene { name: "refused: writable", prepare: writable, refused: Some("V118"), ..RUNS },
+    Scene { name: "refused: another's uid", prepare: another, refused: Some("P03"), ..RUNS },
     Scene { name: "refused: in suEXEC's words", prepare: old_format, refused: Some("V118"), ..RUNS },
 ];
 
@@ -196,6 +198,17 @@ fn userdir(world: &World) {
 
 fn tilde(world: &World) -> Call<'_> {
     from(world, "a.cgi").word(1, format!("~{}", world.alice.id)).cwd(world.alice.home().join("public_html"))
+}
+
+fn other_accounts(world: &World) {
+    probe(world, "host");
+    append("/etc/passwd", "dave:x:30055:30055::/home/dave:/bin/sh\n");
+}
+
+fn another(world: &World) {
+    probe(world, "host");
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    fs::write("/etc/passwd", accounts.replace("\nalice:", "\ncarol:")).unwrap();
 }
 
 fn mail(world: &World) {

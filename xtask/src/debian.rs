@@ -57,6 +57,7 @@ pub(crate) const TEST: &[&str] = &[
     "redis-server",
     "ruby",
     "ruby-fcgi",
+    "libnss-extrausers",
     "strace",
     "wordpress",
 ];
