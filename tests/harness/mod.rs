@@ -14,6 +14,7 @@ mod world;
 pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome, TRACE, traced};
 pub(crate) use http::{Answer, Ask, Kept};
+pub(crate) use programs::flup;
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use world::{

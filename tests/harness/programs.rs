@@ -62,6 +62,17 @@ fn dist(name: &str) -> PathBuf {
     path
 }
 
+/// A FastCGI server for Python, which comes from PyPI.
+pub(crate) fn flup() -> PathBuf {
+    let place = target().join("python/flup");
+    assert!(
+        place.is_dir(),
+        "{} is missing; cargo xtask test installs it (xtask/src/pypi.rs)",
+        place.display()
+    );
+    place
+}
+
 fn target() -> PathBuf {
     // <target>/debug/deps/web-0123456789abcdef
     let this = env::current_exe().unwrap();

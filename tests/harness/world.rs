@@ -108,7 +108,7 @@ pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
 impl World {
     fn make(launcher: Launcher) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let first = 30_000 + 10 * MADE.fetch_add(1, Ordering::Relaxed);
+        let first = 30_000 + 20 * MADE.fetch_add(1, Ordering::Relaxed);
         let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
         let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
         isolate();
@@ -148,6 +148,14 @@ impl World {
         );
         relink(target, "/etc/alternatives/suexec");
         relink("/etc/alternatives/suexec", SUEXEC);
+    }
+
+    /// One more site owner, 0 to 15, whose site is still to be written.
+    pub(crate) fn another(&self, name: &str, number: u32) -> User {
+        assert!(number < 16, "a world has 20 ids");
+        let user = User { name: name.to_owned(), id: self.carol.id + 1 + number };
+        self.settle(&user);
+        user
     }
 
     /// An account with a group of its own, a docroot and a ~/public_html.

@@ -11,6 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod clients;
 mod daemon;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
@@ -21,4 +22,5 @@ mod rows;
 mod servers;
 mod stage;
 mod supervisor;
+mod web;
 mod workers;

@@ -15,6 +15,7 @@ mod fuzz;
 mod install;
 mod manifest;
 mod oracle;
+mod pypi;
 mod race;
 mod reproduce;
 mod run;
