@@ -15,6 +15,7 @@ mod clients;
 mod daemon;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
+mod large;
 mod mistakes;
 mod programs;
 mod relay;

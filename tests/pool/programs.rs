@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
 use cellwall::pool::settings::{Gate, Kind, Settings, Workers};
 
 use crate::stage::{Client, Stage, example, request_in};
@@ -18,12 +21,12 @@ fn docroot(name: &str, files: &[(&str, &str)]) -> PathBuf {
     place
 }
 
-/// Ends a program with all its children.
+/// Ends a program of a process group of its own with all its children.
 struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let _ = killpg(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
@@ -41,6 +44,7 @@ fn php(name: &str, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
     let mut stage = Stage::new(&settings);
     let mut php = Command::new("/usr/bin/php-cgi");
     php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3").env("PHP_FCGI_MAX_REQUESTS", "0");
+    std::os::unix::process::CommandExt::process_group(&mut php, 0);
     let (_, child) = stage.program(3, &mut php);
     (stage, Ended(child), place)
 }

@@ -616,3 +616,29 @@ fn a_program_that_closes_what_it_was_asked_to_keep_loses_no_request() {
         assert_eq!(client.answer().text(), format!("\r\n{round}"), "{}", stage.log());
     }
 }
+
+/// The next one would be refused by the supervisor, who counts the one that is still ending.
+#[test]
+fn a_cgi_program_takes_its_place_until_it_is_gone() {
+    let settings = Settings {
+        kind: cellwall::pool::settings::Kind::Cgi,
+        command: Vec::new(),
+        workers: Workers { max: 1, ..example().workers },
+        ..example()
+    };
+    let mut stage = Stage::new(&settings);
+    let mut left = stage.client();
+    left.ask(&request("/a.cgi", &[], b"", true));
+    let (first, _) = stage.run();
+    drop(left);
+    stage.wait(|up| matches!(up, Up::EndRun { token, .. } if *token == first));
+    let mut next = stage.client();
+    next.ask(&request("/b.cgi", &[], b"", true));
+    stage.wait_for_status("\"waiting\":1");
+    assert!(!stage.heard().iter().any(|up| matches!(up, Up::Run { .. })), "it waits for the first one's end");
+    let site = cellwall::pool::wire::Site(1);
+    let ended = cellwall::pool::wire::Down::RunEnded { token: first, site, how: Ended::Stopped, code: 9 };
+    stage.send(ended, Vec::new());
+    let (second, _) = stage.run();
+    assert_ne!(first, second);
+}

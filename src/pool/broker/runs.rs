@@ -22,7 +22,7 @@ use super::{Broker, ROUNDS, Source};
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) site: u32,
-    /// None: the web server went away, and the program is on its way out.
+    /// None: the web server went away, and the program is on its way out. Until it is gone, it takes a place.
     pub(super) call: Option<Key>,
     started: bool,
     input: Option<OwnedFd>,
@@ -122,8 +122,9 @@ impl Broker {
     /// It does not run.
     pub(super) fn run_refused(&mut self, key: Key, why: Busy) {
         let Some(run) = self.runs.remove(key) else { return };
-        let Some(call) = run.call else { return };
-        self.part_from_run(run.site, call);
+        self.run_is_gone(run.site);
+        let Some(call) = run.call else { return self.dispatch(run.site) };
+        self.part_from_run(call);
         let refusal = if why == Busy::Stopped { answers::paused() } else { answers::full() };
         self.failed(call, 503, &refusal);
     }
@@ -258,9 +259,13 @@ impl Broker {
         // Words for the log may have come together with the end.
         self.run_errors(key);
         let Some(run) = self.runs.remove(key) else { return };
-        let Some(call) = run.call else { return };
+        let Some(call) = run.call else {
+            self.run_is_gone(run.site);
+            return self.dispatch(run.site);
+        };
         if self.calls.get(call).and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0) {
-            self.part_from_run(run.site, call);
+            self.run_is_gone(run.site);
+            self.part_from_run(call);
             return self.failed(call, 502, &answers::died());
         }
         // A signal's number is told as a shell does, beyond 128.
@@ -275,10 +280,14 @@ impl Broker {
         self.dispatch(run.site);
     }
 
-    fn part_from_run(&mut self, number: u32, call: Key) {
+    /// There is room for another one.
+    fn run_is_gone(&mut self, number: u32) {
         if let Some(site) = self.sites.get_mut(&number) {
             site.running = site.running.saturating_sub(1);
         }
+    }
+
+    fn part_from_run(&mut self, call: Key) {
         if let Some(call) = self.calls.get_mut(call) {
             call.state = State::Head;
         }
@@ -290,10 +299,9 @@ impl Broker {
         let number = run.site;
         (run.input, run.output) = (None, None);
         if let Some(call) = run.call.take() {
-            self.part_from_run(number, call);
+            self.part_from_run(call);
         }
         self.say(Up::EndRun { site: wire::Site(number), token: wire::Token(key.0), why });
-        self.dispatch(number);
     }
 }
 
