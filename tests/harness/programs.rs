@@ -67,7 +67,7 @@ pub(crate) fn flup() -> PathBuf {
     let place = target().join("python/flup");
     assert!(
         place.is_dir(),
-        "{} is missing; cargo xtask test installs it (xtask/src/pypi.rs)",
+        "{} is missing; cargo xtask test installs it (xtask/src/python.rs)",
         place.display()
     );
     place

@@ -15,7 +15,7 @@ mod fuzz;
 mod install;
 mod manifest;
 mod oracle;
-mod pypi;
+mod python;
 mod race;
 mod reproduce;
 mod run;

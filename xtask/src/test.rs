@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::Outcome;
-use crate::{build, debian, pypi, run, say, tree};
+use crate::{build, debian, python, run, say, tree};
 
 /// Runs every test of the workspace; further words go to cargo.
 pub(crate) fn everything(options: &[String]) -> Outcome {
     tree::need_root("test")?;
     debian::need(&[debian::BUILD, debian::DEMO, debian::TEST])?;
-    pypi::need()?;
+    python::need()?;
     build::programs()?;
     say::step("Compiling the tests");
     run::aloud(run::cargo(&["test", "--workspace", "--no-run"]).args(options))?;
