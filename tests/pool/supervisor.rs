@@ -55,6 +55,27 @@ fn pool_02_23_a_worker_has_its_three_descriptors_and_the_policys_environment() {
 }
 
 #[test]
+fn the_supervisor_has_given_up_what_nobody_needs() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let filters = |pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let of = |name: &str| {
+                status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+            };
+            (of("Seccomp:"), of("Seccomp_filters:").parse::<u32>().unwrap(), of("NoNewPrivs:"))
+        };
+        let own = filters(std::process::id().try_into().unwrap()).1;
+        assert_eq!(filters(daemon.pid().as_raw()), ("2".to_owned(), own + 1, "0".to_owned()));
+        let (worker, _) = processes(world.alice.id)[0].clone();
+        assert_eq!(filters(worker), ("2".to_owned(), own + 2, "1".to_owned()), "the site's own comes on top");
+    });
+}
+
+#[test]
 fn pool_04_what_stands_in_the_sockets_place_is_left_as_it_is() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1");

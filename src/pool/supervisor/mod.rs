@@ -5,6 +5,7 @@
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
 //! * `runs`: CGI programs, one for each request.
 //! * `broker`: the other side of the wire.
+//! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
@@ -17,6 +18,7 @@ mod broker;
 mod control;
 mod pools;
 mod runs;
+mod seal;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -118,6 +120,7 @@ impl Supervisor {
     /// What kept it from starting. Afterwards nothing ends it but a signal.
     pub fn run(setup: Setup) -> io::Result<()> {
         let mut supervisor = Self::new(setup)?;
+        seal::seal()?;
         supervisor.load();
         supervisor.start_broker();
         supervisor.manager.tell("READY=1");

@@ -1,0 +1,81 @@
+//! System calls that neither the supervisor nor anything that it starts ever needs, given up for good.
+//!
+//! Root, once, at the start. Everything that it starts inherits the filter, so it denies only what a site's process can never
+//! be permitted: what needs a capability of root's that no site has. It is loaded by `CAP_SYS_ADMIN`, without no_new_privs,
+//! which would take set-id mail programs from the sites that may have them. See docs/decisions/0022.
+
+use nix::errno::Errno;
+
+use crate::sys::seal::load_seccomp;
+
+/// Seals this process, and all that it starts from now on.
+///
+/// # Errors
+/// Of seccomp(2).
+pub(super) fn seal() -> Result<(), Errno> {
+    load_seccomp(&program(), false)
+}
+
+/// Modules, other kernels, programs inside the kernel, swap, clocks, ports, and files by number.
+const CALLS: &[libc::c_long] = &[
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_reboot,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_open_by_handle_at,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_kexec_file_load,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    // kexec_load of the x32 ABI.
+    #[cfg(target_arch = "x86_64")]
+    528,
+];
+
+/// The same calls by the numbers of 32-bit programs, which a site may run (asm/unistd_32.h).
+#[cfg(target_arch = "x86_64")]
+const COMPAT: (u32, &[libc::c_long]) =
+    (0x4000_0003, &[128, 350, 129, 283, 357, 336, 87, 115, 88, 51, 79, 25, 264, 404, 74, 121, 342, 110, 101]);
+#[cfg(target_arch = "aarch64")]
+const COMPAT: (u32, &[libc::c_long]) =
+    (0x4000_0028, &[128, 379, 129, 347, 401, 386, 364, 87, 115, 88, 51, 79, 262, 404, 74, 121, 371]);
+
+/// The calls of the two architectures are refused with EPERM; everything else passes.
+fn program() -> Vec<libc::sock_filter> {
+    const LOAD: u16 = 0x20;
+    const AND: u16 = 0x54;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const REFUSE: u32 = 0x0005_0000 | 1; // EPERM
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let number = |call: &libc::c_long| u32::try_from(*call).unwrap_or(u32::MAX);
+    let part = |calls: &[libc::c_long]| {
+        // Without the bit of x32, whose other numbers are the same.
+        let mut part = vec![step(LOAD, 0, 0, 0), step(AND, 0, 0, 0xbfff_ffff)];
+        for call in calls {
+            part.extend([step(EQUAL, 0, 1, number(call)), step(RETURN, 0, 0, REFUSE)]);
+        }
+        part.push(step(RETURN, 0, 0, ALLOW));
+        part
+    };
+    let (architecture, compat) = COMPAT;
+    let compat = part(compat);
+    let over = u8::try_from(compat.len()).unwrap_or(u8::MAX);
+    let mut program = vec![step(LOAD, 0, 0, 4), step(EQUAL, 0, over, architecture)];
+    program.extend(compat);
+    program.extend(part(CALLS));
+    program
+}
