@@ -2,17 +2,36 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::harness::{
-    Call, Launcher, Outside, Report, User, World, each_jail, make_directory, mode, put, run, small, traced,
-    world,
+    Call, Launcher, Outside, Report, User, World, each_jail, make_directory, mode, orders, put, run, small,
+    traced, world,
 };
 use crate::inh::FACTS;
 
 /// A file of the host's that is in no cell.
 const CANARY: &str = "/srv/canary";
+
+/// The same attempts of the same user outside of all cells, with a directory of the host's open as descriptor 5: what a test of
+/// the cell denies must be possible here, or it shows nothing.
+pub(crate) fn outside(user: &User, directory: &Path, wishes: &[String]) -> Report {
+    let id = user.id.to_string();
+    let words = ["cwd", directory.to_str().unwrap(), "fd", "5", "directory", "/", "become", &id, &id, &id];
+    let last =
+        ["env", &format!("QUERY_STRING={}", wishes.join("&")), "arg", "escape", "exec", "/mnt/bin/escape"];
+    let file = orders(&words.into_iter().chain(last).collect::<Vec<_>>());
+    Report::parse(&run(std::process::Command::new("/mnt/bin/call").arg(file)).stdout)
+}
+
+fn all_are_done(report: &Report, wishes: &[String]) {
+    for wish in wishes {
+        let name = wish.split(':').next().unwrap();
+        assert_eq!(report.attempt(name), "done", "{wish} is no way out:\n{}", report.text());
+    }
+}
 
 /// Runs the program that tries to get out; each wish is NAME:VALUE.
 pub(crate) fn tries(call: Call<'_>, wishes: &[String]) -> Report {
@@ -43,12 +62,18 @@ pub(crate) fn helper(world: &World, user: &User) -> Outside {
     helper
 }
 
+/// 64 times up from the working directory, through every descriptor, by name.
+const UP: [&str; 3] = ["climb:srv/canary", "descriptors:srv/canary", "open:/srv/canary"];
+
 #[test]
 fn jail_01_there_is_no_way_up_and_no_descriptor_that_leads_out() {
     each_jail(|world| {
         furnish(world);
-        let ways = wishes(&["climb:srv/canary", "descriptors:srv/canary", "open:/srv/canary"]);
-        all_fail(&tries(world.call(&world.alice, "a.cgi"), &ways), &ways);
+        let ways = wishes(&UP);
+        all_are_done(&outside(&world.alice, &world.alice.docroot(), &ways), &ways);
+        // A directory of the host's is open, and the working directory is a way up.
+        let call = world.call(&world.alice, "a.cgi").root(&["fd", "5", "directory", "/"]);
+        all_fail(&tries(call, &ways), &ways);
     });
 }
 
@@ -56,10 +81,10 @@ fn jail_01_there_is_no_way_up_and_no_descriptor_that_leads_out() {
 fn jail_01_a_chroot_is_not_left_either() {
     world(Launcher::Cellwall, |world| {
         furnish(world);
-        let call = || chrooted(world);
-        let ways =
-            wishes(&["climb:srv/canary", "descriptors:srv/canary", "open:/srv/canary", "chroot:", "mount:"]);
-        all_fail(&tries(call(), &ways), &ways);
+        let ways = wishes(&UP);
+        all_are_done(&outside(&world.alice, Path::new("/"), &ways), &ways);
+        let more = [ways, wishes(&["chroot:", "mount:"])].concat();
+        all_fail(&tries(chrooted(world).root(&["fd", "5", "directory", "/"]), &more), &more);
     });
 }
 
@@ -159,34 +184,60 @@ fn jail_07_a_device_in_the_docroot_is_no_device_in_a_view() {
     });
 }
 
+/// Calls that change the world, and what the cell answers: the filter's EPERM, whatever the arguments are worth.
+const CALLS: [&str; 16] = [
+    "mount:",
+    "umount:",
+    "pivot_root:",
+    "chroot:",
+    "setns:",
+    "userns:",
+    "mountns:",
+    "clone-userns:",
+    "bpf:",
+    "keyctl:",
+    "perf:",
+    "handle:",
+    "userfaultfd:",
+    "io_uring:",
+    "mknod:",
+    "push:x",
+];
+
 #[test]
 fn jail_08_calls_that_change_the_world_are_denied() {
-    each_jail(|world| {
-        furnish(world);
-        let ways = wishes(&[
-            "mount:",
-            "umount:",
-            "pivot_root:",
-            "chroot:",
-            "setns:",
-            "userns:",
-            "mountns:",
-            "clone-userns:",
-            "bpf:",
-            "keyctl:",
-            "perf:",
-            "handle:",
-            "userfaultfd:",
-            "io_uring:",
-            "mknod:",
-            "setuid:",
-            "push:x",
-        ]);
-        let report = tries(world.call(&world.alice, "a.cgi"), &ways);
-        all_fail(&report, &ways);
-        for denied in ["bpf", "keyctl", "userfaultfd", "io_uring", "userns", "push"] {
-            assert!(["EPERM", "ENOSYS"].contains(&report.attempt(denied)), "{denied}:\n{}", report.text());
-        }
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            let answers = |seccomp: &str| {
+                let rules = small(jail).replace("[files]", &format!("seccomp = \"{seccomp}\"\n[files]"));
+                world.sites(&rules);
+                tries(world.call(&world.alice, "a.cgi"), &wishes(&CALLS))
+            };
+            furnish(world);
+            let report = answers("baseline");
+            for wish in CALLS {
+                let name = wish.trim_end_matches([':', 'x']);
+                assert!(["EPERM", "ENOSYS"].contains(&report.attempt(name)), "{name}:\n{}", report.text());
+            }
+            // What any user may: only the filter says no to it.
+            let open = answers("off");
+            for name in ["userns", "clone-userns", "keyctl"] {
+                assert_ne!(open.attempt(name), "EPERM", "{name}:\n{}", open.text());
+            }
+            assert_eq!(
+                tries(world.call(&world.alice, "a.cgi"), &wishes(&["setuid:"])).attempt("setuid"),
+                "EPERM"
+            );
+        });
+    }
+    // What only root may: it would do it.
+    world(Launcher::Cellwall, |_| {
+        let asked = wishes(&["chroot:", "setns:", "mountns:", "keyctl:", "mount:", "umount:", "mknod:"]);
+        let said = run(std::process::Command::new("unshare")
+            .args(["--mount", "/mnt/bin/escape"])
+            .current_dir("/tmp")
+            .env("QUERY_STRING", asked.join("&")));
+        all_are_done(&Report::parse(&said.stdout), &asked);
     });
 }
 
