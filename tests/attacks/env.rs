@@ -1,5 +1,6 @@
 //! What of the caller's environment reaches a program: ENV-01 to ENV-20 of the threat catalogue.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{Launcher, each_jail, everything, make_directory, put, small, traced, world};
@@ -347,6 +348,17 @@ fn env_01_03_no_path_of_the_callers_environment_is_ever_opened() {
             assert!(!line.contains(trap), "{line}");
         }
         assert_eq!(std::fs::read_dir(trap).unwrap().count(), 0);
+        // The trap works: an ordinary program falls into it.
+        let loader = ["LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"];
+        for name in loader {
+            let mut program = Command::new("strace");
+            program.args(["-E", &format!("{name}={trap}/{name}"), "/bin/true"]);
+            let said = program.output().unwrap().stderr;
+            assert!(
+                String::from_utf8_lossy(&said).contains(&format!("\"{trap}/{name}")),
+                "{name} proves nothing"
+            );
+        }
     });
 }
 
