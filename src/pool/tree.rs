@@ -58,7 +58,7 @@ pub struct Plot {
     directory: Option<OwnedFd>,
     /// It is below a site's own group, which the launch enters and sets.
     of_site: bool,
-    /// It was told to end all that is in it. Linux 6.14 to 6.18 at least then also ends what is made in it later: a fork into
+    /// It was told to end all that is in it. Linux 6.18 (no other was tried) then also ends what is made in it later: a fork into
     /// another group is held against the wrong count of kills (kernel/cgroup/cgroup.c, `cgroup_css_set_fork`).
     spoiled: Cell<bool>,
     /// What earlier runs have used.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,9 +35,8 @@ fn pool_02_23_a_worker_has_its_three_descriptors_and_the_policys_environment() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1\nworkers = { min = 1 }");
         let _daemon = Daemon::start(world);
-        until("a worker", || {
-            processes(world.alice.id).iter().any(|(_, command)| command.contains("php-cgi"))
-        });
+        // It has its child when it has read its libraries.
+        until("a worker that is ready", || processes(world.alice.id).len() == 2);
         for (pid, _) in processes(world.alice.id) {
             let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
             assert!(!environment.contains("HOSTILE"), "{environment}");
@@ -122,6 +121,42 @@ fn pool_12_13_a_stopped_site_leaves_no_grandchild_behind() {
         let said = world.cellwall(&["pool", "start", "alice"]);
         assert!(said.status.success());
         until("new ones", || processes(world.alice.id).len() >= 4);
+    });
+}
+
+#[test]
+fn a_site_that_goes_again_has_workers_when_there_is_work() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 0, max = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        for word in ["stop", "start"] {
+            assert!(world.cellwall(&["pool", word, "alice"]).status.success());
+            until("no worker", || processes(world.alice.id).is_empty());
+        }
+        // Long enough for one that nobody asked for to be there.
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 1);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 2);
+    });
+}
+
+#[test]
+fn what_the_daemons_starter_left_open_reaches_nobody() {
+    world(Launcher::Cellwall, |world| {
+        let daemon = Daemon::start(world);
+        let broker = broker(&daemon);
+        let open = |pid: i32| -> Vec<String> {
+            let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            all.filter_map(|one| Some(fs::read_link(one.path()).ok()?.display().to_string())).collect()
+        };
+        // Daemon::start leaves them to the daemon.
+        assert!(open(daemon.pid().as_raw()).contains(&"/etc/shadow".to_owned()), "nothing was left open");
+        for path in open(broker) {
+            assert!(!["/etc/shadow", "/tmp/hostile"].contains(&path.as_str()), "the broker holds {path}");
+        }
     });
 }
 

@@ -121,7 +121,8 @@ impl Supervisor {
 
     fn pause(&mut self, site: Site, paused: bool) {
         let Some(pool) = self.pools.get_mut(&site) else { return };
-        pool.paused = paused;
+        // The broker forgets what it wanted as well, and asks anew when there is work.
+        (pool.paused, pool.wanted) = (paused, 0);
         (pool.failures, pool.not_before) = (super::super::life::Failures::default(), None);
         let message = if paused { Down::Pause { site } } else { Down::Resume { site } };
         self.tell_broker(&message, Vec::new());

@@ -119,6 +119,8 @@ impl Supervisor {
     /// # Errors
     /// What kept it from starting. Afterwards nothing ends it but a signal.
     pub fn run(setup: Setup) -> io::Result<()> {
+        // What whoever started the daemon left open is nobody's below it; listening sockets are handed on by name.
+        crate::sys::seal::close_at_exec()?;
         let mut supervisor = Self::new(setup)?;
         seal::seal()?;
         supervisor.load();
