@@ -5,12 +5,13 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::harness::spawn;
-use crate::stage::until;
+use crate::stage::PATIENCE;
 
 /// What an administrator writes into a file of packaging/.
 #[derive(Debug, Clone)]
@@ -28,9 +29,7 @@ pub(crate) struct Host {
 
 impl Host {
     /// A file of packaging/ for this host.
-    fn filled_in(&self, file: &str, name: &str, port: &str) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file);
-        let text = fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    fn filled_in(&self, text: &str, name: &str, port: &str) -> String {
         let changes = [
             ("shop.example", name),
             ("shop\\.example", name),
@@ -43,7 +42,7 @@ impl Host {
             ("frontend web", &format!("frontend web-{}", self.site)),
             (".php", self.ending),
         ];
-        changes.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
+        changes.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
     }
 }
 
@@ -75,7 +74,7 @@ pub(crate) fn nginx_anew(place: &Path, hosts: &[Host]) -> Command {
 pub(crate) fn nginx_with(place: &Path, hosts: &[Host], change: impl Fn(String) -> String) -> Command {
     let site = |host: &Host| {
         let port = format!("listen 127.0.0.1:{}", host.port);
-        change(host.filled_in("nginx/pool.conf", &host.name, &port))
+        change(host.filled_in(include_str!("../../packaging/nginx/pool.conf"), &host.name, &port))
     };
     let (sites, place_text) = (hosts.iter().map(site).collect::<String>(), place.display());
     let text = format!(
@@ -88,21 +87,21 @@ pub(crate) fn nginx_with(place: &Path, hosts: &[Host], change: impl Fn(String) -
 }
 
 pub(crate) fn apache_by_handler(place: &Path, hosts: &[Host]) -> Command {
-    apache("apache/pool.conf", place, hosts)
+    apache(include_str!("../../packaging/apache/pool.conf"), place, hosts)
 }
 
 pub(crate) fn apache_by_url(place: &Path, hosts: &[Host]) -> Command {
-    apache("apache/pool-proxypass.conf", place, hosts)
+    apache(include_str!("../../packaging/apache/pool-proxypass.conf"), place, hosts)
 }
 
-fn apache(file: &str, place: &Path, hosts: &[Host]) -> Command {
+fn apache(shipped: &str, place: &Path, hosts: &[Host]) -> Command {
     let modules = ["mpm_event", "authz_core", "dir", "proxy", "proxy_fcgi"];
     let modules: String = modules
         .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
         .concat();
     let site = |host: &Host| {
         let port = format!("127.0.0.1:{}", host.port);
-        format!("Listen {port}\n{}", host.filled_in(file, &host.name, &port))
+        format!("Listen {port}\n{}", host.filled_in(shipped, &host.name, &port))
     };
     let (sites, place_text) = (hosts.iter().map(site).collect::<String>(), place.display());
     let text = format!(
@@ -115,7 +114,7 @@ fn apache(file: &str, place: &Path, hosts: &[Host]) -> Command {
 pub(crate) fn lighttpd(place: &Path, hosts: &[Host]) -> Command {
     let site = |host: &Host| {
         let socket = format!("$SERVER[\"socket\"] == \"127.0.0.1:{}\" {{ }}\n", host.port);
-        socket + &host.filled_in("lighttpd/pool.conf", &host.name, "")
+        socket + &host.filled_in(include_str!("../../packaging/lighttpd/pool.conf"), &host.name, "")
     };
     let (sites, place_text) = (hosts.iter().map(site).collect::<String>(), place.display());
     // It reads its own module list once for each site.
@@ -131,7 +130,11 @@ pub(crate) fn lighttpd(place: &Path, hosts: &[Host]) -> Command {
 
 pub(crate) fn haproxy(place: &Path, hosts: &[Host]) -> Command {
     let site = |host: &Host| {
-        host.filled_in("haproxy/pool.cfg", &host.name, &format!("bind 127.0.0.1:{}", host.port))
+        host.filled_in(
+            include_str!("../../packaging/haproxy/pool.cfg"),
+            &host.name,
+            &format!("bind 127.0.0.1:{}", host.port),
+        )
     };
     let sites: String = hosts.iter().map(site).collect();
     let text = format!(
@@ -142,7 +145,11 @@ pub(crate) fn haproxy(place: &Path, hosts: &[Host]) -> Command {
 
 pub(crate) fn caddy(place: &Path, hosts: &[Host]) -> Command {
     let site = |host: &Host| {
-        let text = host.filled_in("caddy/pool.caddy", &format!("http://{}:{}", host.name, host.port), "");
+        let text = host.filled_in(
+            include_str!("../../packaging/caddy/pool.caddy"),
+            &format!("http://{}:{}", host.name, host.port),
+            "",
+        );
         let named = format!("php_fastcgi unix/{}", host.socket.display());
         // What is no PHP is told where the path of a script ends, as the documentation says.
         let split = format!("{named} {{\n\t\tsplit {}\n\t}}", host.ending);
@@ -178,6 +185,7 @@ fn as_www_data(mut command: Command) -> Command {
 pub(crate) struct Server {
     child: Child,
     pub(crate) place: PathBuf,
+    ports: Vec<u16>,
 }
 
 impl Server {
@@ -186,9 +194,14 @@ impl Server {
         let mut command = start(place, hosts);
         let output = fs::File::create(place.join("output")).unwrap();
         command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        let server = Self { child: spawn(&mut command), place: place.to_owned() };
+        let ports = hosts.iter().map(|host| host.port).collect();
+        let server = Self { child: spawn(&mut command), place: place.to_owned(), ports };
         for host in hosts {
-            until(|| TcpStream::connect(("127.0.0.1", host.port)).ok(), &server.words());
+            let end = Instant::now() + PATIENCE;
+            while TcpStream::connect(("127.0.0.1", host.port)).is_err() {
+                assert!(Instant::now() < end, "{command:?} does not listen: {}", server.words());
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         server
     }
@@ -205,6 +218,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = killpg(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL);
         drop(self.child.wait());
+        // Its children end a moment later: the next server on these ports must neither find them taken nor be taken for it.
+        let end = Instant::now() + PATIENCE;
+        let taken = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        while self.ports.iter().any(taken) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         drop(fs::remove_dir_all(&self.place));
     }
 }
