@@ -193,7 +193,12 @@ impl Server {
     pub(crate) fn start(start: Start, place: &Path, hosts: &[Host]) -> Self {
         let mut command = start(place, hosts);
         let output = fs::File::create(place.join("output")).unwrap();
-        command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        command
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
         let ports = hosts.iter().map(|host| host.port).collect();
         let server = Self { child: spawn(&mut command), place: place.to_owned(), ports };
         for host in hosts {
