@@ -24,8 +24,9 @@ struct Worker {
     text: &'static str,
 }
 
-const PHP: &str = "<?php header('Content-Type: application/octet-stream'); echo posix_getuid(), '|', $_SERVER['QUERY_STRING'] ?? '', \
-                   '|', $_SERVER['PATH_INFO'] ?? '', '|', $_SERVER['REQUEST_METHOD'], \"\\n\", file_get_contents('php://input');";
+/// Each reads all of a body before it answers: nginx sends no more of one once the answer has begun.
+const PHP: &str = "<?php $body = file_get_contents('php://input'); header('Content-Type: application/octet-stream'); echo posix_getuid(), '|', $_SERVER['QUERY_STRING'] ?? '', \
+                   '|', $_SERVER['PATH_INFO'] ?? '', '|', $_SERVER['REQUEST_METHOD'], \"\\n\", $body;";
 
 const WORKERS: [Worker; 7] = [
     Worker {
@@ -82,17 +83,19 @@ const WORKERS: [Worker; 7] = [
         file: "a.fcgi",
         text: "#include <fcgi_stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n\
                static const char *of(const char *name) { const char *value = getenv(name); return value ? value : \"\"; }\n\
-               int main(void) { while (FCGI_Accept() >= 0) { int byte;\n\
+               static char body[1 << 20];\n\
+               int main(void) { while (FCGI_Accept() >= 0) { size_t length = 0, got;\n\
+               while ((got = fread(body + length, 1, sizeof body - length, stdin)) > 0) length += got;\n\
                printf(\"Content-Type: application/octet-stream\\r\\n\\r\\n%d|%s|%s|%s\\n\", (int)getuid(), of(\"QUERY_STRING\"), \
-               of(\"PATH_INFO\"), of(\"REQUEST_METHOD\")); while ((byte = getchar()) != EOF) putchar(byte); } return 0; }\n",
+               of(\"PATH_INFO\"), of(\"REQUEST_METHOD\")); fwrite(body, 1, length, stdout); } return 0; }\n",
     },
     Worker {
         site: "plain",
         name: "plain CGI, `cgi`",
         rules: "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n",
         file: "a.cgi",
-        text: "#!/bin/sh\nprintf 'Content-Type: application/octet-stream\\r\\n\\r\\n'\n\
-               echo \"$(id -u)|$QUERY_STRING|$PATH_INFO|$REQUEST_METHOD\"\ncat\n",
+        text: "#!/bin/sh\ncat > /tmp/body.$$\nprintf 'Content-Type: application/octet-stream\\r\\n\\r\\n'\n\
+               echo \"$(id -u)|$QUERY_STRING|$PATH_INFO|$REQUEST_METHOD\"\ncat /tmp/body.$$\nrm /tmp/body.$$\n",
     },
 ];
 
