@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 use std::{fs, io, panic, thread};
 
 use nix::mount::{MsFlags, mount};
@@ -476,7 +477,16 @@ pub(crate) fn relink(target: &str, link: &str) {
 /// Starts a program.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let _together = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap_or_else(|why| panic!("{command:?}: {why}"))
+    // Not every test starts its programs here: a stranger's child holds its copies for a moment.
+    for _ in 0..1000 {
+        match command.spawn() {
+            Err(why) if why.kind() == io::ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(5))
+            }
+            started => return started.unwrap_or_else(|why| panic!("{command:?}: {why}")),
+        }
+    }
+    panic!("{command:?}: it is open for writing, for seconds");
 }
 
 /// Runs a program to its end.
