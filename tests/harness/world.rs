@@ -7,10 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::Duration;
-use std::{fs, io, panic, thread};
+use std::{fs, io, mem, panic, thread};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -93,6 +94,20 @@ pub(crate) fn each_kind_of_php(test: impl Fn(&World) + Sync) {
     }
 }
 
+/// The first of ten thousand uids that no other test program of this machine uses while this one runs: limits,
+/// keyrings and control groups are the kernel's, whatever namespaces a world has of its own.
+fn first_id() -> u32 {
+    static FIRST: LazyLock<u32> = LazyLock::new(|| {
+        let free = |number: &u32| {
+            let file = fs::File::create(format!("/tmp/cellwall-test-uids-{number}")).unwrap();
+            // Held until this program ends.
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map(mem::forget).is_ok()
+        };
+        30_000 + 10_000 * (0..90).find(free).unwrap()
+    });
+    *FIRST
+}
+
 /// The kinds of jail that need no directory of the administrator's.
 const JAILS: [&str; 2] = ["host", "view"];
 
@@ -109,7 +124,7 @@ pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
 impl World {
     fn make(launcher: Launcher) -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let first = 30_000 + 20 * MADE.fetch_add(1, Ordering::Relaxed);
+        let first = first_id() + 20 * MADE.fetch_add(1, Ordering::Relaxed);
         let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
         let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
         isolate();
