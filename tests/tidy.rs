@@ -3,6 +3,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "helpers of tests may panic as tests do"
 )]
@@ -506,12 +507,12 @@ fn the_page_of_mistakes_lists_what_is_made_of_pools() {
     let (page, made) = (text("docs/mistakes.md"), text("tests/pool/mistakes.rs"));
     let rows = table(&page, "Pools");
     for row in &rows {
-        let made: Vec<&str> = made.split(&format!("\"{}\"", row[1])).collect();
-        let cause = format!("\"{}\"", row[2].trim_matches('`'));
+        let made: Vec<&str> = made.split(&format!("\"{}\"", row[2])).collect();
+        let cause = format!("\"{}\"", row[3].trim_matches('`'));
         assert!(
             made.len() == 2 && made[1].trim_start_matches([',', ' ', '\n']).starts_with(&cause),
             "{}",
-            row[1]
+            row[2]
         );
     }
     assert_eq!(rows.len(), made.matches("mistake(\"").count());
@@ -539,4 +540,61 @@ fn the_page_of_mistakes_lists_what_is_made() {
     assert!(made.contains("fn a_launcher_that_cannot_become_root_is_named_and_mended"));
     let by_hand = rows.iter().filter(|row| row[5] == "by hand").count();
     assert_eq!(by_hand, made.matches("mended: false").count());
+    let mended = rows.iter().filter(|row| row[5] == "yes").count();
+    let figure = format!("{0} of {0} are named, {mended} are mended by pasting.", rows.len());
+    assert!(page.contains(&figure), "docs/mistakes.md should say: {figure}");
+}
+
+/// The mistakes of all kinds by their number in `docs/mistakes.md`, and whether what is pasted mends them.
+fn numbered(page: &str) -> BTreeMap<&str, bool> {
+    let mut all: BTreeMap<&str, bool> = BTreeMap::new();
+    all.extend(table(page, "Programs").iter().map(|row| (row[1], row[5] == "yes")));
+    all.extend(["Pools", "Chroots"].iter().flat_map(|kind| table(page, kind)).map(|row| (row[1], true)));
+    all
+}
+
+/// The pains and the breaks of jails: each row names mistakes and tests that are there, its last cell follows from them, and
+/// the sum is told.
+#[test]
+fn each_pain_is_made_or_cannot_occur_or_says_why_not() {
+    let page = text("docs/mistakes.md");
+    let tests: BTreeSet<String> = tests_by_file().into_iter().flat_map(|(_, names)| names).collect();
+    let (made, mut wrong) = (numbered(&page), Vec::new());
+    for (heading, count) in [("The thirty pains", 30), ("Where jails break", 24)] {
+        let rows = table(&page, heading);
+        assert_eq!(rows.len(), count, "{heading}");
+        for row in &rows {
+            let named = row[3].split('`').skip(1).step_by(2);
+            wrong.extend(
+                named.filter(|name| !tests.contains(*name)).map(|name| format!("no such test: {name}")),
+            );
+            let words = row[3].split('`').step_by(2).flat_map(str::split_whitespace);
+            let mended: Vec<Option<&bool>> = words.map(|word| made.get(word)).collect();
+            let right = match row[4] {
+                "mended" => !mended.is_empty() && mended.iter().all(|known| *known == Some(&true)),
+                "named" => mended.iter().all(Option::is_some) && mended.contains(&Some(&false)),
+                "cannot occur" | "told" => mended.is_empty() && row[3].contains('`'),
+                "not here" => mended.iter().all(Option::is_none) && row[3].len() > 30,
+                _ => false,
+            };
+            if !right {
+                wrong.push(format!("{heading} {}: {:?} does not follow from {}", row[1], row[4], row[3]));
+            }
+        }
+        let count = |here: &str| rows.iter().filter(|row| row[4] == here).count();
+        let figure = format!(
+            "Of the {}: {} are named, {} of them mended; {} cannot occur; {} told, {} not here.",
+            rows.len(),
+            count("named") + count("mended"),
+            count("mended"),
+            count("cannot occur"),
+            count("told"),
+            count("not here")
+        );
+        println!("{heading}: {figure}");
+        if !page.contains(&figure) {
+            wrong.push(format!("docs/mistakes.md should say: {figure}"));
+        }
+    }
+    empty(&wrong, "docs/mistakes.md");
 }

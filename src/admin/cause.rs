@@ -43,7 +43,7 @@ pub fn causes(run: &Run, ground: &Ground<'_>) -> Vec<Cause> {
     }
     found.extend(waits(run));
     found.extend(set_id(run, ground));
-    found.extend(answer(run));
+    found.extend(answer(run, ground));
     found.sort();
     let mut seen = BTreeSet::new();
     found.retain(|cause| seen.insert(cause.repair.clone().unwrap_or_else(|| cause.found.clone())));
@@ -340,27 +340,45 @@ fn waits(run: &Run) -> Option<Cause> {
 }
 
 /// "Premature end of script headers", and what ended with a complaint.
-fn answer(run: &Run) -> Option<Cause> {
+fn answer(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
     let head = run.out.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let header = head.contains(&b':') && run.out.windows(2).any(|two| two == b"\n\n" || two == b"\n\r");
     let first = run.story.ends.iter().find(|ended| ended.first)?;
     let complaint = run.err.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     let complaint = Untrusted(complaint.as_bytes()).to_string();
     if !header {
-        let (found, means) = if run.out.is_empty() {
-            (format!("it printed nothing; its complaint: \"{complaint}\""), "the web server got no answer")
-        } else {
-            (
-                format!("its answer begins with \"{}\", and not with a header", Untrusted(head)),
-                "an answer begins with lines such as Content-Type: text/html, and an empty line after them",
-            )
-        };
-        return Some(cause(8, "answer", found, means, None));
+        if run.out.is_empty() {
+            let found = format!("it printed nothing; its complaint: \"{complaint}\"");
+            return Some(cause(8, "answer", found, "the web server got no answer", None));
+        }
+        let found = format!("its answer begins with \"{}\", and not with a header", Untrusted(head));
+        let means =
+            "an answer begins with lines such as Content-Type: text/html, and an empty line after them";
+        let repair = if first.how == Ok(0) { print_header(&first.program, head, ground) } else { None };
+        return Some(cause(8, "answer", found, means, repair));
     }
     (first.how != Ok(0)).then(|| {
         let found = format!("it ended with {}; its complaint: \"{complaint}\"", told(&first.how));
         cause(8, "status", found, "the program itself says that it failed", None)
     })
+}
+
+/// A line behind the first one of a script, which prints the header that its whole answer lacks.
+fn print_header(script: &Path, head: &[u8], ground: &Ground<'_>) -> Option<String> {
+    if head.contains(&b':') || !ground.own(script) {
+        return None;
+    }
+    let text = fs::read(script).ok()?;
+    let first = std::str::from_utf8(text.split(|byte| *byte == b'\n').next()?).ok()?;
+    let interpreter = first.strip_prefix("#!")?.split_ascii_whitespace().next()?.rsplit('/').next()?;
+    let kind = if head.starts_with(b"<") { "html" } else { "plain" };
+    let line = match interpreter.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.') {
+        "sh" | "dash" | "bash" => format!(r#"printf "Content-Type: text/{kind}\\n\\n""#),
+        "perl" => format!(r#"$| = 1; print "Content-Type: text/{kind}\\n\\n";"#),
+        "python" => format!(r#"print("Content-Type: text/{kind}\\n", flush=True)"#),
+        _ => return None,
+    };
+    Some(format!("sed -i '1a {line}' {}", pasted(script)))
 }
 
 fn told(how: &Result<u8, String>) -> String {

@@ -36,9 +36,10 @@ impl Ground<'_> {
     /// Is it there at all? A rule of a view may stand for a directory that has but some of the host's files in it.
     fn visible(&self, path: &Path) -> bool {
         let Jail::View(view) = &self.site.jail else { return true };
-        view.steps.iter().any(|step| {
+        // A link shows nothing by itself: what is behind it has a name of its own.
+        view.steps.iter().filter(|step| step.kind != StepKind::Link).any(|step| {
             let target = Path::new(OsStr::from_bytes(step.target));
-            path.starts_with(target) || step.kind != StepKind::Link && target.starts_with(path)
+            path.starts_with(target) || target.starts_with(path)
         })
     }
 

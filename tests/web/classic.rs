@@ -17,6 +17,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::harness::{Answer, Apache, Ask, Kind, Launcher, World, everything, mode, put, run, world};
 use crate::host::{Daemon, Nginx, logged, until};
+use crate::sink::Sink;
 
 /// One mistake.
 struct Mistake {
@@ -79,7 +80,7 @@ fn own(world: &World, path: &str) {
 }
 
 /// What is refused before anything runs.
-const BEFORE: [Mistake; 17] = [
+const BEFORE: [Mistake; 19] = [
     before("CRLF after the first line", "V10", "/a.cgi", |world| {
         let text = "#!/bin/sh\r\necho Content-Type: text/plain\r\necho\r\necho mended\r\n";
         world.script(&world.alice, "a.cgi", text);
@@ -127,6 +128,20 @@ const BEFORE: [Mistake; 17] = [
         fs::remove_dir_all(world.alice.docroot()).unwrap();
         std::os::unix::fs::symlink("/var/www/alice/releases/42", world.alice.docroot()).unwrap();
     }),
+    before("a program in a directory that no docroot names", "P114", "/new/a.cgi", |world| {
+        own(world, "/var/www/alice/new");
+        fs::rename(sh(world, "a.cgi"), "/var/www/alice/new/a.cgi").unwrap();
+    }),
+    Mistake {
+        mended: false,
+        ..before("the web server runs as another user than the host's file says", "P103", "/a.cgi", |world| {
+            sh(world, "a.cgi");
+            let file = "/etc/cellwall/cellwall.toml";
+            let text = fs::read_to_string(file).unwrap();
+            fs::write(file, text.replace("www-data", "daemon")).unwrap();
+            world.apply();
+        })
+    },
     before("not executable", "V121", "/a.cgi", |world| mode(sh(world, "a.cgi"), 0o644)),
     before("a set-id bit", "V119", "/a.cgi", |world| mode(sh(world, "a.cgi"), 0o4755)),
     before("a second hard link", "V06", "/a.cgi", |world| {
@@ -162,7 +177,7 @@ const BEFORE: [Mistake; 17] = [
 ];
 
 /// What only shows while the program runs.
-const AFTER: [Mistake; 22] = [
+const AFTER: [Mistake; 25] = [
     after("no time zones: PHP's first date ends it", "hidden", |world| {
         world.script(
             &world.alice,
@@ -275,6 +290,38 @@ const AFTER: [Mistake; 22] = [
         perl(world, "use lib '/srv/modules'; use Shop;");
         by_hand(world, "");
     }),
+    after("no shell, which a language starts programs by", "hidden", |world| {
+        perl(world, "system('true; true') == 0 or exit 1;");
+        world.site(
+            "alice",
+            "[files]\nexecute = [\"/usr/bin/perl\", \"/usr/lib\", \"/usr/lib64?\"]\nread = [\"/etc/ld.so.cache?\"]\n",
+        );
+        world.apply();
+    }),
+    after("modules that come with the language", "hidden", |world| {
+        perl(world, "use Benchmark;");
+        by_hand(world, "");
+    }),
+    after("sendmail hands over to a set-gid program", "set-id", |world| {
+        // As Postfix does: a queue that the group may write to, and a program that has the group.
+        folder("/var/spool/maildrop", 0, 0o730);
+        chown("/var/spool/maildrop", Some(0), Some(8)).unwrap();
+        put("/usr/sbin/postdrop", &fs::read("/usr/bin/tee").unwrap(), 0, 0o755);
+        chown("/usr/sbin/postdrop", Some(0), Some(8)).unwrap();
+        mode("/usr/sbin/postdrop", 0o2755);
+        put("/usr/sbin/sendmail", b"#!/bin/sh\nexec /usr/sbin/postdrop /var/spool/maildrop/$$\n", 0, 0o755);
+        // Of the package's, which no world has by itself.
+        fs::create_dir_all("/usr/share/cellwall/mail").unwrap();
+        fs::write("/usr/share/cellwall/mail/msmtprc", include_str!("../../policy/mail/msmtprc")).unwrap();
+        std::mem::forget(Sink::open());
+        shell(world, "printf 'To: bob@shop.test\\n\\nGood day.\\n' | /usr/sbin/sendmail -t -i >/dev/null");
+        world.site(
+            "alice",
+            "[files]\nexecute = [\"/usr/bin\", \"/usr/sbin\", \"/usr/lib\", \"/usr/lib64?\"]\n\
+             read = [\"/etc/ld.so.cache?\", \"/etc/alternatives?\"]\n",
+        );
+        world.apply();
+    }),
     after("a file of settings that a copy left to root", "mode", |world| {
         put(world.alice.docroot().join("config"), b"settings\n", 0, 0o600);
         perl(world, "open(my $file, '<', 'config') or exit 1;");
@@ -291,13 +338,10 @@ const AFTER: [Mistake; 22] = [
         perl(world, "open(my $file, '>>', '/srv/shoplog/log') or exit 1;");
         by_hand(world, "");
     }),
-    Mistake {
-        mended: false,
-        ..after("an answer without a header", "answer", |world| {
-            world.script(&world.alice, "a.cgi", "#!/bin/sh\necho Hello\n");
-            by_hand(world, "");
-        })
-    },
+    after("an answer without a header", "answer", |world| {
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\necho mended\n");
+        by_hand(world, "");
+    }),
 ];
 
 impl World {
@@ -319,6 +363,7 @@ impl World {
         for entry in fs::read_dir(&place).unwrap().flatten().map(|entry| entry.path()) {
             if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) }.unwrap();
         }
+        self.host("");
         self.site("alice", &everything("view"));
         self.apply();
     }
@@ -430,7 +475,8 @@ fn meet_all(world: &World, server: &Server, mistakes: &[&Mistake]) {
 fn behind_apache(mistakes: &[Mistake]) {
     world(Launcher::Cellwall, |world| {
         world.sites(&everything("view"));
-        let server = Server::Apache(Apache::start(world, Kind::Event, ""));
+        let new = "ScriptAlias /new/ /var/www/alice/new/\n";
+        let server = Server::Apache(Apache::start(world, Kind::Event, new));
         meet_all(world, &server, &mistakes.iter().collect::<Vec<_>>());
     });
 }
@@ -446,7 +492,9 @@ fn mistakes_that_show_while_the_program_runs_are_named_and_mended() {
 }
 
 /// What a pool says otherwise (tests/pool/mistakes.rs), and what is none there: `apply` has followed the link.
-const NOT_OF_POOLS: [&str; 4] = [
+const NOT_OF_POOLS: [&str; 6] = [
+    "a program in a directory that no docroot names",
+    "the web server runs as another user than the host's file says",
     "more variables than the site takes",
     "a site that was never applied",
     "the wall clock",
