@@ -17,7 +17,9 @@ pub fn out(line: impl std::fmt::Display) {
 
 /// Something to know.
 pub fn note(line: impl std::fmt::Display) {
-    drop(writeln!(std::io::stderr(), "{line}"));
+    // In one piece: stderr has no buffer, and a problem is written letter by letter.
+    let line = format!("{line}\n");
+    drop(std::io::stderr().write_all(line.as_bytes()));
 }
 
 /// Most problems that are printed for people.

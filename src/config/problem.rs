@@ -1,8 +1,9 @@
 //! What is wrong with the administrator's files: where, what, and what to do; shown with the line itself.
 //!
-//! Pure. A [`Place`] keeps its whole document alive, so that line and column are counted only when one is shown.
+//! Pure. A [`Place`] keeps its whole document alive, so that line and column are counted only when one is shown. What one
+//! costs does not grow with the document: it may hold as many mistakes as bytes, and all of them in one line.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
@@ -16,8 +17,10 @@ pub struct Document {
     pub path: PathBuf,
     /// All of it.
     pub text: String,
-    /// Where its lines begin, counted when the first is asked for: a file may hold as many mistakes as lines.
+    /// Where its lines begin, counted when the first is asked for.
     lines: OnceLock<Vec<usize>>,
+    /// How many characters are before each block, counted then as well.
+    blocks: OnceLock<Vec<usize>>,
 }
 
 impl PartialEq for Document {
@@ -32,13 +35,35 @@ impl Document {
     /// A document that was read from `path`.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Arc<Self> {
-        Arc::new(Self { path: path.to_owned(), text, lines: OnceLock::new() })
+        Arc::new(Self { path: path.to_owned(), text, lines: OnceLock::new(), blocks: OnceLock::new() })
     }
 
     fn lines(&self) -> &[usize] {
         let ends = || self.text.match_indices('\n').map(|(end, _)| end + 1);
         self.lines.get_or_init(|| std::iter::once(0).chain(ends()).collect())
     }
+
+    /// How many characters begin before a byte.
+    fn characters_before(&self, byte: usize) -> usize {
+        let count = || {
+            let counts = self.text.as_bytes().chunks(BLOCK).map(characters);
+            let sums = counts.scan(0, |sum, count| Some(std::mem::replace(sum, *sum + count)));
+            sums.collect()
+        };
+        let block = byte / BLOCK;
+        let before = self.blocks.get_or_init(count).get(block).copied().unwrap_or(0);
+        before + characters(self.text.as_bytes().get(block * BLOCK..byte).unwrap_or_default())
+    }
+
+    /// The nearest end of a character at or before a byte.
+    fn boundary(&self, byte: usize) -> usize {
+        (0..=byte).rev().find(|byte| self.text.is_char_boundary(*byte)).unwrap_or(0)
+    }
+}
+
+/// How many characters begin in these bytes (RFC 3629: all bytes of a character but the first are `10xxxxxx`).
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// Some bytes of a document.
@@ -70,23 +95,54 @@ impl Place {
     /// The column in characters, counted from 1.
     #[must_use]
     pub fn column(&self) -> usize {
-        let before = self.document.text.get(self.begin()..self.span.start);
-        before.unwrap_or_default().chars().count() + 1
+        let before = |byte| self.document.characters_before(byte);
+        before(self.span.start) - before(self.whole_line().start) + 1
     }
 
-    fn begin(&self) -> usize {
-        self.document.lines().get(self.line() - 1).copied().unwrap_or(0)
+    fn whole_line(&self) -> Range<usize> {
+        let (lines, number) = (self.document.lines(), self.line());
+        let begin = lines.get(number - 1).copied().unwrap_or(0);
+        let end = lines.get(number).map_or(self.document.text.len(), |next| next - 1);
+        begin..end.max(begin)
     }
 
-    fn line_text(&self) -> &str {
-        let rest = self.document.text.get(self.begin()..).unwrap_or_default();
-        rest.lines().next().unwrap_or_default()
+    /// So much of its line as is shown, and where in it the place begins and ends.
+    fn excerpt(&self) -> Excerpt<'_> {
+        let line = self.whole_line();
+        let (start, end) = (self.span.start.min(line.end), self.span.end.min(line.end));
+        let mut shown = line.clone();
+        if line.len() > SHOWN {
+            shown.start = self.document.boundary(line.start.max(start.saturating_sub(BEFORE)));
+            shown.end = self.document.boundary(line.end.min(shown.start + SHOWN));
+        }
+        let part = |range: Range<usize>| self.document.text.get(range).unwrap_or_default();
+        Excerpt {
+            before: part(shown.start..start),
+            text: part(shown.clone()).trim_end_matches('\r'),
+            covered: part(start..end.min(shown.end)),
+            cut: (shown.start > line.start, shown.end < line.end),
+        }
     }
+}
 
-    /// How many characters of its line it covers, at least one.
-    fn width(&self) -> usize {
-        let text = self.document.text.get(self.span.clone()).unwrap_or_default();
-        text.lines().next().unwrap_or_default().chars().count().max(1)
+/// Part of a line.
+struct Excerpt<'a> {
+    before: &'a str,
+    text: &'a str,
+    covered: &'a str,
+    /// More of the line is before it, and after it.
+    cut: (bool, bool),
+}
+
+impl Excerpt<'_> {
+    /// The line, and the line that points at it; the margin before both is `margin` blanks wide.
+    fn write(&self, out: &mut Formatter<'_>, line: usize, margin: &str) -> fmt::Result {
+        let dots = |cut| if cut { DOTS } else { "" };
+        let (before, after) = (dots(self.cut.0), dots(self.cut.1));
+        let indent = before.len() + self.before.chars().count();
+        write!(out, "\n{margin} |\n{line} | {before}{}{after}", Printable(self.text))?;
+        let carets = "^".repeat(self.covered.chars().count().max(1));
+        write!(out, "\n{margin} | {}{carets}", " ".repeat(indent))
     }
 }
 
@@ -138,9 +194,7 @@ impl Display for Problem {
             let (line, column) = (place.line(), place.column());
             let margin = " ".repeat(line.to_string().len());
             write!(out, "\n{margin}--> {}:{line}:{column}", Printable(&place.path().to_string_lossy()))?;
-            write!(out, "\n{margin} |\n{line} | {}", Printable(place.line_text()))?;
-            let indent = " ".repeat(column - 1);
-            write!(out, "\n{margin} | {indent}{}", "^".repeat(place.width()))?;
+            place.excerpt().write(out, line, &margin)?;
         }
         match (&self.help, &self.place) {
             (Some(help), Some(_)) => write!(out, " {}", Printable(help)),
@@ -176,6 +230,8 @@ pub struct Problems {
     list: RefCell<Vec<Problem>>,
     /// What was said, so that it is said once.
     said: RefCell<HashSet<(String, Option<Offset>)>>,
+    /// How many errors are among them: asked before and after each site.
+    errors: Cell<usize>,
 }
 
 impl Problems {
@@ -193,6 +249,7 @@ impl Problems {
         let help = Some(help).filter(|help| !help.is_empty());
         let at = place.map(|place| (place.path().to_owned(), place.span.start));
         if self.said.borrow_mut().insert((message.clone(), at)) {
+            self.errors.set(self.errors.get() + usize::from(weight == Weight::Error));
             self.list.borrow_mut().push(Problem { weight, place: place.cloned(), message, help });
         }
     }
@@ -200,13 +257,13 @@ impl Problems {
     /// Whether an error is among them.
     #[must_use]
     pub fn any_error(&self) -> bool {
-        self.list.borrow().iter().any(|problem| problem.weight == Weight::Error)
+        self.errors() > 0
     }
 
     /// How many errors are among them.
     #[must_use]
     pub fn errors(&self) -> usize {
-        self.list.borrow().iter().filter(|problem| problem.weight == Weight::Error).count()
+        self.errors.get()
     }
 
     /// All of them, ordered by file and line; those without a place last.
@@ -222,9 +279,20 @@ impl Problems {
 
     /// Adds what another worker found.
     pub fn extend(&self, other: Vec<Problem>) {
+        let errors = other.iter().filter(|problem| problem.weight == Weight::Error).count();
+        self.errors.set(self.errors.get() + errors);
         self.list.borrow_mut().extend(other);
     }
 }
+
+/// Bytes; a column is counted from the beginning of one of these.
+const BLOCK: usize = 4096;
+/// Bytes of a line that are shown at most, of a longer one those around the place.
+const SHOWN: usize = 160;
+/// Bytes of a longer one that are shown before the place.
+const BEFORE: usize = 40;
+/// For what is not shown.
+const DOTS: &str = "...";
 
 #[cfg(test)]
 mod tests {
@@ -244,6 +312,52 @@ mod tests {
             shown,
             "error: unknown key `docrot`\n --> /etc/x.toml:2:3\n  |\n2 |   docrot = 1\n  |   ^^^^^^ did you mean `docroot`?"
         );
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_mistake_is_shown() {
+        let text = format!("# é\nx = [{}7, {}]\r\n", "é, ".repeat(9_000), "8, ".repeat(9_000));
+        let seven = text.find('7').unwrap();
+        let document = Document::new(Path::new("/etc/x.toml"), text);
+        let problem = |span| Problem {
+            weight: Weight::Error,
+            place: Some(Place::new(&document, span)),
+            message: "no".to_owned(),
+            help: Some("yes".to_owned()),
+        };
+        let shown = problem(seven..seven + 1).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1], format!(" --> /etc/x.toml:2:{}", 5 + 3 * 9_000 + 1));
+        assert!(lines[3].starts_with("2 | ...") && lines[3].ends_with("..."), "{shown}");
+        assert!(lines.iter().all(|line| line.len() < 300), "{shown}");
+        let column = lines[3].chars().position(|letter| letter == '7').unwrap();
+        assert_eq!(lines[4].chars().position(|letter| letter == '^'), Some(column), "{shown}");
+        assert!(lines[4].ends_with("^ yes"), "{shown}");
+        // All of the line, from its first byte to its last.
+        let whole = problem(5..document.text.len()).to_string();
+        assert!(whole.lines().all(|line| line.len() < 300), "{whole}");
+    }
+
+    #[test]
+    fn places_at_the_ends_of_a_file_have_a_line_and_a_column() {
+        for (text, span, place) in [
+            ("", 0..0, "1:1"),
+            ("a\n", 2..2, "2:1"),
+            ("a\r\nb", 1..2, "1:2"),
+            ("aé", 3..3, "1:3"),
+            ("a", 0..9, "1:1"),
+        ] {
+            let document = Document::new(Path::new("/x"), text.to_owned());
+            let place_of = Place::new(&document, span);
+            assert_eq!(format!("{}:{}", place_of.line(), place_of.column()), place, "{text:?}");
+            let problem = Problem {
+                weight: Weight::Warning,
+                place: Some(place_of),
+                message: String::new(),
+                help: None,
+            };
+            assert!(problem.to_string().ends_with('^'), "{problem}");
+        }
     }
 
     #[test]

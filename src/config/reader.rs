@@ -160,13 +160,15 @@ impl<'i, 'p> Reader<'i, 'p> {
 
     /// Nothing may be left.
     pub fn finish(self) {
-        for entry in &self.entries {
+        for (count, entry) in self.entries.iter().enumerate() {
             let shown = if entry.section.is_empty() {
                 format!("`{}`", entry.name)
             } else {
                 format!("`{}` in [{}]", entry.name, entry.section)
             };
-            self.problems.error(Some(&entry.key), format!("unknown key {shown}"), self.advice(entry));
+            // A file with more of them is none of ours, and each is compared with every key.
+            let advice = if count < ADVISED { self.advice(entry) } else { ALL_KEYS.to_owned() };
+            self.problems.error(Some(&entry.key), format!("unknown key {shown}"), advice);
         }
     }
 
@@ -194,7 +196,7 @@ impl<'i, 'p> Reader<'i, 'p> {
         match found {
             Some(("", name)) => format!("did you mean `{name}`, at the top of the file?"),
             Some((section, name)) => format!("did you mean `{name}` in [{section}]?"),
-            None => "policy/README.md lists all keys".to_owned(),
+            None => ALL_KEYS.to_owned(),
         }
     }
 }
@@ -219,12 +221,20 @@ fn help_for(message: &str) -> &'static str {
     helps.iter().find(|(expected, _)| message.ends_with(expected)).map_or("", |(_, help)| help)
 }
 
+/// Where no key is near.
+const ALL_KEYS: &str = "policy/README.md lists all keys";
+/// Unknown keys of one file that the nearest is looked for.
+const ADVISED: usize = 100;
+
 /// Between a message of a value and its help.
 pub const HELP: &str = " :: ";
 
 /// The name that was probably meant.
 pub fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let length = wrong.chars().count();
     names
+        // So many letters have to come or go at least; a file may hold a name as long as itself.
+        .filter(|name| name.len().abs_diff(length) <= 1.max(name.len().max(wrong.len()) / 3))
         .map(|name| (distance(wrong, name), name))
         .filter(|(distance, name)| *distance <= 1.max(name.len().max(wrong.len()) / 3))
         .min()

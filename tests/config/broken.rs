@@ -188,3 +188,29 @@ fn a_file_that_others_may_change_is_refused() {
     assert_eq!(said.status, Some(1));
     assert!(said.err.contains("chown root /etc/cellwall/sites.d/shop.toml"), "{}", said.err);
 }
+
+/// Long, and a mistake in every word: what is said of one does not grow with the file.
+#[test]
+fn of_a_long_file_each_mistake_is_told_in_a_few_words() {
+    let cage = Cage::new();
+    let head = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n";
+    let ports = "70000, ".repeat(50_000);
+    let key = "k".repeat(1_000_000);
+    let keys: String = (0..30_000).map(|number| format!("k{number:06} = 1\n")).collect();
+    for (text, count, column) in [
+        (format!("{head}[network]\nconnect = [{ports}]\n"), 50_000, 12 + 7 * 49_999),
+        (format!("{head}{key} = 1\n"), 1, 1),
+        (format!("{head}{keys}"), 30_000, 1),
+    ] {
+        fs::write("/srv/candidate.toml", &text).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        assert_eq!(said.status, Some(1));
+        // The long key is named, and shown.
+        let shown = said.err.replace(&key, "KEY");
+        assert!(shown.len() < 60_000, "{} bytes", shown.len());
+        assert!(shown.contains(&format!("{count} error")), "{shown}");
+        let json = cage.cellwall(&["check", "--json", "/srv/candidate.toml"]).out;
+        assert_eq!(json.matches("\"weight\":\"error\"").count(), count);
+        assert!(json.contains(&format!("\"column\":{column},")), "column {column}");
+    }
+}
