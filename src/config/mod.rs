@@ -31,6 +31,7 @@ pub mod seccomp;
 pub mod sites;
 pub mod store;
 pub mod syscalls;
+mod unused;
 pub mod values;
 pub mod view;
 pub mod whole;

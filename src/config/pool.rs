@@ -17,6 +17,7 @@ use super::compile::{Compiler, Site, value};
 use super::jail;
 use super::problem::{Located, Place};
 use super::rules::{One, Rules};
+use super::unused::{self, Shape};
 use super::values::{self, Count, PoolKind, Seconds, Size, Words};
 
 /// What else of the site the settings hold.
@@ -55,11 +56,13 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
     docroots.sort_unstable();
     docroots.dedup();
     let (group, clients) = (group(compiler, rules), clients(compiler, rules));
+    let (accept, listen) = (accept(compiler, rules, kind), listen(compiler, rules, &name));
+    unused::check(&Shape::new(kind, accept, listen), &site.file.rules, rules, &compiler.problems);
     let settings = Settings {
         name: site.file.name.as_bytes(),
         kind,
-        accept: accept(compiler, rules, kind),
-        listen: listen(compiler, rules, &name),
+        accept,
+        listen,
         group,
         clients,
         command: command.iter().map(String::as_bytes).collect(),
@@ -101,23 +104,15 @@ fn kind(compiler: &Compiler<'_>, rules: &Rules, place: &Place) -> Kind {
         let help = "write command = \"/usr/bin/php-cgi\", or kind = \"cgi\" to run the site's CGI programs";
         problems.error(Some(place), "this pool has no program", help);
     }
-    if let Some(children) = rules.pool_children.as_ref().filter(|_| kind != Kind::Parent) {
-        let help = "write kind = \"parent\" for a program that forks children of its own, or remove the line";
-        problems.error(Some(&children.place), "only a pool of kind \"parent\" has children", help);
-    }
     let shared =
         kind == Kind::Parent || rules.pool_concurrency.as_ref().is_some_and(|number| number.value.0 > 1);
-    if let Some(cpu) = rules.pool_cpu_timeout.as_ref().filter(|_| shared) {
+    if let Some(cpu) = rules.pool_cpu_timeout.as_ref().filter(|time| shared && limited(time.value.0) > 0) {
         let help = "use timeout, or kind \"fastcgi\" with one request at a time; remove the line";
         problems.error(
             Some(&cpu.place),
             "the CPU time of requests that share a worker cannot be told apart",
             help,
         );
-    }
-    if let Some(concurrency) = rules.pool_concurrency.as_ref().filter(|_| kind != Kind::Fastcgi) {
-        let help = "remove the line; the children of kind \"parent\" are counted by `children`";
-        problems.error(Some(&concurrency.place), "only kind \"fastcgi\" has threads", help);
     }
     kind
 }

@@ -69,6 +69,37 @@ const CASES: &[Case] = &[
     ("[pool]\nkind = \"cgi\"\naccept = \"direct\"", 5, 10, "cannot be direct", "remove accept"),
     ("[pool]\nkind = \"cgi\"\nchildren = 2", 5, 12, "has children", "kind = \"parent\""),
     (
+        "[pool]\nkind = \"cgi\"\nworkers = { max = 2, min = 1 }",
+        5,
+        11,
+        "only `max` counts",
+        "remove the others",
+    ),
+    ("[pool]\nkind = \"cgi\"\nrequests = 500", 5, 12, "pool.requests does nothing here", "remove the line"),
+    (
+        "[pool]\ncommand = \"/bin/sh\"\naccept = \"direct\"\nqueue = 5",
+        6,
+        9,
+        "pool.queue does nothing here: workers that accept for themselves",
+        "remove the line, or accept",
+    ),
+    (
+        "[pool]\ncommand = \"/bin/sh\"\naccept = \"direct\"\nworkers = { max = 2, idle = 5 }",
+        6,
+        11,
+        "workers that accept for themselves all run",
+        "write max alone",
+    ),
+    (
+        "[pool]\ncommand = \"/bin/sh\"\nlisten = \"127.0.0.1:9000\"\nclients = [\"www-data\"]",
+        6,
+        12,
+        "an address has no group",
+        "listen on a socket",
+    ),
+    ("[pool]\nkind = \"cgi\"\nping_answer = \"x\"", 5, 15, "there is no ping page", "ping = "),
+    ("[pool]\nkind = \"cgi\"\nslow_log = \"/var/log/x\"", 5, 12, "no request is slow", "slow = "),
+    (
         "[pool]\ncommand = \"/bin/sh\"\nlisten = \"192.0.2.1:9000\"",
         5,
         10,
@@ -156,6 +187,24 @@ fn every_problem_of_every_file_is_told_in_one_run() {
     for message in ["did you mean `caller`?", "`paper` is none of", "did you mean `suffix`?"] {
         assert!(said.out.contains(message), "{message}");
     }
+}
+
+#[test]
+fn a_default_holds_for_the_pools_where_it_means_something() {
+    let cage = Cage::new();
+    cage.host(
+        "caller = \"www-data\"\n[defaults.pool]\nqueue = 9\nrequests = 500\nchildren = 3\nping_answer = \"x\"\n\
+         cpu_timeout = \"9s\"\n",
+    );
+    let rules = "[pool]\ncommand = \"/bin/sh\"\naccept = \"direct\"\n";
+    cage.small("shop", "alice", "[pool]\nkind = \"cgi\"\n");
+    cage.small("blog", "bob", &format!("{rules}cpu_timeout = \"unlimited\"\n"));
+    let said = cage.cellwall(&["check"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    // A limit is nothing that may be passed over.
+    cage.small("blog", "bob", rules);
+    let said = cage.cellwall(&["check"]);
+    assert!(said.status == Some(1) && said.err.contains("when a request begins"), "{}", said.err);
 }
 
 #[test]
