@@ -282,8 +282,43 @@ fn a_worker_with_nothing_to_do_is_dismissed() {
     let mut stage = Stage::new(&Settings { workers, ..example() });
     stage.actor(1, |_, stream| answer(stream, HELLO));
     assert_eq!(stage.client().get("/a.php").out, HELLO);
+    stage.wait(|up| matches!(up, Up::Want { count: 1, .. }));
     stage.wait(|up| matches!(up, Up::Want { count: 0, .. }));
     stage.wait(|up| matches!(up, Up::Retire { why: Why::Idle, .. }));
+    // Whoever is told that none is wanted, and then that one is, starts it.
+    stage.wait_for_status("\"waiting\":0");
+    assert!(!stage.heard().iter().any(|up| matches!(up, Up::Want { count: 1.., .. })), "{:?}", stage.heard());
+}
+
+#[test]
+fn each_idle_worker_is_dismissed_and_no_more_are_wanted_than_are_left() {
+    let workers = Workers { idle_ms: 200, max: 3, ..example().workers };
+    let mut stage = Stage::new(&Settings { workers, ..example() });
+    let together = Arc::new(std::sync::Barrier::new(3));
+    for _ in 0..3 {
+        let together = Arc::clone(&together);
+        stage.actor(1, move |_, stream| {
+            together.wait();
+            answer(stream, HELLO);
+        });
+    }
+    let mut clients: Vec<Client> = (0..3).map(|_| stage.client()).collect();
+    clients.iter_mut().for_each(|client| client.ask(&request("/a.php", &[], b"", true)));
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().out, HELLO));
+    for wanted in [1, 2, 3] {
+        stage.wait(|up| matches!(up, Up::Want { count, .. } if *count == wanted));
+    }
+    for left in [2, 1, 0] {
+        let Up::Retire { worker, why: Why::Idle, .. } = stage.wait(|up| matches!(up, Up::Retire { .. }))
+        else {
+            panic!("not for want of work")
+        };
+        stage.wait_for_status("\"waiting\":0");
+        let more = |up: &Up| matches!(up, Up::Want { count, .. } if *count > left);
+        assert!(!stage.heard().iter().any(more), "{left} are left, and {:?}", stage.heard());
+        stage.forget();
+        stage.gone(worker, Ended::Stopped);
+    }
 }
 
 #[test]

@@ -203,6 +203,11 @@ impl Stage {
         &self.heard
     }
 
+    /// What was said so far does not count any more.
+    pub(crate) fn forget(&mut self) {
+        self.heard.clear();
+    }
+
     fn listen(&mut self) -> bool {
         let mut polled = [nix::poll::PollFd::new(self.channel.as_fd(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut polled, 50_u16).unwrap();

@@ -144,6 +144,23 @@ fn a_site_that_goes_again_has_workers_when_there_is_work() {
 }
 
 #[test]
+fn a_worker_on_demand_ends_without_work_and_none_comes_in_its_place() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { max = 2, idle = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        for round in 1..3 {
+            assert_eq!(nginx.get("alice", "/a.php").status, 200);
+            until("its end", || logged(&["pool end", "site=alice", "why=idle"]).len() == round);
+            until("an empty site", || processes(world.alice.id).is_empty());
+            // Long enough for one that nobody asked for to be there.
+            thread::sleep(Duration::from_millis(500));
+            assert_eq!(logged(&["pool start ", "site=alice"]).len(), round);
+        }
+    });
+}
+
+#[test]
 fn what_the_daemons_starter_left_open_reaches_nobody() {
     world(Launcher::Cellwall, |world| {
         let daemon = Daemon::start(world);

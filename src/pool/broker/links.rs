@@ -704,8 +704,12 @@ impl Broker {
         if site.rules.kind == Kind::Cgi || site.paused {
             return;
         }
-        let leaving =
-            |one: &&wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.draining.is_some());
+        // The supervisor counts them among those that serve until it is told otherwise; what it drains itself it does not.
+        let leaving = |one: &&wire::Worker| {
+            self.workers.get(&one.0).is_some_and(|worker| {
+                !worker.dismissed && worker.draining.is_some_and(|why| why != Why::Drained)
+            })
+        };
         let leaving = u32::try_from(site.workers.iter().filter(leaving).count()).unwrap_or(u32::MAX);
         let count = site.needed().saturating_add(leaving);
         if count > site.wanted {
