@@ -97,6 +97,14 @@ pub enum Down {
         /// At most so many connections at a time: children, or threads, or one.
         connections: u32,
     },
+    /// A worker was started that accepts for itself, so that nothing else of it is the broker's. Descriptor: the reading end of
+    /// its standard error output.
+    Errors {
+        /// Of which site.
+        site: Site,
+        /// Which.
+        worker: Worker,
+    },
     /// Give this worker nothing new; when it is idle, answer [`Up::Retire`].
     Drain {
         /// Of which site.
@@ -422,7 +430,7 @@ impl Down {
     pub fn descriptors(&self) -> usize {
         match self {
             Self::Welcome { .. } | Self::Site { .. } => 2,
-            Self::Lines { .. } | Self::Worker { .. } => 1,
+            Self::Lines { .. } | Self::Worker { .. } | Self::Errors { .. } => 1,
             Self::Started { .. } => 3,
             Self::SiteGone { .. }
             | Self::Pause { .. }
@@ -513,6 +521,7 @@ impl Down {
             Self::RunSpent { token, site, cpu_us } => {
                 Fields { kind: 18, site: site.0, number: token.0, other: cpu_us, ..none }
             }
+            Self::Errors { site, worker } => Fields { kind: 19, site: site.0, worker: worker.0, ..none },
         }
     }
 
@@ -538,6 +547,7 @@ impl Down {
             16 => Self::Quit { within_ms: number },
             17 => Self::Spent { site, worker, cpu_us: number },
             18 => Self::RunSpent { token, site, cpu_us: other },
+            19 => Self::Errors { site, worker },
             _ => return Err(Nonsense),
         })
     }
@@ -621,6 +631,7 @@ mod tests {
             Down::Pause { site },
             Down::Resume { site },
             Down::Worker { site, worker, generation: 3, connections: 4 },
+            Down::Errors { site, worker },
             Down::Drain { site, worker },
             Down::Started { token, site },
             Down::Usage { site, processes: 9, memory: 1 << 40, cpu_us: u64::MAX },

@@ -44,6 +44,50 @@ fn direct_workers_answer_as_the_sites_user() {
     });
 }
 
+#[test]
+fn direct_workers_are_heard_and_leave_the_relay_as_they_came() {
+    world(Launcher::Cellwall, |world| {
+        // More than a pipe holds: unheard, it would wait for ever.
+        let text = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    open my $log, '>&=', 2; syswrite $log, 'x' x 999 . \"\\n\" for 1 .. 100; syswrite $log, \"the end\\n\";\n\
+                    print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+        let path = world.script(&world.alice, "app.fcgi", text);
+        let site = |accept: &str| {
+            let rules = format!(
+                "profile = \"perl\"\n[pool]\ncommand = \"{}\"\naccept = \"{accept}\"\n",
+                path.display()
+            );
+            world.site(
+                "alice",
+                &format!("{rules}workers = {{ max = 1 }}\nerror_log = \"/var/log/cellwall/said.log\"\n"),
+            );
+            world.apply();
+        };
+        fs::create_dir_all("/var/log/cellwall").unwrap();
+        site("relay");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let mut pids = Vec::new();
+        for (round, accept) in ["relay", "direct", "relay"].into_iter().enumerate() {
+            if round > 0 {
+                site(accept);
+                until("the old worker's end", || logged(&["pool end ", "site=alice"]).len() == round);
+            }
+            let answer = nginx.get("alice", "/app.fcgi");
+            assert_eq!(answer.status, 200, "{accept}: {}\n{}", answer.text(), logged(&[""]).join("\n"));
+            until("its last word", || {
+                let said = fs::read_to_string("/var/log/cellwall/said.log").unwrap_or_default();
+                said.matches("line=\"the end\"").count() == round + 1
+            });
+            let private = fs::read_dir("/run/cellwall/broker").unwrap().count();
+            assert_eq!(private, usize::from(accept == "relay"), "{accept}");
+            pids.push(answer.text());
+        }
+        pids.dedup();
+        assert_eq!(pids.len(), 3, "each way of accepting has a worker of its own");
+    });
+}
+
 /// A site with a pool of php-cgi's children behind the broker.
 pub(crate) fn relayed(world: &World, more: &str) {
     for name in ["alice", "bob"] {

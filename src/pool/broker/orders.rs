@@ -55,6 +55,11 @@ impl Broker {
             Down::Worker { site, worker, connections, .. } => {
                 self.worker(site, worker, connections, with.next());
             }
+            Down::Errors { site, worker } => {
+                if let Some(fd) = with.next() {
+                    self.errors(site, worker, fd);
+                }
+            }
             Down::Drain { worker, .. } => self.drain(worker.0),
             Down::WorkerGone { site, worker, .. } => self.worker_gone(site.0, worker.0),
             Down::StartFailed { site, retry_after_ms, .. } => self.start_failed(site.0, retry_after_ms),
@@ -166,15 +171,20 @@ impl Broker {
         let idle = u64::from(known.rules.workers.idle_ms).saturating_mul(1000);
         self.wake_at(self.now.saturating_add(idle));
         if let Some(fd) = errors {
-            let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
-            let pipe = Pipe { fd, site: site.0, worker: worker.0, lines: Splitter::default() };
-            let key = self.pipes.insert(pipe);
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-            if let Some(pipe) = self.pipes.get(key) {
-                self.watch(&pipe.fd, Source::Pipe, key, flags);
-            }
+            self.errors(site, worker, fd);
         }
         self.dispatch(site.0);
+    }
+
+    /// Reads what a worker says, from now on.
+    fn errors(&mut self, site: wire::Site, worker: wire::Worker, fd: OwnedFd) {
+        let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+        let pipe = Pipe { fd, site: site.0, worker: worker.0, lines: Splitter::default() };
+        let key = self.pipes.insert(pipe);
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        if let Some(pipe) = self.pipes.get(key) {
+            self.watch(&pipe.fd, Source::Pipe, key, flags);
+        }
     }
 
     fn drain(&mut self, serial: u32) {

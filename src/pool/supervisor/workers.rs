@@ -35,6 +35,8 @@ pub(super) struct Living {
     pub(super) epoch: u32,
     generation: u32,
     connections: u32,
+    /// Who accepts for it; its site may be of another mind by now.
+    accept: Accept,
     pub(super) tree: Tree,
     since: Instant,
     /// When its state's time is over; a timer for another time is stale.
@@ -80,14 +82,7 @@ impl Supervisor {
         let Some(pool) = self.pools.get(&site) else { return Ok(()) };
         let Ok(settings) = settings::settings(&pool.record) else { return Err(Errno::EBADMSG) };
         let worker = Worker(self.last_worker.saturating_add(1));
-        let (listener, watched) = match pool.accept {
-            Accept::Relay => {
-                let listener = listen::private(&socket_name(site, worker)).map_err(errno)?;
-                let watched = listener.try_clone().map_err(errno)?;
-                (listener, Some(watched))
-            }
-            Accept::Direct => (pool.listener.try_clone().map_err(errno)?, None),
-        };
+        let (listener, watched) = sockets(pool, &socket_name(site, worker)).map_err(errno)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let output = self.null.try_clone().map_err(errno)?;
@@ -105,7 +100,8 @@ impl Supervisor {
                 report: report_in,
             })
         };
-        let (generation, epoch, connections) = (pool.generation, pool.epoch, pool.numbers.connections);
+        let (generation, epoch) = (pool.generation, pool.epoch);
+        let (connections, accept) = (pool.numbers.connections, pool.accept);
         let grace = Duration::from_millis(pool.life.grace_ms.into());
         if let Some(listener) = &watched {
             let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
@@ -120,6 +116,7 @@ impl Supervisor {
                 epoch,
                 generation,
                 connections,
+                accept,
                 tree,
                 since: Instant::now(),
                 due: None,
@@ -138,20 +135,18 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells the broker of a worker. One that accepts for itself is none of its business.
+    /// Tells the broker of a worker; of one that accepts for itself only where its words come.
     fn tell_worker(&mut self, worker: Worker) {
         let Some(living) = self.workers.get(&worker) else { return };
-        let relayed = self.pools.get(&living.site).is_some_and(|pool| pool.accept == Accept::Relay);
-        if relayed {
-            let message = Down::Worker {
-                site: living.site,
-                worker,
-                generation: living.generation,
-                connections: living.connections,
-            };
-            let errors = vec![Rc::clone(&living.errors)];
-            self.tell_broker(&message, errors);
-        }
+        let site = living.site;
+        let message = match living.accept {
+            Accept::Relay => {
+                Down::Worker { site, worker, generation: living.generation, connections: living.connections }
+            }
+            Accept::Direct => Down::Errors { site, worker },
+        };
+        let errors = vec![Rc::clone(&living.errors)];
+        self.tell_broker(&message, errors);
     }
 
     /// All workers of a site, to a broker that knows none of them.
@@ -258,10 +253,7 @@ impl Supervisor {
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.why = Some(why);
             self.happen(worker, event);
-            // One without work is not wanted any more; in the place of all others comes a new one at once.
-            if let Some(pool) = self.pools.get_mut(&site).filter(|_| why == Why::Idle) {
-                pool.wanted = pool.wanted.saturating_sub(1);
-            }
+            // In its place comes a new one at once, unless the broker has said that it wants fewer: of those without work.
             self.fill(site);
         }
     }
@@ -280,7 +272,7 @@ impl Supervisor {
         let Some(living) = self.workers.remove(&worker) else { return };
         let (ended, code) = self.how_it_ended(&living, status);
         let site = living.site;
-        if self.pools.get(&site).is_some_and(|pool| pool.accept == Accept::Relay) {
+        if living.accept == Accept::Relay {
             drop(std::fs::remove_file(Path::new(listen::WORKERS).join(socket_name(site, worker))));
             self.tell_broker(&Down::WorkerGone { site, worker, how: ended, code }, Vec::new());
         }
@@ -388,17 +380,17 @@ impl Supervisor {
         if !std::mem::take(&mut pool.proving) {
             return;
         }
-        let (epoch, direct) = (pool.epoch, pool.accept == Accept::Direct);
+        let epoch = pool.epoch;
         self.fill(site);
-        let old: Vec<Worker> = self
+        let old: Vec<(Worker, Accept)> = self
             .workers
             .iter()
             .filter(|(_, one)| one.site == site && one.epoch < epoch)
-            .map(|(worker, _)| *worker)
+            .map(|(worker, one)| (*worker, one.accept))
             .collect();
-        for worker in old {
+        for (worker, accept) in old {
             // Nobody can tell when one that accepts for itself is idle: it is asked to end, and finishes what it has.
-            self.happen(worker, if direct { Event::Stop } else { Event::Drain });
+            self.happen(worker, if accept == Accept::Direct { Event::Stop } else { Event::Drain });
         }
     }
 
@@ -465,6 +457,18 @@ impl Supervisor {
 
     pub(super) fn name(&self, site: Site) -> Vec<u8> {
         self.pools.get(&site).map(|pool| pool.name.clone()).unwrap_or_else(|| b"-".to_vec())
+    }
+}
+
+/// Where a worker listens; and the same once more to look at, where it is its own.
+fn sockets(pool: &Pool, name: &str) -> std::io::Result<(OwnedFd, Option<OwnedFd>)> {
+    match pool.accept {
+        Accept::Relay => {
+            let listener = listen::private(name)?;
+            let watched = listener.try_clone()?;
+            Ok((listener, Some(watched)))
+        }
+        Accept::Direct => Ok((pool.listener.try_clone()?, None)),
     }
 }
 
