@@ -226,7 +226,9 @@ fn advice(active: bool) {
     say::step("Next");
     say::note("write a site file in /etc/cellwall/sites.d (see cellwall.toml(5)), then: cellwall apply");
     if Path::new("/run/systemd/system").is_dir() {
-        say::note("views at boot:             systemctl enable --now cellwall-views.service");
+        say::note(
+            "views at boot:             systemctl enable --now cellwall-views.service cellwall-views.path",
+        );
     }
     if !active {
         say::note(&format!("let Apache use Cellwall:   {}", alternative::CHOOSE));

@@ -13,7 +13,7 @@ use crate::{alternative, run, say, tree};
 
 /// Where views are pinned: each is a mount.
 const RUN: &str = "/run/cellwall";
-const UNIT: &str = "cellwall-views.service";
+const UNITS: [&str; 2] = ["cellwall-views.path", "cellwall-views.service"];
 
 /// `uninstall [--destdir DIR] [--keep-config]`
 pub(crate) fn command(words: &[String]) -> Outcome {
@@ -40,7 +40,7 @@ fn everything(destdir: &Path, keep: bool) -> Outcome {
     let notes = if here { fs::read_to_string(MADE).unwrap_or_default() } else { String::new() };
     if here {
         alternative::restore(notes.lines().find_map(|line| line.strip_prefix("apache ")).unwrap_or("auto"))?;
-        stop_unit()?;
+        stop_units()?;
         unmount()?;
         control_groups()?;
     }
@@ -126,15 +126,17 @@ fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Outcome<Vec<PathBuf>> {
     Ok(points)
 }
 
-fn stop_unit() -> Outcome {
+fn stop_units() -> Outcome {
     if !Path::new("/run/systemd/system").is_dir() {
         return Ok(());
     }
-    let known = run::output(Command::new("systemctl").args(["list-unit-files", "--no-legend", UNIT]))?;
-    if known.is_empty() {
-        return Ok(());
+    for unit in UNITS {
+        let known = run::output(Command::new("systemctl").args(["list-unit-files", "--no-legend", unit]))?;
+        if !known.is_empty() {
+            run::quietly("systemctl disable", Command::new("systemctl").args(["disable", "--now", unit]))?;
+        }
     }
-    run::quietly("systemctl disable", Command::new("systemctl").args(["disable", "--now", UNIT]))
+    Ok(())
 }
 
 fn reload() -> Outcome {
