@@ -22,7 +22,7 @@ pub(crate) const OURS: &str = "/mnt/cellwall-suexec";
 /// Debian's own.
 pub(crate) const STOCK: &str = "/usr/lib/apache2/suexec-pristine";
 /// Does nothing but become the program that it is told: what a second exec costs.
-const EXEC_ONLY: &str = "/mnt/exec-only";
+pub(crate) const EXEC_ONLY: &str = "/mnt/exec-only";
 const CONFIGURATION: &str = "/etc/cellwall";
 const STATE: &str = "/var/lib/cellwall";
 /// Numbers of the accounts that only make the host large.
@@ -259,13 +259,15 @@ impl Host {
         fs::rename(STATE, format!("{STATE}.large")).unwrap();
         fs::rename(format!("{STATE}.small"), STATE).unwrap();
         self.accounts("small");
+        apply();
     }
 
-    /// Goes from one state to the other.
+    /// Goes from one state to the other, as an administrator would leave it: applied.
     pub(crate) fn exchange(&self, from: &str, to: &str) {
         fs::rename(STATE, format!("{STATE}.{from}")).unwrap();
         fs::rename(format!("{STATE}.{to}"), STATE).unwrap();
         self.accounts(to);
+        apply();
     }
 
     fn accounts(&self, state: &str) {
@@ -380,7 +382,7 @@ fn compile_exec_only() {
 }
 
 /// execve(argv[3], argv + 3, environ). At the start the stack holds argc, argv, a null, and the environment.
-const EXEC_ONLY_X86_64: &str = "\
+pub(crate) const EXEC_ONLY_X86_64: &str = "\
     .globl _start
 _start:
     mov 32(%rsp), %rdi
@@ -393,7 +395,7 @@ _start:
     mov $1, %edi
     syscall
 ";
-const EXEC_ONLY_AARCH64: &str = "\
+pub(crate) const EXEC_ONLY_AARCH64: &str = "\
     .globl _start
 _start:
     ldr x0, [sp, #32]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::host::{Host, OURS, STOCK};
+use super::host::{EXEC_ONLY, Host, OURS, STOCK};
 use super::numbers::{median, verdict};
 use super::payloads::{PERL, TINY};
 use super::tables::Options;
@@ -17,7 +17,7 @@ const PLACE: &str = "/run/bench-apache";
 const SERVER: &str = "/usr/sbin/apache2";
 const REPEATS: usize = 5;
 
-/// Requests a second of stock and ours.
+/// Requests a second of stock and ours, and of a launcher that only starts the program: no launcher can be better.
 pub(crate) fn compare(host: &Host, options: &Options) {
     println!("THROUGH APACHE (event, mod_cgid, 8 connections, median of {REPEATS} runs in turn)");
     for tool in [SERVER, "/usr/bin/ab"] {
@@ -32,25 +32,28 @@ pub(crate) fn compare(host: &Host, options: &Options) {
         Err(why) => return println!("  not measured: {why}\n"),
     };
     for (payload, target) in [(TINY, 1.8), (PERL, 1.35)] {
-        let (mut rates, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
+        let (mut rates, mut ratios) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
         for _ in 0..REPEATS {
-            let mut pair = [0.0; 2];
-            for (place, launcher) in [STOCK, OURS].into_iter().enumerate() {
+            let mut round = [0.0; 3];
+            for (place, launcher) in [STOCK, OURS, EXEC_ONLY].into_iter().enumerate() {
                 host.apache_starts(launcher);
                 match apache.rate(payload.file, options.seconds) {
-                    Ok(rate) => pair[place] = rate,
+                    Ok(rate) => round[place] = rate,
                     Err(why) => return println!("  {} was not measured: {why}\n", payload.what),
                 }
-                rates[place].push(pair[place]);
+                rates[place].push(round[place]);
             }
-            ratios.push(pair[1] / pair[0]);
+            ratios.push(round[1] / round[0]);
         }
-        let [stock, ours] = rates.map(median);
+        let [stock, ours, nothing] = rates.map(median);
         let ratio = median(ratios);
         println!(
-            "  {:18} stock {stock:6.0}/s   ours {ours:6.0}/s   {ratio:5.2} times   target {target}: {}",
+            "  {:18} stock {stock:6.0}/s   ours {ours:6.0}/s   {ratio:5.2} times   target {target}: {}\n  \
+             {:18} a launcher that does nothing {nothing:.0}/s   {:.2} times",
             payload.what,
-            verdict(ratio, target, false)
+            verdict(ratio, target, false),
+            "",
+            nothing / stock
         );
     }
     println!();
