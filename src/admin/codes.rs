@@ -22,7 +22,9 @@ pub fn meaning(code: &str) -> Option<String> {
 
 /// Every code of the manual, in its order.
 pub fn all() -> impl Iterator<Item = &'static str> {
-    MANUAL.lines().filter_map(|line| line.strip_prefix("## ")?.split(' ').next())
+    let heading = |line: &'static str| line.strip_prefix("## ")?.split(' ').next();
+    let is_code = |word: &&str| word.get(1..).is_some_and(|rest| rest.parse::<u32>().is_ok());
+    MANUAL.lines().filter_map(heading).filter(is_code)
 }
 
 /// The key that decides. None: the rule is the program's own and cannot be set.
@@ -70,6 +72,7 @@ mod tests {
         let mut count = 0;
         for code in all() {
             assert!(meaning(code).is_some_and(|text| text.len() > 20), "{code}");
+            assert!(code.starts_with(|first: char| first.is_ascii_uppercase()), "{code}");
             count += 1;
         }
         assert!(count > 40, "{count}");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use nix::unistd::{Group, User};
 
+use crate::config::SITES_DIRECTORY;
 use crate::launch::arrival::Arrival;
 use crate::launch::authorize::{bad_policy, no_policy, unreadable};
 use crate::launch::rehearse;
@@ -83,7 +84,8 @@ fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result
         Ok(policy) => policy,
         Err(why) => return Ok(verdict("policy", &bad_policy(&why))),
     };
-    std::env::set_current_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    std::env::set_current_dir(directory)
+        .map_err(|error| format!("{}: {error}\n  help: give the program's directory", directory.display()))?;
     let caller = policy.host.callers.first().copied().unwrap_or(0);
     let arrival = Arrival::as_if((caller, caller), sample());
     line("request", "ok", &format!("\"{command}\" in {} for uid {uid}, gid {gid}", directory.display()));
@@ -136,7 +138,9 @@ fn user_number(user: &str) -> Result<String, String> {
         return Ok(user.to_owned());
     }
     let found = User::from_name(name).map_err(|errno| errno.to_string())?;
-    found.map(|user| format!("{tilde}{}", user.uid)).ok_or_else(|| format!("there is no user {name}"))
+    found.map(|user| format!("{tilde}{}", user.uid)).ok_or_else(|| {
+        format!("there is no user {name}\n  help: the user of a site is in its file: grep -H user {SITES_DIRECTORY}/*.toml")
+    })
 }
 
 fn group_number(group: &str) -> Result<String, String> {
@@ -144,5 +148,7 @@ fn group_number(group: &str) -> Result<String, String> {
         return Ok(group.to_owned());
     }
     let found = Group::from_name(group).map_err(|errno| errno.to_string())?;
-    found.map(|group| group.gid.to_string()).ok_or_else(|| format!("there is no group {group}"))
+    found
+        .map(|group| group.gid.to_string())
+        .ok_or_else(|| format!("there is no group {group}\n  help: the user's own, most often: id -gn USER"))
 }

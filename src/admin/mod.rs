@@ -12,6 +12,7 @@ pub mod denials;
 pub mod explain;
 pub mod fix;
 pub mod ground;
+pub mod installed;
 pub mod jail;
 pub mod journal;
 pub mod json;

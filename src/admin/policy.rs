@@ -1,14 +1,16 @@
 //! `cellwall policy`: a record in words, with the line behind each rule. Root, for the records are root's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::accounts::Accounts;
 use crate::config::problem::Problems;
 use crate::config::provenance::Origins;
+use crate::config::reader::nearest;
+use crate::config::sites::list;
 use crate::config::whole::{Origin, WholeHost};
-use crate::config::{facts, store};
+use crate::config::{SITES_DIRECTORY, facts, store};
 use crate::policy::{HOST_FILE, Record, Site, decode};
 
 use super::json::Json;
@@ -82,9 +84,24 @@ pub(super) fn holder(site: &str) -> Result<u32, String> {
     };
     let likely = origin.and_then(|origin| origin.uid(&host, &mut accounts));
     let mut holders = store::holders(site, likely);
-    holders
-        .pop_first()
-        .ok_or_else(|| format!("no record names a site `{site}`\n  help: run: cellwall apply {site}"))
+    holders.pop_first().ok_or_else(|| {
+        unknown(site)
+            .unwrap_or_else(|| format!("no record names a site `{site}`\n  help: run: cellwall apply {site}"))
+    })
+}
+
+/// What to say where no file is the site's. None: there is one.
+pub(super) fn unknown(site: &str) -> Option<String> {
+    let file = Path::new(SITES_DIRECTORY).join(format!("{site}.toml"));
+    if site.starts_with('~') || file.exists() {
+        return None;
+    }
+    let names = list(Path::new(SITES_DIRECTORY), &Problems::default());
+    let help = match nearest(site, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("its file would be {}", file.display()),
+    };
+    Some(format!("there is no site `{site}`\n  help: {help}"))
 }
 
 fn text(record: &Record<'_>, sites: &[&Site<'_>]) {

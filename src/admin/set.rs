@@ -11,10 +11,11 @@ use std::process::ExitCode;
 
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
-use crate::config::rules::is_list;
+use crate::config::reader::nearest;
+use crate::config::rules::{KEYS, is_list};
 use crate::config::{SITES_DIRECTORY, sites};
 
-use super::{End, apply, say};
+use super::{End, apply, policy, say};
 
 /// Arguments of `cellwall set`.
 #[derive(Debug, clap::Args)]
@@ -70,6 +71,7 @@ fn file(site: &str) -> Result<PathBuf, String> {
     }
     let name = format!("{site}.toml");
     sites::site_name(&name).ok_or_else(|| format!("{site} is no name of a site"))?;
+    policy::unknown(site).map_or(Ok(()), Err)?;
     Ok(Path::new(SITES_DIRECTORY).join(name))
 }
 
@@ -79,9 +81,8 @@ fn file(site: &str) -> Result<PathBuf, String> {
 /// No such key, or no TOML.
 pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String> {
     let (section, name) = key.split_once('.').unwrap_or(("", key));
-    let list = is_list(section, name).ok_or_else(|| {
-        format!("there is no key {key} that holds values\n  help: every key is in policy/README.md")
-    })?;
+    let list = is_list(section, name)
+        .ok_or_else(|| format!("there is no key {key} that holds values\n  help: {}", meant(key)))?;
     let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
     let table = if section.is_empty() {
         document.as_table_mut()
@@ -96,6 +97,21 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
         put(table, name, scalar(one));
     }
     Ok(document.to_string())
+}
+
+/// The key that was probably meant.
+fn meant(key: &str) -> String {
+    let whole = |(section, name): &(&str, &str)| match *section {
+        "" => (*name).to_owned(),
+        section => format!("{section}.{name}"),
+    };
+    let keys: Vec<String> = KEYS.iter().map(whole).collect();
+    let near = nearest(key, keys.iter().map(String::as_str));
+    let elsewhere = || keys.iter().find(|whole| whole.rsplit('.').next() == Some(key)).map(String::as_str);
+    match near.or_else(elsewhere) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "every key is in policy/README.md".to_owned(),
+    }
 }
 
 /// Pure: the text without the key.
@@ -189,6 +205,12 @@ mod tests {
         assert!(text.ends_with("[limits]\nmemory = \"1G\"\ncpu = 7\n"), "{text}");
         let text = without(&text, "limits.cpu").unwrap();
         assert_eq!(text, "user = \"shop\"\n\n[limits]\nmemory = \"1G\"\n");
+        for (wrong, right) in
+            [("limits.memroy", "limits.memory"), ("memory", "limits.memory"), ("docrot", "docroot")]
+        {
+            let said = edited(&text, wrong, &[]).unwrap_err();
+            assert!(said.ends_with(&format!("did you mean {right}?")), "{said}");
+        }
         for key in ["limits.cpu", "pool.kind", "nothing"] {
             assert!(without(&text, key).unwrap_err().contains(key), "{key}");
         }

@@ -14,10 +14,11 @@ use crate::policy::{Record, Site, decode};
 
 use super::cause::{Cause, causes};
 use super::ground::Ground;
+use super::installed::Fault;
 use super::journal::{Entry, Journal};
 use super::json::Json;
 use super::pooled::Again;
-use super::{End, again, codes, kernel, mend, policy, pooled, say};
+use super::{End, again, codes, installed, kernel, mend, policy, pooled, say};
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
@@ -58,10 +59,7 @@ pub fn run(args: &Args) -> ExitCode {
         found = find(args, &journal);
     }
     let Some(entry) = found else {
-        say::note(format_args!(
-            "error: there is no such record\n  note: looked at {}",
-            journal.places.join(", ")
-        ));
+        nothing(args, &journal);
         return End::Findings.into();
     };
     if args.json {
@@ -126,7 +124,7 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
 fn find(args: &Args, journal: &Journal) -> Option<Entry> {
     match (&args.reference, &args.last) {
         (Some(reference), _) => {
-            let reference = reference.trim().to_ascii_uppercase();
+            let reference = spelled(reference);
             journal.entries().rev().find(|entry| entry.field("ref") == Some(reference.as_str()))
         }
         (None, site) => {
@@ -135,6 +133,38 @@ fn find(args: &Args, journal: &Journal) -> Option<Entry> {
                 entry.refused != args.again && (site.is_empty() || entry.field("site") == Some(site))
             })
         }
+    }
+}
+
+/// As it was written: people read a 0 for an O, and a 1 for an I or L (Crockford's base 32).
+fn spelled(reference: &str) -> String {
+    reference.trim().to_ascii_uppercase().replace('O', "0").replace(['I', 'L'], "1")
+}
+
+/// `XXXX-XXXX`.
+fn is_reference(text: &str) -> bool {
+    let part = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.split_once('-').is_some_and(|(one, other)| part(one) && part(other))
+}
+
+/// No record: what was looked for and where; and what keeps a launcher from writing one.
+fn nothing(args: &Args, journal: &Journal) {
+    let site = args.last.as_deref().filter(|site| !site.is_empty());
+    let what = match (&args.reference, site) {
+        (Some(text), _) if !is_reference(&spelled(text)) => {
+            say::note(format_args!(
+                "error: `{text}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last"
+            ));
+            return;
+        }
+        (Some(text), _) => format!("there is no record {}", spelled(text)),
+        (None, Some(site)) if policy::unknown(site).is_some() => policy::unknown(site).unwrap_or_default(),
+        (None, Some(site)) => format!("there is no such record of site `{site}`"),
+        (None, None) => "there is no such record".to_owned(),
+    };
+    say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
+    for Fault { found, repair } in installed::faults() {
+        say::note(format_args!("  found: {found}\n  repair: {repair}"));
     }
 }
 

@@ -33,6 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn supervise(environment: Vec<Vec<u8>>) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("cellwalld: only root can start it: systemctl start cellwalld");
+        return ExitCode::FAILURE;
+    }
     // This account is the broker's alone, or else nobody's.
     let found = account(|name, _| name == "cellwall").or_else(|| account(|name, _| name == "nobody"));
     let (uid, gid) = found.filter(|(uid, _)| *uid != 0).unwrap_or((65_534, 65_534));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::policy::names::is_plain_path;
 use crate::policy::{Enforcement, Links};
+use crate::refusal::Pasted;
 use crate::sys::files;
 
 use super::accounts::{Account, Accounts, Listed};
@@ -213,7 +214,7 @@ impl<'h> Compiler<'h> {
         let Some(account) = self.accounts.user(&user.value) else {
             let help = match super::reader::nearest(&user.value, self.accounts.names()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("make it: adduser --system --group {}", user.value),
+                None => self.account_made(&user.value),
             };
             self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
             return None;
@@ -232,6 +233,15 @@ impl<'h> Compiler<'h> {
             self.problems.error(Some(&user.place), message, "give the site a user of its own");
         }
         Some(account)
+    }
+
+    /// How to make an account that may have a site. Not a system account: its uid is below `minimum_uid`.
+    fn account_made(&self, name: &str) -> String {
+        let numbers = match self.host.uid_min {
+            0..=1000 => String::new(),
+            minimum => format!(" -K UID_MIN={minimum} -K GID_MIN={minimum}"),
+        };
+        format!("make it: useradd --create-home --user-group --shell /usr/sbin/nologin{numbers} {name}")
     }
 
     fn groups(&mut self, file: &SiteFile, account: &Account, rules: &Rules) -> ((u32, String), Vec<u32>) {
@@ -274,9 +284,15 @@ impl<'h> Compiler<'h> {
                 let why =
                     if dangerous { "it opens more than a site may have" } else { "it is below minimum_gid" };
                 let message = format!("`{}` leaves out group `{name}`: {why}", account.name);
-                let help =
-                    if dangerous { String::new() } else { format!("to keep it: groups = [\"{name}\"]") };
-                self.problems.warning(place.as_ref(), message, help);
+                let help = if dangerous {
+                    String::new()
+                } else {
+                    format!("groups = [\"{name}\"] keeps it, groups = [] leaves it out without a word")
+                };
+                // Who names the groups has decided.
+                if dangerous || rules.groups.key.is_none() {
+                    self.problems.warning(place.as_ref(), message, help);
+                }
             } else {
                 all.insert(extra);
             }
@@ -291,7 +307,7 @@ impl<'h> Compiler<'h> {
         let found = self.accounts.user(name);
         match &found {
             None => {
-                let help = format!("make it: adduser --system --group {name}");
+                let help = self.account_made(name);
                 self.problems.error(Some(place), format!("there is no user `{name}`"), help);
             }
             Some(owner) if owner.uid == account.uid => {
@@ -346,14 +362,19 @@ impl<'h> Compiler<'h> {
         }
         let mut all = Vec::new();
         for (path, place) in wanted {
-            if let Some(found) = self.docroot(&path, &place, account) {
+            if let Some(found) = self.docroot(&path, &place, (account, rules)) {
                 all.push((path, found));
             }
         }
         all
     }
 
-    fn docroot(&mut self, path: &Path, place: &Place, account: &Account) -> Option<Arc<Found>> {
+    fn docroot(
+        &mut self,
+        path: &Path,
+        place: &Place,
+        (account, rules): (&Account, &Rules),
+    ) -> Option<Arc<Found>> {
         if !self.plain(path, place, "docroot") {
             return None;
         }
@@ -369,11 +390,9 @@ impl<'h> Compiler<'h> {
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
-            self.problems.warning(
-                Some(place),
-                message,
-                format!("make it: install -d -o {} {}", account.name, path.display()),
-            );
+            let owner = self.code_owner.map_or_else(|| account.name.clone(), |uid| uid.to_string());
+            let help = format!("make it: {}", directory_made(path, &owner, account, rules));
+            self.problems.warning(Some(place), message, help);
         }
         self.owned(&found, place, account).then_some(found)
     }
@@ -474,6 +493,12 @@ impl Site<'_> {
     pub(super) fn kind(&self) -> JailKind {
         value(&self.rules.jail_kind).unwrap_or(JailKind::View)
     }
+}
+
+/// The command that makes a directory of a site's; the launcher wants its group as well.
+pub(super) fn directory_made(path: &Path, owner: &str, account: &Account, rules: &Rules) -> String {
+    let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
+    format!("install -d -o {owner} -g {group} {}", Pasted(path.as_os_str().as_bytes()))
 }
 
 /// The value without its place.

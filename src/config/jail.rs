@@ -7,7 +7,7 @@ use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
-use super::compile::{Compiler, Site, value};
+use super::compile::{Compiler, Site, directory_made, value};
 use super::fold;
 use super::ground::{Found, Kind};
 use super::problem::{Located, Place};
@@ -253,13 +253,24 @@ impl Work<'_, '_, '_> {
             return announced;
         }
         if found.kind == Kind::Missing && !optional {
-            let message = format!("{} does not exist; {} does", path.display(), found.nearest.display());
-            let help = "until it does, the site is refused; `?` at its end makes it optional";
-            self.compiler.problems.warning(Some(place), message, help);
+            self.not_yet(path, &found, place, rights);
         }
         let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
         self.plan.path(&found, rights | optional, place);
         true
+    }
+
+    /// Something of the site's own that is still to be made.
+    fn not_yet(&mut self, path: &Path, found: &Found, place: &Place, rights: u8) {
+        let message = format!("{} does not exist; {} does", path.display(), found.nearest.display());
+        let (account, rules) = (self.site.account, self.site.rules);
+        let help = if rights & PathRule::WRITE == 0 {
+            "until it does, the site is refused; `?` at its end makes it optional".to_owned()
+        } else {
+            let made = directory_made(path, &account.name, account, rules);
+            format!("make it: {made} # until then the site is refused; `?` at its end makes it optional")
+        };
+        self.compiler.problems.warning(Some(place), message, help);
     }
 
     /// Sockets of the host's services. A service makes its socket anew at each start, and perhaps its directory: the

@@ -190,8 +190,10 @@ fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal>
         chdir(c"/").map_err(|errno| Refusal::call(&CWD, "chdir", errno))?;
     }
     let name = words.first().map(|word| word.as_bytes().to_vec()).unwrap_or_default();
-    let path =
-        find(site, &name).ok_or_else(|| Refusal::about(&PROGRAM, &name, "is not there, inside the cell"))?;
+    let path = find(site, &name).ok_or_else(|| Refusal {
+        fix: "install it, or name it in `execute` of the site's [files], then: cellwall apply".to_owned(),
+        ..Refusal::about(&PROGRAM, &name, "is not there, inside the cell")
+    })?;
     let shown = (home.to_vec(), name);
     Ok(Verified {
         uid,

@@ -1,6 +1,6 @@
 //! `cellwall why`: from the reference on a page to the cause and the cure.
 
-use crate::harness::{Launcher, each_jail, mode, world};
+use crate::harness::{CELLWALL, Launcher, each_jail, mode, world};
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -83,5 +83,44 @@ fn syslog_is_asked_where_records_go_there() {
         std::fs::write("/var/log/auth.log", format!("{line}\n")).unwrap();
         let text = said(&world.cellwall(&["why", "--last"]));
         assert!(text.contains("V117") && text.contains("htdocs/missing"), "{text}");
+    });
+}
+
+#[test]
+fn a_reference_without_a_record_leads_to_the_launcher_itself() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let repaired = |kind: &str, reference: &str| {
+            let told = said(&world.cellwall(&["why", reference]));
+            assert!(told.contains(kind), "{kind} is not in\n{told}");
+            let repair =
+                told.lines().find_map(|line| line.trim().strip_prefix("repair: ")).unwrap().to_owned();
+            let done = std::process::Command::new("sh").args(["-c", &repair]).status().unwrap();
+            assert!(done.success(), "{repair}");
+        };
+        // Who has no right to write the record cannot leave one.
+        mode(CELLWALL, 0o755);
+        let refused = world.call(&world.alice, "a.cgi").unrecorded();
+        let page = refused.err_text();
+        let reference = page.split("reference ").nth(1).unwrap().split([' ', '\n']).next().unwrap();
+        repaired("has mode 0755 and owner 0, not 4750 and root", reference);
+        world.call(&world.alice, "a.cgi").run().ran();
+        std::os::unix::fs::chown(CELLWALL, None, Some(world.bob.id)).unwrap();
+        mode(CELLWALL, 0o4750);
+        repaired("www-data is not in its group", "0000-0000");
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn what_is_no_reference_and_what_is_no_site_is_told_so() {
+    world(Launcher::Cellwall, |world| {
+        let told = |words: &[&str]| said(&world.cellwall(words));
+        assert!(told(&["why", "nonsense"]).contains("one looks like 7F3K-92QX"));
+        assert!(told(&["why", "OOOO-IIII"]).contains("there is no record 0000-1111"));
+        assert!(told(&["why", "--last", "alcie"]).contains("did you mean `alice`?"));
+        assert!(told(&["policy", "nosuch"]).contains("its file would be /etc/cellwall/sites.d/nosuch.toml"));
+        assert!(told(&["set", "alcie", "limits.memory", "1G"]).contains("did you mean `alice`?"));
+        assert!(told(&["run", "alice", "--", "nosuchprogram"]).contains("name it in `execute`"));
     });
 }

@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     ("[files]\nat = { \"/etc/x\" = \"/etc/nothing\" }", 4, 8, "/etc/nothing does not exist", "correct it"),
     ("code_owner = \"alice\"", 3, 14, "is the user of the site itself", "the account that deploys"),
     ("code_owner = \"www-data\"", 3, 14, "is the web server", "the account that deploys"),
-    ("code_owner = \"nobodyhere\"", 3, 14, "there is no user `nobodyhere`", "adduser"),
+    ("code_owner = \"nobodyhere\"", 3, 14, "there is no user `nobodyhere`", "useradd"),
     ("pieces = [\"mysqll\"]", 3, 11, "there is no piece `mysqll`", "did you mean `mysql`?"),
     ("[files]\nread = [\"/usr/../etc\"]", 4, 9, "no plain absolute path", "no `..`"),
     ("[files]\nwrite = [\"{hme}/x\"]", 4, 10, "`{hme}` stands for nothing", "{home}"),
@@ -119,7 +119,7 @@ const CASES: &[Case] = &[
     ("symlinks = 3", 3, 12, "invalid type", "in quotes"),
     ("x = \"a", 3, 7, "invalid basic string", "not TOML"),
     ("!docroot = \"/srv/www/alice\"", 1, 1, "the site names no user", "user = "),
-    ("!user = \"alise\"\ndocroot = \"/srv/www/alice\"", 1, 8, "there is no user `alise`", "adduser"),
+    ("!user = \"alise\"\ndocroot = \"/srv/www/alice\"", 1, 8, "there is no user `alise`", "useradd"),
     ("!user = \"root\"\ndocroot = \"/srv/www/alice\"", 1, 8, "no site runs as root", "user of its own"),
     (
         "!user = \"www-data\"\ndocroot = \"/srv/www/alice\"",
@@ -236,6 +236,49 @@ fn a_file_that_others_may_change_is_refused() {
     let said = cage.cellwall(&["apply"]);
     assert_eq!(said.status, Some(1));
     assert!(said.err.contains("chown root /etc/cellwall/sites.d/shop.toml"), "{}", said.err);
+}
+
+/// The command behind `make it: ` in what was said.
+fn remedy(said: &str) -> Option<&str> {
+    said.lines().find_map(|line| line.split_once("make it: ")).map(|(_, command)| command)
+}
+
+#[test]
+fn a_first_site_is_made_by_pasting_what_is_said() {
+    let cage = Cage::new();
+    cage.site(
+        "shop",
+        "user = \"shop\"\ndocroot = \"/srv/www/shop/htdocs\"\nprofile = \"static\"\n\
+         [files]\nwrite = [\"/srv/www/shop/htdocs/uploads\"]\n",
+    );
+    let mut pasted = Vec::new();
+    while let Some(command) = remedy(&cage.cellwall(&["check"]).err) {
+        assert!(pasted.len() < 3, "{pasted:?}, and still {command}");
+        let status = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
+        assert!(status.success(), "{command}");
+        pasted.push(command.to_owned());
+    }
+    assert_eq!(pasted.len(), 3, "{pasted:?}");
+    let said = cage.cellwall(&["apply"]);
+    assert!(said.status == Some(0) && !said.err.contains("shop"), "{}", said.err);
+    // The launcher wants the group as well.
+    let (_, uid, gid) = crate::cage::mode("/srv/www/shop/htdocs");
+    assert_eq!((0, uid, gid), (0, uid, uid));
+    assert_eq!(crate::cage::mode("/srv/www/shop/htdocs/uploads"), (0o755, uid, gid));
+}
+
+#[test]
+fn a_group_of_the_users_that_a_site_does_not_get_is_told_until_the_file_says_so() {
+    let cage = Cage::new();
+    crate::cage::append("/etc/group", "everybody:x:777:alice\n");
+    cage.small("shop", "alice", "");
+    assert!(cage.cellwall(&["check"]).err.contains("leaves out group `everybody`"));
+    for (groups, kept) in [("groups = []\n", false), ("groups = [\"everybody\"]\n", true)] {
+        cage.small("shop", "alice", groups);
+        let said = cage.cellwall(&["apply"]);
+        assert!(!said.err.contains("everybody"), "{}", said.err);
+        assert_eq!(cage.good(&["policy", "shop"]).contains("777"), kept, "{groups}");
+    }
 }
 
 /// Long, and a mistake in every word: what is said of one does not grow with the file.

@@ -67,10 +67,14 @@ pub(crate) fn inside() -> Outcome {
         began.elapsed().as_secs_f64()
     ));
     let mut show = scenes::Show::default();
-    show.who_answers(&sites)?;
-    show.what_a_hacked_site_reaches(&sites)?;
-    show.a_mistake(&sites)?;
-    show.the_price()?;
+    let ended = all(&mut show, &sites);
     web.stop();
-    show.end()
+    show.end(ended)
+}
+
+fn all(show: &mut scenes::Show, sites: &sites::Sites) -> Outcome {
+    show.who_answers(sites)?;
+    show.what_a_hacked_site_reaches(sites)?;
+    show.a_mistake(sites)?;
+    show.the_price()
 }

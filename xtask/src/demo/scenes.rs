@@ -140,11 +140,12 @@ impl Show {
         Ok(())
     }
 
-    /// The last line.
-    pub(crate) fn end(self) -> Outcome {
-        if self.wrong > 0 {
+    /// The last line. `ended`: whether it came to its end; all that tells why is gone when we are.
+    pub(crate) fn end(self, ended: Outcome) -> Outcome {
+        if self.wrong > 0 || ended.is_err() {
             tail(RECORDS);
             tail(web::LOG);
+            ended?;
             return Err(format!("{} lines are not as promised; they are marked with NO!", self.wrong));
         }
         println!("\nEverything is as promised. Users, files and server of the demonstration are gone.");
