@@ -350,6 +350,20 @@ fn inh_16_the_callers_keyring_is_left_behind() {
     });
 }
 
+/// The filter keeps programs from looking at all; without it there is nothing to see either.
+#[test]
+fn inh_16_without_the_filter_the_callers_key_is_not_to_be_found_either() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.probe(&world.alice, "a.cgi");
+            world.site("alice", &small(jail).replace("[files]", "seccomp = \"off\"\n[files]"));
+            world.apply();
+            let report = world.call(&world.alice, "a.cgi").root(&["keyring"]).run().ran();
+            assert_eq!(report.fact("session_key"), "ENOKEY", "{}", report.text());
+        });
+    }
+}
+
 #[test]
 fn inh_24_the_program_outlives_whoever_started_the_caller() {
     each_jail(|world| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cellwall::policy::decode;
+use cellwall::policy::{decode, encode};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
@@ -78,6 +78,30 @@ fn the_command_says_so(world: &World, place: &Path) {
     assert_eq!(said.status.success(), place.starts_with("/var/lib/cellwall"), "{said:?}");
     let said = String::from_utf8_lossy(&said.stderr);
     assert!(said.is_empty() || said.contains(&remedy), "{said}");
+}
+
+/// As somebody would make one who has got hold of root's pen for a moment, or of a copy in the wrong place.
+#[test]
+fn pol_01_a_record_of_another_uid_or_of_a_uid_below_its_own_minimum_is_none() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        world.probe(&world.bob, "a.cgi");
+        let bytes = fs::read(record(world)).unwrap();
+        let bobs = PathBuf::from(format!("{DIRECTORY}/{}", world.bob.id));
+        let kept = fs::read(&bobs).unwrap();
+        fs::write(&bobs, &bytes).unwrap();
+        world.call(&world.bob, "a.cgi").cwd(world.alice.docroot()).run().refused("P01", 83);
+        world.call(&world.bob, "a.cgi").run().refused("P01", 83);
+        fs::write(&bobs, kept).unwrap();
+        world.call(&world.bob, "a.cgi").run().ran();
+        let mut policy = decode::record(&bytes).unwrap();
+        policy.host.uid_min = world.alice.id + 1;
+        fs::write(record(world), encode::record(&policy)).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P107", 107);
+        policy.host.uid_min = world.alice.id;
+        fs::write(record(world), encode::record(&policy)).unwrap();
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
 }
 
 #[test]

@@ -231,6 +231,56 @@ fn pth_18_an_interpreter_is_roots_and_listed() {
 }
 
 #[test]
+fn pth_18_a_handler_or_a_program_that_others_could_change_since_is_not_started() {
+    world(Launcher::Cellwall, |world| {
+        let (handler, program) = ("/usr/bin/cellwall-test-handler", "/usr/bin/cellwall-test-program");
+        put(handler, &fs::read("/bin/sh").unwrap(), 0, 0o755);
+        put(program, b"#!/bin/sh\necho ran\n", 0, 0o755);
+        world.site(
+            "alice",
+            &format!(
+                "programs = [\"{program}\"]\nprofile = \"sh\"\n[jail]\nkind = \"host\"\n[handlers]\n\
+                 \".x\" = \"{handler}\"\n"
+            ),
+        );
+        world.apply();
+        put(world.alice.docroot().join("a.x"), b"echo ran\n", world.alice.id, 0o644);
+        let handled = || world.call(&world.alice, "a.x").run();
+        let named = || world.call(&world.alice, "cellwall-test-program").cwd("/usr/bin").run();
+        for outcome in [handled(), named()] {
+            assert_eq!(outcome.out_text(), "ran\n", "{}", outcome.story());
+        }
+        for path in [handler, program] {
+            mode(path, 0o757);
+        }
+        handled().refused("V14", 86);
+        named().refused("V14", 86);
+        for path in [handler, program] {
+            mode(path, 0o755);
+            chown(path, Some(world.alice.id), None).unwrap();
+        }
+        handled().refused("V14", 86);
+        named().refused("V14", 86);
+    });
+}
+
+#[test]
+fn pth_18_a_link_of_a_strangers_leads_to_no_interpreter() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[jail]\nkind = \"host\"\n");
+        world.apply();
+        let link = "/usr/bin/cellwall-test-link";
+        symlink("/bin/sh", link).unwrap();
+        world.script(&world.alice, "a.cgi", format!("#!{link}\necho ran\n"));
+        assert_eq!(world.call(&world.alice, "a.cgi").run().out_text(), "ran\n");
+        for stranger in [world.alice.id, world.bob.id] {
+            std::os::unix::fs::lchown(link, Some(stranger), None).unwrap();
+            world.call(&world.alice, "a.cgi").run().refused("V14", 86);
+        }
+    });
+}
+
+#[test]
 fn pth_19_a_file_that_is_being_written_is_refused_after_a_moment() {
     each_jail(|world| {
         let path = world.probe(&world.alice, "a.cgi");
@@ -267,6 +317,59 @@ fn pth_21_another_file_system_below_the_docroot_is_not_entered() {
         mount(Some("/srv/elsewhere"), &sub, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         let refused = world.call(&world.alice, "a.cgi").cwd(&sub).run().refused_somehow();
         assert!(refused.field("why").contains("htdocs/sub"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn pth_21_a_file_of_another_place_that_is_mounted_over_a_program_is_not_the_program() {
+    // A view that was made before does not have the mount at all.
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("host"));
+        let program = world.probe(&world.alice, "a.cgi");
+        world.probe_at(&world.alice, "/srv/b.cgi");
+        mount(Some("/srv/b.cgi"), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("V117", 117);
+        umount2(&program, MntFlags::MNT_DETACH).unwrap();
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn pth_07_a_link_that_goes_up_or_leads_to_too_many_others_is_not_followed() {
+    world(Launcher::Cellwall, |world| {
+        let (base, id) = ("/var/www/alice", Some(world.alice.id));
+        chown(base, id, id).unwrap();
+        make_directory(format!("{base}/releases"), world.alice.id, 0o755);
+        make_directory(format!("{base}/releases/1"), world.alice.id, 0o755);
+        world.probe_at(&world.alice, format!("{base}/releases/1/a.cgi"));
+        let leads = |name: &str, to: &str| {
+            let link = format!("{base}/{name}");
+            drop(fs::remove_file(&link));
+            symlink(to, &link).unwrap();
+            std::os::unix::fs::lchown(&link, id, id).unwrap();
+        };
+        leads("current", "releases/1");
+        let text = small("host");
+        let site =
+            format!("user = \"alice\"\ndocroot = \"{base}/current\"\nsymlinks = \"owner-match\"\n{text}");
+        fs::write("/etc/cellwall/sites.d/alice.toml", site).unwrap();
+        world.apply();
+        let call = || world.call(&world.alice, "a.cgi").cwd(format!("{base}/releases/1")).run();
+        call().ran();
+        leads("current", "releases/../releases/1");
+        call().refused("V02", 86);
+        for (name, to) in [("current", "l1"), ("l7", "releases/1")] {
+            leads(name, to);
+        }
+        for number in 1..7 {
+            leads(&format!("l{number}"), &format!("l{}", number + 1));
+        }
+        call().ran();
+        leads("l7", "l8");
+        leads("l8", "releases/1");
+        call().refused("V02", 86);
+        leads("l8", "current");
+        call().refused("V02", 86);
     });
 }
 
