@@ -213,7 +213,7 @@ impl Broker {
             }
         }
         self.buffer = buffer;
-        if more {
+        if more && self.pipes.get(key).is_some() {
             self.again.push((Source::Pipe, key));
         }
     }

@@ -335,3 +335,19 @@ fn descriptors_max() -> i32 {
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     limit.ok().and_then(|(soft, _)| i32::try_from(soft).ok()).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_leaves_nothing_to_do() {
+        let (_supervisor, own) = Channel::pair().unwrap();
+        let mut broker = Broker::new(own).unwrap();
+        let all = Said { readable: true, writable: true, ending: true, gone: true };
+        for source in Source::ALL {
+            broker.act(source, Key(1), all).unwrap();
+            assert!(broker.again.is_empty(), "{source:?} would be looked at for ever");
+        }
+    }
+}

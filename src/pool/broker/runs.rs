@@ -191,7 +191,8 @@ impl Broker {
         if complete {
             self.run_complete(key);
         }
-        if more {
+        // One that is gone by now has nothing more, whatever was asked for before.
+        if more && self.runs.get(key).is_some_and(|run| run.output.is_some()) {
             self.again.push((Source::RunOutput, key));
         }
     }
