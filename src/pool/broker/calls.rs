@@ -18,7 +18,7 @@ use crate::sys::descriptors;
 use super::arena::Key;
 use super::gather::Pending;
 use super::site::Site;
-use super::{BOTH, Broker, ROUNDS, Said, Source, answers};
+use super::{Broker, ROUNDS, Said, Source, answers, edges};
 
 /// A connection of a web server.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Call {
     /// Read, but not to be understood before there is a worker.
     pub(super) held: Vec<u8>,
     pub(super) pending: Pending,
-    pub(super) watched: bool,
+    pub(super) watched: Watched,
     pub(super) readable: bool,
     /// The kernel says that the web server closed its writing end: read up to there.
     pub(super) ending: bool,
@@ -58,6 +58,14 @@ pub(super) enum State {
     Closing,
     /// Answered before all was read: the rest is thrown away until the web server closes, or until then.
     Lingering(u64),
+}
+
+/// What the kernel tells of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    Not,
+    /// What comes; and, where `true`, that there is room again.
+    For(bool),
 }
 
 /// A request from its whole parameters to its last byte.
@@ -161,7 +169,7 @@ impl Broker {
             job: None,
             held: Vec::new(),
             pending: Pending::default(),
-            watched: false,
+            watched: Watched::Not,
             readable: false,
             ending: false,
             ended: false,
@@ -203,11 +211,18 @@ impl Broker {
         }
     }
 
+    /// Has the kernel tell what comes from a web server, and where something waits for it, when it takes more.
     pub(super) fn watch_call(&mut self, key: Key) {
-        let Some(call) = self.calls.get_mut(key).filter(|call| !call.watched) else { return };
-        call.watched = true;
-        let event = EpollEvent::new(BOTH, Source::Call.token(key));
-        if self.epoll.add(&call.fd, event).is_err() {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let waits = !call.pending.is_empty();
+        let before = std::mem::replace(&mut call.watched, Watched::For(waits));
+        let mut event = EpollEvent::new(edges(waits), Source::Call.token(key));
+        let done = match before {
+            Watched::Not => self.epoll.add(&call.fd, event),
+            Watched::For(same) if same == waits => Ok(()),
+            Watched::For(_) => self.epoll.modify(&call.fd, &mut event),
+        };
+        if done.is_err() {
             self.close_call(key);
         }
     }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use nix::sys::epoll::EpollEvent;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::read;
 
@@ -17,7 +18,7 @@ use super::arena::Key;
 use super::calls::State;
 use super::gather::Pending;
 use super::site::{Habit, TRIAL_US};
-use super::{BOTH, Broker, ROUNDS, Said, Source};
+use super::{Broker, COMES, ROUNDS, Said, Source, edges};
 
 /// So often a request is given to another worker: each of a pool may be ending at the same time.
 const AGAIN_MOST: u8 = 4;
@@ -33,6 +34,8 @@ pub(super) struct Link {
     pub(super) orphan: Option<u64>,
     /// What the worker has not taken of the request yet.
     pub(super) pending: Pending,
+    /// The kernel tells when it takes more.
+    waits: bool,
     pub(super) readable: bool,
     pub(super) ending: bool,
     /// What its worker had spent, in microseconds of CPU time, when that was first told of this request.
@@ -212,6 +215,7 @@ impl Broker {
             orphan: None,
             spent: None,
             pending: Pending::default(),
+            waits: false,
             readable: false,
             ending: false,
             answered: 0,
@@ -220,7 +224,7 @@ impl Broker {
             told: false,
             refused: false,
         });
-        let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, BOTH));
+        let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, COMES));
         if watched {
             return Some(key);
         }
@@ -287,6 +291,21 @@ impl Broker {
                 link.pending.clear();
                 self.again.push((Source::Link, key));
             }
+        }
+        self.watch_link(key);
+    }
+
+    /// Has the kernel tell when a worker takes more, where something waits for it.
+    fn watch_link(&mut self, key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let waits = !link.pending.is_empty();
+        if std::mem::replace(&mut link.waits, waits) == waits {
+            return;
+        }
+        let mut event = EpollEvent::new(edges(waits), Source::Link.token(key));
+        if self.epoll.modify(&link.fd, &mut event).is_err() {
+            // Nothing would be heard of it any more.
+            self.link_lost(key);
         }
     }
 

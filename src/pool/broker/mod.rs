@@ -169,9 +169,16 @@ impl Said {
     }
 }
 
-/// Both directions, edge by edge.
-const BOTH: EpollFlags =
-    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+/// What comes, edge by edge.
+const COMES: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+/// Both directions. Only while something waits to be written: the kernel tells of room each time that the other side has
+/// read something, which would wake us twice more for each request.
+const BOTH: EpollFlags = COMES.union(EpollFlags::EPOLLOUT);
+
+/// Which edges of a descriptor.
+fn edges(waits: bool) -> EpollFlags {
+    if waits { BOTH } else { COMES }
+}
 /// Bytes of one read. 1 MB answers want it large; it is one for all.
 const BUFFER: usize = 256 * 1024;
 /// Most reads of one descriptor in its turn.

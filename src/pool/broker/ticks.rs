@@ -6,7 +6,7 @@ use crate::pool::wire::{self, Up, Why};
 
 use super::answers;
 use super::arena::Key;
-use super::calls::{Call, State};
+use super::calls::{Call, State, Watched};
 use super::site::{Rules, Site};
 use super::{Broker, UNWATCHED_US};
 
@@ -70,7 +70,7 @@ impl Broker {
     /// Whole requests that take a while are watched for their web server's going away.
     pub(super) fn watch_the_slow(&mut self) {
         while let Some((since, key)) = self.unwatched.front().copied() {
-            let done = self.calls.get(key).is_none_or(|call| call.watched);
+            let done = self.calls.get(key).is_none_or(|call| call.watched != Watched::Not);
             if !done && since.saturating_add(UNWATCHED_US) > self.now {
                 return;
             }
