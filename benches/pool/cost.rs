@@ -18,7 +18,7 @@ const fn socket(port: u16, site: &'static str, socket: &'static str, kept: u32) 
     Socket { port, site, socket, kept }
 }
 
-pub(crate) const SOCKETS: [Socket; 13] = [
+pub(crate) const SOCKETS: [Socket; 14] = [
     socket(8101, "php", "/run/peers/fpm.sock", 0),
     socket(8102, "php", "/run/cellwall/pool/php.sock", 0),
     socket(8103, "direct", "/run/cellwall/pool/direct.sock", 0),
@@ -31,6 +31,7 @@ pub(crate) const SOCKETS: [Socket; 13] = [
     socket(8110, "php", "/run/peers/fpm-recycle.sock", 0),
     socket(8111, "recycle", "/run/cellwall/pool/recycle.sock", 0),
     socket(8113, "c", "/run/peers/c.sock", 0),
+    socket(8114, "php", "/run/peers/php-cgi.sock", 0),
     socket(8112, "noisy", "/run/cellwall/pool/noisy.sock", 0),
 ];
 
@@ -61,6 +62,10 @@ pub(crate) fn hello(_: &mut Host, options: &Options) {
             pair("the same, kept connections", 8, 8104, 8105, 0.93),
             pair("php-fpm static : direct", 8, 8101, 8103, 1.0),
             pair("php-fpm static : direct", 64, 8101, 8103, 1.0),
+            pair("php-fpm static : bare php-cgi", 8, 8101, 8114, 1.0),
+            pair("php-fpm static : bare php-cgi", 64, 8101, 8114, 1.0),
+            pair("bare php-cgi : direct", 8, 8114, 8103, 1.0),
+            pair("bare php-cgi : direct", 64, 8114, 8103, 1.0),
             Pair { path: "/hello.fcgi", ..pair("C, nginx to it : relay, kept", 8, 8113, 8107, 1.0) },
             Pair { path: "/hello.fcgi", ..pair("C, nginx to it : relay, kept", 64, 8113, 8107, 1.0) },
             Pair { path: "/hello.fcgi", ..pair("C, both kept", 8, 8106, 8107, 1.0) },

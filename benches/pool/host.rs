@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// Workers of every contender.
@@ -54,7 +55,7 @@ pub(crate) struct Host {
     _peers: Vec<Running>,
 }
 
-/// A process that ends with us.
+/// A process that ends with us, and all that it started: fcgiwrap leaves its children behind.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -73,6 +74,7 @@ impl Drop for Running {
             let _ = kill(self.pid(), Signal::SIGTERM);
         }
         drop(self.0.wait());
+        let _ = killpg(self.pid(), Signal::SIGTERM);
     }
 }
 
@@ -89,7 +91,7 @@ impl Host {
             fs::write(format!("{SITES}/{name}.toml"), text).unwrap();
         }
         apply(&[]);
-        let peers = vec![fpm(), wrap(), bare_c(), nginx()];
+        let peers = vec![fpm(), wrap(), bare_c(), bare_php(), nginx()];
         let mut host = Self { daemon: None, _peers: peers };
         host.start_daemon();
         host
@@ -111,10 +113,14 @@ impl Host {
         self.daemon.as_ref().unwrap()
     }
 
-    /// SIGKILL, and gone.
+    /// SIGKILL, and gone: it alone.
     pub(crate) fn murder_daemon(&mut self) {
         self.daemon().send(Signal::SIGKILL);
-        drop(self.daemon.take());
+        if let Some(mut daemon) = self.daemon.take() {
+            drop(daemon.0.wait());
+            // What it leaves behind must end without our help.
+            std::mem::forget(daemon);
+        }
     }
 }
 
@@ -266,7 +272,7 @@ fn must(command: &mut Command) {
 
 pub(crate) fn start(command: &mut Command, errors: &str) -> Running {
     let errors = fs::File::create(errors).unwrap();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
+    let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
     Running(child.unwrap_or_else(|why| panic!("{command:?}: {why}")))
 }
 
@@ -324,6 +330,17 @@ fn bare_c() -> Running {
     );
     let running = start(Command::new("/bin/sh").args(["-c", &text]), "/run/peers/c.err");
     until("spawn-fcgi", || Path::new("/run/peers/c.sock").exists());
+    running
+}
+
+/// php-cgi with as many children as ours and nothing around it: what a pool could reach at most.
+fn bare_php() -> Running {
+    let text = format!(
+        "umask 0; exec env PHP_FCGI_CHILDREN={WORKERS} PHP_FCGI_MAX_REQUESTS=0 \
+         spawn-fcgi -n -s /run/peers/php-cgi.sock -u php -g php -M 0666 -- /usr/bin/php-cgi"
+    );
+    let running = start(Command::new("/bin/sh").args(["-c", &text]), "/run/peers/php-cgi.err");
+    until("php-cgi", || Path::new("/run/peers/php-cgi.sock").exists());
     running
 }
 
