@@ -28,6 +28,7 @@ use crate::policy::{ControlGroup, Record, Resource, Site, decode, read};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal, Untrusted};
 use crate::sys::Root;
+use crate::sys::descriptors::keep_only;
 
 use super::settings::{Kind, Settings};
 
@@ -61,13 +62,16 @@ pub fn become_program(order: Order<'_>) -> ! {
     std::process::exit(status.into())
 }
 
-/// A session of its own, and its three descriptors.
+/// A session of its own, and its three descriptors. The supervisor has a listening socket for each site: they would fill the
+/// numbers that the site's own limit of open files leaves, and nothing could be opened any more.
 fn begin(order: &Order<'_>) -> Result<(), Errno> {
     setsid()?;
     let [input, output, errors] = &order.standard;
     dup2_stdin(input)?;
     dup2_stdout(output)?;
-    dup2_stderr(errors)
+    dup2_stderr(errors)?;
+    let kept = [Some(&order.report), order.environment.as_ref()];
+    keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())
 }
 
 fn go(order: &Order<'_>) -> u8 {

@@ -19,6 +19,30 @@ pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -
     if sent == message.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 
+/// Closes every descriptor from 3 up but these: for a child that goes on with what it was given, and whose owned descriptors
+/// of the parent's are never dropped.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn keep_only(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|one| u32::try_from(one.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3_u32;
+    for one in kept.into_iter().filter(|one| *one >= 3) {
+        close_range(first, one.saturating_sub(1))?;
+        first = one.saturating_add(1);
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: three numbers. Who calls `keep_only` uses none of these descriptors again.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Receives one message of at most `buffer` bytes and at most 3 descriptors, without waiting. Length 0: the other side
 /// is gone.
 ///

@@ -222,6 +222,12 @@ fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
             );
             fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
         }
+        world.script(
+            &world.alice,
+            "a.cgi",
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nserved\\n'\n",
+        );
+        world.site("alice", "profile = \"sh\"\n[limits]\nopen_files = 64\n[pool]\nkind = \"cgi\"\n");
         append("/etc/passwd", &passwd);
         append("/etc/group", &group);
         world.apply();
@@ -247,6 +253,15 @@ fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
         assert!(after - before <= 2, "{} hundredths of a second in two seconds", after - before);
         assert!(
             (50_000..50_000 + u32::try_from(SITES).unwrap()).step_by(50).all(|id| processes(id).is_empty())
+        );
+        // A program gets none of their sockets, and so may open as many files as its site allows.
+        let nginx = Nginx::start(&["alice"], "");
+        let answer = nginx.get("alice", "/a.cgi");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "served\n"),
+            "{}",
+            logged(&[""]).join("\n")
         );
     });
 }
