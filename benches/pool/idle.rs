@@ -40,6 +40,7 @@ pub(crate) fn idle(host: &mut Host, options: &Options) {
     let reloaded = reload(host, options.sites);
     load::run(8102, "/hello.php", 4, 1);
     let after = load::run(8102, "/hello.php", 4, 3);
+    assert_eq!(after.bad, 0, "the busy site lost answers: {after:?}");
     let sites = options.sites;
     println!(
         "  {sites} sites, supervisor and broker: {:.1} MB, target 64: {}",
