@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, mkdtemp};
 
 use crate::config::seccomp::BASELINE;
@@ -51,8 +54,11 @@ impl Plan<'_> {
     /// # Errors
     /// strace is not installed, or may not trace.
     pub fn run(&self) -> Result<Run, String> {
+        // Whoever leaves its parent becomes a child of this process, and not of the first one of the host.
+        set_child_subreaper(true).map_err(|errno| errno.to_string())?;
         let place = mkdtemp("/tmp/cellwall-why.XXXXXX").map_err(|errno| errno.to_string())?;
         let ended = self.traced(&place);
+        end_all();
         drop(fs::remove_dir_all(&place));
         ended
     }
@@ -117,6 +123,27 @@ impl Plan<'_> {
         story
     }
 }
+
+/// Ends what left the run: a program that made a session or a daemon of itself is nobody's, and would live on unwatched.
+fn end_all() {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let children = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let children = children.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        for pid in
+            children.flat_map(|pids| pids.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        // A killed one hands its own children over: until there are none.
+        if waitpid(None, Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a request has at least, for a program in this place.
 #[must_use]

@@ -3,13 +3,19 @@
 //! Landlock tells of a denied path or port through audit alone. Without an audit daemon the kernel writes these lines to its
 //! own log, ten in five seconds at most; who listens here hears all of them (audit_netlink, `AUDIT_NLGRP_READLOG`).
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket,
 };
+
+use crate::config::seccomp::ARCHITECTURE;
 
 /// How the kernel's audit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +26,12 @@ pub struct State {
     pub locked: bool,
     /// The audit daemon's pid; 0: there is none, and the kernel's log has the lines.
     pub daemon: u32,
+    /// How many lines may wait.
+    backlog: u32,
+    /// For how long, in ticks, it holds a process up whose lines find no place.
+    patience: u32,
+    /// How many lines found none.
+    lost: u32,
 }
 
 /// Asks how it stands.
@@ -32,8 +44,12 @@ pub fn state() -> Result<State, String> {
     let word = |place: usize| {
         answer.get(place..place + 4).and_then(|four| Some(u32::from_ne_bytes(four.try_into().ok()?)))
     };
-    let (enabled, daemon) = word(4).zip(word(12)).ok_or("the kernel's audit gave no answer")?;
-    Ok(State { on: enabled != 0, locked: enabled == LOCKED, daemon })
+    let told = || {
+        let (enabled, daemon, backlog) = (word(4)?, word(12)?, word(20)?);
+        let (patience, lost) = (word(36)?, word(24)?);
+        Some(State { on: enabled != 0, locked: enabled == LOCKED, daemon, backlog, patience, lost })
+    };
+    told().ok_or_else(|| "the kernel's audit gave no answer".to_owned())
 }
 
 /// Switches it on or off. Processes that were started before it was on for the first time are told of without their
@@ -42,10 +58,122 @@ pub fn state() -> Result<State, String> {
 /// # Errors
 /// As [`state`]; it is locked.
 pub fn switch(on: bool) -> Result<(), String> {
-    let status = [MASK_ENABLED, u32::from(on), 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let bytes: Vec<u8> = status.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    ask(&open(0)?, SET, &bytes).map(drop)
+    set([MASK_ENABLED, u32::from(on), 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
+
+/// How many lines may wait, and how long a process is held up for them.
+fn queue(backlog: u32, patience: u32) -> Result<(), String> {
+    set([MASK_QUEUE, 0, 0, 0, 0, backlog, 0, 0, 0, patience, 0])
+}
+
+/// `struct audit_status` of linux/audit.h.
+fn set(status: [u32; 11]) -> Result<(), String> {
+    ask(&open(0)?, SET, &bytes(&status)).map(drop)
+}
+
+fn bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// For as long as it lives the kernel tells; then its audit is as it was.
+#[derive(Debug)]
+pub struct Hearing {
+    stream: Stream,
+    before: State,
+    rule: Option<Vec<u8>>,
+    /// Nobody else listens and then switches it off.
+    _alone: Flock<File>,
+}
+
+impl Hearing {
+    /// Starts to listen. `failures`: a user, and system calls; the kernel tells of each of these calls of the user's that
+    /// fails.
+    ///
+    /// # Errors
+    /// As [`state`]; somebody listens already, or it is locked.
+    pub fn start(failures: Option<(u32, &[u32])>) -> Result<Self, String> {
+        let file = File::create(ALONE).map_err(|why| format!("{ALONE}: {why}"))?;
+        let alone = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            "another cellwall command watches the kernel's audit\n  help: end that one first".to_owned()
+        })?;
+        let (stream, before) = (Stream::open()?, state()?);
+        if before.locked {
+            return Err("the kernel's audit is locked until the next boot".to_owned());
+        }
+        // From here on whatever was begun is undone.
+        let mut hearing = Self { stream, before, rule: None, _alone: alone };
+        if before.daemon == 0 {
+            queue(before.backlog.max(QUEUE), 0)?;
+        }
+        if !before.on {
+            switch(true)?;
+        }
+        if let Some((uid, calls)) = failures {
+            let rule = rule(uid, calls);
+            hearing.rule = Some(rule.clone());
+            match ask(&open(0)?, ADD_RULE, &rule) {
+                Err(why) if !why.ends_with(Errno::EEXIST.desc()) => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(hearing)
+    }
+
+    /// What it tells.
+    #[must_use]
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Lines were lost in the kernel.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        state().is_ok_and(|now| now.lost != self.before.lost)
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        if let (Some(rule), Ok(socket)) = (&self.rule, open(0)) {
+            drop(ask(&socket, DELETE_RULE, rule));
+        }
+        if !self.before.on {
+            drop(switch(false));
+        }
+        if self.before.daemon == 0 {
+            drop(queue(self.before.backlog, self.before.patience));
+        }
+    }
+}
+
+/// Pure: `struct audit_rule_data` of linux/audit.h: at a call's end, always, these calls of a user's that fail.
+fn rule(uid: u32, calls: &[u32]) -> Vec<u8> {
+    let mut mask = [0_u32; 64];
+    for call in calls {
+        let word = usize::try_from(call / 32).ok().and_then(|place| mask.get_mut(place));
+        word.into_iter().for_each(|word| *word |= 1 << (call % 32));
+    }
+    let fields = [(FIELD_ARCHITECTURE, ARCHITECTURE), (FIELD_UID, uid), (FIELD_SUCCESS, 0)];
+    let column = |pick: fn(&(u32, u32)) -> u32| {
+        let mut all = [0_u32; 64];
+        all.iter_mut().zip(&fields).for_each(|(place, field)| *place = pick(field));
+        all
+    };
+    let count = u32::try_from(fields.len()).unwrap_or(0);
+    let parts: [&[u32]; 6] = [
+        &[LIST_EXIT, ALWAYS, count],
+        &mask,
+        &column(|field| field.0),
+        &column(|field| field.1),
+        &column(|_| EQUAL),
+        &[0],
+    ];
+    bytes(&parts.concat())
+}
+
+/// Lines came faster than they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost;
 
 /// What the kernel tells from here on.
 #[derive(Debug)]
@@ -57,17 +185,26 @@ impl Stream {
     /// # Errors
     /// As [`state`].
     pub fn open() -> Result<Self, String> {
-        open(READERS).map(Self)
+        let socket = open(READERS)?;
+        // Best effort: with less, lines are lost earlier, which is told.
+        let _ = setsockopt(&socket, RcvBufForce, &ROOM);
+        Ok(Self(socket))
     }
 
-    /// One line, in the form of the kernel's log: `type=1423 audit(…): …`. None: nothing is there, or it is none.
-    #[must_use]
-    pub fn line(&self) -> Option<String> {
+    /// One line, in the form of the kernel's log: `type=1423 audit(…): …`. None: nothing is there.
+    ///
+    /// # Errors
+    /// Some were lost here.
+    pub fn line(&self) -> Option<Result<String, Lost>> {
         let mut buffer = vec![0; LARGEST];
-        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
+        let length = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => length,
+            Err(Errno::ENOBUFS) => return Some(Err(Lost)),
+            Err(_) => return None,
+        };
         let (kind, text) = message(buffer.get(..length)?)?;
         let text = String::from_utf8_lossy(text);
-        Some(format!("type={kind} {}", text.trim_end_matches(['\0', '\n'])))
+        Some(Ok(format!("type={kind} {}", text.trim_end_matches(['\0', '\n']))))
     }
 }
 
@@ -141,6 +278,22 @@ const HEADER: usize = 16;
 /// Of a line of audit (MAX_AUDIT_MESSAGE_LENGTH), and its header.
 const LARGEST: usize = 8970 + HEADER;
 const MASK_ENABLED: u32 = 1;
+/// `AUDIT_STATUS_BACKLOG_LIMIT` and `AUDIT_STATUS_BACKLOG_WAIT_TIME`.
+const MASK_QUEUE: u32 = 0x30;
+/// Lines that may wait meanwhile: 64 are the kernel's default, and a process whose lines find no place would wait a
+/// minute.
+const QUEUE: u32 = 8192;
+/// Of the socket, in bytes.
+const ROOM: usize = 32 << 20;
+const ALONE: &str = "/run/cellwall-audit.lock";
+const ADD_RULE: u16 = 1011;
+const DELETE_RULE: u16 = 1012;
+const LIST_EXIT: u32 = 4;
+const ALWAYS: u32 = 2;
+const FIELD_ARCHITECTURE: u32 = 11;
+const FIELD_UID: u32 = 1;
+const FIELD_SUCCESS: u32 = 104;
+const EQUAL: u32 = 0x4000_0000;
 const LOCKED: u32 = 2;
 const READERS: u32 = 1;
 

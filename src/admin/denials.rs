@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::values::Seconds;
 use crate::policy::{Record, Site};
 
-use super::audit::{self, Stream};
+use super::audit::{self, Hearing, Stream};
 use super::cell::with_site;
 use super::json::Json;
 use super::kernel::{Denial, What, parse, read};
@@ -83,17 +83,10 @@ fn watch(record: &Record<'_>, site: &Site<'_>, time: Option<Seconds>) -> Result<
     let failed = |errno: nix::errno::Errno| errno.desc().to_owned();
     let until = Until::new(time.map(|time| Duration::from_secs(time.0))).map_err(failed)?;
     logged(site).into_iter().for_each(say::note);
-    let stream = Stream::open()?;
-    let before = audit::state()?;
-    if !before.on {
-        audit::switch(true)?;
-    }
+    let hearing = Hearing::start(None)?;
     say::note("watching: end it with Ctrl-C");
-    let told = listen(&until, &stream, record.uid);
-    if !before.on {
-        audit::switch(false)?;
-    }
-    let count = told.map_err(failed)?;
+    let count = listen(&until, hearing.stream(), record.uid).map_err(failed)?;
+    drop(hearing);
     say::note(format_args!("{} told", say::counted(count, "denial")));
     Ok(End::Good)
 }
@@ -101,7 +94,11 @@ fn watch(record: &Record<'_>, site: &Site<'_>, time: Option<Seconds>) -> Result<
 fn listen(until: &Until, stream: &Stream, uid: u32) -> Result<usize, nix::errno::Errno> {
     let (mut domains, mut event, mut count) = (String::new(), String::new(), 0);
     while until.goes_on(Some(stream.as_fd()), Duration::from_secs(1))? {
-        while let Some(line) = stream.line() {
+        while let Some(told) = stream.line() {
+            let Ok(line) = told else {
+                say::note("note: the kernel told more than could be heard");
+                continue;
+            };
             let (kind, rest) = line.split_once(' ').unwrap_or((&line, ""));
             event.push_str(&format!("{line}\n"));
             if kind == "type=1424" && domains.len() < DOMAINS_MOST {
@@ -189,7 +186,7 @@ fn blind(site: &Site<'_>, sites: usize) -> Vec<String> {
     if !matches!(site.jail, crate::policy::Jail::Host) {
         all.push(format!(
             "note: what the cell does not show is no denial to the kernel: the path is not there\n  help: cellwall \
-             learn {name}, or cellwall why --again, find it"
+             learn {name} --traffic, or cellwall why --again, find it"
         ));
     }
     if sites > 1 {

@@ -115,19 +115,29 @@ struct Whose<'a> {
 }
 
 /// A line of the audit system: `type=1326 audit(1795624080.842:5): auid=…`, or the daemon's way of writing it.
-struct Line<'a> {
-    kind: u32,
+pub(super) struct Line<'a> {
+    /// `AUDIT_SYSCALL` and the like.
+    pub(super) kind: u32,
     at: &'a str,
-    serial: &'a str,
+    /// The same for all lines of one event.
+    pub(super) serial: &'a str,
     rest: &'a str,
 }
 
-const SYSCALL: u32 = 1300;
+/// A system call, and who made it.
+pub(super) const SYSCALL: u32 = 1300;
+/// A path that it named.
+pub(super) const NAME: u32 = 1302;
+/// An address that it named.
+pub(super) const SOCKET: u32 = 1306;
+/// Where its process stands.
+pub(super) const CWD: u32 = 1307;
 const SECCOMP: u32 = 1326;
 const ACCESS: u32 = 1423;
 const DOMAIN: u32 = 1424;
 
-fn line(text: &str) -> Option<Line<'_>> {
+/// Pure: one line, taken apart.
+pub(super) fn line(text: &str) -> Option<Line<'_>> {
     let (before, stamp) = text.split_once("audit(")?;
     let kind = before.rsplit_once("type=")?.1.split(' ').next()?;
     let kind = match kind {
@@ -144,19 +154,25 @@ fn line(text: &str) -> Option<Line<'_>> {
 
 impl Line<'_> {
     /// The value of a field. The kernel writes names that hold quotes or blanks in hexadecimal digits.
-    fn field(&self, name: &str) -> Option<String> {
+    pub(super) fn field(&self, name: &str) -> Option<String> {
         let start = format!(" {name}=");
         let rest = self.rest.split_once(&start)?.1;
         if let Some(quoted) = rest.strip_prefix('"') {
             return quoted.split_once('"').map(|(value, _)| value.to_owned());
         }
         let value = rest.split(' ').next()?;
-        let named = matches!(name, "path" | "exe" | "comm");
+        let named = matches!(name, "path" | "exe" | "comm" | "name" | "cwd");
         Some(if named { unhex(value).unwrap_or_else(|| value.to_owned()) } else { value.to_owned() })
     }
 
-    fn number(&self, name: &str) -> Option<u32> {
+    /// A value in decimal digits.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
         self.field(name)?.parse().ok()
+    }
+
+    /// A value in hexadecimal digits.
+    pub(super) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        bytes(&self.field(name)?)
     }
 
     fn who(&self) -> Who {
@@ -166,11 +182,14 @@ impl Line<'_> {
 }
 
 fn unhex(text: &str) -> Option<String> {
+    bytes(text).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits =
         text.len() > 1 && text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let pair = |place: usize| u8::from_str_radix(text.get(place..place + 2)?, 16).ok();
-    let bytes: Vec<u8> = (0..text.len()).step_by(2).map_while(pair).collect();
-    digits.then(|| String::from_utf8_lossy(&bytes).into_owned())
+    digits.then(|| (0..text.len()).step_by(2).map_while(pair).collect())
 }
 
 fn denial(line: &Line<'_>, whose: &Whose<'_>) -> Option<Denial> {

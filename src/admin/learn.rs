@@ -1,5 +1,5 @@
-//! `cellwall learn SITE`: runs a program of the site's with its identity and limits, but without its walls, watches what
-//! it uses, and proposes the smallest additions to its rules. Nothing is applied. Root.
+//! `cellwall learn SITE`: runs a program of the site's with its identity and limits, but without its walls, or hears what
+//! its real programs ask for in vain, and proposes the smallest additions to its rules. Nothing is applied. Root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::config::values::Seconds;
 use crate::policy::{Enforcement, Jail, PathRule, Record, Site};
 use crate::refusal::{Pasted, Untrusted};
 
@@ -17,8 +18,8 @@ use super::cause::is_noise;
 use super::cell::{root, with_site};
 use super::ground::{Ground, list_of, piece};
 use super::run::become_command;
-use super::trace::{Event, Story};
-use super::{End, say};
+use super::trace::Event;
+use super::{End, say, traffic};
 
 /// Arguments of `cellwall learn`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,8 @@ pub struct Args {
     /// The site (`shop`, `~alice`)
     pub site: String,
     /// A program of the site's, run as for a GET request
-    #[arg(long, value_name = "PATH", required_unless_present = "command", conflicts_with = "command")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["command", "traffic"],
+        conflicts_with = "command")]
     pub request: Option<PathBuf>,
     /// The query of that request
     #[arg(long, value_name = "QUERY", default_value = "", requires = "request")]
@@ -34,6 +36,9 @@ pub struct Args {
     /// It is ended after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub most: u64,
+    /// Run nothing: hear what the site's programs ask for in vain while they are served, for so long or until Ctrl-C
+    #[arg(long, value_name = "TIME", num_args = 0..=1, conflicts_with_all = ["request", "command"])]
+    pub traffic: Option<Option<Seconds>>,
     /// This process is the one that is watched
     #[arg(long, hide = true, requires = "command")]
     pub inside: bool,
@@ -57,6 +62,9 @@ fn watch(args: &Args) -> Result<ExitCode, String> {
             return Err(
                 "in a chroot jail every path is another one; nothing can be learned outside of it".to_owned()
             );
+        }
+        if let Some(time) = args.traffic {
+            return heard(args, record, site, time);
         }
         if args.inside { inside(args, record, site) } else { outside(args, record, site) }
     })
@@ -85,9 +93,43 @@ fn outside(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<ExitCode
         most: Duration::from_secs(args.most),
     };
     let ran = plan.run()?;
-    let ground = Ground { site, uid: record.uid, uid_min: record.host.uid_min };
-    tell(&args.site, &ran.story, &learned(&ran.story, &ground), record);
+    let events = &ran.story.events;
+    let calls = say::counted(events.len(), "call");
+    head(&args.site, &format!("{calls} of {} were watched", programs(events)), record);
+    for ended in ran.story.ends.iter().filter(|ended| ended.first && ended.how != Ok(0)) {
+        let how = ended.how.as_ref().map_or_else(Clone::clone, |status| format!("status {status}"));
+        say::out(format_args!("# It ended with {how}: what comes after that is not known."));
+    }
+    propose(&args.site, &learned(events.iter().map(|event| (event, 1)), &ground(record, site)));
     Ok(End::Good.into())
+}
+
+/// Hears the site's own programs, which somebody else starts.
+fn heard(
+    args: &Args,
+    record: &Record<'_>,
+    site: &Site<'_>,
+    time: Option<Seconds>,
+) -> Result<ExitCode, String> {
+    let heard = traffic::listen(record, site, time.map(|time| Duration::from_secs(time.0)))?;
+    let calls = say::counted(heard.count, "call");
+    let took = heard.took.as_secs();
+    head(&args.site, &format!("in {took} s {calls} of {} failed", programs(heard.calls.keys())), record);
+    for note in traffic::notes(&heard, record, site) {
+        say::out(format_args!("# {note}"));
+    }
+    let calls = heard.calls.iter().map(|(event, count)| (event, *count));
+    propose(&args.site, &learned(calls, &ground(record, site)));
+    Ok(End::Good.into())
+}
+
+fn ground<'a>(record: &Record<'_>, site: &'a Site<'a>) -> Ground<'a> {
+    Ground { site, uid: record.uid, uid_min: record.host.uid_min }
+}
+
+fn programs<'a>(events: impl IntoIterator<Item = &'a Event>) -> String {
+    let all: BTreeSet<&Path> = events.into_iter().map(|event| event.program.as_path()).collect();
+    say::counted(all.len(), "program")
 }
 
 /// The same site with identity, limits and environment, and without walls.
@@ -134,18 +176,20 @@ pub struct Use {
 /// What to add: the key and the item, with the use behind it.
 pub type Learned = BTreeMap<(&'static str, String), Use>;
 
-/// What the site's rules do not cover, folded into pieces and directories.
+/// What the site's rules do not cover of these calls, each with how often it was made, folded into pieces and
+/// directories.
 #[must_use]
-pub fn learned(story: &Story, ground: &Ground<'_>) -> Learned {
+pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: &Ground<'_>) -> Learned {
     let mut wanted: BTreeMap<(PathBuf, u8), (usize, PathBuf)> = BTreeMap::new();
     let mut all = Learned::new();
-    for event in &story.events {
+    for (event, often) in calls {
+        let program = || event.program.clone();
         if let Some((key, port)) = port(event, ground) {
-            add(&mut all, (key, port.to_string()), 1, event.program.clone(), format!("port {port}"), None);
+            add(&mut all, (key, port.to_string()), often, program(), format!("port {port}"), None);
         }
         for (path, rights) in uses(event, ground) {
-            let entry = wanted.entry((path, rights)).or_insert_with(|| (0, event.program.clone()));
-            entry.0 = entry.0.saturating_add(1);
+            let entry = wanted.entry((path, rights)).or_insert_with(|| (0, program()));
+            entry.0 = entry.0.saturating_add(often);
         }
     }
     let paths: BTreeSet<PathBuf> = wanted.keys().map(|(path, _)| path.clone()).collect();
@@ -220,7 +264,7 @@ fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
 fn is_library(path: &Path) -> bool {
     path.file_name()
         .and_then(OsStr::to_str)
-        .is_some_and(|name| name.contains(".so.") || name.ends_with(".so"))
+        .is_some_and(|name| name != "ld.so.cache" && (name.contains(".so.") || name.ends_with(".so")))
 }
 
 /// The file alone, or its directory when several files of it are used, or when something is written.
@@ -235,18 +279,11 @@ fn fold(path: &Path, rights: u8, all: &BTreeSet<PathBuf>, ground: &Ground<'_>) -
     }
 }
 
-fn tell(name: &str, story: &Story, all: &Learned, record: &Record<'_>) {
-    let programs: BTreeSet<&Path> = story.events.iter().map(|event| event.program.as_path()).collect();
-    say::out(format_args!(
-        "# {name}: {} of {} were watched, as {}. Nothing is applied.",
-        say::counted(story.events.len(), "call"),
-        say::counted(programs.len(), "program"),
-        Untrusted(record.user)
-    ));
-    for ended in story.ends.iter().filter(|ended| ended.first && ended.how != Ok(0)) {
-        let how = ended.how.as_ref().map_or_else(Clone::clone, |status| format!("status {status}"));
-        say::out(format_args!("# It ended with {how}: what comes after that is not known."));
-    }
+fn head(name: &str, what: &str, record: &Record<'_>) {
+    say::out(format_args!("# {name}: {what}, as {}. Nothing is applied.", Untrusted(record.user)));
+}
+
+fn propose(name: &str, all: &Learned) {
     if all.keys().all(|(key, _)| key.is_empty()) {
         say::out("# The site's rules cover all that it used.");
     }

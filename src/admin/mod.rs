@@ -28,6 +28,7 @@ pub mod set;
 pub mod status;
 pub mod top;
 pub mod trace;
+pub mod traffic;
 pub mod until;
 pub mod views;
 pub mod why;

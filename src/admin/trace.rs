@@ -16,7 +16,7 @@ pub struct Story {
 }
 
 /// One system call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Event {
     /// Microseconds since 1970.
     pub at: u64,
@@ -117,7 +117,7 @@ fn event(line: &str, program: &Path) -> Option<Event> {
     // Whoever asks for huge pages does well without: most hosts have none.
     let error = error.filter(|_| !arguments.contains("MAP_HUGETLB"));
     let write = ["O_WRONLY", "O_RDWR", "O_CREAT", "W_OK"].iter().any(|flag| arguments.contains(flag))
-        || CHANGES.contains(&call.trim_end_matches("at2").trim_end_matches("at"));
+        || changes(call);
     let paths = if call.starts_with("execve") { words(arguments, 1) } else { words(arguments, 2) };
     let port = arguments.split_once("port=htons(").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
     Some(Event {
@@ -132,10 +132,15 @@ fn event(line: &str, program: &Path) -> Option<Event> {
     })
 }
 
-/// Calls that change the file system whatever their flags.
-const CHANGES: [&str; 14] = [
-    "mkdir", "rmdir", "unlink", "rename", "rena", "link", "symlink", "mknod", "chmod", "fchmod", "chown",
-    "truncate", "creat", "utimens",
+/// Does this call change the file system whatever its flags are?
+pub(super) fn changes(call: &str) -> bool {
+    let plain = call.trim_end_matches('2');
+    [plain, plain.trim_end_matches("at")].iter().any(|name| CHANGES.contains(name))
+}
+
+const CHANGES: [&str; 13] = [
+    "mkdir", "rmdir", "unlink", "rename", "link", "symlink", "mknod", "chmod", "fchmod", "chown", "truncate",
+    "creat", "utimens",
 ];
 
 /// The first quoted words of a call, each made absolute by the directory that stands before it in angle brackets
@@ -213,7 +218,7 @@ fn plain(text: &str) -> Vec<u8> {
 }
 
 /// Joined, and without `.`, `..` and doubled slashes.
-fn absolute(base: &Path, path: &Path) -> PathBuf {
+pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
     let mut whole = PathBuf::from("/");
     for part in base.join(path).components() {
         match part {

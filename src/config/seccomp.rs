@@ -257,14 +257,14 @@ const MOST_INSTRUCTIONS: usize = 4096;
 
 /// AUDIT_ARCH_X86_64.
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = 0xc000_003e;
+pub(crate) const ARCHITECTURE: u32 = 0xc000_003e;
 /// The first number of the x32 interface, which shares the architecture word and has all calls a second time.
 #[cfg(target_arch = "x86_64")]
 const FOREIGN_FROM: Option<u32> = Some(0x4000_0000);
 
 /// AUDIT_ARCH_AARCH64.
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: u32 = 0xc000_00b7;
+pub(crate) const ARCHITECTURE: u32 = 0xc000_00b7;
 #[cfg(target_arch = "aarch64")]
 const FOREIGN_FROM: Option<u32> = None;
 

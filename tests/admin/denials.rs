@@ -1,16 +1,31 @@
 //! `cellwall denials`: denied paths and ports, told by the kernel's audit with no audit daemon.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{Launcher, Outcome, World, put, run, spawn, world};
 
-fn told(output: &std::process::Output) -> String {
+/// The kernel's audit is one for all tests of this machine: held, it is this test's.
+pub(crate) fn audit_alone() -> Flock<File> {
+    Flock::lock(File::create("/tmp/cellwall-test-audit").unwrap(), FlockArg::LockExclusive).unwrap()
+}
+
+/// The kernel tells its first network namespace alone. A world's thread has another one, but not the first thread.
+pub(crate) fn in_first_network(words: &[&str]) -> Command {
+    let first = format!("--net=/proc/{}/ns/net", std::process::id());
+    let mut command = Command::new("nsenter");
+    command.args([first.as_str(), "cellwall"]).args(words);
+    command
+}
+
+pub(crate) fn told(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -33,10 +48,7 @@ fn tried(world: &World) -> Outcome {
 
 /// Starts `denials --watch` and has the site's program denied until both lines are there.
 fn watched(world: &World) {
-    // The kernel tells its first network namespace alone. A world's thread has another one, but not the first thread.
-    let first = format!("--net=/proc/{}/ns/net", std::process::id());
-    let mut command = Command::new("nsenter");
-    command.args([first.as_str(), "cellwall", "denials", "alice", "--watch"]);
+    let mut command = in_first_network(&["denials", "alice", "--watch"]);
     let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let lines: Vec<String> =
@@ -62,6 +74,7 @@ fn watched(world: &World) {
 
 #[test]
 fn denied_paths_and_ports_are_told_without_an_audit_daemon() {
+    let _audit = audit_alone();
     world(Launcher::Cellwall, |world| {
         put("/srv/prices", b"1\n", 0, 0o644);
         world.script(&world.alice, "a.cgi", SCRIPT);

@@ -10,7 +10,7 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-const HAND: &str = "[files]\nexecute = [\"/usr/bin\", \"/usr/lib\", \"/usr/lib64?\"]\nread = [\"/etc/ld.so.cache?\", \
+pub(crate) const HAND: &str = "[files]\nexecute = [\"/usr/bin\", \"/usr/lib\", \"/usr/lib64?\"]\nread = [\"/etc/ld.so.cache?\", \
                     \"/etc/alternatives?\"]\n";
 
 /// An application that no profile knows: settings, a catalogue, a log, names, a port; and something that it should not do.
@@ -20,7 +20,7 @@ const APPLICATION: &str = "#!/usr/bin/python3 -ISB\nimport socket\n\
     for secret in ('/etc/shadow', '/var/www/bob/htdocs/config.php', '/srv/shop/tls.key'):\n    try: open(secret)\n    except OSError: pass\n\
     print('Content-Type: text/plain\\n\\nwell')\n";
 
-fn application(world: &World) -> TcpListener {
+pub(crate) fn application(world: &World) -> TcpListener {
     std::fs::write("/etc/hosts", "127.0.0.1 localhost database.test\n").unwrap();
     make_directory("/srv/shop", 0, 0o755);
     for name in ["settings", "prices", "tls.key"] {

@@ -13,6 +13,10 @@ mod harness;
 mod denials;
 mod explain;
 mod fix;
+#[allow(dead_code, reason = "the daemon's own tests use the rest")]
+#[path = "../pool/host.rs"]
+mod host;
 mod learn;
 mod run;
+mod traffic;
 mod why;
