@@ -6,10 +6,7 @@ use std::fs;
 use crate::harness::{User, World};
 use crate::{Visitor, both_ways};
 
-/// Its own libraries are the one thing that no profile has.
-const SITE: &str = "profile = \"perl\"\n[files]\nread = [\"/usr/share/awstats\", \"/var/www/alice/log\"]\n\
-                    write = [\"/var/www/alice/stats\"]\n";
-const POOL: &str = "[pool]\nkind = \"cgi\"\n";
+const SITE: &str = include_str!("../../packaging/sites/awstats.toml");
 
 fn furnish(_: &World, user: &User) {
     let docroot = user.docroot();
@@ -47,5 +44,5 @@ fn used(visitor: &mut Visitor<'_>) {
 
 #[test]
 fn awstats_is_used_as_cgi_and_behind_nginx() {
-    both_ways(SITE, POOL, furnish, used);
+    both_ways(SITE, furnish, used);
 }

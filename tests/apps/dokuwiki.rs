@@ -6,10 +6,7 @@ use std::process::Command;
 use crate::harness::{User, World};
 use crate::{Visitor, both_ways, field, run};
 
-/// As its own documentation has it: two directories that it writes.
-const SITE: &str = "profile = \"php\"\n[handlers]\n\".php\" = \"/usr/bin/php-cgi\"\n\
-                    [files]\nwrite = [\"{docroot}/data\", \"{docroot}/conf\"]\n";
-const POOL: &str = "[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 2\n";
+const SITE: &str = include_str!("../../packaging/sites/dokuwiki.toml");
 
 /// The program's files in the docroot, as a customer of a host unpacks them.
 fn furnish(_: &World, user: &User) {
@@ -83,5 +80,5 @@ fn used(visitor: &mut Visitor<'_>) {
 
 #[test]
 fn dokuwiki_is_used_as_cgi_and_in_a_pool() {
-    both_ways(SITE, POOL, furnish, used);
+    both_ways(SITE, furnish, used);
 }

@@ -7,9 +7,7 @@ use std::process::Command;
 use crate::harness::{User, World};
 use crate::{Visitor, both_ways, run};
 
-const SITE: &str = "profile = \"perl\"\npieces = [\"git\"]\n[files]\nread = [\"/var/www/alice/git\"]\n\
-                    [environment]\nset = { GITWEB_CONFIG = \"/var/www/alice/htdocs/gitweb_config.perl\" }\n";
-const POOL: &str = "[pool]\nkind = \"cgi\"\n";
+const SITE: &str = include_str!("../../packaging/sites/gitweb.toml");
 
 fn furnish(_: &World, user: &User) {
     let docroot = user.docroot();
@@ -41,5 +39,5 @@ fn used(visitor: &mut Visitor<'_>) {
 
 #[test]
 fn gitweb_is_used_as_cgi_and_behind_nginx() {
-    both_ways(SITE, POOL, furnish, used);
+    both_ways(SITE, furnish, used);
 }

@@ -105,28 +105,36 @@ fn field(page: &str, name: &str) -> String {
     tag.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
 }
 
-/// Uses the application twice: by Apache and suEXEC, and by nginx and a pool. `site`: the site file but for the user and
-/// docroot; `pool`: what is added to it.
-fn both_ways(site: &str, pool: &str, furnish: fn(&World, &User), used: fn(&mut Visitor<'_>)) {
-    both_ways_beside(site, pool, furnish, || (), |visitor, ()| used(visitor));
+/// Uses the application twice: by Apache and suEXEC, and by nginx and a pool. `site`: a file of packaging/sites, as it is,
+/// and with the `[pool]` that stands in it as a comment.
+fn both_ways(site: &str, furnish: fn(&World, &User), used: fn(&mut Visitor<'_>)) {
+    both_ways_beside(site, furnish, || (), |visitor, ()| used(visitor));
+}
+
+/// The site file with its `[pool]`: lines that are a comment without a blank behind its sign.
+fn with_pool(site: &str) -> String {
+    let lines =
+        site.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    assert!(text.contains("\n[pool]\n"), "{text}");
+    text
 }
 
 /// The same, with something that runs beside the site.
 fn both_ways_beside<B>(
     site: &str,
-    pool: &str,
     furnish: fn(&World, &User),
     beside: impl Fn() -> B + Sync,
     used: impl Fn(&mut Visitor<'_>, &B) + Sync,
 ) {
-    for added in ["", pool] {
+    for (site, pool) in [(site.to_owned(), false), (with_pool(site), true)] {
         world(Launcher::Cellwall, |world| {
             furnish(world, &world.alice);
             own(&world.alice, Path::new("/var/www/alice"));
             let beside = beside();
-            world.site("alice", &format!("{site}{added}"));
+            fs::write("/etc/cellwall/sites.d/alice.toml", &site).unwrap();
             world.apply();
-            let front = if added.is_empty() {
+            let front = if !pool {
                 let more = "<Directory /var/www>\nAddHandler cgi-script .php\n</Directory>\n";
                 Front::Apache(Apache::start(world, Kind::Event, more))
             } else {

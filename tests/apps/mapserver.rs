@@ -5,10 +5,7 @@ use std::fs;
 use crate::harness::{Ask, User, World};
 use crate::{Visitor, both_ways};
 
-/// The program's own configuration names the maps that it may open.
-const SITE: &str = "profile = \"static\"\npieces = [\"base\", \"fonts\", \"locale\"]\n[files]\nread = [\"/var/www/alice/maps\", \"/usr/share/proj?\"]\n\
-                    [environment]\nset = { MAPSERVER_CONFIG_FILE = \"/var/www/alice/maps/mapserver.conf\" }\n";
-const POOL: &str = "[pool]\nkind = \"cgi\"\n";
+const SITE: &str = include_str!("../../packaging/sites/mapserver.toml");
 
 fn furnish(_: &World, user: &User) {
     fs::copy("/usr/lib/cgi-bin/mapserv", user.docroot().join("map.cgi")).unwrap();
@@ -35,5 +32,5 @@ fn used(visitor: &mut Visitor<'_>) {
 
 #[test]
 fn mapserver_is_used_as_cgi_and_behind_nginx() {
-    both_ways(SITE, POOL, furnish, used);
+    both_ways(SITE, furnish, used);
 }

@@ -9,9 +9,7 @@ use crate::host::until;
 use crate::sink::Sink;
 use crate::{Visitor, both_ways_beside, run};
 
-const SITE: &str = "profile = \"php\"\npieces = [\"mysql\", \"mail\"]\n[handlers]\n\".php\" = \"/usr/bin/php-cgi\"\n\
-                    [files]\nwrite = [\"{docroot}/wp-content\"]\n";
-const POOL: &str = "[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 2\n";
+const SITE: &str = include_str!("../../packaging/sites/wordpress.toml");
 const SOCKET: &str = "/run/mysqld/mysqld.sock";
 
 /// What the site needs beside it: a database, and somebody who takes its mail.
@@ -145,5 +143,5 @@ fn used(visitor: &mut Visitor<'_>, beside: &Beside) {
 
 #[test]
 fn wordpress_is_used_as_cgi_and_in_a_pool() {
-    both_ways_beside(SITE, POOL, furnish, Beside::start, used);
+    both_ways_beside(SITE, furnish, Beside::start, used);
 }

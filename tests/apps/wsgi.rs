@@ -5,8 +5,7 @@ use std::fs;
 use crate::harness::{User, World, mode};
 use crate::{Visitor, both_ways};
 
-const SITE: &str = "profile = \"python\"\n[files]\nwrite = [\"/var/www/alice/data\"]\n";
-const POOL: &str = "[pool]\nkind = \"cgi\"\n";
+const SITE: &str = include_str!("../../packaging/sites/wsgi.toml");
 
 const APPLICATION: &str = r#"#!/usr/bin/python3
 import html, sqlite3, urllib.parse
@@ -45,5 +44,5 @@ fn used(visitor: &mut Visitor<'_>) {
 
 #[test]
 fn a_wsgi_application_is_used_as_cgi_and_behind_nginx() {
-    both_ways(SITE, POOL, furnish, used);
+    both_ways(SITE, furnish, used);
 }
