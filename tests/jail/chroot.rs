@@ -27,6 +27,24 @@ fn good(world: &World, words: &[&str]) -> String {
     said
 }
 
+/// The same command says this as JSON, and nothing else.
+fn as_json(world: &World, words: &[&str], parts: &[&str]) {
+    let told = good(world, &[words, &["--json"]].concat());
+    let all = parts.iter().all(|part| told.contains(part));
+    assert!(told.starts_with('{') && told.trim_end().ends_with('}') && all, "{parts:?}: {told}");
+}
+
+/// What would be built is told, and nothing is made.
+fn rehearsed(world: &World) {
+    good(world, &["build", JAIL, "--dry-run", "--site", "alice"]);
+    as_json(
+        world,
+        &["build", JAIL, "--dry-run", "--site", "alice"],
+        &["\"dry_run\":true,\"ok\":true,", "\"/usr/bin/perl\"", "\"same\":0,"],
+    );
+    assert!(!Path::new(JAIL).exists(), "a rehearsal made something");
+}
+
 /// Alice's site in a chroot that is still to be built.
 fn site(profile: &str, more: &str) {
     make_directory("/var/www/jails", 0, 0o755);
@@ -52,8 +70,7 @@ fn in_a_built_chroot_php_perl_python_and_sh_work_and_every_probe_passes() {
         let said = world.cellwall(&["apply"]);
         let help = text(&said.stderr);
         assert!(help.contains(&format!("run: cellwall jail build {JAIL} --site alice")), "{help}");
-        good(world, &["build", JAIL, "--dry-run", "--site", "alice"]);
-        assert!(!Path::new(JAIL).exists(), "a rehearsal made something");
+        rehearsed(world);
         good(world, &["build", JAIL, "--site", "alice"]);
         world.apply();
         let head = "Content-Type: text/plain\\n\\n";
@@ -97,6 +114,7 @@ fn in_a_built_chroot_php_perl_python_and_sh_work_and_every_probe_passes() {
                     for path in /usr/bin /htdocs /home /etc/shadow /var/www /proc/self; do [ -e $path ] && echo $path; done\n";
         let outcome = script(world, "b.sh", look);
         assert!(outcome.out_text().ends_with("\n\n/usr/bin\n/htdocs\n"), "{}", outcome.story());
+        as_json(world, &["refresh", JAIL], &["\"made\":[],\"renewed\":[],\"removed\":[],"]);
         let said = good(world, &["check", "alice"]);
         for name in ["copies", "libraries", "php extensions", "python", "perl", "sh", "walls"] {
             assert!(said.contains(&format!("pass  {name} ")), "{name}: {said}");

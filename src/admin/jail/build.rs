@@ -10,6 +10,7 @@ use super::super::chroot::manifest::{self, Manifest, plain};
 use super::super::chroot::place::{Is, Place};
 use super::super::chroot::plan::{Plan, plan};
 use super::super::chroot::{Selection, Thing};
+use super::super::json::Json;
 use super::super::{End, cell, say};
 
 /// Arguments of `cellwall jail build`.
@@ -29,6 +30,9 @@ pub struct Args {
     /// Tell what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `cellwall jail refresh`.
@@ -39,6 +43,9 @@ pub struct Of {
     /// Tell what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Builds, or adds to what was built.
@@ -58,7 +65,7 @@ pub fn run(args: &Args) -> Result<End, String> {
         }
         programs.insert(program.clone());
     }
-    bring(&directory, &before, args.dry_run)
+    bring(&directory, &before, How { dry: args.dry_run, json: args.json })
 }
 
 /// Brings a chroot up to date.
@@ -72,7 +79,7 @@ pub fn refresh(args: &Of) -> Result<End, String> {
     let before = Manifest::of(&directory)?.ok_or_else(|| {
         format!("no build made {shown}\n  help: run: cellwall jail build {shown} --site NAME")
     })?;
-    bring(&directory, &before, args.dry_run)
+    bring(&directory, &before, How { dry: args.dry_run, json: args.json })
 }
 
 /// Absolute, and none of the host's own trees.
@@ -94,16 +101,24 @@ fn directory(path: &Path) -> Result<PathBuf, String> {
 /// What was done, or would be.
 #[derive(Debug, Default)]
 struct Done {
-    lines: Vec<String>,
-    made: usize,
-    renewed: usize,
-    removed: usize,
+    made: Vec<String>,
+    renewed: Vec<String>,
+    removed: Vec<String>,
     same: usize,
     /// What was not done.
     wrong: Vec<String>,
 }
 
-fn bring(directory: &Path, before: &Manifest, dry: bool) -> Result<End, String> {
+/// How it is done, and told.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// Not at all.
+    dry: bool,
+    json: bool,
+}
+
+fn bring(directory: &Path, before: &Manifest, how: How) -> Result<End, String> {
+    let How { dry, json } = how;
     let there = !dry || directory.exists();
     let place = if there { Some(Place::open(directory, !dry)?) } else { None };
     let wanted = plan(&before.selection, directory)?;
@@ -127,8 +142,13 @@ fn bring(directory: &Path, before: &Manifest, dry: bool) -> Result<End, String> 
         let text = kept.encode();
         place.keep(manifest::NAME, &text).map_err(|error| format!("{}: {error}", manifest::NAME))?;
     }
-    tell(directory, &wanted, &done, before, dry);
-    Ok(if done.wrong.is_empty() { End::Good } else { End::Findings })
+    let end = if done.wrong.is_empty() { End::Good } else { End::Findings };
+    if json {
+        say::out(done.json(directory, &wanted, dry));
+    } else {
+        tell(directory, &wanted, &done, before, dry);
+    }
+    Ok(end)
 }
 
 impl Done {
@@ -143,13 +163,13 @@ impl Done {
     ) -> bool {
         let is = place.map_or(Ok(Is::Missing), |place| place.is(path, thing));
         let ours = before.things.contains_key(path);
-        let (sign, count) = match is {
+        let list = match is {
             Ok(Is::Same) => {
                 self.same += 1;
                 return true;
             }
-            Ok(Is::Missing) => ('+', &mut self.made),
-            Ok(Is::Other) if ours => ('~', &mut self.renewed),
+            Ok(Is::Missing) => &mut self.made,
+            Ok(Is::Other) if ours => &mut self.renewed,
             Ok(Is::Other | Is::Solid) => {
                 let why = "is there and came from no build: it is left as it is";
                 self.wrong.push(format!("{} {why}", path.display()));
@@ -157,8 +177,7 @@ impl Done {
             }
             Err(error) => return self.failed(path, &error),
         };
-        *count += 1;
-        self.lines.push(format!("{sign} {}", path.display()));
+        list.push(path.display().to_string());
         match place.filter(|_| !dry).map_or(Ok(()), |place| place.put(path, thing)) {
             Ok(()) => true,
             Err(error) => self.failed(path, &error),
@@ -176,8 +195,7 @@ impl Done {
                 return;
             }
         }
-        self.removed += 1;
-        self.lines.push(format!("- {}", path.display()));
+        self.removed.push(path.display().to_string());
         if let Some(error) = (!dry).then(|| place.remove(path, thing).err()).flatten() {
             self.failed(path, &error);
         }
@@ -187,29 +205,53 @@ impl Done {
         self.wrong.push(format!("{}: {error}", path.display()));
         false
     }
+
+    fn json(self, directory: &Path, wanted: &Plan, dry: bool) -> Json {
+        let (files, bytes) = copies(wanted);
+        Json::object([
+            ("directory", Json::text(directory.display().to_string())),
+            ("dry_run", Json::Bool(dry)),
+            ("ok", Json::Bool(self.wrong.is_empty())),
+            ("files", Json::count(files)),
+            ("bytes", Json::Number(bytes)),
+            ("made", Json::texts(self.made)),
+            ("renewed", Json::texts(self.renewed)),
+            ("removed", Json::texts(self.removed)),
+            ("same", Json::count(self.same)),
+            ("notes", Json::texts(wanted.notes.iter().cloned())),
+            ("errors", Json::texts(self.wrong)),
+        ])
+    }
+}
+
+/// How many files are copied, and their bytes.
+fn copies(wanted: &Plan) -> (usize, u64) {
+    let sizes = wanted.things.values().filter_map(|thing| match thing {
+        Thing::Copy(copied) => Some(copied.size),
+        _ => None,
+    });
+    sizes.fold((0, 0), |(files, bytes), size| (files.saturating_add(1), bytes.saturating_add(size)))
 }
 
 fn tell(directory: &Path, wanted: &Plan, done: &Done, before: &Manifest, dry: bool) {
     let first = before.things.is_empty();
     if dry || !first {
-        done.lines.iter().for_each(say::out);
+        for (sign, paths) in [('+', &done.made), ('~', &done.renewed), ('-', &done.removed)] {
+            paths.iter().for_each(|path| say::out(format_args!("{sign} {path}")));
+        }
     }
     wanted.notes.iter().for_each(|note| say::note(format_args!("note: {note}")));
     done.wrong.iter().for_each(|line| say::note(format_args!("error: {line}")));
-    let copies = wanted.things.values().filter_map(|thing| match thing {
-        Thing::Copy(copied) => Some(copied.size),
-        _ => None,
-    });
-    let sizes: Vec<u64> = copies.collect();
-    let megabytes = sizes.iter().sum::<u64>().div_ceil(1 << 20);
+    let (files, bytes) = copies(wanted);
+    let megabytes = bytes.div_ceil(1 << 20);
     let would = if dry { "would have" } else { "has" };
     say::out(format_args!(
         "{} {would} {} of {megabytes} MB: {} made, {} renewed, {} removed, {} as they were",
         directory.display(),
-        say::counted(sizes.len(), "file"),
-        done.made,
-        done.renewed,
-        done.removed,
+        say::counted(files, "file"),
+        done.made.len(),
+        done.renewed.len(),
+        done.removed.len(),
         done.same
     ));
     let sites: BTreeSet<&String> = before.selection.sites.iter().collect();
