@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Launcher, World, make_directory, put, run, world};
+use crate::harness::{Launcher, World, as_in_the_manual, make_directory, put, run, world};
 
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -51,6 +51,7 @@ fn what_an_unknown_application_needs_is_proposed_and_suffices() {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        as_in_the_manual("cellwall learn alice --request /var/www/alice/htdocs/a.cgi", &text);
         for secret in ["/etc/shadow", "/var/www/bob/htdocs/config.php", "/srv/shop/tls.key"] {
             assert!(text.contains(&format!("# NOT proposed: {secret} (")), "{secret}:\n{text}");
             assert!(!text.contains(&format!("    \"{secret}\", #")), "{secret}:\n{text}");

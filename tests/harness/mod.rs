@@ -9,6 +9,7 @@ mod http;
 mod programs;
 mod record;
 mod report;
+mod transcript;
 mod world;
 
 pub(crate) use apache::{Apache, Kind, virtual_host};
@@ -17,6 +18,7 @@ pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use programs::flup;
 pub(crate) use record::Record;
 pub(crate) use report::Report;
+pub(crate) use transcript::as_in_the_manual;
 pub(crate) use world::{
     CELLWALL, LOG, Launcher, Outside, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php,
     everything, make_directory, mode, orders, put, run, small, spawn, world,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Launcher, World, run, spawn, world};
+use crate::harness::{Launcher, World, as_in_the_manual, run, spawn, world};
 use crate::pieces::{redis, share, until};
 use crate::sink::Sink;
 
@@ -90,6 +90,7 @@ fn a_whole_cell_passes_every_probe() {
             let (line, _) = finding(&all, &format!("pass  {name}"));
             assert!(line.contains(shown), "{shown} in {line}\n{all}");
         }
+        as_in_the_manual(&format!("cellwall jail check alice {}", more.join(" ")), &all);
         assert!(sink.message().contains("It works."));
         // Without an address the mail server is only greeted; the same as JSON.
         let (all, good) = check(world, &["--json"]);
@@ -113,6 +114,7 @@ fn each_fault_is_told_with_the_line_or_the_command_that_mends_it() {
         assert!(!good, "{all}");
         broken(&all, "time zones", "/usr/share/zoneinfo/Europe/Athens: No such file", "pieces = [\"tz\"]");
         broken(&all, "certificates", "ca-certificates.crt", "pieces = [\"tls\"]");
+        as_in_the_manual("cellwall jail check alice", &all);
         // What is said is done; PHP's own faults come next.
         world.site("alice", "profile = \"bare\"\npieces = [\"tz\", \"tls\", \"dns\", \"mail\"]\n");
         world.apply();
