@@ -109,6 +109,73 @@ fn the_32_bit_door_kills() {
     assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS, "{status:#x}");
 }
 
+/// As root, who may do all of it otherwise: by the machine's numbers, and by those of 32-bit programs.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_the_pools_supervisor_gives_up_is_refused_by_either_number() {
+    use cellwall::pool::supervisor::seal;
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "this test needs root; run: sudo cargo xtask test");
+    let program = seal::program();
+    let length = u16::try_from(program.len()).expect("short");
+    let seal = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let (_, compat) = seal::COMPAT;
+    // Each with arguments that are wrong: no pointer is good, no number is one that it knows.
+    let plain = |call: c_long| {
+        // SAFETY: pointers among the arguments are null or -1, which the kernel answers with an error at most.
+        let result = unsafe { libc::syscall(call, 0, word(-1), word(-1), word(-1), 0, 0) };
+        result == -1 && Error::last_os_error().raw_os_error() == Some(EPERM)
+    };
+    for sealed in [false, true] {
+        let status = in_child(|| {
+            if sealed {
+                // SAFETY: `seal` and what it points to outlive the call; the kernel copies and checks them.
+                let loaded = unsafe {
+                    libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const seal)
+                };
+                if loaded != 0 {
+                    return 200;
+                }
+            }
+            let refused = seal::CALLS.iter().filter(|call| plain(**call)).count();
+            let foreign = compat.iter().filter(|call| by_32_bits(**call) == -i64::from(EPERM)).count();
+            // getpid, which everybody may.
+            let works = by_32_bits(20) > 0 && !plain(libc::SYS_getpid);
+            if !works {
+                return 201;
+            }
+            // So many that only the filter can have refused; all of them where it is loaded.
+            match sealed {
+                true => c_int::from(refused < seal::CALLS.len()) + 2 * c_int::from(foreign < compat.len()),
+                false => {
+                    c_int::from(refused > seal::CALLS.len() / 2) + 2 * c_int::from(foreign > compat.len() / 2)
+                }
+            }
+        });
+        assert!(libc::WIFEXITED(status), "killed: {status:#x}");
+        assert_eq!(libc::WEXITSTATUS(status), 0, "sealed: {sealed}");
+    }
+}
+
+/// A system call of i386: what the kernel returned.
+#[cfg(target_arch = "x86_64")]
+fn by_32_bits(call: c_long) -> i64 {
+    let mut answer: i64 = call;
+    // SAFETY: as above, the pointers are null or -1. rbx is LLVM's own and is put back; the kernel's 32-bit entry leaves all
+    // registers but rax and, on old kernels, r8 to r11.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {none}", "int 0x80", "xchg rbx, {none}",
+            none = inout(reg) 0_i64 => _,
+            inout("rax") answer,
+            in("rcx") -1_i64, in("rdx") -1_i64, in("rsi") -1_i64, in("rdi") 0_i64,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            options(nostack)
+        );
+    }
+    answer
+}
+
 /// The child loads the filter and makes all calls; its exit status is the number of the first that ended otherwise.
 fn run(choices: Choices, tries: &[Try]) {
     let program = baseline(choices).expect("the list is right");

@@ -19,6 +19,7 @@ mod large;
 mod mistakes;
 mod programs;
 mod relay;
+mod reuse;
 mod rows;
 mod servers;
 mod stage;

@@ -18,7 +18,7 @@ mod broker;
 mod control;
 mod pools;
 mod runs;
-mod seal;
+pub mod seal;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

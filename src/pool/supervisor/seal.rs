@@ -17,7 +17,7 @@ pub(super) fn seal() -> Result<(), Errno> {
 }
 
 /// Modules, other kernels, programs inside the kernel, swap, clocks, ports, and files by number.
-const CALLS: &[libc::c_long] = &[
+pub const CALLS: &[libc::c_long] = &[
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -44,16 +44,18 @@ const CALLS: &[libc::c_long] = &[
     528,
 ];
 
-/// The same calls by the numbers of 32-bit programs, which a site may run (asm/unistd_32.h).
+/// The same calls by the numbers of 32-bit programs, which a site may run (asm/unistd_32.h): the architecture and the numbers.
 #[cfg(target_arch = "x86_64")]
-const COMPAT: (u32, &[libc::c_long]) =
+pub const COMPAT: (u32, &[libc::c_long]) =
     (0x4000_0003, &[128, 350, 129, 283, 357, 336, 87, 115, 88, 51, 79, 25, 264, 404, 74, 121, 342, 110, 101]);
+/// See above.
 #[cfg(target_arch = "aarch64")]
-const COMPAT: (u32, &[libc::c_long]) =
+pub const COMPAT: (u32, &[libc::c_long]) =
     (0x4000_0028, &[128, 379, 129, 347, 401, 386, 364, 87, 115, 88, 51, 79, 262, 404, 74, 121, 371]);
 
 /// The calls of the two architectures are refused with EPERM; everything else passes.
-fn program() -> Vec<libc::sock_filter> {
+#[must_use]
+pub fn program() -> Vec<libc::sock_filter> {
     const LOAD: u16 = 0x20;
     const AND: u16 = 0x54;
     const EQUAL: u16 = 0x15;
