@@ -142,9 +142,8 @@ impl<'h> Compiler<'h> {
         let pass = environment::pass(&rules, &self.problems);
         let authorization = value(&rules.authorization).unwrap_or(false);
         let environment_max = environment_max(&rules);
-        let group_two = limits.groups.iter().find(|group| group.0 == 2).map(|group| group.1.as_path());
         let beside =
-            pool::Beside { jail: &jail, pass: &pass, authorization, environment_max, group: group_two };
+            pool::Beside { jail: &jail, pass: &pass, authorization, environment_max, limits: &limits };
         let pool = pool::compile(self, &place, &beside);
         let cell = Cell {
             name: file.name.clone(),

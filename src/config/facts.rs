@@ -233,6 +233,7 @@ fn limits(limits: &Limits<'_>) -> Vec<Fact> {
                 let bytes = text(value).parse().map_or_else(|_| text(value), size);
                 all.push(one("limits.memory", bytes));
             }
+            all.extend(share(file, &text(value)));
         }
     }
     all.push(one(
@@ -249,6 +250,19 @@ fn limits(limits: &Limits<'_>) -> Vec<Fact> {
         all.push(one("limits.cgroup_required", "true"));
     }
     all
+}
+
+/// A share of the processors, as it was written.
+fn share(file: &[u8], value: &str) -> Option<Fact> {
+    let number = value.split(' ').next().and_then(|word| word.parse::<u64>().ok())?;
+    match file {
+        b"cpu.weight" => Some(one("limits.cpu_weight", value)),
+        b"cpu.shares" => {
+            Some(one("limits.cpu_weight", number.saturating_mul(100).div_ceil(1024).to_string()))
+        }
+        b"cpu.max" | b"cpu.cfs_quota_us" => Some(one("limits.cpu_max", format!("{}%", number / 1000))),
+        _ => None,
+    }
 }
 
 fn environment(environment: &Environment<'_>) -> Vec<Fact> {

@@ -18,7 +18,15 @@ use super::values::{Groups, Umask};
 /// When the kernel says no: to a limit below what is in use, for one.
 pub fn renew(group: &ControlGroup<'_>) -> std::io::Result<()> {
     let place = Path::new(OsStr::from_bytes(group.directory));
-    let files = [(&b"memory.max"[..], &b"max"[..]), (b"memory.limit_in_bytes", b"-1"), (b"pids.max", b"max")];
+    let files = [
+        (&b"memory.max"[..], &b"max"[..]),
+        (b"memory.limit_in_bytes", b"-1"),
+        (b"pids.max", b"max"),
+        (b"cpu.weight", b"100"),
+        (b"cpu.max", b"max"),
+        (b"cpu.shares", b"1024"),
+        (b"cpu.cfs_quota_us", b"-1"),
+    ];
     for (file, unlimited) in files {
         let path = place.join(OsStr::from_bytes(file));
         let set = group.settings.iter().find(|(name, _)| *name == file).map_or(unlimited, |(_, value)| value);
@@ -29,14 +37,46 @@ pub fn renew(group: &ControlGroup<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The hierarchies of control groups that can hold memory and processes.
+/// The hierarchies of control groups that can hold memory, processes and time of processors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hierarchies {
-    /// Version 2 with both controllers.
+    /// Version 2 with the controllers of memory and processes.
     unified: Option<PathBuf>,
+    /// It has the one of processors as well.
+    unified_cpu: bool,
     /// Version 1.
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
+    cpu: Option<PathBuf>,
+}
+
+/// What is asked of control groups.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    memory: Option<u64>,
+    processes: Option<u64>,
+    cpu_weight: Option<u64>,
+    /// Per cent of one processor.
+    cpu_max: Option<u64>,
+}
+
+impl Asked {
+    fn of(rules: &Rules) -> Self {
+        Self {
+            memory: finite(&rules.memory, |size| size.0),
+            processes: finite(&rules.processes, |count| count.0),
+            cpu_weight: finite(&rules.cpu_weight, |weight| weight.0.into()),
+            cpu_max: finite(&rules.cpu_max, |percent| percent.0),
+        }
+    }
+
+    fn cpu(&self) -> bool {
+        self.cpu_weight.is_some() || self.cpu_max.is_some()
+    }
+
+    fn any(&self) -> bool {
+        self.memory.is_some() || self.processes.is_some() || self.cpu()
+    }
 }
 
 impl Hierarchies {
@@ -56,15 +96,18 @@ impl Hierarchies {
             let mut words = kind.split(' ');
             match (words.next(), words.nth(1)) {
                 (Some("cgroup2"), _) => {
-                    found.unified = mount.filter(|mount| {
-                        let all = controllers(mount);
-                        ["memory", "pids"].iter().all(|name| all.split_whitespace().any(|have| have == *name))
-                    });
+                    let all = mount.as_deref().map(&controllers).unwrap_or_default();
+                    let has = |name: &str| all.split_whitespace().any(|have| have == name);
+                    found.unified = mount.filter(|_| has("memory") && has("pids"));
+                    found.unified_cpu = has("cpu");
                 }
                 (Some("cgroup"), Some(options)) => {
                     let has = |name: &str| options.split(',').any(|option| option == name);
                     if has("memory") {
                         found.memory.clone_from(&mount);
+                    }
+                    if has("cpu") {
+                        found.cpu.clone_from(&mount);
                     }
                     if has("pids") {
                         found.pids = mount;
@@ -82,7 +125,7 @@ impl Hierarchies {
     /// # Errors
     /// When the kernel says no.
     pub fn prepare(&self) -> std::io::Result<()> {
-        let mounts = [&self.unified, &self.memory, &self.pids];
+        let mounts = [&self.unified, &self.memory, &self.pids, &self.cpu];
         for mount in mounts.into_iter().flatten() {
             let above = mount.join("cellwall");
             if !above.is_dir() {
@@ -91,26 +134,47 @@ impl Hierarchies {
         }
         if let Some(mount) = &self.unified {
             for directory in [mount.clone(), mount.join("cellwall")] {
-                std::fs::write(directory.join("cgroup.subtree_control"), "+memory +pids")?;
+                let controllers = if self.unified_cpu { "+memory +pids +cpu" } else { "+memory +pids" };
+                std::fs::write(directory.join("cgroup.subtree_control"), controllers)?;
             }
         }
         Ok(())
     }
 
-    fn groups(&self, name: &str, memory: Option<u64>, processes: Option<u64>) -> Vec<GroupCell> {
-        let place = |mount: &Path| mount.join("cellwall").join(name);
-        let setting = |file: &str, value: u64| (file.to_owned(), value.to_string());
-        if let Some(mount) = &self.unified {
-            let memory = memory.map(|bytes| setting("memory.max", bytes));
-            let processes = processes.map(|count| setting("pids.max", count));
-            return vec![(2, place(mount), memory.into_iter().chain(processes).collect())];
+    /// A group for each hierarchy that something is asked of: what is mounted together is one.
+    fn groups(&self, name: &str, asked: &Asked) -> Vec<GroupCell> {
+        let mut groups: Vec<GroupCell> = Vec::new();
+        let mut put = |version: u8, mount: &Option<PathBuf>, file: &str, value: Option<String>| {
+            let (Some(mount), Some(value)) = (mount, value) else { return };
+            let (place, setting) = (mount.join("cellwall").join(name), (file.to_owned(), value));
+            match groups.iter_mut().find(|(_, known, _)| *known == place) {
+                Some((_, _, settings)) => settings.push(setting),
+                None => groups.push((version, place, vec![setting])),
+            }
+        };
+        let (memory, processes) =
+            (asked.memory.map(|bytes| bytes.to_string()), asked.processes.map(|count| count.to_string()));
+        // Of 100 ms; cgroups(7), Documentation/scheduler/sched-bwc.rst.
+        let quota = asked.cpu_max.map(|percent| percent.saturating_mul(1000));
+        if self.unified.is_some() {
+            put(2, &self.unified, "memory.max", memory);
+            put(2, &self.unified, "pids.max", processes);
+        } else {
+            put(1, &self.memory, "memory.limit_in_bytes", memory);
+            put(1, &self.pids, "pids.max", processes);
         }
-        let memory = self.memory.as_ref().zip(memory);
-        let pids = self.pids.as_ref().zip(processes);
-        let memory =
-            memory.map(|(mount, bytes)| (1, place(mount), vec![setting("memory.limit_in_bytes", bytes)]));
-        let pids = pids.map(|(mount, count)| (1, place(mount), vec![setting("pids.max", count)]));
-        memory.into_iter().chain(pids).collect()
+        if self.unified.is_some() && self.unified_cpu {
+            put(2, &self.unified, "cpu.weight", asked.cpu_weight.map(|weight| weight.to_string()));
+            put(2, &self.unified, "cpu.max", quota.map(|quota| format!("{quota} 100000")));
+        } else {
+            // 1024 is what everybody has there, and 2 the least.
+            let shares = asked.cpu_weight.map(|weight| (weight.saturating_mul(1024) / 100).max(2));
+            put(1, &self.cpu, "cpu.shares", shares.map(|shares| shares.to_string()));
+            put(1, &self.cpu, "cpu.cfs_quota_us", quota.map(|quota| quota.to_string()));
+        }
+        // Version 2 last: it is the one that the record names.
+        groups.sort_by_key(|(version, ..)| *version);
+        groups
     }
 }
 
@@ -123,26 +187,16 @@ pub fn compile(
     problems: &Problems,
 ) -> LimitsCell {
     check(rules, most, problems);
-    let memory = finite(&rules.memory, |size| size.0);
-    let processes = finite(&rules.processes, |count| count.0);
+    let asked = Asked::of(rules);
     let wanted = rules.cgroup.as_ref().map_or(Groups::Auto, |wanted| wanted.value);
-    let asked = memory.is_some() || processes.is_some();
-    let groups = if wanted == Groups::Off || !asked {
-        Vec::new()
-    } else {
-        hierarchies.groups(name, memory, processes)
-    };
+    let groups = if wanted == Groups::Off { Vec::new() } else { hierarchies.groups(name, &asked) };
     let holds =
         |what: &str| groups.iter().any(|(_, _, all)| all.iter().any(|(file, _)| file.starts_with(what)));
-    if let Some(required) = rules.cgroup.as_ref().filter(|_| wanted == Groups::Required)
-        && (memory.is_some() && !holds("memory") || processes.is_some() && !holds("pids"))
-    {
-        problems.error(
-            Some(&required.place),
-            "this host has no control group hierarchy with the memory and pids controllers",
-            "mount one, or write cgroup = \"auto\" to fall back to resource limits",
-        );
-    }
+    let lacking =
+        [("memory", asked.memory.is_some()), ("pids", asked.processes.is_some()), ("cpu", asked.cpu())]
+            .into_iter()
+            .find(|(controller, asked)| *asked && !holds(controller));
+    lacks(rules, wanted, lacking.map(|(controller, _)| controller), problems);
     let mut resources = vec![(Resource::CORE, Some(rules.core.as_ref().map_or(0, |core| core.value.0)))];
     resources.push((Resource::CPU, value(&rules.cpu, |cpu| cpu.0)));
     resources.push((Resource::FILE_SIZE, value(&rules.file_size, |size| size.0)));
@@ -165,7 +219,25 @@ pub fn compile(
         wall_seconds: finite(&rules.wall, |wall| wall.0)
             .map_or(0, |wall| u32::try_from(wall).unwrap_or(u32::MAX)),
         groups,
-        groups_required: wanted == Groups::Required && asked,
+        groups_required: wanted == Groups::Required && asked.any(),
+    }
+}
+
+/// A controller that is asked for and not there. For memory and processes there are resource limits as well; for a share of
+/// the processors there is nothing else.
+fn lacks(rules: &Rules, wanted: Groups, controller: Option<&str>, problems: &Problems) {
+    let Some(controller) = controller else { return };
+    if let Some(required) = rules.cgroup.as_ref().filter(|_| wanted == Groups::Required) {
+        problems.error(
+            Some(&required.place),
+            format!("this host has no control group hierarchy with the {controller} controller"),
+            "mount one, or write cgroup = \"auto\" to fall back to resource limits",
+        );
+    } else if controller == "cpu" {
+        let place = rules.cpu_weight.as_ref().map(|one| &one.place);
+        let place = place.or(rules.cpu_max.as_ref().map(|one| &one.place));
+        let message = "this has no effect without a control group with the cpu controller";
+        problems.warning(place, message, "mount one, and do not write cgroup = \"off\"");
     }
 }
 
@@ -221,6 +293,7 @@ mod tests {
     const HYBRID: &str = "\
         35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
         39 31 0:36 / /sys/fs/cgroup/pids rw,relatime shared:3 - cgroup cgroup rw,pids\n\
+        40 31 0:37 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
 
     #[test]
@@ -231,10 +304,31 @@ mod tests {
         let modern = Hierarchies::of("1 2 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", |_| {
             "cpuset cpu io memory pids\n".to_owned()
         });
-        let groups = modern.groups("1001-shop", Some(5), Some(7));
-        let settings =
-            vec![("memory.max".to_owned(), "5".to_owned()), ("pids.max".to_owned(), "7".to_owned())];
-        assert_eq!(groups, [(2, PathBuf::from("/sys/fs/cgroup/cellwall/1001-shop"), settings)]);
+        let asked = Asked { memory: Some(5), processes: Some(7), cpu_weight: Some(50), cpu_max: Some(150) };
+        let set = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+            all.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect()
+        };
+        let both =
+            [("memory.max", "5"), ("pids.max", "7"), ("cpu.weight", "50"), ("cpu.max", "150000 100000")];
+        let place = PathBuf::from("/sys/fs/cgroup/cellwall/1001-shop");
+        assert_eq!(modern.groups("1001-shop", &asked), [(2, place, set(&both))]);
+        let place = |mount: &str| PathBuf::from(format!("/sys/fs/cgroup/{mount}/cellwall/x"));
+        assert_eq!(
+            hybrid.groups("x", &asked),
+            [
+                (1, place("memory"), set(&[("memory.limit_in_bytes", "5")])),
+                (1, place("pids"), set(&[("pids.max", "7")])),
+                (1, place("cpu"), set(&[("cpu.shares", "512"), ("cpu.cfs_quota_us", "150000")])),
+            ]
+        );
+        // Processors may still be of version 1, and hierarchies of version 1 be mounted together.
+        let mixed = format!("{HYBRID}1 2 0:3 / /g rw - cgroup2 cgroup2 rw\n");
+        let mixed = Hierarchies::of(&mixed, |_| "memory pids".to_owned());
+        let versions: Vec<u8> = mixed.groups("x", &asked).iter().map(|(version, ..)| *version).collect();
+        assert_eq!(versions, [1, 2]);
+        let together =
+            Hierarchies::of("1 2 0:3 / /g rw - cgroup cgroup rw,memory,pids,cpu", |_| String::new());
+        assert_eq!(together.groups("x", &asked).len(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::pool::settings::{
     self, Accept, Gate, Kind, Life, Listen, Queue, Request, SOCKETS, Seen, Settings, WORKERS_MAX, Workers,
 };
 
+use super::cell::{GroupCell, LimitsCell};
 use super::compile::{Compiler, Site, value};
 use super::jail;
 use super::problem::{Located, Place};
@@ -30,8 +31,15 @@ pub(super) struct Beside<'a> {
     pub(super) authorization: bool,
     /// Most entries, most bytes.
     pub(super) environment_max: (u16, u32),
-    /// The site's own control group of version 2.
-    pub(super) group: Option<&'a Path>,
+    /// Its limits, with its control groups.
+    pub(super) limits: &'a LimitsCell,
+}
+
+impl Beside<'_> {
+    /// The first of its control groups that is so; empty: none is.
+    fn group(&self, is: impl Fn(&&GroupCell) -> bool) -> &[u8] {
+        self.limits.groups.iter().find(is).map_or(&b""[..], |(_, place, _)| bytes(place))
+    }
 }
 
 /// The record of the site's pool; none: it has no pool, or an error was reported.
@@ -78,7 +86,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
             start_ms: time(&rules.pool_start_timeout, Seconds(30)),
             grace_ms: time(&rules.pool_stop_timeout, Seconds(10)),
         },
-        group_directory: beside.group.map_or(&b""[..], bytes),
+        group_directory: beside.group(|(version, ..)| *version == 2),
+        memory_directory: beside.group(|(.., all)| all.iter().any(|(file, _)| file.starts_with("memory"))),
         gate: gate(&docroots, command.first().map(String::as_bytes), beside),
         seen: seen(compiler, rules),
     };

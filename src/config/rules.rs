@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use super::problem::{Located, Place};
 use super::reader::{Entry, Reader};
 use super::values::{
-    Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, PoolKind, Port, Seccomp,
-    Seconds, Size, Symlinks, Umask, Words, Workers,
+    Abi, Accept, Bytes, Count, Enforce, Entries, Groups, JailKind, Nice, OomScore, Percent, PoolKind, Port,
+    Seccomp, Seconds, Size, Symlinks, Umask, Weight, Words, Workers,
 };
 
 /// A key with one value.
@@ -175,7 +175,7 @@ macro_rules! amounts {
         }
     })+ };
 }
-amounts!(Count, Seconds, Size);
+amounts!(Count, Percent, Seconds, Size, Weight);
 
 macro_rules! never_listed {
     ($($kind:ty),+) => { $(impl Shown for $kind {
@@ -267,6 +267,8 @@ rules! {
     "limits" "memory" memory: One<Size>,
     "limits" "processes" processes: One<Count>,
     "limits" "cpu" cpu: One<Seconds>,
+    "limits" "cpu_weight" cpu_weight: One<Weight>,
+    "limits" "cpu_max" cpu_max: One<Percent>,
     "limits" "wall" wall: One<Seconds>,
     "limits" "open_files" open_files: One<Count>,
     "limits" "file_size" file_size: One<Size>,

@@ -199,6 +199,25 @@ impl TryFrom<Amount> for Count {
     }
 }
 
+/// `limits.cpu_max`: per cent of one processor, or `unlimited`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "Amount")]
+pub struct Percent(pub u64);
+
+impl TryFrom<Amount> for Percent {
+    type Error = String;
+
+    fn try_from(amount: Amount) -> Result<Self, String> {
+        let (percent, text) = match amount {
+            Amount::Number(number) => (None, number.to_string()),
+            Amount::Text(text) => (with_unit(&text, &[("%", 1)]), text),
+        };
+        percent.filter(|percent| (1..=100_000).contains(percent) || *percent == u64::MAX).map(Self).ok_or_else(|| {
+            format!("`{text}` is no share of a processor{HELP}write per cent of one: \"50%\", \"200%\" for two")
+        })
+    }
+}
+
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     if text == "unlimited" {
         return Some(u64::MAX);
@@ -261,6 +280,10 @@ ranged! {
 ranged! {
     /// `limits.oom_score`.
     OomScore(i16), -1000 to 1000
+}
+ranged! {
+    /// `limits.cpu_weight`, as version 2 of control groups counts: 100 is what everybody has.
+    Weight(u16), 1 to 10000
 }
 ranged! {
     /// A TCP port.

@@ -59,6 +59,8 @@ pub struct Settings<'a> {
     pub worker: Life,
     /// The site's own control group of version 2; empty: it has none.
     pub group_directory: &'a [u8],
+    /// The control group, of either version, that limits the site's memory; empty: none does.
+    pub memory_directory: &'a [u8],
     /// What the gate lets pass.
     pub gate: Gate<'a>,
     /// What can be seen.
@@ -259,6 +261,7 @@ fn read<'a>(body: &mut Body<'a>) -> Result<Settings<'a>, Malformed> {
             grace_ms: body.u32()?,
         },
         group_directory: log(body, "cgroup")?,
+        memory_directory: log(body, "cgroup")?,
         gate: gate(body)?,
         seen: Seen {
             status_path: body.text("pool.status")?,
@@ -402,6 +405,7 @@ mod encoding {
         body.u32(settings.worker.start_ms);
         body.u32(settings.worker.grace_ms);
         body.bytes(settings.group_directory);
+        body.bytes(settings.memory_directory);
         let gate = &settings.gate;
         body.texts(&gate.docroots);
         body.bytes(gate.jail);
@@ -477,6 +481,7 @@ mod tests {
             },
             worker: Life { requests: 500, memory: 1 << 28, start_ms: 10_000, grace_ms: 10_000 },
             group_directory: b"/sys/fs/cgroup/cellwall/1001-shop",
+            memory_directory: b"/sys/fs/cgroup/memory/cellwall/1001-shop",
             gate: Gate {
                 docroots: vec![b"/srv/shop"],
                 jail: b"",

@@ -312,6 +312,18 @@ impl Tree {
         self.mark.is_some()
     }
 
+    /// Its processes at the moment.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Pid> {
+        let text = |group: &Path| fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let all: Vec<i32> = match (self.ground.directory(), &self.mark) {
+            (Some(group), _) => text(group).lines().filter_map(|line| line.parse().ok()).collect(),
+            (None, Some(mark)) => Census::now().0.remove(&mark.number).unwrap_or_default(),
+            (None, None) => vec![self.pid.as_raw()],
+        };
+        all.into_iter().map(Pid::from_raw).collect()
+    }
+
     /// What it uses at the moment.
     #[must_use]
     pub fn usage(&self, census: &Census) -> Usage {
@@ -402,10 +414,11 @@ fn cpu_of(group: &Path) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
 }
 
-/// How often the kernel ended something in this group for want of memory.
+/// How often the kernel ended something in this group, of either version, for want of memory.
 #[must_use]
-pub fn kills_for_memory(site: &Path) -> u64 {
-    let text = fs::read_to_string(site.join("memory.events")).unwrap_or_default();
+pub fn kills_for_memory(group: &Path) -> u64 {
+    let text = |file: &str| fs::read_to_string(group.join(file));
+    let text = text("memory.events").or_else(|_| text("memory.oom_control")).unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("oom_kill "))
         .and_then(|number| number.parse().ok())

@@ -16,6 +16,7 @@ mod daemon;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
 mod large;
+mod limits;
 mod mistakes;
 mod programs;
 mod relay;

@@ -61,6 +61,7 @@ pub(crate) fn example() -> Settings<'static> {
         },
         worker: Life { requests: 0, memory: 0, start_ms: 10_000, grace_ms: 10_000 },
         group_directory: b"",
+        memory_directory: b"",
         gate: Gate {
             docroots: vec![DOCROOT.as_bytes()],
             jail: b"",

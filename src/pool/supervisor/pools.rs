@@ -1,9 +1,11 @@
 //! Which pools there are. A reload touches only what has changed; what is wrong with one site is that site's own affair.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use crate::refusal::{Card, Refusal};
 use super::super::life::Failures;
 use super::super::listen;
 use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings, Workers};
+use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::Supervisor;
 
@@ -129,8 +132,7 @@ impl Supervisor {
             Ok(listener) => listener,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
-        self.grove
-            .clear(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(settings.group_directory))));
+        self.grove.clear(Path::new(OsStr::from_bytes(settings.group_directory)));
         self.last_site = self.last_site.saturating_add(1);
         let site = Site(self.last_site);
         let pool = Pool {
@@ -153,7 +155,7 @@ impl Supervisor {
             failures: Failures::default(),
             not_before: None,
             proving: false,
-            memory_kills: 0,
+            memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),
         };
         self.pools.insert(site, pool);
         self.settle(site);
@@ -329,10 +331,9 @@ fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {
 }
 
 /// A log that only root can have put there (CVE-2016-1247).
-fn open_log(path: &[u8]) -> Result<OwnedFd, String> {
-    use std::os::unix::ffi::OsStrExt as _;
+pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, String> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let path = Path::new(OsStr::from_bytes(path));
     let above = path.parent().map(std::fs::symlink_metadata).and_then(Result::ok);
     if !above.is_some_and(|above| above.is_dir() && above.uid() == 0 && above.mode() & 0o022 == 0) {
         return Err("is not in a directory that only root can write".to_owned());

@@ -38,7 +38,7 @@ pub(super) struct Living {
     /// Who accepts for it; its site may be of another mind by now.
     accept: Accept,
     pub(super) tree: Tree,
-    since: Instant,
+    pub(super) since: Instant,
     /// When its state's time is over; a timer for another time is stale.
     due: Option<Instant>,
     grace: Duration,
@@ -320,7 +320,7 @@ impl Supervisor {
     fn ran_out_of_memory(&mut self, site: Site, signal: u32) -> bool {
         let Some(pool) = self.pools.get_mut(&site) else { return false };
         let Ok(settings) = settings::settings(&pool.record) else { return false };
-        let group = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
+        let group = Path::new(std::ffi::OsStr::from_bytes(settings.memory_directory));
         let kills = tree::kills_for_memory(group);
         let more = kills > std::mem::replace(&mut pool.memory_kills, kills);
         more && signal == KILL
