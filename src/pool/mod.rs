@@ -25,6 +25,7 @@
 //! * [`notify`]: the service manager.
 //! * [`supervisor`]: root's side.
 //! * [`tree`]: a worker and all that it starts.
+//! * [`whereabouts`]: where a worker is, for the slow log.
 //! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
 
 pub mod broker;
@@ -39,6 +40,7 @@ pub mod notify;
 pub mod settings;
 pub mod supervisor;
 pub mod tree;
+pub mod whereabouts;
 pub mod wire;
 
 pub mod fastcgi;

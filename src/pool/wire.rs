@@ -266,6 +266,20 @@ pub enum Up {
         /// Why.
         why: Why,
     },
+    /// A request takes long: write down where its worker is at this moment.
+    Slow {
+        /// Of which site.
+        site: Site,
+        /// Which.
+        worker: Worker,
+    },
+    /// As [`Up::Slow`], of a run.
+    SlowRun {
+        /// Of which site.
+        site: Site,
+        /// Which.
+        token: Token,
+    },
     /// The answer to [`Down::Ask`].
     Beat {
         /// What was asked with.
@@ -597,6 +611,8 @@ impl Up {
                 Fields { kind: 136, detail: why.number(), site: site.0, number: token.0, ..none }
             }
             Self::Beat { number } => Fields { kind: 137, number, ..none },
+            Self::Slow { site, worker } => Fields { kind: 138, site: site.0, worker: worker.0, ..none },
+            Self::SlowRun { site, token } => Fields { kind: 139, site: site.0, number: token.0, ..none },
         }
     }
 
@@ -613,6 +629,8 @@ impl Up {
             135 => Self::Run { site, token },
             136 => Self::EndRun { site, token, why: Why::of(detail)? },
             137 => Self::Beat { number },
+            138 => Self::Slow { site, worker },
+            139 => Self::SlowRun { site, token },
             _ => return Err(Nonsense),
         })
     }
@@ -658,6 +676,8 @@ mod tests {
             Up::Want { site, count: 8 },
             Up::Ready { site, worker },
             Up::Run { site, token },
+            Up::Slow { site, worker },
+            Up::SlowRun { site, token },
             Up::Beat { number: u64::MAX },
         ];
         for why in Why::ALL.iter().copied() {

@@ -23,6 +23,7 @@ mod relay;
 mod reuse;
 mod rows;
 mod servers;
+mod slow;
 mod stage;
 mod supervisor;
 mod web;

@@ -13,11 +13,13 @@ use nix::unistd::{read, write};
 
 use crate::policy::Format as Stamp;
 use crate::pool::fastcgi::pairs::Pairs;
+use crate::pool::wire::{self, Up};
 use crate::record::{datagram, reference, stamp};
 use crate::refusal::Untrusted;
 use crate::sys::clock;
 
 use super::arena::Key;
+use super::calls::State;
 use super::site::Site;
 use super::{Broker, ROUNDS, Source, answers};
 
@@ -249,6 +251,18 @@ impl Broker {
         };
         let written = raw(file, format.line(&facts).as_bytes());
         site.counters.lines_lost += u64::from(!written);
+    }
+
+    /// Only the supervisor can see where the worker is: it has lines of its own for that, which follow.
+    pub(super) fn ask_where(&mut self, key: Key) {
+        let Some(call) = self.calls.get(key) else { return };
+        let site = wire::Site(call.site);
+        let wish = match (&call.state, &call.job) {
+            (State::Running(run), _) => Up::SlowRun { site, token: wire::Token(run.0) },
+            (_, Some(job)) => Up::Slow { site, worker: wire::Worker(job.worker) },
+            (_, None) => return,
+        };
+        self.say(wish);
     }
 
     /// A request takes long: one line says which.

@@ -128,6 +128,7 @@ impl Broker {
             }
             Due::Slow => {
                 self.slow_line(key);
+                self.ask_where(key);
                 return self.now;
             }
         }

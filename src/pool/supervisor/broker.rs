@@ -184,6 +184,8 @@ impl Supervisor {
                 }
             }
             Up::EndRun { site, token, .. } => self.end_run(site, token),
+            Up::Slow { site, worker } => self.tell_where_worker(site, worker),
+            Up::SlowRun { site, token } => self.tell_where_run(site, token),
             Up::Beat { number } => {
                 if number == self.broker.asked {
                     self.broker.waiting_since = None;

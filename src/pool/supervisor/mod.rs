@@ -4,6 +4,7 @@
 //! * `pools`: which pools there are: start and reload.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
 //! * `runs`: CGI programs, one for each request.
+//! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
@@ -19,6 +20,7 @@ mod control;
 mod pools;
 mod runs;
 pub mod seal;
+mod slow;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -24,6 +24,7 @@ use super::{Process, Supervisor, Timer, how};
 pub(super) struct Run {
     pub(super) site: Site,
     pub(super) tree: Tree,
+    pub(super) since: Instant,
     told: bool,
     report: OwnedFd,
 }
@@ -74,7 +75,7 @@ impl Supervisor {
                 report: report_in,
             })
         };
-        self.runs.insert(token, Run { site, tree, told: false, report });
+        self.runs.insert(token, Run { site, tree, since: Instant::now(), told: false, report });
         self.know(pid, Process::Run(token));
         Ok([input_in, output, errors].map(Rc::new).to_vec())
     }

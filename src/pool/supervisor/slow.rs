@@ -1,0 +1,53 @@
+//! Lines of the slow log that only root can write: where the worker of a slow request is at that moment.
+//!
+//! Root. The broker's own line, before these, says which request it is. Of the worker only the kernel's words are read.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use crate::policy::Format;
+use crate::record::stamp;
+use crate::refusal::Untrusted;
+
+use super::super::settings;
+use super::super::tree::Tree;
+use super::super::whereabouts;
+use super::super::wire::{Site, Token, Worker};
+use super::{Supervisor, pools};
+
+impl Supervisor {
+    pub(super) fn tell_where_worker(&mut self, site: Site, worker: Worker) {
+        let Some(living) = self.workers.get(&worker).filter(|living| living.site == site) else { return };
+        let lines = lines(&living.tree, &format!("worker={}", worker.0), living.since);
+        self.write_where(site, &lines);
+    }
+
+    pub(super) fn tell_where_run(&mut self, site: Site, token: Token) {
+        let Some(run) = self.runs.get(&token).filter(|run| run.site == site) else { return };
+        let lines = lines(&run.tree, &format!("run={}", run.tree.pid()), run.since);
+        self.write_where(site, &lines);
+    }
+
+    /// To the site's slow log, or to the host's log where it has none.
+    fn write_where(&mut self, site: Site, lines: &[String]) {
+        let Some(pool) = self.pools.get(&site) else { return };
+        let Ok(settings) = settings::settings(&pool.record) else { return };
+        let (name, path) = (pool.name.clone(), settings.seen.slow_log.to_vec());
+        if path.is_empty() {
+            return lines.iter().for_each(|line| self.journal.say("where", &name, line));
+        }
+        // One that cannot be opened was told of when the broker was given it.
+        let Ok(file) = pools::open_log(&path) else { return };
+        let mut file = std::fs::File::from(file);
+        for line in lines {
+            let line = format!("{} pool where site={} {line}\n", stamp(Format::Keys), Untrusted(&name));
+            drop(file.write_all(line.as_bytes()));
+        }
+    }
+}
+
+fn lines(tree: &Tree, what: &str, since: Instant) -> Vec<String> {
+    let age = since.elapsed().as_secs();
+    let places = whereabouts::of(&tree.processes());
+    places.iter().map(|place| format!("{what} age={age} {place}")).collect()
+}
