@@ -231,6 +231,12 @@ impl Host {
 
     /// Makes a second state of the host, with `count` more accounts and sites. The first one stays in place.
     pub(crate) fn grow(&self, count: u32) {
+        // Views are pinned by what they hold, so both states use the same ones.
+        let sites = format!("{CONFIGURATION}/sites.d");
+        for kept in [STATE, &sites] {
+            let copied = Command::new("cp").args(["-a", kept, &format!("{kept}.large")]).status().unwrap();
+            assert!(copied.success(), "cp ended with {copied}");
+        }
         for file in ["passwd", "group"] {
             fs::copy(format!("/etc/{file}"), format!("/etc/{file}.small")).unwrap();
         }
@@ -244,28 +250,23 @@ impl Host {
             let site = format!(
                 "user = \"{name}\"\ndocroot = \"/var/www/{name}\"\n[jail]\nkind = \"host\"\nprivate = [\"/tmp\"]\n"
             );
-            fs::write(format!("{CONFIGURATION}/sites.d/{name}.toml"), site).unwrap();
+            fs::write(format!("{sites}.large/{name}.toml"), site).unwrap();
         }
         // Those who are launched come last, where a reader of the whole file finds them last.
         for (file, more) in [("passwd", passwd), ("group", group)] {
             let own = fs::read_to_string(format!("/etc/{file}.small")).unwrap();
             fs::write(format!("/etc/{file}.large"), format!("{more}{own}")).unwrap();
         }
-        // Views are pinned by what they hold, so both states use the same ones.
-        let copied = Command::new("cp").args(["-a", STATE, &format!("{STATE}.small")]).status().unwrap();
-        assert!(copied.success(), "cp ended with {copied}");
-        self.accounts("large");
-        apply();
-        fs::rename(STATE, format!("{STATE}.large")).unwrap();
-        fs::rename(format!("{STATE}.small"), STATE).unwrap();
-        self.accounts("small");
-        apply();
+        self.exchange("small", "large");
+        self.exchange("large", "small");
     }
 
     /// Goes from one state to the other, as an administrator would leave it: applied.
     pub(crate) fn exchange(&self, from: &str, to: &str) {
-        fs::rename(STATE, format!("{STATE}.{from}")).unwrap();
-        fs::rename(format!("{STATE}.{to}"), STATE).unwrap();
+        for kept in [STATE, &format!("{CONFIGURATION}/sites.d")] {
+            fs::rename(kept, format!("{kept}.{from}")).unwrap();
+            fs::rename(format!("{kept}.{to}"), kept).unwrap();
+        }
         self.accounts(to);
         apply();
     }
