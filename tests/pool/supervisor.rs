@@ -75,6 +75,33 @@ fn the_supervisor_has_given_up_what_nobody_needs() {
 }
 
 #[test]
+fn rules_that_are_tightened_hold_for_workers_that_run() {
+    world(Launcher::Cellwall, |world| {
+        fs::create_dir_all("/srv/data").unwrap();
+        put("/srv/data/note", b"the note", world.alice.id, 0o644);
+        world.script(&world.alice, "a.php", "<?php echo @file_get_contents('/srv/data/note') ?: 'nothing';");
+        let pool = "[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 1\nworkers = { min = 1 }\n";
+        let rules = |files: &str| {
+            world.site("alice", &format!("profile = \"php\"\n{files}{pool}"));
+            world.apply();
+        };
+        rules("[files]\nread = [\"/srv/data\"]\n");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").body, b"the note");
+        rules("");
+        let mut answer = nginx.get("alice", "/a.php");
+        until("a worker in the new cell", || {
+            answer = nginx.get("alice", "/a.php");
+            answer.body == b"nothing"
+        });
+        assert_eq!(answer.status, 200);
+        rules("[files]\nread = [\"/srv/data\"]\n");
+        until("a worker that may again", || nginx.get("alice", "/a.php").body == b"the note");
+    });
+}
+
+#[test]
 fn pool_04_what_stands_in_the_sockets_place_is_left_as_it_is() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1");

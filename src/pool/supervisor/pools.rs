@@ -30,6 +30,8 @@ pub(super) struct Pool {
     pub(super) uid: u32,
     /// Its settings, as `apply` wrote them.
     pub(super) record: Rc<[u8]>,
+    /// The rules that its workers were started under.
+    rules: Rules,
     /// Counts changes of the settings, for the broker.
     pub(super) generation: u32,
     /// Counts what makes all workers old: changes of the settings, deployments, restarts.
@@ -69,6 +71,16 @@ impl Pool {
 struct Found {
     uid: u32,
     record: Rc<[u8]>,
+    rules: Rules,
+}
+
+/// Which writing of the uid's policy record it is: `apply` puts another file in its place when a rule has changed, and leaves
+/// it alone otherwise. Inode and time of its last change; None: there is none.
+type Rules = Option<(u64, i64, i64)>;
+
+fn rules(uid: u32) -> Rules {
+    let facts = std::fs::metadata(Path::new(DIRECTORY).join(uid.to_string())).ok()?;
+    Some((facts.ino(), facts.ctime(), facts.ctime_nsec()))
 }
 
 impl Supervisor {
@@ -117,9 +129,10 @@ impl Supervisor {
                 let refusal = Refusal::about(&RECORD, entry.path().as_os_str().as_encoded_bytes(), &why);
                 self.journal.refused(b"-", &refusal);
                 let kept = self.pools.values().filter(|pool| pool.uid == uid);
-                all.extend(
-                    kept.map(|pool| (pool.name.clone(), Found { uid, record: Rc::clone(&pool.record) })),
-                );
+                all.extend(kept.map(|pool| {
+                    let Pool { record, rules, .. } = pool;
+                    (pool.name.clone(), Found { uid, record: Rc::clone(record), rules: *rules })
+                }));
             }
         }
         all
@@ -139,6 +152,7 @@ impl Supervisor {
             name,
             uid: found.uid,
             record: Rc::clone(&found.record),
+            rules: found.rules,
             generation: 1,
             epoch: 1,
             kind: settings.kind,
@@ -165,7 +179,8 @@ impl Supervisor {
     /// New settings. The socket stays where it stays the same; workers of the old settings are replaced one by one.
     fn change(&mut self, site: Site, found: &Found) {
         let Some(pool) = self.pools.get(&site) else { return };
-        if pool.record == found.record && pool.uid == found.uid {
+        let same_rules = pool.rules == found.rules;
+        if pool.record == found.record && pool.uid == found.uid && same_rules {
             return;
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
@@ -178,7 +193,8 @@ impl Supervisor {
             Some(Err(refusal)) => return self.journal.refused(&name, &refusal),
         };
         let Some(pool) = self.pools.get_mut(&site) else { return };
-        let same_program = same_program(&pool.record, &found.record) && pool.uid == found.uid;
+        // A worker lives in the cell that it was started in.
+        let same_program = same_rules && same_program(&pool.record, &found.record) && pool.uid == found.uid;
         if let Some((listener, ours)) = listener {
             if let Some(path) = pool.own_path().filter(|_| pool.place != place) {
                 drop(std::fs::remove_file(path));
@@ -187,6 +203,7 @@ impl Supervisor {
         }
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
+        pool.rules = found.rules;
         pool.generation = pool.generation.saturating_add(1);
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
@@ -291,9 +308,10 @@ fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Resul
     if whole.uid != uid {
         return Err(format!("is for uid {}", whole.uid));
     }
+    let rules = rules(uid);
     for record in whole.pools {
         let name = settings::settings(record).map_err(|why| why.to_string())?.name.to_vec();
-        all.insert(name, Found { uid, record: Rc::from(record) });
+        all.insert(name, Found { uid, record: Rc::from(record), rules });
     }
     Ok(())
 }
