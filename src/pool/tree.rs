@@ -130,16 +130,28 @@ impl Grove {
             plot.cpu_us = cpu_of(&plot.path).unwrap_or(0);
             return Ground::Plot(plot);
         }
-        self.last = self.last.wrapping_add(1);
-        let path = above.join(format!("{RUN}{}", self.last));
+        let (path, made) = self.fresh(&above);
         let of_site = !site.as_os_str().is_empty();
         let (spoiled, since) = (Cell::new(false), Instant::now());
         let mut plot = Plot { path, directory: None, of_site, spoiled, cpu_us: 0, since };
         // A site's own group may not be there yet: the launch makes it, with its limits, and this one.
-        if fs::create_dir(&plot.path).is_ok() {
+        if made {
             plot.open(self.into);
         }
         Ground::Plot(plot)
+    }
+
+    /// A name that none has, and whether the group could be made. One that is there was left by a killed daemon, and could
+    /// not be removed because its last process was still on its way out: it is spoiled ([`Plot::spoiled`]).
+    fn fresh(&mut self, above: &Path) -> (PathBuf, bool) {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            let path = above.join(format!("{RUN}{}", self.last));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return (path, made.is_ok()),
+            }
+        }
     }
 
     fn above<'a>(&'a self, site: &'a Path) -> Option<&'a Path> {

@@ -4,6 +4,28 @@ use std::fs;
 
 use crate::harness::{Launcher, append, each_jail, make_directory, traced, world};
 
+/// What is set is read back and asked for again, by the launcher itself: no kernel of ours leaves anything to be found.
+#[test]
+fn idn_07_that_root_is_gone_is_proven_before_anything_of_the_sites_is_looked_at() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").strace(&[]).run().ran();
+        let calls = traced();
+        let position = |from: usize, word: &str| {
+            let found = calls.iter().skip(from).position(|call| call.contains(word));
+            from + found.unwrap_or_else(|| panic!("no {word} in\n{}", calls.join("\n")))
+        };
+        let drop = position(0, &format!(" setresuid({}", world.alice.id));
+        let mut last = drop;
+        for word in ["getresuid", "getresgid", "getgroups", " setresuid(0, 0, 0)", "capget"] {
+            last = position(last, word);
+            assert!(!word.contains('(') || calls[last].contains("EPERM"), "{}", calls[last]);
+        }
+        let looked = position(drop, "openat2");
+        assert!(last < looked, "{}", calls[drop..=looked].join("\n"));
+    });
+}
+
 #[test]
 fn idn_07_the_program_has_its_owners_identity_and_nothing_else() {
     each_jail(|world| {

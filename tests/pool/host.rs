@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,28 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it, with the broker's account, and waits until it answers.
     pub(crate) fn start(world: &World) -> Self {
+        let mut daemon = Self::traced(world, "");
+        if daemon.ready().is_none() {
+            panic!("cellwalld ended: {}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
+        }
+        daemon
+    }
+
+    /// The pid, when it answers. None: it has ended.
+    pub(crate) fn ready(&mut self) -> Option<Pid> {
+        until("the daemon's control socket", || {
+            self.has_ended().is_some() || Path::new("/run/cellwall/status.sock").exists()
+        });
+        self.has_ended().is_none().then(|| self.pid())
+    }
+
+    /// Its status, if it has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// The same below `tracer`, which goes on in the same process; nothing is waited for.
+    pub(crate) fn traced(world: &World, tracer: &str) -> Self {
         if !fs::read_to_string("/etc/passwd").unwrap().contains("\ncellwall:") {
             append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
             append("/etc/group", "cellwall:x:990:\n");
@@ -33,7 +55,7 @@ impl Daemon {
         let start = format!(
             "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
              test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
-             exec 7</etc/shadow 8>/tmp/hostile; exec /usr/sbin/cellwalld",
+             exec 7</etc/shadow 8>/tmp/hostile; exec {tracer} /usr/sbin/cellwalld",
             world.alice.id
         );
         let child = spawn(
@@ -47,17 +69,7 @@ impl Daemon {
                 .stdout(Stdio::null())
                 .stderr(fs::File::create("/tmp/cellwalld.err").unwrap()),
         );
-        let mut daemon = Self { child };
-        until("the daemon's control socket", || {
-            if let Some(status) = daemon.child.try_wait().unwrap() {
-                panic!(
-                    "cellwalld ended with {status}: {}",
-                    fs::read_to_string("/tmp/cellwalld.err").unwrap()
-                );
-            }
-            Path::new("/run/cellwall/status.sock").exists()
-        });
-        daemon
+        Self { child }
     }
 
     pub(crate) fn pid(&self) -> Pid {

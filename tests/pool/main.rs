@@ -13,6 +13,7 @@ mod harness;
 
 mod clients;
 mod daemon;
+mod faults;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
 mod large;
