@@ -11,6 +11,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod accidents;
+mod authorizer;
 mod clients;
 mod daemon;
 mod faults;

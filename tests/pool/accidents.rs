@@ -1,0 +1,94 @@
+//! Accidents of the host while pools run: a disk that is full, ten thousand visitors who say nothing.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::harness::{Launcher, world};
+
+use super::daemon::relayed;
+use super::host::{Daemon, Nginx, logged, until};
+
+const LOGS: &str = "/var/log/cellwall";
+
+/// What the broker counts, by the name of a metric and its site.
+fn counted(metric: &str, site: &str) -> u64 {
+    use std::io::Read as _;
+    let mut stream = UnixStream::connect("/run/cellwall/status.sock").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = text.lines().find(|line| line.contains(metric) && line.contains(&format!("site=\"{site}\"")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no {metric}: {text}"))
+}
+
+#[test]
+fn on_a_full_disk_what_runs_goes_on_and_what_is_lost_is_counted() {
+    world(Launcher::Cellwall, |world| {
+        fs::create_dir_all(LOGS).unwrap();
+        let options = Some("size=256k,nr_inodes=20,mode=755");
+        mount(Some("tmpfs"), LOGS, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        relayed(
+            world,
+            "children = 1\naccess_log = \"/var/log/cellwall/access.log\"\nworkers = { min = 1, max = 1 }",
+        );
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let mut filler = fs::File::create(format!("{LOGS}/filler")).unwrap();
+        while filler.write_all(&[0; 512]).is_ok() {}
+        // The pages that the logs have already are not full to the last byte.
+        until("a line that was lost", || {
+            assert_eq!(nginx.get("alice", "/a.php").status, 200, "a worker that runs needs no disk");
+            counted("lines_lost_total", "alice") > 0
+        });
+        let answer = nginx.get("alice", "/a.php");
+        assert!(matches!(answer.status, 200 | 502 | 503), "{}", answer.status);
+        assert_eq!(nginx.get("bob", "/a.php").status, 200, "the neighbour's worker runs");
+        drop(filler);
+        fs::remove_file(format!("{LOGS}/filler")).unwrap();
+        until("alice's next worker", || nginx.get("alice", "/a.php").status == 200);
+        let lines = || fs::read_to_string(format!("{LOGS}/access.log")).unwrap().lines().count();
+        let before = lines();
+        until("lines again", || {
+            assert_eq!(nginx.get("alice", "/a.php").status, 200);
+            lines() > before
+        });
+    });
+}
+
+#[test]
+fn ten_thousand_half_open_connections_keep_nobody_out() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2\nworkers = { min = 1, max = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        let mut crowd = Vec::new();
+        for number in 0..10_000 {
+            // The beginning of a BEGIN_REQUEST, and nothing more.
+            let mut stream = UnixStream::connect("/run/cellwall/pool/alice.sock").unwrap();
+            // The oldest may be gone by now.
+            let _ = stream.write_all(&[1, 1, 0, 1]);
+            crowd.push(stream);
+            if number % 1000 == 999 {
+                for site in ["alice", "bob"] {
+                    let answer = nginx.get(site, "/a.php");
+                    assert_eq!(
+                        answer.status,
+                        200,
+                        "{site} after {number}: {}",
+                        logged(&["refuse "]).join("\n")
+                    );
+                }
+            }
+        }
+        drop(crowd);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+    });
+}
