@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,6 +11,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 pub(crate) const POLICY: &str = "/var/lib/cellwall/policy";
+
+/// The command under test, in each cage.
+const PROGRAM: &str = "/mnt/cellwall";
 
 /// What a command said.
 pub(crate) struct Said {
@@ -28,8 +32,13 @@ impl Cage {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        // Held while what it lies beneath is covered: a checkout may stand in /srv or /home.
+        let program = fs::File::open(env!("CARGO_BIN_EXE_cellwall")).unwrap();
         let scratch = "/mnt";
         mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        fs::write(PROGRAM, "").unwrap();
+        let held = format!("/proc/self/fd/{}", program.as_raw_fd());
+        mount(Some(held.as_str()), PROGRAM, none, MsFlags::MS_BIND, none).unwrap();
         for directory in ["/etc", "/var/lib"] {
             let own = format!("{scratch}/{}", directory.replace('/', "-"));
             for part in ["upper", "work"] {
@@ -95,7 +104,7 @@ impl Cage {
 }
 
 pub(crate) fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cellwall"));
+    let mut command = Command::new(PROGRAM);
     command.args(words);
     command
 }

@@ -48,7 +48,7 @@ fn each_rule_is_printed_with_the_line_behind_it() {
     assert!(cage.good(&["policy", "shop", "--json"]).starts_with("{\"uid\":20001,\"user\":\"alice\","));
     assert!(cage.good(&["policy", "host"]).contains("caller: www-data (uid 33)"));
     let said = cage.cellwall(&["policy", "nothing"]);
-    assert_eq!((said.status, said.err.contains("no record names a site `nothing`")), (Some(1), true));
+    assert_eq!((said.status, said.err.contains("there is no site `nothing`")), (Some(1), true));
 }
 
 #[test]
