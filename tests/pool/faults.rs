@@ -60,8 +60,7 @@ fn settings(world: &World, number: u32) {
 
 fn ask(world: &World) -> Option<Answer> {
     let socket = Path::new("/run/cellwall/pool/alice.sock");
-    drop(UnixStream::connect(socket).ok()?);
-    let mut client = Client::new(socket);
+    let mut client = Client::over(UnixStream::connect(socket).ok()?);
     let root = world.alice.docroot().to_str().unwrap().to_owned();
     client.ask(&request_in(&root, "/hello.cgi", &[], b"", false));
     Some(client.answer())

@@ -394,7 +394,10 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
+        Self::over(UnixStream::connect(path).unwrap())
+    }
+
+    pub(crate) fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, codec: Back::default() }
     }
