@@ -17,6 +17,8 @@ use nix::sys::socket::{
 
 use crate::config::seccomp::ARCHITECTURE;
 
+use super::say;
+
 /// How the kernel's audit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
@@ -134,14 +136,18 @@ impl Hearing {
 
 impl Drop for Hearing {
     fn drop(&mut self) {
-        if let (Some(rule), Ok(socket)) = (&self.rule, open(0)) {
-            drop(ask(&socket, DELETE_RULE, rule));
-        }
-        if !self.before.on {
-            drop(switch(false));
-        }
-        if self.before.daemon == 0 {
-            drop(queue(self.before.backlog, self.before.patience));
+        let rule = self
+            .rule
+            .as_deref()
+            .map(|rule| open(0).and_then(|socket| ask(&socket, DELETE_RULE, rule).map(drop)));
+        let off = (!self.before.on).then(|| switch(false));
+        let queue = (self.before.daemon == 0).then(|| queue(self.before.backlog, self.before.patience));
+        for undone in [rule, off, queue] {
+            if let Some(Err(why)) = undone {
+                say::note(format_args!(
+                    "warning: the kernel's audit is not as it was: {why}\n  help: auditctl -s and auditctl -l show what is left"
+                ));
+            }
         }
     }
 }
