@@ -79,9 +79,9 @@ fn is_sane(world: &World, answer: Option<&Answer>) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("the answer was {text:?}")) }
 }
 
-/// What is left of one life: how many descriptors it had when it rested, and how it ended.
+/// What is left of one life: the descriptors that it had when it rested, and how it ended.
 struct Life {
-    descriptors: usize,
+    descriptors: Vec<String>,
     died: bool,
 }
 
@@ -93,7 +93,7 @@ fn live(world: &World, options: &str, most: Option<usize>) -> Result<Life, Strin
     settings(world, 1);
     let mut daemon = Daemon::traced(world, &format!("/usr/bin/strace -DDD -o {TRACE} {options}"));
     let Some(pid) = daemon.ready() else {
-        return gone(world, &[]).map(|()| Life { descriptors: 0, died: true });
+        return gone(world, &[]).map(|()| Life { descriptors: Vec::new(), died: true });
     };
     is_sane(world, ask(world).as_ref())?;
     settings(world, 2);
@@ -101,7 +101,7 @@ fn live(world: &World, options: &str, most: Option<usize>) -> Result<Life, Strin
     let _ = kill(pid, Signal::SIGHUP);
     is_sane(world, ask(world).as_ref())?;
     if daemon.has_ended().is_some() {
-        return gone(world, &children).map(|()| Life { descriptors: 0, died: true });
+        return gone(world, &children).map(|()| Life { descriptors: Vec::new(), died: true });
     }
     // What one fault took away, a reload gives back; the broker starts again after a while.
     let served = (0..200).any(|_| {
@@ -113,21 +113,22 @@ fn live(world: &World, options: &str, most: Option<usize>) -> Result<Life, Strin
         served || daemon.has_ended().is_some()
     });
     if daemon.has_ended().is_some() {
-        return gone(world, &children).map(|()| Life { descriptors: 0, died: true });
+        return gone(world, &children).map(|()| Life { descriptors: Vec::new(), died: true });
     }
     if !served {
         return Err(format!("the site is never served again:\n{}", logged(&[""]).join("\n")));
     }
     until("the end of its program", || processes(world.alice.id).is_empty());
-    let count = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     // It comes to rest after a while; nobody knows when, where it is asked for the first time.
-    let mut seen = (0..400).map(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        count()
-    });
-    let descriptors = match most {
-        None => seen.min().unwrap_or(0),
-        Some(most) => seen.find(|count| *count <= most).unwrap_or_else(count),
+    let seen = |times| {
+        (0..times).map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            descriptors(pid)
+        })
+    };
+    let open = match most {
+        None => seen(400).min_by_key(Vec::len).unwrap_or_default(),
+        Some(most) => seen(3000).find(|open| open.len() <= most).unwrap_or_else(|| descriptors(pid)),
     };
     let children = [children, children_of(pid)].concat();
     let _ = kill(pid, Signal::SIGTERM);
@@ -140,7 +141,13 @@ fn live(world: &World, options: &str, most: Option<usize>) -> Result<Life, Strin
         return Err("it does not end".to_owned());
     };
     gone(world, &children)?;
-    Ok(Life { descriptors, died: !status.success() })
+    Ok(Life { descriptors: open, died: !status.success() })
+}
+
+/// What it holds open.
+fn descriptors(pid: Pid) -> Vec<String> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    all.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned())).collect()
 }
 
 /// Nothing of it runs any more.
@@ -182,7 +189,7 @@ fn flt_02_no_call_of_the_supervisor_can_fail_and_leave_half_of_it() {
     world(Launcher::Cellwall, |world| {
         prepare(world);
         let ordinary = live(world, "-e trace=all", None).unwrap();
-        assert!(ordinary.descriptors > 3, "of a daemon at rest");
+        assert!(ordinary.descriptors.len() > 3, "of a daemon at rest");
         assert!(!ordinary.died, "{}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
         let calls = calls();
         assert!(calls.len() > 20 && calls.contains_key("epoll_wait"), "{calls:?}");
@@ -195,10 +202,11 @@ fn flt_02_no_call_of_the_supervisor_can_fail_and_leave_half_of_it() {
             match live(
                 world,
                 &format!("-e trace={name} -e inject={name}:error={error}:when={nth}"),
-                Some(ordinary.descriptors),
+                Some(ordinary.descriptors.len()),
             ) {
-                Ok(life) if life.descriptors > ordinary.descriptors => {
-                    wrong.push(format!("{name} {nth} {error}: {} descriptors are left", life.descriptors));
+                Ok(life) if life.descriptors.len() > ordinary.descriptors.len() => {
+                    let (left, usual) = (life.descriptors.join(" "), ordinary.descriptors.join(" "));
+                    wrong.push(format!("{name} {nth} {error}: left are {left}\nand not only {usual}"));
                 }
                 Ok(life) => died += u32::from(life.died),
                 Err(why) => wrong.push(format!("{name} {nth} {error}: {why}")),
