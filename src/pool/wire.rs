@@ -231,6 +231,13 @@ pub enum Up {
         /// Which.
         worker: Worker,
     },
+    /// A worker has nearly had its requests: start the one that takes its place, while it still serves.
+    Heir {
+        /// Of which site.
+        site: Site,
+        /// Which.
+        worker: Worker,
+    },
     /// A worker is drained: end it gracefully.
     Retire {
         /// Of which site.
@@ -613,6 +620,7 @@ impl Up {
             Self::Beat { number } => Fields { kind: 137, number, ..none },
             Self::Slow { site, worker } => Fields { kind: 138, site: site.0, worker: worker.0, ..none },
             Self::SlowRun { site, token } => Fields { kind: 139, site: site.0, number: token.0, ..none },
+            Self::Heir { site, worker } => Fields { kind: 140, site: site.0, worker: worker.0, ..none },
         }
     }
 
@@ -631,6 +639,7 @@ impl Up {
             137 => Self::Beat { number },
             138 => Self::Slow { site, worker },
             139 => Self::SlowRun { site, token },
+            140 => Self::Heir { site, worker },
             _ => return Err(Nonsense),
         })
     }
@@ -679,6 +688,7 @@ mod tests {
             Up::Slow { site, worker },
             Up::SlowRun { site, token },
             Up::Beat { number: u64::MAX },
+            Up::Heir { site, worker },
         ];
         for why in Why::ALL.iter().copied() {
             all.push(Up::Retire { site, worker, why });

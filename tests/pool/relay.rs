@@ -9,7 +9,7 @@ use std::time::Duration;
 use cellwall::pool::fastcgi::record::{Header, kind, put, put_begin, put_end};
 use cellwall::pool::fastcgi::{Ending, Role};
 use cellwall::pool::settings::{Life, Queue, Request, Seen, Settings, Workers};
-use cellwall::pool::wire::{Ended, Up, Why};
+use cellwall::pool::wire::{Ended, Up, Why, Worker};
 
 use crate::stage::{Client, DOCROOT, Stage, answer, example, request, until};
 
@@ -274,6 +274,59 @@ fn a_worker_is_retired_after_its_number_of_requests_and_none_is_lost() {
     stage.gone(first, Ended::Stopped);
     stage.actor(1, |_, stream| answer(stream, b"second"));
     assert_eq!(client.answer().out, b"second");
+}
+
+/// One worker that ends after 16 requests has had 14, and its heir is there.
+fn with_an_heir(workers: Workers) -> (Stage, Worker, Client) {
+    let rules = Life { requests: 16, ..example().worker };
+    let mut stage = Stage::new(&Settings { worker: rules, workers, ..example() });
+    let first = stage.actor(1, |_, stream| answer(stream, b"first"));
+    let mut client = stage.client();
+    for _ in 0..13 {
+        assert_eq!(client.get("/a.php").out, b"first");
+    }
+    assert!(!stage.heard().iter().any(|up| matches!(up, Up::Heir { .. })), "too early");
+    assert_eq!(client.get("/a.php").out, b"first");
+    let heir = stage.wait(|up| matches!(up, Up::Heir { .. }));
+    assert!(matches!(heir, Up::Heir { worker, .. } if worker == first), "{heir:?}");
+    stage.actor(1, |_, stream| answer(stream, b"second"));
+    (stage, first, client)
+}
+
+#[test]
+fn a_workers_heir_is_there_before_its_last_request() {
+    let (mut stage, first, mut client) =
+        with_an_heir(Workers { max: 1, min: 1, spare: 0, ..example().workers });
+    // The one that is known to serve has all that it may have; nobody waits for the other one's start.
+    let out: Vec<Vec<u8>> = (0..4).map(|_| client.get("/a.php").out).collect();
+    assert_eq!(out, [b"first".to_vec(), b"first".to_vec(), b"second".to_vec(), b"second".to_vec()]);
+    let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
+    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
+    assert!(!stage.heard().iter().any(|up| matches!(up, Up::Heir { .. })), "one at a time");
+}
+
+#[test]
+fn a_worker_whose_heir_has_answered_or_that_rests_leaves() {
+    let workers = Workers { max: 1, min: 1, idle_ms: 600_000, ..example().workers };
+    let (mut stage, first, _) = with_an_heir(workers);
+    // Both at once: the second one of two requests is the heir's.
+    let mut clients = [stage.client(), stage.client()];
+    while !stage.heard().iter().any(|up| matches!(up, Up::Retire { .. })) {
+        clients.iter_mut().for_each(|client| client.ask(&request("/a.php", &[], b"", true)));
+        clients.iter_mut().for_each(|client| drop(client.answer()));
+    }
+    let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
+    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
+    let (mut stage, first, mut client) = with_an_heir(Workers { idle_ms: 200, ..workers });
+    let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
+    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
+    stage.gone(first, Ended::Stopped);
+    assert_eq!(client.get("/a.php").out, b"second");
+    // The site has one, as it wants: it stays.
+    stage.forget();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let moves = |up: &Up| matches!(up, Up::Retire { .. } | Up::Kill { .. } | Up::Heir { .. });
+    assert!(!stage.heard().iter().any(moves), "{:?}", stage.heard());
 }
 
 #[test]

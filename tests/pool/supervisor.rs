@@ -152,6 +152,31 @@ fn pool_12_13_a_stopped_site_leaves_no_grandchild_behind() {
 }
 
 #[test]
+fn a_worker_that_has_had_its_requests_is_replaced_before_it_ends() {
+    world(Launcher::Cellwall, |world| {
+        put(world.alice.docroot().join("pid.php"), b"<?php echo getmypid();", world.alice.id, 0o644);
+        world.site(
+            "alice",
+            "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nrequests = 16\nworkers = { max = 1, min = 1 }\n",
+        );
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let ask = |count: usize| -> Vec<String> {
+            (0..count).map(|_| nginx.get("alice", "/pid.php").text()).collect()
+        };
+        let first = ask(14);
+        until("the heir", || processes(world.alice.id).len() == 2);
+        let last = ask(2);
+        assert!(first.iter().chain(&last).all(|pid| *pid == last[0]), "{first:?} {last:?}");
+        let next = ask(3);
+        assert!(next.iter().all(|pid| *pid == next[0] && *pid != last[0]), "{last:?} {next:?}");
+        until("the end of the first", || processes(world.alice.id).len() == 1);
+        drop((daemon, nginx));
+    });
+}
+
+#[test]
 fn a_site_that_goes_again_has_workers_when_there_is_work() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1\nworkers = { min = 0, max = 1 }");

@@ -17,6 +17,7 @@ use super::answers;
 use super::arena::Key;
 use super::calls::State;
 use super::gather::Pending;
+use super::heirs;
 use super::site::{Habit, TRIAL_US};
 use super::{Broker, COMES, ROUNDS, Said, Source, edges};
 
@@ -455,9 +456,13 @@ impl Broker {
         if limit > 0 && worker.requests >= limit && worker.draining.is_none() {
             worker.draining = Some(Why::Requests);
         }
-        let draining = worker.draining.is_some();
+        let (draining, old) = (worker.draining.is_some(), heirs::is_old(worker, limit));
         if first {
             self.say(Up::Ready { site, worker: wire::Worker(serial) });
+            self.heir_is_there(site.0, serial);
+        }
+        if old {
+            self.look_for_heir(site.0, limit);
         }
         match self.sites.get_mut(&site.0) {
             Some(site) if good && !draining && site.keeps() => {

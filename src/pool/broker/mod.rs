@@ -15,6 +15,7 @@ mod arena;
 mod calls;
 mod counters;
 mod gather;
+mod heirs;
 mod lines;
 mod links;
 mod metrics;

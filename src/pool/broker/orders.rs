@@ -200,6 +200,7 @@ impl Broker {
         self.workers.remove(&serial);
         let Some(site) = self.sites.get_mut(&number) else { return };
         site.workers.retain(|worker| worker.0 != serial);
+        site.leaves = site.leaves.filter(|leaves| *leaves != serial);
         let count = site.needed();
         if count < site.wanted && !site.paused {
             site.wanted = count;

@@ -150,6 +150,8 @@ pub(super) struct Site {
     /// Connections to workers that have nothing to do, the last used last.
     pub(super) idle: Vec<Key>,
     pub(super) workers: Vec<wire::Worker>,
+    /// The one whose place another takes while it still serves.
+    pub(super) leaves: Option<u32>,
     /// What [`wire::Up::Want`] said last.
     pub(super) wanted: u32,
     pub(super) habit: Habit,
@@ -179,6 +181,7 @@ impl Site {
             running: 0,
             idle: Vec::new(),
             workers: Vec::new(),
+            leaves: None,
             wanted: 0,
             stalled_until: 0,
             usage: (0, 0, 0),

@@ -169,21 +169,29 @@ impl Broker {
 
     /// Workers with nothing to do for long enough are dismissed, one at a time for each site.
     fn rest_and_retire(&mut self) -> u64 {
-        let (mut next, mut wishes) = (u64::MAX, Vec::new());
+        let (mut next, mut wishes, mut replaced) = (u64::MAX, Vec::new(), Vec::new());
         for (number, site) in &mut self.sites {
             if site.workers.is_empty() || site.rules.kind == Kind::Cgi {
                 continue;
             }
+            let patience = u64::from(site.rules.workers.idle_ms).saturating_mul(1000);
+            let leaves = site.leaves.and_then(|serial| Some((serial, self.workers.get(&serial)?)));
+            if let Some((serial, worker)) = leaves.filter(|(_, worker)| worker.busy == 0) {
+                let when = worker.idle_since.saturating_add(patience);
+                if when > self.now { next = next.min(when) } else { replaced.push(serial) }
+            }
             let needed = site.needed();
+            // The place of the one that leaves is another's already.
             let living = |one: &&wire::Worker| {
-                self.workers.get(&one.0).is_some_and(|worker| worker.draining.is_none())
+                let worker = self.workers.get(&one.0);
+                site.leaves != Some(one.0) && worker.is_some_and(|worker| worker.draining.is_none())
             };
             let count = u32::try_from(site.workers.iter().filter(living).count()).unwrap_or(u32::MAX);
             if count <= needed {
                 continue;
             }
             let Some((serial, since)) = idlest(site, &self.workers) else { continue };
-            let when = since.saturating_add(u64::from(site.rules.workers.idle_ms).saturating_mul(1000));
+            let when = since.saturating_add(patience);
             if when > self.now {
                 next = next.min(when);
                 continue;
@@ -198,6 +206,9 @@ impl Broker {
         for wish in wishes {
             self.say(wish);
         }
+        for serial in replaced {
+            self.leave_to_heir(serial);
+        }
         let idle =
             self.workers.iter().filter(|(_, worker)| worker.draining == Some(Why::Idle) && !worker.dismissed);
         for serial in idle.map(|(serial, _)| *serial).collect::<Vec<_>>() {
@@ -210,6 +221,7 @@ impl Broker {
 /// The worker that has had nothing to do for the longest time.
 fn idlest(site: &Site, workers: &std::collections::HashMap<u32, super::site::Worker>) -> Option<(u32, u64)> {
     let known = site.workers.iter().filter_map(|one| Some((one.0, workers.get(&one.0)?)));
+    let known = known.filter(|(serial, _)| site.leaves != Some(*serial));
     let idle = known.filter(|(_, worker)| worker.busy == 0 && worker.draining.is_none());
     idle.map(|(serial, worker)| (serial, worker.idle_since)).min_by_key(|(_, since)| *since)
 }

@@ -176,6 +176,7 @@ impl Supervisor {
                 }
             }
             Up::Ready { site, worker } => self.worker_ready(site, worker),
+            Up::Heir { site, worker } => self.start_heir(site, worker),
             Up::Retire { site, worker, why } => self.end_worker((site, worker), Event::Retire, why),
             Up::Kill { site, worker, why } => self.end_worker((site, worker), Event::Kill, why),
             Up::Run { site, token } => {

@@ -48,6 +48,8 @@ pub(super) struct Living {
     report: OwnedFd,
     /// The reading end of its standard error output, for the next broker.
     errors: Rc<OwnedFd>,
+    /// Another one takes its place while it still serves.
+    leaves: bool,
     /// We sent a signal.
     told: bool,
     why: Option<Why>,
@@ -73,8 +75,8 @@ impl Supervisor {
     }
 
     fn serving(&self, site: Site, epoch: u32) -> u32 {
-        let serving =
-            self.workers.values().filter(|one| one.site == site && one.epoch == epoch && one.state.serves());
+        let of_site = self.workers.values().filter(|one| one.site == site && one.epoch == epoch);
+        let serving = of_site.filter(|one| one.state.serves() && !one.leaves);
         u32::try_from(serving.count()).unwrap_or(u32::MAX)
     }
 
@@ -124,6 +126,7 @@ impl Supervisor {
                 listener: watched,
                 report,
                 errors: Rc::new(errors),
+                leaves: false,
                 told: false,
                 why: None,
             },
@@ -155,8 +158,13 @@ impl Supervisor {
             self.workers.iter().filter(|(_, one)| one.site == site).map(|(worker, _)| *worker).collect();
         for worker in all {
             self.tell_worker(worker);
-            if self.workers.get(&worker).is_some_and(|one| one.state == State::Draining) {
-                self.tell_broker(&Down::Drain { site, worker }, Vec::new());
+            match self.workers.get(&worker) {
+                Some(one) if one.state == State::Draining => {
+                    self.tell_broker(&Down::Drain { site, worker }, Vec::new());
+                }
+                // Its place is taken, and this broker counts its requests from none.
+                Some(one) if one.leaves => self.happen(worker, Event::Drain),
+                _ => {}
             }
         }
     }
@@ -246,6 +254,17 @@ impl Supervisor {
         let fix = format!("cellwall set {} pool.start_timeout {twice}s", Pasted(&pool.name));
         let name = pool.name.clone();
         self.journal.refused(&name, &Refusal { card: &UNREADY, why, fix });
+    }
+
+    /// A worker has nearly had its requests. A site never has more than one worker too many for that.
+    pub(super) fn start_heir(&mut self, site: Site, worker: Worker) {
+        if self.workers.values().any(|one| one.site == site && one.leaves && one.state.serves()) {
+            return;
+        }
+        if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
+            living.leaves = true;
+            self.fill(site);
+        }
     }
 
     /// The broker wants a worker ended, and says why.
