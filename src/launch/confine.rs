@@ -133,8 +133,12 @@ fn enter_groups(site: &Site<'_>) -> Result<u8, Refusal> {
 }
 
 /// Writes "0", this process, to the group; makes it first where a reboot took it away.
+///
+/// The kernel holds up all forks and exits for a write to `cgroup.procs`, which takes it some ten milliseconds; this program
+/// has one thread, and moving one alone holds up nobody. Version 2 has no file for that in a group like ours (cgroups(7)).
 fn enter_group(group: &ControlGroup<'_>) -> Result<(), Errno> {
-    let procs = [group.directory, b"/cgroup.procs"].concat();
+    let file: &[u8] = if group.version == 1 { b"/tasks" } else { b"/cgroup.procs" };
+    let procs = [group.directory, file].concat();
     match write(&procs, b"0") {
         Err(Errno::ENOENT) => {
             let above = group
