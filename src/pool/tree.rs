@@ -9,12 +9,12 @@
 //! whatever its parent, session and process group are, and cannot leave it without `CAP_SYS_ADMIN` (namespaces(7)). What
 //! has the mark is found in /proc and ended by a pidfd, so that no number is taken for another process's.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,9 @@ pub struct Plot {
     /// What earlier runs have used.
     cpu_us: u64,
     since: Instant,
+    /// Opened once: they are read for each run.
+    events: OnceCell<File>,
+    cpu: OnceCell<File>,
 }
 
 /// The tree of one process.
@@ -127,13 +130,14 @@ impl Grove {
         let Some(above) = self.above(site).map(Path::to_owned) else { return Ground::Mark };
         if let Some(mut plot) = self.free.get_mut(&above).and_then(Vec::pop) {
             plot.open(self.into);
-            plot.cpu_us = cpu_of(&plot.path).unwrap_or(0);
+            plot.cpu_us = plot.cpu_us_so_far().unwrap_or(0);
             return Ground::Plot(plot);
         }
         let (path, made) = self.fresh(&above);
         let of_site = !site.as_os_str().is_empty();
         let (spoiled, since) = (Cell::new(false), Instant::now());
-        let mut plot = Plot { path, directory: None, of_site, spoiled, cpu_us: 0, since };
+        let (events, cpu) = (OnceCell::new(), OnceCell::new());
+        let mut plot = Plot { path, directory: None, of_site, spoiled, cpu_us: 0, since, events, cpu };
         // A site's own group may not be there yet: the launch makes it, with its limits, and this one.
         if made {
             plot.open(self.into);
@@ -258,6 +262,32 @@ impl Plot {
             self.directory = File::open(&self.path).ok().map(OwnedFd::from);
         }
     }
+
+    /// Nothing lives in this group, or there is none.
+    fn is_empty(&self) -> bool {
+        self.read(&self.events, "cgroup.events").map_or_else(
+            |error| error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV),
+            |text| text.lines().any(|line| line == "populated 0"),
+        )
+    }
+
+    fn cpu_us_so_far(&self) -> Option<u64> {
+        cpu_us(&self.read(&self.cpu, "cpu.stat").ok()?)
+    }
+
+    /// The beginning of a file of the group's, as it is now. ENODEV: the group was removed.
+    fn read(&self, kept: &OnceCell<File>, name: &str) -> io::Result<String> {
+        let file = match kept.get() {
+            Some(file) => file,
+            None => {
+                let opened = File::open(self.path.join(name))?;
+                kept.get_or_init(|| opened)
+            }
+        };
+        let mut bytes = [0; 128];
+        let length = file.read_at(&mut bytes, 0)?;
+        Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
+    }
 }
 
 impl Tree {
@@ -293,7 +323,7 @@ impl Tree {
         match &self.ground {
             Ground::Group(path) => drop(fs::write(path.join("cgroup.kill"), "1")),
             // Most runs leave nothing behind.
-            Ground::Plot(plot) if !is_empty(&plot.path) => {
+            Ground::Plot(plot) if !plot.is_empty() => {
                 plot.spoiled.set(true);
                 drop(fs::write(plot.path.join("cgroup.kill"), "1"));
             }
@@ -310,7 +340,7 @@ impl Tree {
                 Ok(()) => true,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             },
-            Ground::Plot(plot) => is_empty(&plot.path),
+            Ground::Plot(plot) => plot.is_empty(),
         };
         if !done {
             self.kill_all();
@@ -352,8 +382,11 @@ impl Tree {
         if let Ok(memory) = text("memory.current").trim().parse() {
             usage.memory = memory;
         }
-        let before = if let Ground::Plot(plot) = &self.ground { plot.cpu_us } else { 0 };
-        usage.cpu_us = cpu_of(group).map_or(usage.cpu_us, |now| now.saturating_sub(before));
+        let used = match &self.ground {
+            Ground::Plot(plot) => plot.cpu_us_so_far().map(|now| now.saturating_sub(plot.cpu_us)),
+            Ground::Group(_) | Ground::Mark => cpu_us(&text("cpu.stat")),
+        };
+        usage.cpu_us = used.unwrap_or(usage.cpu_us);
         usage
     }
 }
@@ -412,17 +445,8 @@ fn end_marked(mark: u64) {
     }
 }
 
-/// Nothing lives in this group, or there is none.
-fn is_empty(group: &Path) -> bool {
-    let events = fs::read_to_string(group.join("cgroup.events"));
-    events.map_or_else(
-        |error| error.kind() == io::ErrorKind::NotFound,
-        |text| text.lines().any(|line| line == "populated 0"),
-    )
-}
-
-fn cpu_of(group: &Path) -> Option<u64> {
-    let text = fs::read_to_string(group.join("cpu.stat")).ok()?;
+/// What `cpu.stat` says.
+fn cpu_us(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()
 }
 
