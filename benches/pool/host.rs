@@ -45,7 +45,7 @@ const POOLS: [(&str, &str); 6] = [
     (
         "noisy",
         "profile = \"php\"\n[limits]\nprocesses = 40\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 4\n\
-         timeout = \"10s\"\nqueue = 50\n",
+         timeout = \"10s\"\nqueue = 200\n",
     ),
 ];
 

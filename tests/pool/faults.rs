@@ -60,7 +60,10 @@ fn settings(world: &World, number: u32) {
 
 fn ask(world: &World) -> Option<Answer> {
     let socket = Path::new("/run/cellwall/pool/alice.sock");
-    let mut client = Client::over(UnixStream::connect(socket).ok()?);
+    let stream = UnixStream::connect(socket).ok()?;
+    // Whoever is never answered shall know it.
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut client = Client::over(stream);
     let root = world.alice.docroot().to_str().unwrap().to_owned();
     client.ask(&request_in(&root, "/hello.cgi", &[], b"", false));
     Some(client.answer())

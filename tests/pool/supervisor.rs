@@ -230,6 +230,34 @@ fn what_the_daemons_starter_left_open_reaches_nobody() {
 }
 
 #[test]
+fn signals_that_the_daemons_starter_ignored_or_blocked_are_heard() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nfine'\n");
+        let rules = |max: u32| {
+            world.site(
+                "alice",
+                &format!("profile = \"sh\"\n[pool]\nkind = \"cgi\"\nworkers = {{ max = {max} }}\n"),
+            );
+            world.apply();
+        };
+        rules(1);
+        let mut daemon = Daemon::traced(world, "/usr/bin/env --ignore-signal --block-signal");
+        let pid = daemon.ready().unwrap();
+        let nginx = Nginx::start(&["alice"], "");
+        // With one place each of them needs the one before to be reaped.
+        for _ in 0..5 {
+            assert_eq!(nginx.get("alice", "/a.cgi").text(), "fine");
+        }
+        rules(7);
+        kill(pid, Signal::SIGHUP).unwrap();
+        until("the new rules", || !logged(&["change ", "alice"]).is_empty());
+        kill(pid, Signal::SIGTERM).unwrap();
+        until("its end", || daemon.has_ended().is_some());
+        drop(nginx);
+    });
+}
+
+#[test]
 fn pool_15_a_program_that_cannot_start_costs_nothing_and_harms_nobody() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1");

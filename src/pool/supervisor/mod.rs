@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -297,7 +297,10 @@ impl Supervisor {
         for signal in [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPIPE] {
             mask.add(signal);
         }
-        mask.thread_block()?;
+        // Whoever started us may have had SIGCHLD ignored, and no child's end would ever be told (wait(2)).
+        crate::sys::process::default_signals()?;
+        crate::sys::process::quiet_signals()?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
         nix::sys::prctl::set_child_subreaper(true)?;
         many_descriptors()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
