@@ -40,11 +40,11 @@ const POOLS: [(&str, &str); 6] = [
     ("cgi", "profile = [\"sh\", \"perl\"]\n[pool]\nkind = \"cgi\"\nworkers = { max = 4 }\nqueue = 1000\n"),
     (
         "recycle",
-        "profile = \"php\"\n[pool]\ncommand = \"/usr/bin/php-cgi\"\nworkers = { max = 4, min = 4 }\nrequests = 500\nqueue = 1000\n",
+        "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 4\nrequests = 2000\nqueue = 1000\n",
     ),
     (
         "noisy",
-        "profile = \"php\"\n[limits]\nprocesses = 40\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 4\n\
+        "profile = \"php\"\n[limits]\nprocesses = 40\ncpu_weight = 10\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 4\n\
          timeout = \"10s\"\nqueue = 200\n",
     ),
 ];

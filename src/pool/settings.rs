@@ -111,6 +111,14 @@ pub struct Workers {
     pub connections: u32,
 }
 
+impl Workers {
+    /// So many more than `max` a site may have while those that have nearly had their requests are replaced.
+    #[must_use]
+    pub fn heirs(&self) -> u32 {
+        (self.max / 4).saturating_add(1)
+    }
+}
+
 /// What waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use cellwall::pool::fastcgi::record::{Header, kind, put, put_begin, put_end};
 use cellwall::pool::fastcgi::{Ending, Role};
 use cellwall::pool::settings::{Life, Queue, Request, Seen, Settings, Workers};
-use cellwall::pool::wire::{Ended, Up, Why, Worker};
+use cellwall::pool::wire::{Ended, Site, Up, Why, Worker};
 
-use crate::stage::{Client, DOCROOT, Stage, answer, example, request, until};
+use crate::stage::{Client, DOCROOT, Stage, answer, example, play, request, until};
 
 const HELLO: &[u8] = b"Content-Type: text/plain\r\n\r\nhello";
 
@@ -276,57 +276,68 @@ fn a_worker_is_retired_after_its_number_of_requests_and_none_is_lost() {
     assert_eq!(client.answer().out, b"second");
 }
 
-/// One worker that ends after 16 requests has had 14, and its heir is there.
+/// One worker that ends after 32 requests has had 30: its heir is asked for.
 fn with_an_heir(workers: Workers) -> (Stage, Worker, Client) {
-    let rules = Life { requests: 16, ..example().worker };
+    let rules = Life { requests: 32, ..example().worker };
     let mut stage = Stage::new(&Settings { worker: rules, workers, ..example() });
     let first = stage.actor(1, |_, stream| answer(stream, b"first"));
     let mut client = stage.client();
-    for _ in 0..13 {
+    for _ in 0..29 {
         assert_eq!(client.get("/a.php").out, b"first");
     }
     assert!(!stage.heard().iter().any(|up| matches!(up, Up::Heir { .. })), "too early");
     assert_eq!(client.get("/a.php").out, b"first");
     let heir = stage.wait(|up| matches!(up, Up::Heir { .. }));
     assert!(matches!(heir, Up::Heir { worker, .. } if worker == first), "{heir:?}");
-    stage.actor(1, |_, stream| answer(stream, b"second"));
     (stage, first, client)
 }
 
+const ONE: Workers = Workers { max: 1, min: 1, spare: 0, idle_ms: 600_000, connections: 1 };
+
 #[test]
-fn a_workers_heir_is_there_before_its_last_request() {
-    let (mut stage, first, mut client) =
-        with_an_heir(Workers { max: 1, min: 1, spare: 0, ..example().workers });
-    // The one that is known to serve has all that it may have; nobody waits for the other one's start.
-    let out: Vec<Vec<u8>> = (0..4).map(|_| client.get("/a.php").out).collect();
-    assert_eq!(out, [b"first".to_vec(), b"first".to_vec(), b"second".to_vec(), b"second".to_vec()]);
+fn a_workers_heir_takes_over_as_soon_as_it_is_up() {
+    let (mut stage, first, mut client) = with_an_heir(ONE);
+    let (_, listener, errors) = stage.worker(1);
+    assert_eq!(client.get("/a.php").out, b"first", "the other one is not up");
+    play(listener, errors, |_, stream| answer(stream, b"second"));
+    // Nobody but the broker knows when it has heard of that.
+    let other = (0..5).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        Some(client.get("/a.php").out).filter(|out| *out != b"first")
+    });
+    assert_eq!(other.unwrap(), b"second", "before the first one had all of its 32 and four more");
     let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
-    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
+    assert_eq!(retire, Up::Retire { site: Site(1), worker: first, why: Why::Requests });
+    assert_eq!(client.get("/a.php").out, b"second");
     assert!(!stage.heard().iter().any(|up| matches!(up, Up::Heir { .. })), "one at a time");
 }
 
 #[test]
-fn a_worker_whose_heir_has_answered_or_that_rests_leaves() {
-    let workers = Workers { max: 1, min: 1, idle_ms: 600_000, ..example().workers };
-    let (mut stage, first, _) = with_an_heir(workers);
-    // Both at once: the second one of two requests is the heir's.
-    let mut clients = [stage.client(), stage.client()];
-    while !stage.heard().iter().any(|up| matches!(up, Up::Retire { .. })) {
-        clients.iter_mut().for_each(|client| client.ask(&request("/a.php", &[], b"", true)));
-        clients.iter_mut().for_each(|client| drop(client.answer()));
+fn an_heir_that_is_not_up_gets_a_visitor_when_there_is_nobody_else() {
+    for more in [3, 0] {
+        let (mut stage, first, mut client) = with_an_heir(Workers { idle_ms: 200, ..ONE });
+        let (_, listener, errors) = stage.worker(1);
+        let mut both = [stage.client(), client];
+        for _ in 0..more {
+            both.iter_mut().for_each(|client| client.ask(&request("/a.php", &[], b"", true)));
+            both.iter_mut().for_each(|client| assert_eq!(client.answer().out, b"first"));
+        }
+        // It has had all that it may and an eighth more, or has rested for long enough.
+        let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
+        let why = Why::Requests;
+        assert_eq!(retire, Up::Retire { site: Site(1), worker: first, why });
+        stage.gone(first, Ended::Stopped);
+        [_, client] = both;
+        client.ask(&request("/a.php", &[], b"", true));
+        stage.wait_for_status("\"running\":1");
+        play(listener, errors, |_, stream| answer(stream, b"second"));
+        assert_eq!(client.answer().out, b"second");
+        // The site has one, as it wants: it stays.
+        stage.forget();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let moves = |up: &Up| matches!(up, Up::Retire { .. } | Up::Kill { .. } | Up::Heir { .. });
+        assert!(!stage.heard().iter().any(moves), "{:?}", stage.heard());
     }
-    let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
-    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
-    let (mut stage, first, mut client) = with_an_heir(Workers { idle_ms: 200, ..workers });
-    let retire = stage.wait(|up| matches!(up, Up::Retire { .. }));
-    assert!(matches!(retire, Up::Retire { worker, why: Why::Requests, .. } if worker == first), "{retire:?}");
-    stage.gone(first, Ended::Stopped);
-    assert_eq!(client.get("/a.php").out, b"second");
-    // The site has one, as it wants: it stays.
-    stage.forget();
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let moves = |up: &Up| matches!(up, Up::Retire { .. } | Up::Kill { .. } | Up::Heir { .. });
-    assert!(!stage.heard().iter().any(moves), "{:?}", stage.heard());
 }
 
 #[test]

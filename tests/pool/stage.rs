@@ -356,6 +356,8 @@ fn next_request(stream: &mut UnixStream, codec: &mut Front) -> Option<Heard> {
                 }
                 front::Event::Body(bytes) => heard.body.extend_from_slice(bytes),
                 front::Event::BodyEnd => return Some(heard),
+                // As php-cgi does when it is asked for its values.
+                front::Event::Reply(_) => return None,
                 other => panic!("a worker heard {other:?}"),
             }
         }

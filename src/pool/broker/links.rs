@@ -51,6 +51,8 @@ pub(super) struct Link {
     told: bool,
     /// The worker had closed before anything was.
     refused: bool,
+    /// No request is for it: the worker was asked whether it is up.
+    pub(super) knock: bool,
 }
 
 impl Link {
@@ -153,13 +155,15 @@ impl Broker {
 
     /// A connection to a worker with nothing to do; the last used is warm, and the others may end for want of work.
     fn free_link(&mut self, number: u32) -> Option<Key> {
-        if let Some(key) = self.kept_link(number) {
+        if let Some(key) = self.new_heir(number).or_else(|| self.kept_link(number)) {
             return Some(key);
         }
         let site = self.sites.get(&number)?;
         let free = |one: &&wire::Worker| {
             let worker = self.workers.get(&one.0);
-            worker.is_some_and(|worker| worker.draining.is_none() && worker.open < worker.connections)
+            worker.is_some_and(|worker| {
+                worker.draining.is_none() && worker.open < worker.connections && !worker.knocked
+            })
         };
         // One that has answered before is sure to be there.
         let ready = |one: &&wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.ready);
@@ -191,7 +195,7 @@ impl Broker {
     }
 
     /// Connects to a worker's socket, whose name is all that the broker has of it.
-    fn connect(&mut self, number: u32, one: wire::Worker) -> Option<Key> {
+    pub(super) fn connect(&mut self, number: u32, one: wire::Worker) -> Option<Key> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
         let name = wire::socket_name(wire::Site(number), one);
@@ -224,6 +228,7 @@ impl Broker {
             deaf: false,
             told: false,
             refused: false,
+            knock: false,
         });
         let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, COMES));
         if watched {
@@ -264,8 +269,11 @@ impl Broker {
         if said.writable && !link.pending.is_empty() {
             self.write_link(key);
         }
-        if said.readable {
-            self.read_link(key);
+        let knock = self.links.get(key).is_some_and(|link| link.knock);
+        match said.readable {
+            true if knock => self.opened(key),
+            true => self.read_link(key),
+            false => {}
         }
     }
 
@@ -453,13 +461,17 @@ impl Broker {
         worker.idle_since = self.now;
         let (site, first) = (worker.site, !std::mem::replace(&mut worker.ready, true));
         let limit = self.sites.get(&site.0).map_or(0, |site| u64::from(site.rules.life.requests));
-        if limit > 0 && worker.requests >= limit && worker.draining.is_none() {
+        let waits_for_heir = self.sites.get(&site.0).is_some_and(|site| site.leaving.has(serial));
+        if heirs::is_done(worker.requests, limit, waits_for_heir) && worker.draining.is_none() {
             worker.draining = Some(Why::Requests);
         }
         let (draining, old) = (worker.draining.is_some(), heirs::is_old(worker, limit));
+        let warm = worker.requests >= worker.connections.into();
         if first {
             self.say(Up::Ready { site, worker: wire::Worker(serial) });
-            self.heir_is_there(site.0, serial);
+        }
+        if warm {
+            self.is_warm(site.0, serial);
         }
         if old {
             self.look_for_heir(site.0, limit);
@@ -700,6 +712,7 @@ impl Broker {
         worker.dismissed = true;
         let site = worker.site;
         self.close_idle(serial);
+        self.knock_no_more(site.0, serial);
         self.say(Up::Retire { site, worker: wire::Worker(serial), why });
         self.want(site.0);
     }
@@ -716,6 +729,7 @@ impl Broker {
         let Some(link) = self.links.remove(key) else { return };
         let Some(worker) = self.workers.get_mut(&link.worker) else { return };
         worker.open = worker.open.saturating_sub(1);
+        worker.knocked &= !link.knock;
         if let Some(site) = self.sites.get_mut(&worker.site.0) {
             site.idle.retain(|idle| *idle != key);
         }

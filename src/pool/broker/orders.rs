@@ -162,6 +162,8 @@ impl Broker {
                 stuck: 0,
                 requests: 0,
                 ready: false,
+                knocked: false,
+                heir: false,
                 draining: None,
                 dismissed: false,
                 since: self.now,
@@ -169,9 +171,13 @@ impl Broker {
             },
         );
         let idle = u64::from(known.rules.workers.idle_ms).saturating_mul(1000);
+        let heir = !known.leaving.is_empty();
         self.wake_at(self.now.saturating_add(idle));
         if let Some(fd) = errors {
             self.errors(site, worker, fd);
+        }
+        if heir {
+            self.knock(site.0, worker);
         }
         self.dispatch(site.0);
     }
@@ -197,10 +203,11 @@ impl Broker {
     /// Its connections end by themselves: what it wrote before its end is still to be read.
     fn worker_gone(&mut self, number: u32, serial: u32) {
         self.close_idle(serial);
+        self.knock_no_more(number, serial);
         self.workers.remove(&serial);
         let Some(site) = self.sites.get_mut(&number) else { return };
         site.workers.retain(|worker| worker.0 != serial);
-        site.leaves = site.leaves.filter(|leaves| *leaves != serial);
+        site.leaving.forget(serial);
         let count = site.needed();
         if count < site.wanted && !site.paused {
             site.wanted = count;

@@ -11,6 +11,7 @@ use crate::refusal::Untrusted;
 
 use super::arena::Key;
 use super::counters::Counters;
+use super::heirs::Leaving;
 use super::lines::{Format, Limiter};
 
 /// Settings that come from the administrator.
@@ -150,8 +151,7 @@ pub(super) struct Site {
     /// Connections to workers that have nothing to do, the last used last.
     pub(super) idle: Vec<Key>,
     pub(super) workers: Vec<wire::Worker>,
-    /// The one whose place another takes while it still serves.
-    pub(super) leaves: Option<u32>,
+    pub(super) leaving: Leaving,
     /// What [`wire::Up::Want`] said last.
     pub(super) wanted: u32,
     pub(super) habit: Habit,
@@ -181,7 +181,7 @@ impl Site {
             running: 0,
             idle: Vec::new(),
             workers: Vec::new(),
-            leaves: None,
+            leaving: Leaving::default(),
             wanted: 0,
             stalled_until: 0,
             usage: (0, 0, 0),
@@ -225,6 +225,10 @@ pub(super) struct Worker {
     pub(super) stuck: u32,
     pub(super) requests: u64,
     pub(super) ready: bool,
+    /// It was asked whether it is up, and gets no request before it has answered.
+    pub(super) knocked: bool,
+    /// It takes another one's place as soon as it is warm.
+    pub(super) heir: bool,
     /// Gets nothing new, because of this.
     pub(super) draining: Option<wire::Why>,
     /// The supervisor was asked to end it.

@@ -175,16 +175,21 @@ impl Broker {
                 continue;
             }
             let patience = u64::from(site.rules.workers.idle_ms).saturating_mul(1000);
-            let leaves = site.leaves.and_then(|serial| Some((serial, self.workers.get(&serial)?)));
-            if let Some((serial, worker)) = leaves.filter(|(_, worker)| worker.busy == 0) {
+            let leaving = site.workers.iter().filter(|one| site.leaving.has(one.0));
+            let leaving = leaving.filter_map(|one| Some((one.0, self.workers.get(&one.0)?)));
+            for (serial, worker) in leaving.filter(|(_, worker)| worker.busy == 0) {
                 let when = worker.idle_since.saturating_add(patience);
-                if when > self.now { next = next.min(when) } else { replaced.push(serial) }
+                if when > self.now {
+                    next = next.min(when);
+                } else {
+                    replaced.push(serial);
+                }
             }
             let needed = site.needed();
             // The place of the one that leaves is another's already.
             let living = |one: &&wire::Worker| {
                 let worker = self.workers.get(&one.0);
-                site.leaves != Some(one.0) && worker.is_some_and(|worker| worker.draining.is_none())
+                !site.leaving.has(one.0) && worker.is_some_and(|worker| worker.draining.is_none())
             };
             let count = u32::try_from(site.workers.iter().filter(living).count()).unwrap_or(u32::MAX);
             if count <= needed {
@@ -221,7 +226,7 @@ impl Broker {
 /// The worker that has had nothing to do for the longest time.
 fn idlest(site: &Site, workers: &std::collections::HashMap<u32, super::site::Worker>) -> Option<(u32, u64)> {
     let known = site.workers.iter().filter_map(|one| Some((one.0, workers.get(&one.0)?)));
-    let known = known.filter(|(serial, _)| site.leaves != Some(*serial));
+    let known = known.filter(|(serial, _)| !site.leaving.has(*serial));
     let idle = known.filter(|(_, worker)| worker.busy == 0 && worker.draining.is_none());
     idle.map(|(serial, worker)| (serial, worker.idle_since)).min_by_key(|(_, since)| *since)
 }

@@ -256,9 +256,12 @@ impl Supervisor {
         self.journal.refused(&name, &Refusal { card: &UNREADY, why, fix });
     }
 
-    /// A worker has nearly had its requests. A site never has more than one worker too many for that.
+    /// A worker has nearly had its requests. A site never has more than [`settings::Workers::heirs`] too many for that.
     pub(super) fn start_heir(&mut self, site: Site, worker: Worker) {
-        if self.workers.values().any(|one| one.site == site && one.leaves && one.state.serves()) {
+        let leaving =
+            self.workers.values().filter(|one| one.site == site && one.leaves && one.state.serves());
+        let most = self.pools.get(&site).map_or(0, |pool| pool.numbers.heirs());
+        if leaving.count() >= usize::try_from(most).unwrap_or(usize::MAX) {
             return;
         }
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
