@@ -103,6 +103,36 @@ impl Journal {
         older.filter(|other| other.field("site") == entry.field("site"))
     }
 
+    /// The kernel ended a worker of its site for want of memory at that time. The broker tells of the request and the supervisor of
+    /// the worker: one launch of the next worker may stand between.
+    #[must_use]
+    pub fn lacked_memory(&self, entry: &Entry) -> bool {
+        let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
+        let end = format!("pool end site={site} ");
+        // True: such an end; false: a launch; none: another refusal.
+        let (mut before, mut after, mut passed) = (Vec::new(), Vec::new(), false);
+        for line in self.texts.iter().flat_map(|text| text.lines()) {
+            let event = if line.contains(&end) && line.contains(" how=outofmemory ") {
+                Some(true)
+            } else if line.contains(&mark) {
+                passed = true;
+                continue;
+            } else {
+                match Entry::parse(line).filter(|other| other.field("site") == Some(site)) {
+                    Some(other) => (!other.refused).then_some(false),
+                    None => continue,
+                }
+            };
+            if passed { after.push(event) } else { before.push(event) }
+        }
+        before.reverse();
+        let near = |events: &[Option<bool>]| {
+            let found = events.iter().take(2).take_while(|event| event.is_some());
+            found.copied().any(|event| event == Some(true))
+        };
+        passed && (near(&before) || near(&after))
+    }
+
     /// What the programs of its site wrote to their error output before this record, and until the site's next one: the
     /// last lines.
     #[must_use]
@@ -183,6 +213,22 @@ mod tests {
         let syslog = format!("Jan  2 03:04:05 host cellwall-suexec[7]: {}", line.split_once(' ').unwrap().1);
         assert_eq!(Entry::parse(&syslog).unwrap().field("ref"), Some("ABCD-EFGH"));
         assert_eq!(Entry::parse("something else"), None);
+    }
+
+    #[test]
+    fn want_of_memory_is_that_of_the_worker_beside_the_record() {
+        let (refused, other) =
+            ("T refuse ref=BBBB-BBBB code=B06 site=s\n", "T refuse ref=CCCC-CCCC code=B06 site=s\n");
+        let (end, launch) =
+            ("T pool end site=s worker=1 how=outofmemory code=9\n", "T launch ref=AAAA-AAAA site=s\n");
+        let entry = Entry::parse(refused.trim_end()).unwrap();
+        let lacked = |lines: &[&str]| journal(&lines.concat()).lacked_memory(&entry);
+        assert!(lacked(&[launch, refused, end, launch]) && lacked(&[end, launch, refused]));
+        assert!(!lacked(&[refused, other, end]) && !lacked(&[end, other, refused]), "another one's");
+        assert!(
+            !lacked(&[refused, launch, launch, end]) && !lacked(&[end, launch]),
+            "a later one's, and none"
+        );
     }
 
     fn journal(text: &str) -> Journal {

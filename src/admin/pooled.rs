@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::store;
 use crate::launch::interpreter::is_php_cgi;
-use crate::policy::Site;
+use crate::policy::{Site, decode};
 use crate::pool::settings::{self, Kind, SUFFIX, Settings};
 use crate::refusal::Pasted;
 
@@ -66,6 +66,20 @@ pub fn remedy(entry: &Entry) -> Option<String> {
             _ => return None,
         })
     })
+}
+
+/// Twice as much memory for the entry's site. None: none is set.
+#[must_use]
+pub fn more_memory(entry: &Entry) -> Option<String> {
+    let name = entry.field("site")?;
+    let bytes = store::read(&policy::holder(name).ok()?.to_string())?;
+    let record = decode::record(&bytes).ok()?;
+    let site = record.sites.iter().find(|site| site.name == name.as_bytes())?;
+    let mut settings = site.limits.groups.iter().flat_map(|group| &group.settings);
+    let memory = settings.find(|(file, _)| [&b"memory.max"[..], b"memory.limit_in_bytes"].contains(file))?.1;
+    let bytes: u64 = std::str::from_utf8(memory).ok()?.parse().ok()?;
+    let mebibytes = bytes.saturating_mul(2).div_ceil(1 << 20);
+    Some(format!("cellwall set {} limits.memory {mebibytes}M", Pasted(name.as_bytes())))
 }
 
 /// `environment.bytes_max` has no more.

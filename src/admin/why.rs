@@ -101,6 +101,11 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
         line("repair", &repair(entry));
         return say::out(ended());
     }
+    if journal.lacked_memory(entry) {
+        line("because", "the kernel ended its worker for want of memory");
+        line("repair", &pooled::more_memory(entry).unwrap_or_else(|| "cellwall explain B06".to_owned()));
+        return say::out(ended());
+    }
     // No start has succeeded since that refusal.
     let launch = journal.before(entry).find(|older| !pooled::is_brokers(older));
     match launch.filter(|older| older.refused) {

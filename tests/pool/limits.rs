@@ -187,6 +187,10 @@ fn pool_16_a_worker_that_is_killed_for_its_memory_is_named_and_the_next_request_
             until("the worker's end", || {
                 logged(&["pool end", "site=alice", "how=outofmemory"]).len() == round
             });
+            let told = world.cellwall(&["why", &reference]);
+            let text = String::from_utf8_lossy(&told.stdout).into_owned();
+            let repair = "cellwall set alice limits.memory 96M";
+            assert!(text.contains("for want of memory") && text.contains(repair), "{text}");
             assert_eq!(nginx.get("alice", "/app.fcgi").status, 200, "{}", logged(&[""]).join("\n"));
         }
         drop((nginx, daemon));
