@@ -22,7 +22,7 @@ use super::{End, codes, say};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A code such as V118; or USER GROUP DIRECTORY COMMAND, with ~USER for a request below a home
-    #[arg(required = true, num_args = 1..=4, value_names = ["CODE or USER", "GROUP", "DIRECTORY", "COMMAND"])]
+    #[arg(required = true, num_args = 1..=4, allow_hyphen_values = true, value_names = ["CODE or USER", "GROUP", "DIRECTORY", "COMMAND"])]
     pub words: Vec<String>,
 }
 

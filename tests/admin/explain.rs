@@ -45,6 +45,16 @@ fn a_rehearsal_refuses_as_the_launch_does() {
 }
 
 #[test]
+fn a_command_that_looks_like_an_option_is_a_command() {
+    each_jail(|world| {
+        world.probe(&world.alice, "-a");
+        world.call(&world.alice, "-a").run().ran();
+        let said = world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "-a"]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}
+
+#[test]
 fn the_manual_of_a_code_is_printed_and_an_unknown_one_is_answered_with_all() {
     each_jail(|world| {
         let said = world.cellwall(&["explain", "v118"]);
