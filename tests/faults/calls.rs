@@ -52,13 +52,24 @@ impl<'w> Stage<'w> {
 
     /// As [`Self::disturbed`], where the call was made. None: it never is; another run has one more of them.
     pub(crate) fn hit(&self, fault: Fault<'_>) -> Option<(Left, Seen)> {
-        let found = (0..20).map(|_| self.disturbed(fault)).find(|(_, seen)| seen.hit);
+        let mut last = self.disturbed(fault);
+        for _ in 1..20 {
+            if last.1.hit {
+                break;
+            }
+            last = self.disturbed(fault);
+        }
+        let (left, seen) = last;
+        if seen.hit {
+            return Some((left, seen));
+        }
         assert!(
-            found.is_some() || MEMORY.contains(&fault.name) || fault.name == "munmap",
-            "{}: {fault:?} is never met",
-            self.scene.name
+            MEMORY.contains(&fault.name) || fault.name == "munmap",
+            "{}: {fault:?} is never met; the last launch:\n{}",
+            self.scene.name,
+            left.outcome.story()
         );
-        found
+        None
     }
 
     /// What came of one fault. `ours`: it is not before the first call of ours.
