@@ -697,6 +697,7 @@ impl Broker {
         let site = worker.site;
         worker.draining.get_or_insert(why);
         if !std::mem::replace(&mut worker.dismissed, true) {
+            self.knock_no_more(site.0, serial);
             self.say(Up::Kill { site, worker: wire::Worker(serial), why });
         }
         self.close_idle(serial);

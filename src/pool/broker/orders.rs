@@ -203,8 +203,10 @@ impl Broker {
     /// Its connections end by themselves: what it wrote before its end is still to be read.
     fn worker_gone(&mut self, number: u32, serial: u32) {
         self.close_idle(serial);
-        self.knock_no_more(number, serial);
-        self.workers.remove(&serial);
+        // Of one that was dismissed this has been done.
+        if self.workers.remove(&serial).is_some_and(|worker| !worker.dismissed) {
+            self.knock_no_more(number, serial);
+        }
         let Some(site) = self.sites.get_mut(&number) else { return };
         site.workers.retain(|worker| worker.0 != serial);
         site.leaving.forget(serial);
