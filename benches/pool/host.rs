@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -270,10 +269,14 @@ fn must(command: &mut Command) {
     assert!(said.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said.stderr));
 }
 
+/// A server in a session of its own, as an init process starts each. The kernel schedules sessions against each other
+/// (sched_autogroup_enabled, sched(7)): servers that share the session of the visitors would be another machine's.
 pub(crate) fn start(command: &mut Command, errors: &str) -> Running {
     let errors = fs::File::create(errors).unwrap();
-    let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
-    Running(child.unwrap_or_else(|why| panic!("{command:?}: {why}")))
+    let mut leader = Command::new("/usr/bin/setsid");
+    leader.arg(command.get_program()).args(command.get_args());
+    let child = leader.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
+    Running(child.unwrap_or_else(|why| panic!("{leader:?}: {why}")))
 }
 
 /// Two pools: as many workers as ours, always there; and ones that are renewed after 500 requests.
