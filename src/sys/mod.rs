@@ -13,6 +13,8 @@ pub mod identity;
 pub mod memory;
 pub mod mount;
 pub mod process;
+#[cfg(feature = "pool")]
+pub mod schedule;
 pub mod seal;
 pub mod start;
 

@@ -20,6 +20,7 @@ mod lines;
 mod links;
 mod metrics;
 mod orders;
+mod pace;
 mod runs;
 pub mod seal;
 mod site;
@@ -43,6 +44,7 @@ use calls::Call;
 use gather::Gather;
 use lines::{Journal, Pipe};
 use links::Link;
+use pace::Pace;
 use runs::Run;
 use site::{Site, Worker};
 use watchers::Watcher;
@@ -80,6 +82,7 @@ struct Broker {
     /// The next look at deadlines.
     tick: u64,
     last_tick: u64,
+    pace: Pace,
     sites: BTreeMap<u32, Site>,
     workers: HashMap<u32, Worker>,
     calls: Arena<Call>,
@@ -203,6 +206,7 @@ impl Broker {
             now: 0,
             tick: u64::MAX,
             last_tick: 0,
+            pace: Pace::default(),
             sites: BTreeMap::new(),
             workers: HashMap::new(),
             calls: Arena::default(),
@@ -234,6 +238,7 @@ impl Broker {
                 Ok(ready) => ready,
             };
             self.now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.pace.count(ready, self.now);
             for event in events.iter().take(ready) {
                 self.event(event)?;
             }

@@ -62,6 +62,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_gettimeofday,
     libc::SYS_getpid,
+    // Its own class, as far as anybody may choose that.
+    libc::SYS_sched_setscheduler,
     libc::SYS_brk,
     libc::SYS_mmap,
     libc::SYS_munmap,
