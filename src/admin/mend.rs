@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Record, decode};
 use crate::refusal::Pasted;
@@ -23,6 +24,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
     let set = |key: &str, value: &str| site.as_ref().map(|site| format!("cellwall set {site} {key} {value}"));
     match code {
         "V02" | "V117" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
+        "V117" if why.contains("No such file") => beside(path),
         "V03" | "P114" => set("docroot", &word),
         "V06" | "V08" => None,
         "V11" => interpreter(path, entry).or_else(|| set("files.execute", &here(path)?)),
@@ -55,6 +57,9 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         _ => None,
     }
 }
+
+/// Names of a directory that a near one is looked for among.
+const LOOKED_AT: usize = 1000;
 
 /// Where the package puts it.
 pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
@@ -89,6 +94,20 @@ fn uid(entry: &Entry) -> Option<u32> {
 /// The host has it, and the cell has not.
 fn here(path: &Path) -> Option<String> {
     path.exists().then(|| word(path.to_str().unwrap_or_default()))
+}
+
+/// A program that is nowhere: the one with the nearest name, or what there is in its place.
+fn beside(path: &Path) -> Option<String> {
+    let place = path.ancestors().skip(1).find(|place| place.is_dir()).filter(|_| !path.exists())?;
+    let names: Vec<String> = fs::read_dir(place)
+        .ok()?
+        .flatten()
+        .take(LOOKED_AT)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str));
+    let shown = near.map_or_else(|| place.to_owned(), |name| place.join(name));
+    Some(format!("ls -l {}", word(shown.to_str()?)))
 }
 
 /// The program names an interpreter that is nowhere: the host may have it by another name or in another place.

@@ -87,6 +87,21 @@ fn syslog_is_asked_where_records_go_there() {
 }
 
 #[test]
+fn a_program_that_is_not_there_leads_to_the_one_with_the_nearest_name() {
+    world(Launcher::Cellwall, |world| {
+        let near = world.probe(&world.alice, "counter.cgi");
+        let repair = |name: &str| {
+            let refused = world.call(&world.alice, name).run().refused("V117", 117);
+            let text = said(&world.cellwall(&["why", refused.field("ref")]));
+            let line = text.lines().find_map(|line| line.trim().strip_prefix("repair "));
+            line.unwrap_or_else(|| panic!("no repair in\n{text}")).trim().to_owned()
+        };
+        assert_eq!(repair("Conter.cgi"), format!("ls -l {}", near.display()));
+        assert_eq!(repair("entirely-else"), format!("ls -l {}", near.parent().unwrap().display()));
+    });
+}
+
+#[test]
 fn a_reference_without_a_record_leads_to_the_launcher_itself() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");
