@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::harness::{CELLWALL, Launcher, each_jail, world};
+use crate::harness::{CELLWALL, Launcher, User, each_jail, small, world};
 
 #[test]
 fn arg_01_02_too_few_words_are_no_request() {
@@ -100,6 +100,28 @@ fn arg_04_arguments_arrive_whole() {
         let long = world.call(&world.alice, "a.cgi").arg("y".repeat(120_000)).run().ran();
         assert_eq!(long.fact("argument_bytes"), (120_001 + 6).to_string());
     });
+}
+
+/// A probe stands for php-cgi and tells its words: the kernel's, which begin with the script, and no visitor's behind them.
+#[test]
+fn arg_12_a_visitors_words_are_no_options_of_a_scripts_own_php_cgi() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            let root = User { name: "root".to_owned(), id: 0 };
+            world.probe_at(&root, "/usr/local/bin/php-cgi");
+            world.probe_at(&root, "/usr/local/bin/other");
+            world.site("alice", &format!("{}execute = [\"/usr/local/bin\"]\n", small(jail)));
+            world.apply();
+            let asked = ["-s", "-dallow_url_include=1"];
+            for (name, words) in [("php-cgi", &[][..]), ("other", &asked)] {
+                let interpreter = format!("/usr/local/bin/{name}");
+                world.script(&world.alice, "a.cgi", format!("#!{interpreter}\n"));
+                let report = world.call(&world.alice, "a.cgi").arg(asked[0]).arg(asked[1]).run().ran();
+                let want = [&[interpreter.as_str(), "a.cgi"], words].concat();
+                assert_eq!(report.all("arg"), want, "{}", report.text());
+            }
+        });
+    }
 }
 
 #[test]
