@@ -5,7 +5,9 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::Pid;
 
 use crate::harness::{
     CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, run, small,
@@ -322,7 +324,19 @@ fn inh_15_priorities_are_the_policys() {
             (report.fact("nice"), report.fact("scheduler"), report.fact("timer_slack")),
             ("0", "0", "50000")
         );
+        assert_eq!(report.fact("cpus"), every_processor().to_string());
     });
+}
+
+/// As many as a process may have that asks for all.
+fn every_processor() -> usize {
+    let own = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let mut all = CpuSet::new();
+    (0..CpuSet::count()).for_each(|number| all.set(number).unwrap());
+    sched_setaffinity(Pid::from_raw(0), &all).unwrap();
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+    (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap()).count()
 }
 
 #[test]
