@@ -487,6 +487,16 @@ fn inh_20_securebits_and_missing_capabilities_never_give_half_an_identity() {
     });
 }
 
+/// A unit with AmbientCapabilities= starts its web server with an inheritable set, which stays when root is gone.
+#[test]
+fn inh_20_what_the_web_server_may_inherit_its_sites_may_not() {
+    each_jail(|world| {
+        // CAP_NET_BIND_SERVICE, CAP_DAC_READ_SEARCH
+        let report = same(world, |call| call.root(&["inherit", "10"]).root(&["inherit", "2"]));
+        assert_eq!(report.fact("cap_inheritable"), "0000000000000000");
+    });
+}
+
 fn same_or_nothing(outcome: &Outcome, ordinary: &Report) {
     if outcome.out_text().contains("\nprobe\n") {
         let report = outcome.ran();

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -217,6 +218,16 @@ static void deep(void)
     }
 }
 
+/* inherit NUMBER: a capability in the inheritable set, as a unit's AmbientCapabilities= leaves it. */
+static void inherit(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct sets[2];
+    need(syscall(SYS_capget, &header, sets), "capget");
+    sets[0].inheritable |= 1u << number();
+    need(syscall(SYS_capset, &header, sets), "capset");
+}
+
 /* capability PATH: the file gets cap_net_raw, permitted and effective. */
 static void file_capability(void)
 {
@@ -277,6 +288,7 @@ static void obey(const char *verb)
     else if (!strcmp(verb, "no_new_privs")) need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     else if (!strcmp(verb, "securebits")) need(prctl(PR_SET_SECUREBITS, number()), "securebits");
     else if (!strcmp(verb, "bound")) need(prctl(PR_CAPBSET_DROP, number(), 0, 0, 0), "bounding set");
+    else if (!strcmp(verb, "inherit")) inherit();
     else if (!strcmp(verb, "death")) need(prctl(PR_SET_PDEATHSIG, number()), "death signal");
     else if (!strcmp(verb, "become")) become();
     else if (!strcmp(verb, "userns")) user_namespace();
