@@ -96,9 +96,10 @@ fn here(path: &Path) -> Option<String> {
     path.exists().then(|| word(path.to_str().unwrap_or_default()))
 }
 
-/// A program that is nowhere: the one with the nearest name, or what there is in its place.
+/// A program that is nowhere: the one with the nearest name, or what there is in its place. None where the host has no such
+/// directory: a chroot's paths are its own.
 fn beside(path: &Path) -> Option<String> {
-    let place = path.ancestors().skip(1).find(|place| place.is_dir()).filter(|_| !path.exists())?;
+    let place = path.parent().filter(|place| place.is_dir() && !path.exists())?;
     let names: Vec<String> = fs::read_dir(place)
         .ok()?
         .flatten()

@@ -41,7 +41,7 @@ impl Pace {
 
 /// Microseconds of a count at least.
 const SPAN_US: u64 = 100_000;
-/// Events a second from which on the broker is busy; a request has two, or one of its own.
+/// Events a second from which on the broker is busy. A request makes about two: it comes, and its worker answers.
 const BUSY: u64 = 10_000;
 /// Events a second below which it is not busy any more.
 const CALM: u64 = 5_000;
