@@ -1,6 +1,7 @@
 //! Children of the administrator's command and of the pool's daemon. The setuid program never forks.
 
-use std::ffi::c_long;
+use std::ffi::{c_int, c_long};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -77,6 +78,49 @@ fn clone_into(group: RawFd) -> Result<c_long, Errno> {
     // SAFETY: `words` is as long as is said and outlives the call. Without CLONE_VM the child has a copy of all memory, as
     // after fork; the programs that call this have one thread, so no lock is held by another one in it.
     Errno::result(unsafe { libc::syscall(libc::SYS_clone3, words.as_ptr(), size_of_val(&words)) })
+}
+
+/// How a child has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Which.
+    pub child: Pid,
+    /// By a signal, of which there are more than a library has names for: real-time ones end a process too.
+    pub by_signal: bool,
+    /// Its status, or the signal's number.
+    pub code: u8,
+}
+
+/// A child that has ended and is not reaped yet: it stays so, and its number its own. None: no child has ended.
+///
+/// # Errors
+/// ECHILD: there is no child.
+pub fn look_for_end() -> Result<Option<End>, Errno> {
+    wait(libc::P_ALL, 0, libc::WNOHANG | libc::WNOWAIT)
+}
+
+/// Waits for this child's end, and reaps it.
+///
+/// # Errors
+/// ECHILD: it is no child. EINTR.
+pub fn reap(child: Pid) -> Result<End, Errno> {
+    let number = child.as_raw().try_into().map_err(|_| Errno::EINVAL)?;
+    wait(libc::P_PID, number, 0)?.ok_or(Errno::ECHILD)
+}
+
+fn wait(kind: libc::idtype_t, number: libc::id_t, how: c_int) -> Result<Option<End>, Errno> {
+    let mut facts = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the kernel writes one `siginfo_t`, or nothing where no child has ended.
+    Errno::result(unsafe { libc::waitid(kind, number, facts.as_mut_ptr(), how | libc::WEXITED) })?;
+    // SAFETY: all its fields are numbers, and zeros were there before.
+    let facts = unsafe { facts.assume_init() };
+    // SAFETY: waitid(2) fills this field in; zero is no child.
+    let child = unsafe { facts.si_pid() };
+    // SAFETY: as above.
+    let code = unsafe { facts.si_status() };
+    let code = u8::try_from(code).unwrap_or(u8::MAX);
+    let end = End { child: Pid::from_raw(child), by_signal: facts.si_code != libc::CLD_EXITED, code };
+    Ok((child != 0).then_some(end))
 }
 
 /// Holds a process, whatever its number means later (a pidfd).

@@ -92,3 +92,34 @@ fn ten_thousand_half_open_connections_keep_nobody_out() {
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
     });
 }
+
+/// Real-time signals have no names, and end a process like any other.
+#[test]
+fn a_process_that_is_ended_by_any_signal_is_buried_like_all_others() {
+    world(Launcher::Cellwall, |world| {
+        let dies = "#!/usr/bin/perl\n$| = 1; print \"Content-Type: text/plain\\r\\n\\r\\nfine\"; kill $ENV{QUERY_STRING} || 64, $$;\n";
+        world.script(&world.bob, "dies.cgi", dies);
+        world.site("bob", "profile = \"perl\"\n[pool]\nkind = \"cgi\"\nworkers = { max = 2 }\n");
+        let worker = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nkill 40, $$;\n");
+        let text = format!(
+            "profile = \"perl\"\n[pool]\ncommand = \"{}\"\nworkers = {{ min = 1 }}\n",
+            worker.display()
+        );
+        world.site("alice", &text);
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["bob"], "");
+        until("the end of a worker", || {
+            !logged(&["pool end ", "site=alice", "how=signalled code=40"]).is_empty()
+        });
+        for signal in 34..=64 {
+            let answer = nginx.get("bob", &format!("/dies.cgi?{signal}"));
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, "fine".to_owned()),
+                "{signal}: {}",
+                logged(&[""]).join("\n")
+            );
+        }
+    });
+}

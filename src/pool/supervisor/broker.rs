@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+
+use crate::sys::fork::End;
 
 use super::super::channel::{Channel, Lost};
 use super::super::life::{Event, Failures};
@@ -205,12 +206,11 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn broker_exited(&mut self, status: WaitStatus) {
+    pub(super) fn broker_exited(&mut self, end: End) {
         self.lose_broker(Lost::Gone);
         self.broker.pid = None;
-        let (by_signal, code) = super::how(status);
-        let how = if by_signal { "signal" } else { "status" };
-        self.journal.say("broker", b"", &format!("state=ended {how}={code}"));
+        let how = if end.by_signal { "signal" } else { "status" };
+        self.journal.say("broker", b"", &format!("state=ended {how}={}", end.code));
         if self.quit_at.is_some() {
             return self.stop_all();
         }

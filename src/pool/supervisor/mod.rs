@@ -33,10 +33,11 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::policy::Resource;
+
+use crate::sys::fork;
 
 use super::journal::Journal;
 use super::notify::Manager;
@@ -202,18 +203,16 @@ impl Supervisor {
 
     /// Every child that has ended. It is looked at before it is reaped: until then its number means its process group.
     fn reap(&mut self) {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, look) {
-            let Some(pid) = status.pid() else { return };
-            let process = self.processes.remove(&pid);
+        while let Ok(Some(end)) = fork::look_for_end() {
+            let process = self.processes.remove(&end.child);
             if let Some(process) = process {
                 self.before_reaping(process);
             }
-            let Ok(status) = waitpid(pid, None) else { return };
+            let Ok(end) = fork::reap(end.child) else { return };
             match process {
-                Some(Process::Worker(worker)) => self.worker_exited(worker, status),
-                Some(Process::Run(token)) => self.run_exited(token, status),
-                Some(Process::Broker) => self.broker_exited(status),
+                Some(Process::Worker(worker)) => self.worker_exited(worker, end),
+                Some(Process::Run(token)) => self.run_exited(token, end),
+                Some(Process::Broker) => self.broker_exited(end),
                 // An orphan of some worker's, which became ours.
                 None => {}
             }
@@ -349,20 +348,6 @@ fn many_descriptors() -> io::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// How a process ended, as the kernel says it.
-fn how(status: WaitStatus) -> (bool, u32) {
-    let number = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
-    match status {
-        WaitStatus::Exited(_, code) => (false, number(code)),
-        WaitStatus::Signaled(_, signal, _) => (true, number(signal_number(signal))),
-        _ => (false, 0),
-    }
-}
-
-fn signal_number(signal: Signal) -> i32 {
-    (1..=64).find(|number| Signal::try_from(*number) == Ok(signal)).unwrap_or(0)
 }
 
 /// The status service of the broker: root's alone.

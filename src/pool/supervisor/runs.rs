@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
 
-use crate::sys::fork::Side;
+use crate::sys::fork::{End, Side};
 
 use super::super::child::{self, Order};
 use super::super::settings::{self, Kind};
 use super::super::tree::Tree;
 use super::super::wire::{Busy, Down, Ended, Site, Token};
-use super::{Process, Supervisor, Timer, how};
+use super::{Process, Supervisor, Timer};
 
 /// A program that runs.
 pub(super) struct Run {
@@ -96,18 +95,17 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn run_exited(&mut self, token: Token, status: WaitStatus) {
+    pub(super) fn run_exited(&mut self, token: Token, end: End) {
         let Some(run) = self.runs.remove(&token) else { return };
-        let (by_signal, code) = how(status);
         let mut report = [0; 1];
         let refused = nix::unistd::read(&run.report, &mut report) == Ok(1);
-        let how = match (refused, run.told, by_signal) {
+        let how = match (refused, run.told, end.by_signal) {
             (true, ..) => Ended::Refused,
             (_, true, _) => Ended::Stopped,
             (_, _, true) => Ended::Signalled,
             (_, _, false) => Ended::Exited,
         };
-        self.tell_broker(&Down::RunEnded { token, site: run.site, how, code }, Vec::new());
+        self.tell_broker(&Down::RunEnded { token, site: run.site, how, code: end.code.into() }, Vec::new());
         self.bury(run.tree);
     }
 

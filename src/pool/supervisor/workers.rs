@@ -13,11 +13,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::EpollFlags;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
 
 use crate::refusal::{Card, Pasted, Refusal};
-use crate::sys::fork::Side;
+use crate::sys::fork::{End, Side};
 
 use super::super::child::{self, Order};
 use super::super::life::{Action, Event, State};
@@ -26,7 +25,7 @@ use super::super::settings::{self, Accept, Kind};
 use super::super::tree::{self, Census, Tree, Usage};
 use super::super::wire::{Down, Ended, Site, Why, Worker, socket_name};
 use super::pools::Pool;
-use super::{Process, Supervisor, Timer, WORKERS, how};
+use super::{Process, Supervisor, Timer, WORKERS};
 
 /// A worker that has not been buried.
 pub(super) struct Living {
@@ -287,12 +286,12 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn worker_exited(&mut self, worker: Worker, status: WaitStatus) {
+    pub(super) fn worker_exited(&mut self, worker: Worker, end: End) {
         let Some(living) = self.workers.get(&worker) else { return };
         let (_, action) = living.state.after(Event::Exited);
         self.watch_no_more(worker);
         let Some(living) = self.workers.remove(&worker) else { return };
-        let (ended, code) = self.how_it_ended(&living, status);
+        let (ended, code) = self.how_it_ended(&living, end);
         let site = living.site;
         if living.accept == Accept::Relay {
             drop(std::fs::remove_file(Path::new(listen::WORKERS).join(socket_name(site, worker))));
@@ -320,22 +319,21 @@ impl Supervisor {
         self.answer_waiting();
     }
 
-    fn how_it_ended(&mut self, living: &Living, status: WaitStatus) -> (Ended, u32) {
-        let (by_signal, code) = how(status);
+    fn how_it_ended(&mut self, living: &Living, end: End) -> (Ended, u32) {
         let mut report = [0; 1];
         if let Ok(report_file) = living.report.try_clone()
             && File::from(report_file).read(&mut report).is_ok_and(|length| length == 1)
         {
             return (Ended::Refused, report.first().copied().unwrap_or_default().into());
         }
-        let ended = match (living.state, by_signal) {
+        let ended = match (living.state, end.by_signal) {
             (State::Failing, _) => Ended::Unready,
             _ if living.told => Ended::Stopped,
-            (_, true) if self.ran_out_of_memory(living.site, code) => Ended::OutOfMemory,
+            (_, true) if self.ran_out_of_memory(living.site, end.code.into()) => Ended::OutOfMemory,
             (_, true) => Ended::Signalled,
             (_, false) => Ended::Exited,
         };
-        (ended, code)
+        (ended, end.code.into())
     }
 
     /// SIGKILL that we did not send, and the kernel has counted one more kill in the site's group.
