@@ -69,6 +69,13 @@ impl<'a> Log<'a> {
         }
     }
 
+    /// The next launch by the same process has a reference of its own.
+    #[cfg(feature = "pool")]
+    pub fn renew(&mut self) {
+        self.reference = reference();
+        self.asked.clear();
+    }
+
     /// What was asked for, in the caller's words, and by whom.
     pub fn asked(&mut self, caller: u32, words: &[&std::ffi::OsStr]) {
         let word =

@@ -17,7 +17,7 @@ pub struct Card {
 }
 
 /// One no. Nothing was run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// Its kind.
     pub card: &'static Card,

@@ -1,4 +1,4 @@
-//! `cellwalld`: the supervisor of FastCGI pools and, started by it, their broker.
+//! `cellwalld`: the supervisor of FastCGI pools and, started by it, their broker and the zygotes of CGI pools.
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -12,6 +12,8 @@ use cellwall::pool::broker::serve_sealed;
 use cellwall::pool::descent::descend;
 use cellwall::pool::journal::account;
 use cellwall::pool::supervisor::{Account, Setup, Supervisor};
+use cellwall::pool::zygote::{self, Birth};
+use nix::unistd::Pid;
 
 fn main() -> ExitCode {
     // First: no library acts on it.
@@ -22,6 +24,15 @@ fn main() -> ExitCode {
         [] => supervise(environment),
         ["--broker", uid, gid] => match (uid.parse(), gid.parse()) {
             (Ok(uid), Ok(gid)) => relay(Account { uid, gid }),
+            _ => usage(),
+        },
+        ["--zygote", uid, daemon, prepared, tree] => match (uid.parse(), daemon.parse()) {
+            (Ok(uid), Ok(daemon)) if tree.is_empty() || tree.starts_with('/') => zygote::serve(&Birth {
+                uid,
+                daemon: Pid::from_raw(daemon),
+                tree: tree.as_bytes().to_vec(),
+                prepared: prepared == "1",
+            }),
             _ => usage(),
         },
         ["--version" | "-V"] => {

@@ -8,6 +8,7 @@ use crate::policy::{ControlGroup, Resource};
 
 use super::cell::{GroupCell, LimitsCell};
 use super::host::LimitsMax;
+use super::pool::zygotes;
 use super::problem::{Located, Problems};
 use super::rules::{One, Rules};
 use super::values::{Groups, Umask};
@@ -64,7 +65,7 @@ impl Asked {
     fn of(rules: &Rules) -> Self {
         Self {
             memory: finite(&rules.memory, |size| size.0),
-            processes: finite(&rules.processes, |count| count.0),
+            processes: finite(&rules.processes, |count| count.0.saturating_add(zygotes(rules))),
             cpu_weight: finite(&rules.cpu_weight, |weight| weight.0.into()),
             cpu_max: finite(&rules.cpu_max, |percent| percent.0),
         }

@@ -215,6 +215,15 @@ fn clients(compiler: &mut Compiler<'_>, rules: &Rules) -> Vec<u32> {
     all
 }
 
+/// How many processes of the site's uid at most are none of its own: what starts its CGI programs.
+pub(super) fn zygotes(rules: &Rules) -> u64 {
+    let max = value(&rules.pool_workers).and_then(|all| all.max).map_or(MAX.into(), |Count(count)| count);
+    if value(&rules.pool_kind) == Some(PoolKind::Cgi) { max } else { 0 }
+}
+
+/// Workers at most, where nothing else is said.
+const MAX: u32 = 8;
+
 fn workers(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Workers {
     let written = value(&rules.pool_workers);
     let number = |one: fn(&values::Workers) -> Option<Count>, default: u32| {
@@ -223,7 +232,7 @@ fn workers(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Workers {
             .and_then(one)
             .map_or(default, |Count(count)| u32::try_from(count).unwrap_or(u32::MAX))
     };
-    let max = number(|all| all.max, if kind == Kind::Parent { 1 } else { 8 });
+    let max = number(|all| all.max, if kind == Kind::Parent { 1 } else { MAX });
     let min = number(|all| all.min, 0);
     let spare = number(|all| all.spare, 0);
     let connections = match kind {

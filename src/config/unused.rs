@@ -42,10 +42,9 @@ type Told = (&'static str, &'static str);
 
 /// What the kind, or who accepts, makes meaningless.
 fn of_kind(name: &str, shape: &Shape, own: &Rules) -> Option<Told> {
-    let sizing = own.pool_workers.as_ref().is_some_and(|one| {
-        let all = one.value;
-        all.min.is_some() || all.spare.is_some() || all.idle.is_some()
-    });
+    let written = own.pool_workers.as_ref().map(|one| one.value);
+    let ready = written.is_some_and(|all| all.min.is_some() || all.spare.is_some());
+    let sizing = ready || written.is_some_and(|all| all.idle.is_some());
     let direct = shape.accept == Accept::Direct && shape.kind != Kind::Cgi;
     match name {
         "children" if shape.kind != Kind::Parent => Some((
@@ -60,9 +59,10 @@ fn of_kind(name: &str, shape: &Shape, own: &Rules) -> Option<Told> {
             "a pool of kind \"cgi\" has no workers, each request is a start of its own",
             "remove the line",
         )),
-        "workers" if shape.kind == Kind::Cgi && sizing => {
-            Some(("of a pool of kind \"cgi\" only `max` counts: how many run at a time", "remove the others"))
-        }
+        "workers" if shape.kind == Kind::Cgi && ready => Some((
+            "of a pool of kind \"cgi\" only `max` and `idle` count: how many run at a time, and how long what starts them waits for work",
+            "remove the others",
+        )),
         "workers" if direct && sizing => Some((
             "workers that accept for themselves all run, always",
             "write max alone, or remove accept = \"direct\"",
@@ -115,7 +115,7 @@ mod tests {
         let value = |name: &str| match name {
             "kind" => "\"fastcgi\"",
             "accept" => "\"relay\"",
-            "workers" => "{ idle = 5 }",
+            "workers" => "{ min = 1, idle = 5 }",
             "abandon" | "errors_to_server" => "true",
             "children" | "concurrency" | "requests" | "memory" | "queue" | "queue_timeout" | "timeout"
             | "output_timeout" | "cpu_timeout" | "start_timeout" | "stop_timeout" | "body_max" | "slow" => {
@@ -149,7 +149,9 @@ mod tests {
     fn row(begin: &str) -> Vec<String> {
         let text = include_str!("../../policy/README.md");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("| {begin} | "))).unwrap();
-        let line = line.split("and `").next().unwrap().replace("of `workers` all but `max`", "`workers`");
+        let line =
+            line.split("and `").next().unwrap().replace("of `workers` all but `max`, `idle`", "`workers`");
+        let line = line.replace("of `workers` all but `max`", "`workers`");
         let mut names: Vec<String> = line.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         names.sort();
         names

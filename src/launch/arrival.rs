@@ -75,7 +75,7 @@ impl Arrival {
         Self { follows: Some(parent), ..Self::new(Instant::now(), caller, environment) }
     }
 
-    fn new(since: Instant, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+    pub(super) fn new(since: Instant, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
         let directory = sys::files::hold(AT_FDCWD, b".", nix::fcntl::ResolveFlag::empty())
             .and_then(|held| Ok((held, sys::files::working_directory()?)));
         Self { since, caller, environment, directory, follows: None, fastcgi: sys::process::stdin_listens() }

@@ -42,6 +42,17 @@ impl<'a> Request<'a> {
     /// # Errors
     /// As the module says.
     pub fn authorize(&'a self, arrival: &Arrival, policy: &'a Record<'a>) -> Result<Authorized<'a>, Refusal> {
+        let (site, target) = self.target(arrival, policy)?;
+        account::same(policy, site)?;
+        Ok(Authorized { uid: policy.uid, user: policy.user, site, target, stale: is_stale(site) })
+    }
+
+    /// By the policy alone: by whose rules, and what is to be started.
+    pub(super) fn target(
+        &'a self,
+        arrival: &Arrival,
+        policy: &'a Record<'a>,
+    ) -> Result<(&'a Site<'a>, Target<'a>), Refusal> {
         let host = &policy.host;
         if !host.callers.contains(&arrival.caller.0) {
             return Err(Refusal::new(&CALLER, format!("uid {} is not the web server's", arrival.caller.0)));
@@ -70,9 +81,7 @@ impl<'a> Request<'a> {
         if sites.peek().is_none() {
             return Err(Refusal::new(&PAIR, format!("no site of uid {} has gid {}", self.uid, self.gid)));
         }
-        let (site, target) = self.choose(sites, directory)?;
-        account::same(policy, site)?;
-        Ok(Authorized { uid: policy.uid, user: policy.user, site, target, stale: is_stale(site) })
+        self.choose(sites, directory)
     }
 
     /// The site with a docroot above the directory; or one that names the program itself; or, where a docroot leads

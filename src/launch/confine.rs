@@ -42,6 +42,8 @@ pub(super) struct Facts {
     pub(super) cgroup: u8,
     /// The version of Landlock that is in force; 0: none. Set by the seal.
     pub(super) landlock: u8,
+    /// The seal is on already, from before the program was known ([`super::settled`]).
+    pub(super) settled: bool,
 }
 
 impl<'a> Authorized<'a> {
@@ -59,7 +61,7 @@ impl<'a> Authorized<'a> {
             .map_err(|errno| Refusal::call(&LIMIT, "setpriority", errno))?;
         set_limits(site)?;
         root.empty_capabilities().map_err(|errno| Refusal::call(&CAPABILITIES, "prctl", errno))?;
-        let mut facts = Facts { stale, cgroup, landlock: 0 };
+        let mut facts = Facts { stale, cgroup, landlock: 0, settled: false };
         if site.set_id_mail {
             // Without no_new_privs only root may seal: a set-id mail program keeps its rights, and stays in the cell.
             facts.landlock = landlock::seal_as_root(&root, uid, site)?;

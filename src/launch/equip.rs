@@ -45,7 +45,8 @@ impl<'a> Verified<'a> {
         let rename = |path: &[u8]| inside.path(path).to_vec();
         let rebuilt = environment::rebuild(&self.site.environment, &arrival.environment, &forced, rename)?;
         // The set-id mail exception was sealed by root already.
-        let ruleset = if self.site.set_id_mail { None } else { landlock::open(self.uid, self.site)? };
+        let is_sealed = self.site.set_id_mail || self.facts.settled;
+        let ruleset = if is_sealed { None } else { landlock::open(self.uid, self.site)? };
         let (environment, dropped) = (rebuilt.entries, rebuilt.dropped);
         let (caller, since) = (arrival.caller.0, arrival.since);
         Ok(Equipped { verified: self, environment, dropped, ruleset, caller, since })
@@ -53,7 +54,7 @@ impl<'a> Verified<'a> {
 }
 
 /// Only now: a change of the identity undoes it (prctl(2)).
-fn follow(parent: Pid) -> Result<(), Refusal> {
+pub(super) fn follow(parent: Pid) -> Result<(), Refusal> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| Refusal::call(&ORPHAN, "prctl", errno))?;
     // It may have ended before.
     if getppid() == parent {

@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::prctl;
 use nix::unistd::{execve, execveat, fchdir};
 
+use crate::policy::Site;
 use crate::refusal::{Card, Refusal};
 use crate::sys;
 
@@ -41,16 +42,16 @@ impl<'a> Equipped<'a> {
             fchdir(directory).map_err(failed("fchdir"))?;
         }
         let site = verified.site;
-        if !site.set_id_mail {
+        let is_sealed = site.set_id_mail || verified.facts.settled;
+        if !is_sealed {
             prctl::set_no_new_privs().map_err(failed("no_new_privs"))?;
             if let Some(ruleset) = ruleset {
                 verified.facts.landlock = ruleset.enforce()?;
             }
         }
         sys::seal::close_at_exec().map_err(failed("close_range"))?;
-        if !site.set_id_mail && !site.seccomp.is_empty() {
-            let program = sys::seal::instructions(site.seccomp);
-            sys::seal::load_seccomp(&program, site.log_denials).map_err(failed("seccomp"))?;
+        if !is_sealed {
+            filter_calls(site)?;
         }
         Ok(Sealed { verified, environment, dropped, caller, since })
     }
@@ -61,17 +62,17 @@ impl Sealed<'_> {
     ///
     /// # Errors
     /// X255, X26, X01, C02.
-    pub fn exec(self) -> Result<Infallible, Refusal> {
+    pub fn exec(&self) -> Result<Infallible, Refusal> {
         let Self { verified, environment, .. } = self;
         let failed = |call: &'static str| move |errno: Errno| Refusal::call(&SEAL, call, errno);
         limit_self(verified.site)?;
         sys::process::default_signals().map_err(failed("rt_sigaction"))?;
         sys::process::set_alarm(verified.site.limits.wall_seconds).map_err(failed("setitimer"))?;
-        let mut errno = start(&verified, &environment);
+        let mut errno = start(verified, environment);
         if errno == Errno::ETXTBSY {
             // Somebody is writing it at this moment: an upload, most often.
             std::thread::sleep(BUSY_WAIT);
-            errno = start(&verified, &environment);
+            errno = start(verified, environment);
         }
         // A log that is larger than the site's files may be must not end us without a record.
         sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
@@ -151,6 +152,16 @@ impl Description<'_> {
     pub fn suexec(&self) -> (u32, u32, &[u8]) {
         (self.verified.uid, self.verified.site.identity.gid, &self.verified.shown.1)
     }
+}
+
+/// The site's filter of system calls, from here on.
+pub(super) fn filter_calls(site: &Site<'_>) -> Result<(), Refusal> {
+    if site.seccomp.is_empty() {
+        return Ok(());
+    }
+    let program = sys::seal::instructions(site.seccomp);
+    sys::seal::load_seccomp(&program, site.log_denials)
+        .map_err(|errno| Refusal::call(&SEAL, "seccomp", errno))
 }
 
 fn start(verified: &Verified<'_>, environment: &[CString]) -> Errno {

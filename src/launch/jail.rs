@@ -28,6 +28,8 @@ pub struct Inside<'a> {
     kind: &'static str,
     /// What was cut from the host's paths; empty: nothing.
     cut: &'a [u8],
+    /// It was entered before the program was known: nothing of the host is held any more.
+    settled: bool,
 }
 
 impl<'a> Inside<'a> {
@@ -50,15 +52,28 @@ impl<'a> Inside<'a> {
         }
     }
 
-    /// The directories above the site are not those of the host.
+    /// The directories above the site are not those of the host, whose working directory is still held.
     #[must_use]
     pub fn hides_host(&self) -> bool {
-        self.kind != HOST
+        self.kind != HOST && !self.settled
+    }
+
+    /// From now on requests come from inside.
+    #[cfg(feature = "pool")]
+    pub(super) fn settle(self) -> Self {
+        Self { settled: true, ..self }
+    }
+
+    /// A path in here, as the host calls it, where the host's has more in front: the other way of [`Self::path`].
+    #[cfg(feature = "pool")]
+    pub(super) fn outside(&self, path: &[u8]) -> Vec<u8> {
+        let path = if path == b"/" { b"" } else { path };
+        [self.cut, path].concat()
     }
 
     /// `cut`: what the host's paths have in front and the jail's have not; empty: nothing.
     pub(crate) fn new(kind: &'static str, cut: &'a [u8]) -> Self {
-        Self { kind, cut }
+        Self { kind, cut, settled: false }
     }
 }
 
@@ -105,17 +120,21 @@ fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
 /// is enough: what a kept view has bound is held by it, so that no new file is given the number.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
-    let stamped = view.steps.iter().filter(|step| {
-        let changeable = step.flags & (Step::SITE | Step::OPTIONAL) != 0;
-        // A device is its numbers, wherever its node lies.
-        let device = step.flags & Step::NO_DEVICES == 0;
-        step.kind == StepKind::BindFile && !device || step.kind == StepKind::BindDirectory && changeable
-    });
-    let inodes = stamped.map(|step| {
+    let inodes = stamped(view).map(|step| {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
         fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or(0, |facts| facts.st_ino)
     });
     checksum(&inodes.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+}
+
+/// The steps whose sources [`stamp`] looks at.
+pub fn stamped<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Step<'v>> {
+    view.steps.iter().filter(|step| {
+        let changeable = step.flags & (Step::SITE | Step::OPTIONAL) != 0;
+        // A device is its numbers, wherever its node lies.
+        let device = step.flags & Step::NO_DEVICES == 0;
+        step.kind == StepKind::BindFile && !device || step.kind == StepKind::BindDirectory && changeable
+    })
 }
 
 /// Makes the view in a mount namespace of this process's own, and enters it.

@@ -8,7 +8,8 @@
 //! middle, and everything that a site's owner can influence is looked at only after that.
 //!
 //! May not: know a second way to start a program of a site. [`rehearse`] walks the same stages and stops before the
-//! last; [`enter`] starts a command of the administrator's in the same cell, and `visit` looks around in it.
+//! last; [`enter`] starts a command of the administrator's in the same cell, and `visit` looks around in it. For a pool of
+//! CGI programs `settled` goes as far as the seal once, and walks the rest for each request.
 
 mod account;
 pub mod arrival;
@@ -21,6 +22,8 @@ pub mod interpreter;
 pub mod jail;
 pub mod landlock;
 pub mod request;
+#[cfg(feature = "pool")]
+pub mod settled;
 pub mod verify;
 pub mod walk;
 

@@ -1,19 +1,17 @@
-//! The child between fork and exec: it becomes a worker or a CGI program by the launch pipeline, or refuses.
+//! The child between fork and exec: it becomes a worker by the launch pipeline, or refuses.
 //!
 //! Root until the pipeline's drop. It is what `cellwall-suexec` is to Apache: the same clean-up, the same stages, the same
-//! records. The request is made of the policy and of numbers of the supervisor; for a CGI run the script's path comes from the
-//! environment that the gate let pass, and everything about it is checked by the pipeline, for each request anew.
+//! records. The request is made of the policy and of numbers of the supervisor.
 //!
-//! May not: return into the supervisor. The environment of a request is read here and not in the supervisor.
+//! May not: return into the supervisor.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
-use nix::sys::stat::{fstat, stat};
 use nix::unistd::{
     Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setegid, seteuid, setgroups, setsid,
 };
@@ -23,7 +21,6 @@ use crate::launch::authorize::{bad_policy, unreadable};
 use crate::launch::interpreter::is_php_cgi;
 use crate::launch::request::Request;
 use crate::launch::{launch, refuse};
-use crate::policy::names::is_plain_path;
 use crate::policy::{ControlGroup, Record, Resource, Site, decode, read};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal, Untrusted};
@@ -41,12 +38,8 @@ pub struct Order<'a> {
     pub settings: &'a Settings<'a>,
     /// Descriptors 0 to 2.
     pub standard: [OwnedFd; 3],
-    /// For a CGI run: the environment, as the broker sent it.
-    pub environment: Option<OwnedFd>,
     /// The control group that holds its whole tree, which it is not in yet.
     pub tree: Option<Vec<u8>>,
-    /// That group is there, and the site's own one above it with the site's limits.
-    pub prepared: bool,
     /// Where a refusal is reported; closed by exec.
     pub report: OwnedFd,
 }
@@ -70,14 +63,12 @@ fn begin(order: &Order<'_>) -> Result<(), Errno> {
     dup2_stdin(input)?;
     dup2_stdout(output)?;
     dup2_stderr(errors)?;
-    let kept = [Some(&order.report), order.environment.as_ref()];
-    keep_only(&kept.into_iter().flatten().map(AsFd::as_fd).collect::<Vec<_>>())
+    keep_only(&[order.report.as_fd()])
 }
 
 fn go(order: &Order<'_>) -> u8 {
     let parent = getppid();
-    let visitor = order.environment.is_some();
-    let refused = |refusal: Refusal| refuse(&refusal, &mut Log::open(None), visitor);
+    let refused = |refusal: Refusal| refuse(&refusal, &mut Log::open(None), false);
     // The supervisor's own environment is empty; this is for signals, limits, scheduling, keyring and the deadline.
     let (_, root) = match Arrival::clean() {
         Ok(clean) => clean,
@@ -96,7 +87,7 @@ fn go(order: &Order<'_>) -> u8 {
         if let Some(site) = policy.sites.iter().find(|site| site.name == order.settings.name) {
             log.about(site);
         }
-        refuse(&refusal, &mut log, visitor)
+        refuse(&refusal, &mut log, false)
     })
 }
 
@@ -105,70 +96,56 @@ fn go(order: &Order<'_>) -> u8 {
 /// # Errors
 /// A refusal before the launch.
 fn in_cell(order: &Order<'_>, policy: &Record<'_>, parent: Pid, root: Root) -> Result<u8, Refusal> {
-    let site = policy.sites.iter().find(|site| site.name == order.settings.name);
-    let site = site.ok_or_else(|| Refusal::new(&NO_SITE, missing(order)))?;
-    let mut environment = match &order.environment {
-        Some(file) => entries(file)?,
-        None => Vec::new(),
-    };
-    let command = match order.settings.command.split_first() {
-        Some((program, words)) => {
-            // The gate has split the path; php-cgi must not look for another file in it. Later words may say otherwise.
-            let php = is_php_cgi(program).then_some([b"-d".to_vec(), b"cgi.fix_pathinfo=0".to_vec()]);
-            let words = php.into_iter().flatten().chain(words.iter().map(|word| word.to_vec())).collect();
-            with_eyes_of(site, policy.uid, || enter(program, words))?
-        }
-        None => with_eyes_of(site, policy.uid, || script(&mut environment))?,
-    };
-    let children = order.settings.workers.connections.to_string();
-    let cell = cell(order, children.as_bytes(), policy, site);
-    let (uid, gid) = (policy.uid.to_string(), site.identity.gid.to_string());
-    let uid = if site.userdir { format!("~{uid}") } else { uid };
+    let settings = order.settings;
+    let site = site_of(policy, settings.name)?;
+    let (program, words) = settings.command.split_first().ok_or_else(|| missing(policy, settings.name))?;
+    let command = with_eyes_of(site, policy.uid, || enter(program, words))?;
+    let children = settings.workers.connections.to_string();
+    let cell = cell(settings, order.tree.as_deref(), children.as_bytes(), policy, site);
+    let (uid, gid) = numbers(policy.uid, site);
     let mut words = vec![OsStr::new(&uid), OsStr::new(&gid)];
     words.extend(command.iter().map(|word| OsStr::from_bytes(word)));
     let caller = policy.host.callers.first().copied().unwrap_or(u32::MAX);
-    let arrival = Arrival::in_pool((caller, caller), environment, parent);
+    let arrival = Arrival::in_pool((caller, caller), Vec::new(), parent);
     let request = Request::parse(&words)?;
     let mut log = Log::open(Some(&cell.host.log));
     log.asked(caller, &words);
     let Err(refusal) = launch(&arrival, &request, &cell, root, &mut log);
-    Ok(refuse(&refusal, &mut log, order.environment.is_some()))
+    Ok(refuse(&refusal, &mut log, false))
 }
 
-fn missing(order: &Order<'_>) -> String {
-    format!("the policy of uid {} has no site \"{}\"", order.uid, Untrusted(order.settings.name))
+/// The site of this name.
+pub(super) fn site_of<'p, 'a>(policy: &'p Record<'a>, name: &[u8]) -> Result<&'p Site<'a>, Refusal> {
+    policy.sites.iter().find(|site| site.name == name).ok_or_else(|| missing(policy, name))
 }
 
-/// The policy as far as this pool is concerned: this site alone; its program, which root's configuration names; and what
-/// belongs to one run of a CGI program taken away from a worker, which lives longer.
-fn cell<'a>(order: &'a Order<'_>, children: &'a [u8], policy: &Record<'a>, site: &Site<'a>) -> Record<'a> {
+fn missing(policy: &Record<'_>, name: &[u8]) -> Refusal {
+    Refusal::new(&NO_SITE, format!("the policy of uid {} has no site \"{}\"", policy.uid, Untrusted(name)))
+}
+
+/// The first two words of a command line: whom to become.
+pub(super) fn numbers(uid: u32, site: &Site<'_>) -> (String, String) {
+    let uid = if site.userdir { format!("~{uid}") } else { uid.to_string() };
+    (uid, site.identity.gid.to_string())
+}
+
+/// The policy as far as a worker is concerned: this site alone; its program, which root's configuration names; and what
+/// belongs to one CGI program taken away, which lives shorter. `tree`: the group that it is to enter.
+fn cell<'a>(
+    settings: &Settings<'a>,
+    tree: Option<&'a [u8]>,
+    children: &'a [u8],
+    policy: &Record<'a>,
+    site: &Site<'a>,
+) -> Record<'a> {
     let mut site = site.clone();
-    if let Some(tree) = &order.tree {
-        if order.prepared {
-            site.limits.groups.retain(|group| group.version != 2);
-        }
-        site.limits.groups.push(ControlGroup { version: 2, directory: tree, settings: Vec::new() });
-    }
-    let settings = order.settings;
-    if settings.kind == Kind::Cgi && settings.request.cpu_ms > 0 {
-        // The whole tree is measured by the supervisor, once a second. The kernel does it for each process, in whole seconds,
-        // and a little later, so that the visitor is told why.
-        let seconds = u64::from(settings.request.cpu_ms.div_ceil(1000)).saturating_add(KERNELS_SECONDS);
-        let narrower =
-            site.limits.resources.iter().any(|limit| limit.number == Resource::CPU && limit.value <= seconds);
-        if !narrower {
-            site.limits.resources.retain(|limit| limit.number != Resource::CPU);
-            site.limits.resources.push(Resource { number: Resource::CPU, value: seconds });
-        }
-    }
-    if settings.kind != Kind::Cgi {
-        site.limits.wall_seconds = 0;
-        site.limits.resources.retain(|limit| limit.number != Resource::CPU);
-        // One below a docroot is a script of the site's, and is looked at as one.
-        site.programs.extend(settings.command.first());
-        site.environment.pass.clear();
-        site.environment.pass_prefixes.clear();
-    }
+    site.limits.groups.extend(tree.map(group));
+    site.limits.wall_seconds = 0;
+    site.limits.resources.retain(|limit| limit.number != Resource::CPU);
+    // One below a docroot is a script of the site's, and is looked at as one.
+    site.programs.extend(settings.command.first());
+    site.environment.pass.clear();
+    site.environment.pass_prefixes.clear();
     if settings.kind == Kind::Parent {
         // Its children are not to end by themselves in the middle of everything: the broker counts requests.
         site.environment.set.push((b"PHP_FCGI_CHILDREN", children));
@@ -177,9 +154,14 @@ fn cell<'a>(order: &'a Order<'_>, children: &'a [u8], policy: &Record<'a>, site:
     Record { sites: vec![site], ..policy.clone() }
 }
 
+/// The group of a tree, without limits of its own.
+pub(super) fn group(tree: &[u8]) -> ControlGroup<'_> {
+    ControlGroup { version: 2, directory: tree, settings: Vec::new() }
+}
+
 /// A site's directories are looked at with the site's rights and never with root's: root would reach what the site may
 /// not, and wait where a file system of the site's makes it wait.
-fn with_eyes_of<T>(
+pub(super) fn with_eyes_of<T>(
     site: &Site<'_>,
     uid: u32,
     look: impl FnOnce() -> Result<T, Refusal>,
@@ -196,15 +178,17 @@ fn with_eyes_of<T>(
 }
 
 /// Changes to the program's directory; the words of its command line, as Apache would write them.
-fn enter(program: &[u8], words: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Refusal> {
+pub(super) fn enter(program: &[u8], words: &[&[u8]]) -> Result<Vec<Vec<u8>>, Refusal> {
     let (directory, name) = divide(program);
     chdir(OsStr::from_bytes(directory))
         .map_err(|errno| Refusal::about(&DIRECTORY, directory, errno.desc()))?;
-    Ok(std::iter::once(name.to_vec()).chain(words).collect())
+    // The gate has split the path; php-cgi must not look for another file in it. Later words may say otherwise.
+    let php: &[&[u8]] = if is_php_cgi(program) { &[b"-d", b"cgi.fix_pathinfo=0"] } else { &[] };
+    Ok([name].iter().chain(php).chain(words).map(|word| word.to_vec()).collect())
 }
 
 /// The directory and the file's name.
-fn divide(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn divide(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(0) => (b"/", path.get(1..).unwrap_or_default()),
         Some(end) => {
@@ -214,65 +198,6 @@ fn divide(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The program of a CGI request. Some web servers send a path with more behind the script's name: what is behind the first
-/// regular file on the way is the path information (RFC 3875, 4.1.5).
-fn script(environment: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Refusal> {
-    let path = environment.iter().find_map(|entry| entry.strip_prefix(b"SCRIPT_FILENAME="));
-    let path = path.filter(|path| is_plain_path(path)).map(<[u8]>::to_vec);
-    let path = path.ok_or_else(|| {
-        Refusal::new(&NO_SCRIPT, "the request's SCRIPT_FILENAME is no plain absolute path".to_owned())
-    })?;
-    let is_file = |path: &[u8]| {
-        stat(OsStr::from_bytes(path)).is_ok_and(|facts| facts.st_mode & libc::S_IFMT == libc::S_IFREG)
-    };
-    let mut file = path.as_slice();
-    while !is_file(file) && file.len() > 1 {
-        file = divide(file).0;
-    }
-    let file = if file.len() > 1 { file } else { &path };
-    let behind = path.get(file.len()..).unwrap_or_default();
-    if !behind.is_empty() {
-        divided(environment, file, behind);
-    }
-    enter(file, Vec::new())
-}
-
-/// Puts right the variables of a request whose script is not where the web server thought.
-fn divided(environment: &mut Vec<Vec<u8>>, file: &[u8], behind: &[u8]) {
-    let known = environment.iter().any(|entry| entry.starts_with(b"PATH_INFO="));
-    for entry in environment.iter_mut() {
-        if entry.starts_with(b"SCRIPT_FILENAME=") {
-            *entry = [b"SCRIPT_FILENAME=", file].concat();
-        } else if entry.starts_with(b"SCRIPT_NAME=") && entry.ends_with(behind) {
-            entry.truncate(entry.len().saturating_sub(behind.len()));
-        } else if entry.starts_with(b"PATH_INFO=") {
-            *entry = [b"PATH_INFO=", behind].concat();
-        }
-    }
-    if !known {
-        environment.push([b"PATH_INFO=", behind].concat());
-    }
-}
-
-/// `NAME=value`, a NUL behind each. The alarm of the clean-up ends this where the file makes it wait.
-fn entries(file: &OwnedFd) -> Result<Vec<Vec<u8>>, Refusal> {
-    let failed = |errno: Errno| Refusal::call(&ENVIRONMENT, "the request's environment", errno);
-    let size = fstat(file).map_err(failed)?.st_size;
-    if !(0..=ENVIRONMENT_MAX).contains(&size) {
-        return Err(Refusal::new(&ENVIRONMENT, format!("the request's environment has {size} bytes")));
-    }
-    let mut file = File::from(file.as_fd().try_clone_to_owned().map_err(|_| failed(Errno::EMFILE))?);
-    let mut bytes = Vec::new();
-    std::io::Seek::rewind(&mut file).map_err(|_| failed(Errno::ESPIPE))?;
-    let limit = u64::try_from(ENVIRONMENT_MAX).unwrap_or(0);
-    file.take(limit).read_to_end(&mut bytes).map_err(|_| failed(Errno::EIO))?;
-    Ok(bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).map(<[u8]>::to_vec).collect())
-}
-
-/// The kernel's limit is so much larger than the measured one.
-const KERNELS_SECONDS: u64 = 3;
-/// Bytes; the policy's own limit is checked by the pipeline.
-const ENVIRONMENT_MAX: i64 = 1 << 20;
 /// No refusal could be written down.
 const BROKEN: u8 = 81;
 
@@ -283,9 +208,6 @@ static EYES: Card = Card {
     remedy: "add CAP_SETUID and CAP_SETGID to CapabilityBoundingSet of cellwalld's unit",
 };
 static DIRECTORY: Card = Card { code: "S03", status: 88, remedy: "ls -ld {}" };
-static NO_SCRIPT: Card =
-    Card { code: "S04", status: 88, remedy: "set SCRIPT_FILENAME in the web server's FastCGI parameters" };
-static ENVIRONMENT: Card = Card { code: "S05", status: 88, remedy: "cellwall explain S05" };
 
 #[cfg(test)]
 mod tests {
@@ -295,21 +217,5 @@ mod tests {
     fn a_path_is_a_directory_and_a_name() {
         assert_eq!(divide(b"/usr/bin/php-cgi"), (&b"/usr/bin"[..], &b"php-cgi"[..]));
         assert_eq!(divide(b"/init"), (&b"/"[..], &b"init"[..]));
-    }
-
-    #[test]
-    fn what_is_behind_the_script_is_its_path_information() {
-        let mut environment =
-            [&b"SCRIPT_FILENAME=/srv/a.cgi/x/y"[..], b"SCRIPT_NAME=/cgi/a.cgi/x/y", b"QUERY_STRING=/x/y"]
-                .map(<[u8]>::to_vec)
-                .to_vec();
-        divided(&mut environment, b"/srv/a.cgi", b"/x/y");
-        let want: [&[u8]; 4] = [
-            b"SCRIPT_FILENAME=/srv/a.cgi",
-            b"SCRIPT_NAME=/cgi/a.cgi",
-            b"QUERY_STRING=/x/y",
-            b"PATH_INFO=/x/y",
-        ];
-        assert_eq!(environment, want);
     }
 }

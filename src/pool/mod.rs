@@ -16,16 +16,19 @@
 //! * [`fastcgi`]: the protocol as a codec. [`gate`]: what of a request may pass. Both pure.
 //! * [`wire`]: the contract between the two, and nothing else. Pure.
 //! * [`channel`]: frames and descriptors over the pair.
-//! * [`child`]: from fork to exec: the launch pipeline's entry for workers and CGI runs.
+//! * [`child`]: from fork to exec: the launch pipeline's entry for workers.
 //! * [`control`]: what administrators and site owners may ask for. Pure.
 //! * [`descent`]: from root's process to the broker's.
 //! * [`journal`]: the supervisor's lines in the log.
 //! * [`life`]: a worker's life as a table. Pure.
 //! * [`listen`]: sockets, with their final mode from the start.
 //! * [`notify`]: the service manager.
+//! * [`outlook`]: what of the host a cell was entered under.
+//! * [`script`]: what a CGI request is about.
 //! * [`supervisor`]: root's side.
 //! * [`tree`]: a worker and all that it starts.
 //! * [`whereabouts`]: where a worker is, for the slow log.
+//! * [`zygote`]: waits in a site's cell and starts its CGI programs there.
 //! * [`settings`]: what one pool is and may; the record that `cellwall apply` writes. Pure.
 
 pub mod broker;
@@ -37,11 +40,14 @@ pub mod journal;
 pub mod life;
 pub mod listen;
 pub mod notify;
+pub mod outlook;
+pub mod script;
 pub mod settings;
 pub mod supervisor;
 pub mod tree;
 pub mod whereabouts;
 pub mod wire;
+pub mod zygote;
 
 pub mod fastcgi;
 pub mod gate;

@@ -43,14 +43,14 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
-/// Receives one message of at most `buffer` bytes and at most 3 descriptors, without waiting. Length 0: the other side
+/// Receives one message of at most `buffer` bytes and at most 4 descriptors, without waiting. Length 0: the other side
 /// is gone.
 ///
 /// # Errors
 /// EAGAIN: there is none. EMSGSIZE: it was larger, or had more descriptors; those that came are closed. Others of
 /// recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
-    let mut space = nix::cmsg_space!([RawFd; 3]);
+    let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;

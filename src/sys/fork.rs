@@ -1,6 +1,6 @@
 //! Children of the administrator's command and of the pool's daemon. The setuid program never forks.
 
-use std::ffi::{c_int, c_long};
+use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
@@ -80,6 +80,27 @@ fn clone_into(group: RawFd) -> Result<c_long, Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_clone3, words.as_ptr(), size_of_val(&words)) })
 }
 
+/// Makes a child that uses this process's memory, on a stack of its own, while this process waits until the child becomes
+/// another program or ends (`CLONE_VM` and `CLONE_VFORK`, clone(2)): no page is copied. Call it with one thread only. What
+/// `child` writes is seen here afterwards; what it owns when it becomes another program is never dropped. Its result is the
+/// child's exit status.
+///
+/// # Errors
+/// EAGAIN, ENOMEM.
+pub fn fork_sharing(stack: &mut [u128], child: &mut dyn FnMut() -> u8) -> Result<Pid, Errno> {
+    extern "C" fn begin(child: *mut c_void) -> c_int {
+        // SAFETY: it is the pointer that was given to clone below, to a closure that outlives the child's use of it.
+        let child = unsafe { &mut *child.cast::<&mut dyn FnMut() -> u8>() };
+        child().into()
+    }
+    let mut child = child;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
+    // SAFETY: `stack` ends at `top`, aligned to 16 bytes, and is used by nobody else; stack and closure outlive the call, which
+    // returns only when the child uses this memory no more. There is no other thread.
+    Errno::result(unsafe { libc::clone(begin, top, flags, (&raw mut child).cast()) }).map(Pid::from_raw)
+}
+
 /// How a child has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -97,6 +118,22 @@ pub struct End {
 /// ECHILD: there is no child.
 pub fn look_for_end() -> Result<Option<End>, Errno> {
     wait(libc::P_ALL, 0, libc::WNOHANG | libc::WNOWAIT)
+}
+
+/// Reaps a child that has ended. None: no child has ended.
+///
+/// # Errors
+/// ECHILD: there is no child.
+pub fn reap_any() -> Result<Option<End>, Errno> {
+    wait(libc::P_ALL, 0, libc::WNOHANG)
+}
+
+/// Waits for a child's end. It is not reaped yet, as in [`look_for_end`].
+///
+/// # Errors
+/// ECHILD: there is no child. EINTR.
+pub fn wait_for_end() -> Result<End, Errno> {
+    wait(libc::P_ALL, 0, libc::WNOWAIT)?.ok_or(Errno::ECHILD)
 }
 
 /// Waits for this child's end, and reaps it.

@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
         "[pool]\nkind = \"cgi\"\nworkers = { max = 2, min = 1 }",
         5,
         11,
-        "only `max` counts",
+        "only `max` and `idle` count",
         "remove the others",
     ),
     ("[pool]\nkind = \"cgi\"\nrequests = 500", 5, 12, "pool.requests does nothing here", "remove the line"),

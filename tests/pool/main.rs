@@ -31,3 +31,4 @@ mod stage;
 mod supervisor;
 mod web;
 mod workers;
+mod zygotes;

@@ -391,11 +391,11 @@ fn runs_end_whole(groups: bool) {
         assert_eq!(logged(&["code=B08", "site=bob"]).len(), 1, "{:?}", logged(&[""]));
         none("the end of what took too long");
         let gone = nginx.begun("bob", "/mute.cgi?hang");
-        until("a run and its two", || processes(world.bob.id).len() == 3);
+        until("a zygote, its run and the two of that", || processes(world.bob.id).len() == 4);
         drop(gone);
         none("the end of what nobody waits for");
         let kept = nginx.begun("bob", "/mute.cgi?hang");
-        until("a run and its two", || processes(world.bob.id).len() == 3);
+        until("a zygote, its run and the two of that", || processes(world.bob.id).len() == 4);
         kill(Pid::from_raw(broker(&daemon)), Signal::SIGKILL).unwrap();
         none("the end of what a broker left");
         drop(kept);

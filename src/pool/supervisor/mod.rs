@@ -3,7 +3,7 @@
 //!
 //! * `pools`: which pools there are: start and reload.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
-//! * `runs`: CGI programs, one for each request.
+//! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
 //! * `seal`: what is given up at the start.
@@ -12,7 +12,8 @@
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
 //! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
 //!
-//! May not: read a byte that came from a web server or a worker; open a path that it did not make or that the policy does not
+//! May not: read a byte that came from a web server or a worker (of a zygote, which is of the site's uid, three bytes: any three
+//! harm nobody else); open a path that it did not make or that the policy does not
 //! name; wait for anything but its loop.
 
 mod broker;
@@ -65,6 +66,7 @@ pub struct Supervisor {
     pools: BTreeMap<Site, pools::Pool>,
     workers: BTreeMap<Worker, workers::Living>,
     runs: BTreeMap<Token, runs::Run>,
+    zygotes: BTreeMap<runs::Nest, runs::Zygote>,
     processes: HashMap<Pid, Process>,
     graves: Vec<Tree>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -75,6 +77,7 @@ pub struct Supervisor {
     status: Rc<OwnedFd>,
     last_site: u32,
     last_worker: u32,
+    last_zygote: u32,
     quit_at: Option<Instant>,
 }
 
@@ -82,7 +85,7 @@ pub struct Supervisor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Process {
     Worker(Worker),
-    Run(Token),
+    Zygote(runs::Nest),
     Broker,
 }
 
@@ -115,6 +118,8 @@ const CONTROL: u64 = 2;
 const CLIENTS: u64 = 1 << 32;
 /// Sockets of workers that have not answered yet are above it, by serial number.
 const WORKERS: u64 = 1 << 33;
+/// Channels of zygotes are above it, by serial number.
+const ZYGOTES: u64 = 1 << 34;
 
 impl Supervisor {
     /// Root. Makes the sockets, starts the broker, and serves until it is told to end.
@@ -156,6 +161,9 @@ impl Supervisor {
                 CONTROL => self.accept_client(),
                 worker if worker & WORKERS != 0 => {
                     self.worker_asked(Worker(u32::try_from(worker & !WORKERS).unwrap_or(u32::MAX)));
+                }
+                zygote if zygote & ZYGOTES != 0 => {
+                    self.hear_zygote(runs::Nest(u32::try_from(zygote & !ZYGOTES).unwrap_or(u32::MAX)));
                 }
                 client => self.hear_client(client),
             }
@@ -211,7 +219,7 @@ impl Supervisor {
             let Ok(end) = fork::reap(end.child) else { return };
             match process {
                 Some(Process::Worker(worker)) => self.worker_exited(worker, end),
-                Some(Process::Run(token)) => self.run_exited(token, end),
+                Some(Process::Zygote(zygote)) => self.zygote_exited(zygote, end),
                 Some(Process::Broker) => self.broker_exited(end),
                 // An orphan of some worker's, which became ours.
                 None => {}
@@ -220,18 +228,13 @@ impl Supervisor {
     }
 
     fn before_reaping(&self, process: Process) {
-        match process {
-            Process::Worker(worker) => {
-                if let Some(living) = self.workers.get(&worker) {
-                    living.tree.end_rest();
-                }
-            }
-            Process::Run(token) => {
-                if let Some(run) = self.runs.get(&token) {
-                    run.tree.end_rest();
-                }
-            }
-            Process::Broker => {}
+        let tree = match process {
+            Process::Worker(worker) => self.workers.get(&worker).map(|living| &living.tree),
+            Process::Zygote(zygote) => self.zygotes.get(&zygote).map(|zygote| &zygote.tree),
+            Process::Broker => None,
+        };
+        if let Some(tree) = tree {
+            tree.end_rest();
         }
     }
 
@@ -259,7 +262,7 @@ impl Supervisor {
     /// Nothing of ours stays.
     fn end(&mut self) {
         self.workers.values().for_each(|living| living.tree.destroy());
-        self.runs.values().for_each(|run| run.tree.destroy());
+        self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
         self.broker.kill();
         self.remove_sockets();
     }
@@ -278,6 +281,7 @@ impl Supervisor {
         for tree in std::mem::take(&mut self.graves) {
             self.bury(tree);
         }
+        self.dismiss_idle();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
@@ -320,6 +324,7 @@ impl Supervisor {
             pools: BTreeMap::new(),
             workers: BTreeMap::new(),
             runs: BTreeMap::new(),
+            zygotes: BTreeMap::new(),
             processes: HashMap::new(),
             graves: Vec::new(),
             timers: BTreeSet::new(),
@@ -330,6 +335,7 @@ impl Supervisor {
             status: Rc::new(status),
             last_site: 0,
             last_worker: 0,
+            last_zygote: 0,
             quit_at: None,
         };
         supervisor.watch(&supervisor.signals, SIGNALS, EpollFlags::EPOLLIN)?;

@@ -19,6 +19,7 @@ use crate::refusal::{Card, Refusal};
 
 use super::super::life::Failures;
 use super::super::listen;
+use super::super::outlook::Outlook;
 use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings, Workers};
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
@@ -58,6 +59,8 @@ pub(super) struct Pool {
     pub(super) proving: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
+    /// What of the host its zygotes rely on.
+    pub(super) outlook: Option<Rc<Outlook>>,
 }
 
 impl Pool {
@@ -169,6 +172,7 @@ impl Supervisor {
             failures: Failures::default(),
             not_before: None,
             proving: false,
+            outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),
         };
         self.pools.insert(site, pool);
@@ -366,7 +370,7 @@ pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, String> {
 }
 
 /// What is in it is what stays in it.
-fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
+pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
     let file = memfd_create(c"cellwall-pool", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(file);
     file.write_all(bytes).map_err(|_| nix::errno::Errno::ENOSPC)?;

@@ -1,7 +1,10 @@
-//! CGI programs: one launch for each request.
+//! CGI programs: one for each request, started by the site's zygotes.
+//!
+//! An order that a zygote has not taken is still in its socket, of which both ends are held here: when the zygote ends, another
+//! one gets it. One that was taken is never given again.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -9,23 +12,66 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
+use nix::sys::epoll::EpollFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{getpid, pipe2};
 
+use crate::sys::descriptors;
 use crate::sys::fork::{End, Side};
 
-use super::super::child::{self, Order};
+use super::super::channel::Channel;
+use super::super::outlook::Outlook;
 use super::super::settings::{self, Kind};
-use super::super::tree::Tree;
+use super::super::tree::{Census, Tree};
 use super::super::wire::{Busy, Down, Ended, Site, Token};
-use super::{Process, Supervisor, Timer};
+use super::super::zygote::{Birth, How, Report, hatch};
+use super::pools::memory_file;
+use super::{Process, Supervisor, Timer, ZYGOTES};
 
-/// A program that runs.
+/// A program that runs, or waits for its zygote.
 pub(super) struct Run {
     pub(super) site: Site,
-    pub(super) tree: Tree,
+    pub(super) zygote: Nest,
     pub(super) since: Instant,
+    /// What its zygote's tree had used before, in microseconds.
+    pub(super) cpu_us: u64,
     told: bool,
-    report: OwnedFd,
+    /// So many zygotes have ended before they took it.
+    spurned: u32,
+}
+
+/// A zygote's serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Nest(pub(super) u32);
+
+/// A process that starts programs in a site's cell.
+pub(super) struct Zygote {
+    pub(super) site: Site,
+    pub(super) tree: Tree,
+    /// What the host was when it entered the cell. None: nothing to rely on.
+    outlook: Option<Rc<Outlook>>,
+    epoch: u32,
+    channel: OwnedFd,
+    /// Its own end.
+    other: OwnedFd,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle(Instant),
+    Busy(Token),
+    /// It was told to end.
+    Leaving,
+}
+
+type Order = [OwnedFd; 4];
+
+impl Zygote {
+    /// What it is busy with.
+    pub(super) fn token(&self) -> Option<Token> {
+        if let State::Busy(token) = self.state { Some(token) } else { None }
+    }
 }
 
 impl Supervisor {
@@ -53,73 +99,195 @@ impl Supervisor {
         if u32::try_from(running).map_or(true, |running| running >= pool.numbers.max) {
             return Err(Busy::Full);
         }
-        let settings = settings::settings(&pool.record).map_err(|_| Busy::Stopped)?;
         let exhausted = |_: Errno| Busy::Exhausted;
         let (input, input_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (output, output_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
-        let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(exhausted)?;
+        self.give(site, token, &[environment, input, output_in, errors_in], 0)?;
+        Ok([input_in, output, errors].map(Rc::new).to_vec())
+    }
+
+    /// Gives an order to a zygote that has nothing to do, or to a new one.
+    fn give(&mut self, site: Site, token: Token, order: &Order, spurned: u32) -> Result<(), Busy> {
+        let nest = match self.idle_zygote(site) {
+            Some(nest) => nest,
+            None => self.start_zygote(site).map_err(|_| Busy::Exhausted)?,
+        };
+        let metered = self.pools.get(&site).is_some_and(|pool| pool.metered);
+        let Some(zygote) = self.zygotes.get_mut(&nest) else { return Err(Busy::Exhausted) };
+        let order: Vec<_> = order.iter().map(OwnedFd::as_fd).collect();
+        descriptors::send(&zygote.channel, b"r", &order).map_err(|_| Busy::Exhausted)?;
+        zygote.state = State::Busy(token);
+        let census = if metered && zygote.tree.is_marked() { Census::now() } else { Census::default() };
+        let cpu_us = if metered { zygote.tree.usage(&census).cpu_us } else { 0 };
+        let run = Run { site, zygote: nest, since: Instant::now(), cpu_us, told: false, spurned };
+        self.runs.insert(token, run);
+        Ok(())
+    }
+
+    /// The last one that had something to do; those that were started under another outlook are let go.
+    fn idle_zygote(&mut self, site: Site) -> Option<Nest> {
+        let pool = self.pools.get_mut(&site)?;
+        if !pool.outlook.as_ref().is_some_and(|outlook| outlook.holds()) {
+            pool.outlook = None;
+        }
+        let (epoch, outlook) = (pool.epoch, pool.outlook.clone());
+        let is_good = |zygote: &Zygote| {
+            let same = zygote.outlook.iter().zip(&outlook).any(|(one, other)| Rc::ptr_eq(one, other));
+            same && zygote.epoch == epoch
+        };
+        let mut idle: Vec<(Instant, Nest, bool)> = Vec::new();
+        for (nest, zygote) in self.zygotes.iter().filter(|(_, zygote)| zygote.site == site) {
+            if let State::Idle(since) = zygote.state {
+                idle.push((since, *nest, is_good(zygote)));
+            }
+        }
+        idle.iter().filter(|(.., good)| !good).for_each(|(_, nest, _)| self.dismiss(*nest));
+        idle.into_iter().filter(|(.., good)| *good).max().map(|(_, nest, _)| nest)
+    }
+
+    fn start_zygote(&mut self, site: Site) -> Result<Nest, Errno> {
+        let Some(pool) = self.pools.get_mut(&site) else { return Err(Errno::ESRCH) };
+        let settings = settings::settings(&pool.record).map_err(|_| Errno::EBADMSG)?;
+        if pool.outlook.is_none() {
+            pool.outlook = Outlook::of(pool.uid, &pool.name).map(Rc::new);
+        }
+        let record = memory_file(&pool.record)?;
+        let (channel, other) = Channel::pair()?;
         let ground = self.grove.run(Path::new(OsStr::from_bytes(settings.group_directory)));
-        let enter = ground.to_enter();
-        let prepared = enter.is_some_and(|(_, prepared)| prepared);
-        let enter = enter.map(|(group, _)| group.as_os_str().as_bytes().to_vec());
-        let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground).map_err(exhausted)? else {
-            child::become_program(Order {
-                uid: pool.uid,
-                settings: &settings,
-                standard: [input, output_in, errors_in],
-                environment: Some(environment),
-                tree: enter,
-                prepared,
-                report: report_in,
+        let (enter, prepared) = ground.to_enter().unwrap_or((Path::new(""), false));
+        let tree = enter.as_os_str().as_bytes().to_vec();
+        let birth = Birth { uid: pool.uid, daemon: getpid(), tree, prepared };
+        let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
+            let _ = hatch(&birth, settings.name, &other, &record);
+            std::process::exit(1)
+        };
+        let (epoch, outlook) = (pool.epoch, pool.outlook.clone());
+        self.last_zygote = self.last_zygote.wrapping_add(1);
+        let nest = Nest(self.last_zygote);
+        let _ = self.watch(&channel, ZYGOTES | u64::from(nest.0), EpollFlags::EPOLLIN);
+        let state = State::Idle(Instant::now());
+        self.zygotes.insert(nest, Zygote { site, tree, outlook, epoch, channel, other, state });
+        self.know(pid, Process::Zygote(nest));
+        Ok(nest)
+    }
+
+    /// Ends one that has nothing to do.
+    fn dismiss(&mut self, nest: Nest) {
+        if let Some(zygote) = self.zygotes.get_mut(&nest) {
+            zygote.state = State::Leaving;
+            let _ = kill(zygote.tree.pid(), Signal::SIGKILL);
+        }
+    }
+
+    /// Once a second: those that nobody needs any more.
+    pub(super) fn dismiss_idle(&mut self) {
+        let needed = |site: Site, epoch: u32, since: Instant| {
+            self.pools.get(&site).is_some_and(|pool| {
+                let most = Duration::from_millis(pool.numbers.idle_ms.into());
+                !pool.paused && pool.epoch == epoch && since.elapsed() <= most
             })
         };
-        self.runs.insert(token, Run { site, tree, since: Instant::now(), told: false, report });
-        self.know(pid, Process::Run(token));
-        Ok([input_in, output, errors].map(Rc::new).to_vec())
+        let mut all: Vec<Nest> = Vec::new();
+        for (nest, zygote) in &self.zygotes {
+            if let State::Idle(since) = zygote.state
+                && !needed(zygote.site, zygote.epoch, since)
+            {
+                all.push(*nest);
+            }
+        }
+        all.into_iter().for_each(|nest| self.dismiss(nest));
+    }
+
+    /// A zygote says how its program has ended.
+    pub(super) fn hear_zygote(&mut self, nest: Nest) {
+        let Some(zygote) = self.zygotes.get_mut(&nest) else { return };
+        let mut frame = [0; 4];
+        let report = match descriptors::receive(&zygote.channel, &mut frame) {
+            Err(Errno::EAGAIN | Errno::EINTR) => return,
+            Ok((length, with)) if with.is_empty() => Report::decode(frame.get(..length).unwrap_or_default()),
+            _ => None,
+        };
+        let State::Busy(token) = zygote.state else { return self.dismiss(nest) };
+        let Some(Report { how, code, rest }) = report else { return zygote.tree.destroy() };
+        zygote.state = State::Idle(Instant::now());
+        if rest {
+            zygote.state = State::Leaving;
+            zygote.tree.destroy();
+        }
+        let how = match how {
+            How::Exited => Ended::Exited,
+            How::Signalled => Ended::Signalled,
+            How::Refused => Ended::Refused,
+        };
+        self.run_ended(token, how, code.into());
+    }
+
+    fn run_ended(&mut self, token: Token, how: Ended, code: u32) {
+        let Some(run) = self.runs.remove(&token) else { return };
+        if run.told
+            && let Some(zygote) = self.zygotes.get_mut(&run.zygote)
+        {
+            zygote.state = State::Leaving;
+        }
+        let how = if run.told && how != Ended::Refused { Ended::Stopped } else { how };
+        self.tell_broker(&Down::RunEnded { token, site: run.site, how, code }, Vec::new());
     }
 
     /// The broker wants a run ended.
     pub(super) fn end_run(&mut self, site: Site, token: Token) {
         if let Some(run) = self.runs.get_mut(&token).filter(|run| run.site == site) {
             run.told = true;
-            run.tree.destroy();
-            self.after(AGAIN, Timer::Run(token));
+            self.run_timer(token);
         }
     }
 
     pub(super) fn run_timer(&mut self, token: Token) {
-        if let Some(run) = self.runs.get(&token).filter(|run| run.told) {
-            run.tree.destroy();
+        let Some(run) = self.runs.get(&token).filter(|run| run.told) else { return };
+        if let Some(zygote) = self.zygotes.get(&run.zygote) {
+            zygote.tree.destroy();
             self.after(AGAIN, Timer::Run(token));
         }
     }
 
-    pub(super) fn run_exited(&mut self, token: Token, end: End) {
-        let Some(run) = self.runs.remove(&token) else { return };
-        let mut report = [0; 1];
-        let refused = nix::unistd::read(&run.report, &mut report) == Ok(1);
-        let how = match (refused, run.told, end.by_signal) {
-            (true, ..) => Ended::Refused,
-            (_, true, _) => Ended::Stopped,
-            (_, _, true) => Ended::Signalled,
-            (_, _, false) => Ended::Exited,
-        };
-        self.tell_broker(&Down::RunEnded { token, site: run.site, how, code: end.code.into() }, Vec::new());
-        self.bury(run.tree);
+    pub(super) fn zygote_exited(&mut self, nest: Nest, end: End) {
+        // Its last word.
+        self.hear_zygote(nest);
+        let Some(zygote) = self.zygotes.remove(&nest) else { return };
+        let Zygote { site, tree, other, state, .. } = zygote;
+        self.bury(tree);
+        let State::Busy(token) = state else { return };
+        let left =
+            descriptors::receive(&other, &mut [0; 1]).ok().and_then(|(_, order)| order.try_into().ok());
+        let run = self.runs.get(&token).filter(|run| !run.told && run.spurned < PATIENCE);
+        if let (Some(order), Some(run)) = (left, run) {
+            let spurned = run.spurned.saturating_add(1);
+            self.runs.remove(&token);
+            // Others that wait in this site's cell would not take it either.
+            if let Some(pool) = self.pools.get_mut(&site) {
+                pool.outlook = None;
+            }
+            if self.give(site, token, &order, spurned).is_ok() {
+                return;
+            }
+            let (how, code) = (Ended::Signalled, end.code.into());
+            return self.tell_broker(&Down::RunEnded { token, site, how, code }, Vec::new());
+        }
+        self.run_ended(token, if end.by_signal { Ended::Signalled } else { Ended::Exited }, end.code.into());
     }
 
-    /// A broker has ended, and with it whoever waits for these programs.
+    /// A broker has ended, and with it whoever waits for these programs. The next one may give the same tokens.
     pub(super) fn end_all_runs(&mut self) {
-        self.runs.values().for_each(|run| run.tree.destroy());
-        // The next broker may give the same tokens.
-        let orphans: Vec<Run> = std::mem::take(&mut self.runs).into_values().collect();
-        for run in orphans {
-            self.processes.remove(&run.tree.pid());
-            self.bury(run.tree);
+        for run in std::mem::take(&mut self.runs).into_values() {
+            if let Some(zygote) = self.zygotes.get_mut(&run.zygote) {
+                zygote.state = State::Leaving;
+                zygote.tree.destroy();
+            }
         }
     }
 }
 
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So many zygotes may end before they take an order.
+const PATIENCE: u32 = 3;

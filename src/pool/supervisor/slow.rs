@@ -5,12 +5,13 @@
 use std::io::Write as _;
 use std::time::Instant;
 
+use nix::unistd::Pid;
+
 use crate::policy::Format;
 use crate::record::stamp;
 use crate::refusal::Untrusted;
 
 use super::super::settings;
-use super::super::tree::Tree;
 use super::super::whereabouts;
 use super::super::wire::{Site, Token, Worker};
 use super::{Supervisor, pools};
@@ -18,13 +19,17 @@ use super::{Supervisor, pools};
 impl Supervisor {
     pub(super) fn tell_where_worker(&mut self, site: Site, worker: Worker) {
         let Some(living) = self.workers.get(&worker).filter(|living| living.site == site) else { return };
-        let lines = lines(&living.tree, &format!("worker={}", worker.0), living.since);
+        let lines = lines(&living.tree.processes(), &format!("worker={}", worker.0), living.since);
         self.write_where(site, &lines);
     }
 
     pub(super) fn tell_where_run(&mut self, site: Site, token: Token) {
         let Some(run) = self.runs.get(&token).filter(|run| run.site == site) else { return };
-        let lines = lines(&run.tree, &format!("run={}", run.tree.pid()), run.since);
+        let Some(zygote) = self.zygotes.get(&run.zygote) else { return };
+        let mut processes = zygote.tree.processes();
+        processes.retain(|process| *process != zygote.tree.pid());
+        let program = processes.first().map_or(0, |process| process.as_raw());
+        let lines = lines(&processes, &format!("run={program}"), run.since);
         self.write_where(site, &lines);
     }
 
@@ -46,8 +51,8 @@ impl Supervisor {
     }
 }
 
-fn lines(tree: &Tree, what: &str, since: Instant) -> Vec<String> {
+fn lines(processes: &[Pid], what: &str, since: Instant) -> Vec<String> {
     let age = since.elapsed().as_secs();
-    let places = whereabouts::of(&tree.processes());
+    let places = whereabouts::of(processes);
     places.iter().map(|place| format!("{what} age={age} {place}")).collect()
 }

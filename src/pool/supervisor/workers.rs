@@ -95,9 +95,7 @@ impl Supervisor {
                 uid: pool.uid,
                 settings: &settings,
                 standard: [listener, output, errors_in],
-                environment: None,
                 tree: enter,
-                prepared: false,
                 report: report_in,
             })
         };
@@ -425,21 +423,25 @@ impl Supervisor {
     pub(super) fn stop_all(&mut self) {
         let all: Vec<Worker> = self.workers.keys().copied().collect();
         all.into_iter().for_each(|worker| self.happen(worker, Event::Stop));
-        self.runs.values().for_each(|run| run.tree.destroy());
+        self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
     }
 
     /// Once a second: what sites use, for the status service, for recycling by memory and for the CPU time of requests.
     pub(super) fn usage(&mut self) {
-        let trees = self.workers.values().map(|one| &one.tree).chain(self.runs.values().map(|run| &run.tree));
-        let marked = trees.into_iter().any(Tree::is_marked);
+        let zygotes = self.zygotes.values().map(|zygote| &zygote.tree);
+        let marked = self.workers.values().map(|one| &one.tree).chain(zygotes).any(Tree::is_marked);
         let census = if marked { Census::now() } else { Census::default() };
         let mut sums: BTreeMap<Site, Usage> = BTreeMap::new();
         let mut spent = Vec::new();
-        for (token, run) in &self.runs {
-            let (token, site, used) = (*token, run.site, run.tree.usage(&census));
+        for zygote in self.zygotes.values() {
+            let (site, used) = (zygote.site, zygote.tree.usage(&census));
             sums.entry(site).or_default().add(used);
-            if self.pools.get(&site).is_some_and(|pool| pool.metered) {
-                spent.push(Down::RunSpent { token, site, cpu_us: used.cpu_us });
+            let metered = self.pools.get(&site).is_some_and(|pool| pool.metered);
+            if let Some((token, run)) =
+                zygote.token().filter(|_| metered).and_then(|token| self.runs.get_key_value(&token))
+            {
+                let cpu_us = used.cpu_us.saturating_sub(run.cpu_us);
+                spent.push(Down::RunSpent { token: *token, site, cpu_us });
             }
         }
         let mut fat = Vec::new();

@@ -1,0 +1,391 @@
+//! CGI programs in pools: zygotes that stay between requests must give each program what a launch of its own would, and nothing
+//! of the one before; and nobody may take what a zygote has, or live on in it after a rule has changed.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Launcher, Report, World, each_jail, make_directory, put, small, world};
+
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+const POOL: &str = "[pool]\nkind = \"cgi\"\nworkers = { max = 2 }\n";
+/// Tells its own number and that of the process that started it.
+const WHO: &str = "#!/usr/bin/perl\nuse POSIX;\nprint \"Content-Type: text/plain\\r\\n\\r\\n\", getppid(), ' ', $$, ' ', ($ENV{HTTP_X_MARK} || '-'), \
+                   ' ', getpgrp();\n";
+
+fn site(world: &World, more: &str) {
+    world.site("alice", &format!("profile = [\"perl\", \"sh\"]\n{more}{POOL}"));
+    world.apply();
+}
+
+/// The numbers of alice's zygotes.
+fn zygotes(world: &World) -> Vec<i32> {
+    let all = processes(world.alice.id).into_iter();
+    all.filter(|(_, command)| command.starts_with("cellwalld: cgi alice ")).map(|(pid, _)| pid).collect()
+}
+
+fn the_zygote(world: &World) -> i32 {
+    let all = zygotes(world);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0]
+}
+
+fn who(nginx: &Nginx) -> Vec<String> {
+    let answer = nginx.get("alice", "/who.cgi");
+    assert_eq!(answer.status, 200, "{}\n{}", answer.text(), logged(&[""]).join("\n"));
+    answer.text().split(' ').map(str::to_owned).collect()
+}
+
+/// What differs from launch to launch, or because a web server or a daemon called.
+const OWN: [&str; 14] = [
+    "pid",
+    "parent",
+    "group",
+    "session",
+    "env",
+    "entries",
+    "entry_bytes",
+    "death_signal",
+    "limit_nproc",
+    "started",
+    "session_keyring",
+    "marker",
+    "Content-Type:",
+    "timer_real",
+];
+
+#[test]
+fn what_a_program_finds_is_what_a_launch_of_its_own_gives_it() {
+    each_jail(|world| {
+        let jail = fs::read_to_string("/etc/cellwall/sites.d/alice.toml").unwrap();
+        let jail = if jail.contains("kind = \"view\"") { "view" } else { "host" };
+        world.site(
+            "alice",
+            &format!("{}[limits]\nprocesses = 40\ncpu = 7\nopen_files = 99\n{POOL}", small(jail)),
+        );
+        world.apply();
+        world.probe(&world.alice, "probe.cgi");
+        let launched = world.call(&world.alice, "probe.cgi").run().ran();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        // The first program of a zygote and the third.
+        for _ in 0..3 {
+            let answer = nginx.get("alice", "/probe.cgi");
+            assert_eq!(answer.status, 200, "{}", logged(&[""]).join("\n"));
+            let pooled = Report::parse(answer.text().as_bytes());
+            let facts = |report: &Report| -> Vec<String> {
+                let lines = report.text().lines().filter(|line| {
+                    let name = line.split(' ').next().unwrap_or_default();
+                    !name.is_empty() && !OWN.contains(&name)
+                });
+                lines.map(str::to_owned).collect()
+            };
+            assert!(facts(&launched).len() > 30, "{}", launched.text());
+            assert_eq!(facts(&pooled), facts(&launched), "{jail}");
+            // Two zygotes may be there, which are none of the site's processes.
+            assert_eq!(pooled.fact("limit_nproc"), "42 42");
+            // It leads a session, and ends with its zygote.
+            assert_eq!(pooled.fact("pid"), pooled.fact("session"));
+            assert_eq!(
+                (pooled.fact("parent"), pooled.fact("death_signal")),
+                (the_zygote(world).to_string().as_str(), "9")
+            );
+            // What the policy sets, and nothing of the daemon's.
+            for name in ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"] {
+                assert_eq!(pooled.env(name), launched.env(name), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_zygote_starts_one_program_after_another_and_ends_without_work() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "who.cgi", WHO);
+        site(world, "");
+        let text = fs::read_to_string("/etc/cellwall/sites.d/alice.toml").unwrap();
+        fs::write("/etc/cellwall/sites.d/alice.toml", text.replace("max = 2", "max = 2, idle = \"3s\""))
+            .unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(zygotes(world).len(), 0, "none before there is work");
+        let first = who(&nginx);
+        let zygote = the_zygote(world).to_string();
+        assert_eq!(first[0], zygote);
+        let marked = nginx.ask(&crate::harness::Ask::get("alice.test", "/who.cgi").header("X-Mark: mine"));
+        assert!(marked.text().contains(" mine "), "{}", marked.text());
+        let second = who(&nginx);
+        assert_eq!(
+            (second[0].as_str(), second[2].as_str()),
+            (zygote.as_str(), "-"),
+            "nothing of the last one's environment"
+        );
+        assert_ne!(first[1], second[1], "a process of its own");
+        for one in [&first, &second] {
+            assert_eq!(one[1], one[3], "a group of its own");
+        }
+        until("its end without work", || zygotes(world).is_empty());
+        assert_ne!(who(&nginx)[0], zygote);
+    });
+}
+
+#[test]
+fn what_has_changed_since_a_zygote_entered_its_cell_ends_it() {
+    world(Launcher::Cellwall, |world| {
+        let script = world.script(&world.alice, "who.cgi", WHO);
+        let writes = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'; echo written > data/new && cat data/new\n";
+        world.script(&world.alice, "write.cgi", writes);
+        let data = world.alice.docroot().join("data");
+        make_directory(&data, world.alice.id, 0o755);
+        site(world, &format!("[files]\nwrite = [\"{}\"]\n", data.display()));
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let mut last = who(&nginx)[0].clone();
+        let mut replaced = |what: &str| {
+            let now = who(&nginx)[0].clone();
+            assert_ne!(now, last, "{what}");
+            last = now.clone();
+            assert_eq!(who(&nginx)[0], now, "{what}: and the next one stays");
+        };
+        // A directory that a rule names is another one: a deployment.
+        fs::rename(&data, data.with_extension("old")).unwrap();
+        make_directory(&data, world.alice.id, 0o755);
+        assert_eq!(nginx.get("alice", "/write.cgi").text(), "written\n", "{}", logged(&[""]).join("\n"));
+        replaced("a directory of the rules");
+        // As logrotate does.
+        fs::rename("/var/log/cellwall/cellwall.log", "/var/log/cellwall/old").unwrap();
+        put("/var/log/cellwall/cellwall.log", b"", 0, 0o640);
+        replaced("the log");
+        assert!(!logged(&["launch ", "site=alice"]).is_empty(), "the new log has the records");
+        fs::write("/etc/hosts", fs::read("/etc/hosts").unwrap()).unwrap();
+        fs::copy("/etc/hosts", "/etc/hosts.new").unwrap();
+        fs::rename("/etc/hosts.new", "/etc/hosts").unwrap();
+        replaced("a file of the view");
+        let passwd = fs::read_to_string("/etc/passwd").unwrap();
+        fs::write("/etc/passwd", &passwd).unwrap();
+        replaced("the accounts");
+        fs::write("/etc/cellwall/sites.d/alice.toml", fs::read("/etc/cellwall/sites.d/alice.toml").unwrap())
+            .unwrap();
+        replaced("the site's file");
+        assert!(logged(&["launch ", "site=alice"]).last().unwrap().contains(" stale=yes"));
+        world.apply();
+        replaced("the policy");
+        // What is refused is refused at once, and served again at once.
+        let id = world.alice.id;
+        fs::write("/etc/passwd", passwd.replace(&format!(":{id}:{id}:"), &format!(":{}:{id}:", id + 5000)))
+            .unwrap();
+        assert_eq!(nginx.get("alice", "/who.cgi").status, 500);
+        assert_eq!(logged(&["refuse ", "code=P03"]).len(), 1);
+        fs::write("/etc/passwd", &passwd).unwrap();
+        replaced("whose uid it is");
+        let mode = |path: &Path, mode: &str| {
+            assert!(Command::new("chmod").arg(mode).arg(path).status().unwrap().success())
+        };
+        mode(Path::new("/var/www/alice"), "0777");
+        assert_eq!(nginx.get("alice", "/who.cgi").status, 500);
+        assert_eq!(logged(&["refuse ", "code=V116"]).len(), 1, "{}", logged(&[""]).join("\n"));
+        mode(Path::new("/var/www/alice"), "0755");
+        replaced("the way to the docroot");
+        // The program itself is looked at each time, by the same zygote.
+        mode(&script, "0775");
+        assert_eq!(nginx.get("alice", "/who.cgi").status, 500);
+        assert_eq!(logged(&["refuse ", "code=V118"]).len(), 1);
+        mode(&script, "0755");
+        assert_eq!(who(&nginx)[0], last);
+    });
+}
+
+/// Tries what one process can do to another of the same uid: first to one of its own, then to its zygote.
+const PRIES: &str = r#"#!/usr/bin/perl
+print "Content-Type: text/plain\r\n\r\n";
+my $child = fork // die; if (!$child) { sleep 60; exit }
+for my $z ($child, getppid()) {
+    my @doors = map { ["$_", "/proc/$z/$_"] } 'mem', 'environ', 'maps', 'auxv';
+    print "$$_[0] ", (open(my $f, '<', $$_[1]) ? 1 : 0), "\n" for @doors;
+    print "$_ ", (readlink("/proc/$z/$_") ? 1 : 0), "\n" for 'root', 'cwd', 'fd/0';
+    my $pidfd = syscall(434, $z + 0, 0);
+    print 'getfd ', (syscall(438, $pidfd + 0, 0, 0) >= 0 ? 1 : 0), "\n";
+    print 'seize ', (syscall(101, 0x4206, $z + 0, 0, 0) == 0 ? 1 : 0), "\n";
+    print 'score ', (open(my $o, '>', "/proc/$z/oom_score_adj") ? 1 : 0), "\n";
+}
+kill 'KILL', $child;
+"#;
+
+#[test]
+fn a_program_cannot_look_into_its_zygote() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "pries.cgi", PRIES);
+        world.script(&world.alice, "who.cgi", WHO);
+        // Without the walls of the cell, which keep most of this out by themselves.
+        site(world, "[jail]\nkind = \"host\"\nseccomp = \"off\"\nlandlock = \"off\"\n");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let zygote = who(&nginx)[0].clone();
+        let answer = nginx.get("alice", "/pries.cgi");
+        let told = answer.text();
+        let doors = |end: &str| told.lines().filter(|line| line.ends_with(end)).count();
+        assert_eq!(told.lines().count(), 20, "{told}");
+        // Of its own child all doors are open.
+        assert_eq!((doors(" 1"), doors(" 0")), (10, 10), "{told}");
+        assert!(told.lines().skip(10).all(|line| line.ends_with(" 0")), "{told}");
+        assert_eq!(who(&nginx)[0], zygote, "it goes on");
+    });
+}
+
+#[test]
+fn a_zygote_that_is_ended_or_stopped_by_its_programs_harms_its_own_site_alone() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "who.cgi", WHO);
+        let kills = "#!/usr/bin/perl\n$| = 1; print \"Content-Type: text/plain\\r\\n\\r\\nso far\"; kill $ENV{QUERY_STRING}, getppid(); sleep 30;\n";
+        world.script(&world.alice, "kills.cgi", kills);
+        let text = format!("profile = \"perl\"\n{POOL}timeout = \"3s\"\n");
+        world.site("alice", &text);
+        world.site("bob", &format!("profile = \"perl\"\n{POOL}"));
+        world.script(&world.bob, "who.cgi", WHO);
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        let neighbour = nginx.get("bob", "/who.cgi").text().to_owned();
+        for signal in ["KILL", "STOP"] {
+            let before = who(&nginx)[0].clone();
+            let _ = nginx.get("alice", &format!("/kills.cgi?{signal}"));
+            assert_ne!(who(&nginx)[0], before, "{signal}");
+            until("the end of the program as well", || processes(world.alice.id).len() == 1);
+        }
+        // While it has nothing to do: the next request is another zygote's, and nobody notices.
+        for round in 0..20 {
+            let zygote = Pid::from_raw(the_zygote(world));
+            kill(zygote, if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM }).unwrap();
+            assert_ne!(who(&nginx)[0], zygote.to_string());
+        }
+        let now = nginx.get("bob", "/who.cgi").text().to_owned();
+        assert_eq!(now.split(' ').next(), neighbour.split(' ').next(), "the neighbour's is the same");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_start_is_refused_and_the_next_one_runs() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "who.cgi", WHO);
+        world.script(&world.alice, "nowhere.cgi", "#!/usr/bin/perl-of-nowhere\n");
+        world.script(&world.alice, "garbage.cgi", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 200]].concat());
+        site(world, "");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let zygote = who(&nginx)[0].clone();
+        for (name, code) in [("nowhere", "V11"), ("garbage", "V13")] {
+            let answer = nginx.get("alice", &format!("/{name}.cgi"));
+            assert_eq!(answer.status, 500, "{name}");
+            let refusals = logged(&["refuse ", "site=alice", &format!("{name}.cgi")]);
+            let last = refusals.last().unwrap_or_else(|| panic!("{name}: {}", logged(&[""]).join("\n")));
+            assert!(last.contains(&format!("code={code} ")), "{last}");
+            let reference = last.split("ref=").nth(1).unwrap().split(' ').next().unwrap();
+            assert!(answer.text().contains(reference), "the visitor has the reference: {}", answer.text());
+        }
+        assert_eq!(who(&nginx)[0], zygote);
+        // Each has a reference of its own.
+        let all = logged(&[" ref="]);
+        let mut references: Vec<&str> =
+            all.iter().filter_map(|line| line.split(" ref=").nth(1)?.split(' ').next()).collect();
+        references.sort_unstable();
+        references.dedup();
+        assert_eq!(references.len(), all.len());
+    });
+}
+
+#[test]
+fn in_a_chroot_programs_are_found_by_the_hosts_names() {
+    world(Launcher::Cellwall, |world| {
+        let (root, id) = ("/var/www/alice/root", world.alice.id);
+        for (place, owner) in [("", 0), ("/htdocs", id), ("/htdocs/deep", id)] {
+            make_directory(format!("{root}{place}"), owner, 0o755);
+        }
+        for place in ["htdocs", "htdocs/deep"] {
+            world.probe_at(&world.alice, format!("{root}/{place}/probe.cgi"));
+        }
+        symlink("deep", format!("{root}/htdocs/link")).unwrap();
+        let text = format!(
+            "user = \"alice\"\ndocroot = \"{root}/htdocs\"\nprofile = \"static\"\n[jail]\nkind = \"chroot\"\n\
+             directory = \"{root}\"\nlandlock = \"off\"\n{POOL}"
+        );
+        fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        for (script, directory) in [
+            (format!("{root}/htdocs/probe.cgi"), "/htdocs"),
+            (format!("{root}/htdocs/deep/probe.cgi"), "/htdocs/deep"),
+        ] {
+            let report = asked(&script);
+            assert_eq!(report.fact("cwd"), directory, "{}", logged(&[""]).join("\n"));
+            assert_eq!(report.fact("uid"), format!("{id} {id} {id}"));
+            assert_eq!(report.env("SCRIPT_FILENAME"), Some(format!("{directory}/probe.cgi").as_str()));
+        }
+        assert_eq!(logged(&["launch ", "jail=chroot"]).len(), 2);
+    });
+}
+
+/// The probe's report, as a web server without any root directory gets it.
+fn asked(script: &str) -> Report {
+    use std::os::unix::process::CommandExt as _;
+    let output = Command::new("/usr/bin/cgi-fcgi")
+        .args(["-bind", "-connect", "/run/cellwall/pool/alice.sock"])
+        .env_clear()
+        .env("SCRIPT_FILENAME", script)
+        .env("REQUEST_METHOD", "GET")
+        .uid(33)
+        .gid(33)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    Report::parse(&output.stdout)
+}
+
+#[test]
+fn a_docroot_may_lead_through_links_that_change() {
+    world(Launcher::Cellwall, |world| {
+        let id = world.alice.id;
+        let home = Path::new("/var/www/alice/sites");
+        make_directory(home, id, 0o755);
+        for release in ["one", "two"] {
+            make_directory(home.join(release), id, 0o755);
+            let text = format!("#!/usr/bin/perl\nprint \"Content-Type: text/plain\\r\\n\\r\\n{release}\";\n");
+            put(home.join(release).join("a.cgi"), text.as_bytes(), id, 0o755);
+        }
+        let switch = |release: &str| {
+            symlink(release, home.join("new")).unwrap();
+            nix::unistd::fchownat(
+                nix::fcntl::AT_FDCWD,
+                &home.join("new"),
+                Some(id.into()),
+                Some(id.into()),
+                nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .unwrap();
+            fs::rename(home.join("new"), home.join("current")).unwrap();
+        };
+        switch("one");
+        let text = format!(
+            "user = \"alice\"\ndocroot = \"/var/www/alice/sites/current\"\nsymlinks = \"owner-match\"\nprofile = \"perl\"\n\
+             [files]\nread = [\"/var/www/alice/sites\"]\nexecute = [\"/var/www/alice/sites\"]\n{POOL}"
+        );
+        fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let text = |answer: &Report| answer.text().rsplit("\r\n\r\n").next().unwrap_or_default().to_owned();
+        for release in ["one", "two", "one"] {
+            switch(release);
+            assert_eq!(
+                text(&asked("/var/www/alice/sites/current/a.cgi")),
+                release,
+                "{}",
+                logged(&[""]).join("\n")
+            );
+        }
+    });
+}
