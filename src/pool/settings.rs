@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::launch::interpreter::is_php_cgi;
 use crate::policy::decode::{Body, Malformed, body};
 use crate::policy::names::{is_plain_path, may_pass, may_pass_prefix};
 
@@ -116,6 +117,19 @@ impl Workers {
     #[must_use]
     pub fn heirs(&self) -> u32 {
         (self.max / 4).saturating_add(1)
+    }
+}
+
+impl Settings<'_> {
+    /// After so many requests a child is ended, and its parent makes another one; 0: they are not renewed by themselves. That
+    /// php-cgi does so is known; of another program's children nobody knows what their parent does.
+    #[must_use]
+    pub fn child_requests(&self) -> u32 {
+        let php = self.command.first().is_some_and(|program| is_php_cgi(program));
+        if self.kind != Kind::Parent || !php || self.worker.requests == 0 {
+            return 0;
+        }
+        (self.worker.requests / self.workers.connections.max(1)).max(1)
     }
 }
 

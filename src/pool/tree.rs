@@ -310,6 +310,15 @@ impl Tree {
         self.kill_all();
     }
 
+    /// SIGKILL to a child of the root's, and to nobody else: what is held is looked at before it is ended. False: it is none.
+    #[must_use]
+    pub fn end_child(&self, child: Pid) -> bool {
+        match fork::hold(child) {
+            Ok(held) => parent_of(child) == Some(self.pid) && fork::end(&held) != Err(Errno::EPERM),
+            Err(errno) => errno == Errno::ESRCH,
+        }
+    }
+
     /// The root has ended and is not reaped yet, so that its number still means its process group: ends the rest of it.
     pub fn end_rest(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL);
@@ -428,6 +437,14 @@ impl Census {
 
 fn mark_of(process: impl std::fmt::Display) -> Option<u64> {
     fs::metadata(format!("/proc/{process}/ns/uts")).ok().map(|facts| facts.ino())
+}
+
+/// proc_pid_stat(5): after the name, which may hold anything, the state and the parent.
+fn parent_of(process: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
+    let behind = stat.iter().rposition(|byte| *byte == b')')?;
+    let words = String::from_utf8_lossy(stat.get(behind..)?).into_owned();
+    words.split(' ').nth(2)?.parse().ok().map(Pid::from_raw)
 }
 
 /// SIGKILL to all with this mark, again until none is found: some fork meanwhile.

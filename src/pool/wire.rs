@@ -25,7 +25,7 @@
 //! May not: know descriptors themselves, do I/O, hold anything but the contract.
 
 /// Both sides must speak this version: they are one program, started by each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of every frame.
 pub const FRAME: usize = 32;
 /// Most descriptors that come with a frame.
@@ -237,6 +237,16 @@ pub enum Up {
         site: Site,
         /// Which.
         worker: Worker,
+    },
+    /// A child of a worker's has had its requests, and waits for nothing but the end of its connection: end it, its parent makes
+    /// another one.
+    Renew {
+        /// Of which site.
+        site: Site,
+        /// Whose child.
+        worker: Worker,
+        /// Its number, as the kernel told the broker.
+        child: u32,
     },
     /// A worker is drained: end it gracefully.
     Retire {
@@ -621,6 +631,9 @@ impl Up {
             Self::Slow { site, worker } => Fields { kind: 138, site: site.0, worker: worker.0, ..none },
             Self::SlowRun { site, token } => Fields { kind: 139, site: site.0, number: token.0, ..none },
             Self::Heir { site, worker } => Fields { kind: 140, site: site.0, worker: worker.0, ..none },
+            Self::Renew { site, worker, child } => {
+                Fields { kind: 141, site: site.0, worker: worker.0, number: child.into(), ..none }
+            }
         }
     }
 
@@ -640,6 +653,7 @@ impl Up {
             138 => Self::Slow { site, worker },
             139 => Self::SlowRun { site, token },
             140 => Self::Heir { site, worker },
+            141 => Self::Renew { site, worker, child: small(number)? },
             _ => return Err(Nonsense),
         })
     }
@@ -689,6 +703,7 @@ mod tests {
             Up::SlowRun { site, token },
             Up::Beat { number: u64::MAX },
             Up::Heir { site, worker },
+            Up::Renew { site, worker, child: 7 },
         ];
         for why in Why::ALL.iter().copied() {
             all.push(Up::Retire { site, worker, why });

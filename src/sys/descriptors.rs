@@ -67,6 +67,30 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<Owned
     Ok((got.bytes, descriptors))
 }
 
+/// From now on what is sent to this socket brings its sender's number along (`SO_PASSCRED`, unix(7)).
+///
+/// # Errors
+/// Of setsockopt(2).
+pub fn ask_for_sender(socket: impl AsFd) -> Result<(), Errno> {
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::PassCred, &true)
+}
+
+/// As read(2), and which process wrote it, as the kernel says: after [`ask_for_sender`].
+///
+/// # Errors
+/// Of recvmsg(2).
+pub fn read_with_sender(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<i32>), Errno> {
+    let mut space = nix::cmsg_space!(libc::ucred);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let sender = got.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+        _ => None,
+    });
+    Ok((got.bytes, sender))
+}
+
 /// Accepts a connection, without waiting for one; reading and writing on it do not wait either.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Attacks on the supervisor and accidents of its children; a test's name begins with its rows of the catalogue.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -174,6 +175,51 @@ fn a_worker_that_has_had_its_requests_is_replaced_before_it_ends() {
         let heir = processes(world.alice.id)[0].0.to_string();
         assert_eq!(ask(3), [heir.clone(), heir.clone(), heir]);
         drop((daemon, nginx));
+    });
+}
+
+#[test]
+fn children_end_after_their_requests_and_their_parent_stays() {
+    world(Launcher::Cellwall, |world| {
+        put(world.alice.docroot().join("pid.php"), b"<?php echo getmypid();", world.alice.id, 0o644);
+        // A visitor who goes away: what the child has had is not forgotten.
+        put(
+            world.alice.docroot().join("slow.php"),
+            b"<?php usleep(300000); echo getmypid();",
+            world.alice.id,
+            0o644,
+        );
+        let text = "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 2\nrequests = 20\n";
+        world.site("alice", text);
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let mut had: BTreeMap<String, u32> = BTreeMap::new();
+        for round in 0..60 {
+            if round == 25 {
+                drop(nginx.begun("alice", "/slow.php"));
+            }
+            let answer = nginx.get("alice", "/pid.php");
+            assert_eq!(answer.status, 200, "{}", logged(&[""]).join("\n"));
+            *had.entry(answer.text()).or_default() += 1;
+        }
+        assert!(had.len() >= 6 && had.values().all(|count| *count <= 10), "{had:?}");
+        let parent = processes(world.alice.id)[0].0;
+        let count = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for _ in 0..60 {
+                        let answer = nginx.get("alice", "/pid.php");
+                        assert_eq!(answer.status, 200, "{}", answer.text());
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 360);
+        assert_eq!(processes(world.alice.id)[0].0, parent);
+        assert_eq!(logged(&["pool start ", "site=alice"]).len(), 1, "{}", logged(&["pool "]).join("\n"));
     });
 }
 

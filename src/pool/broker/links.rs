@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::unistd::read;
 
 use crate::pool::fastcgi::back::{Back, Event, ID};
 use crate::pool::fastcgi::record::{kind, put};
@@ -16,6 +15,7 @@ use crate::pool::wire::{self, Up, Why};
 use super::answers;
 use super::arena::Key;
 use super::calls::State;
+use super::children::Child;
 use super::gather::Pending;
 use super::heirs;
 use super::site::{Habit, TRIAL_US};
@@ -53,6 +53,8 @@ pub(super) struct Link {
     refused: bool,
     /// No request is for it: the worker was asked whether it is up.
     pub(super) knock: bool,
+    /// Which child of the worker's is at its other end, where that counts.
+    pub(super) child: Child,
 }
 
 impl Link {
@@ -64,6 +66,7 @@ impl Link {
     /// Its answer is complete.
     fn rests(&mut self, now: u64) {
         (self.answered, self.rested) = (self.answered.saturating_add(1), now);
+        self.child.answered();
     }
 }
 
@@ -200,6 +203,7 @@ impl Broker {
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
         let name = wire::socket_name(wire::Site(number), one);
         let address = UnixAddr::new(name.as_str()).ok()?;
+        let renews = self.sites.get(&number).is_some_and(|site| site.rules.child_requests > 0);
         let worker = self.workers.get_mut(&one.0)?;
         match connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address) {
             Ok(()) => {}
@@ -211,6 +215,7 @@ impl Broker {
                 return None;
             }
         }
+        let child = if renews { Child::asked(&fd) } else { Child::default() };
         worker.open += 1;
         let key = self.links.insert(Link {
             fd,
@@ -229,6 +234,7 @@ impl Broker {
             told: false,
             refused: false,
             knock: false,
+            child,
         });
         let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, COMES));
         if watched {
@@ -336,7 +342,7 @@ impl Broker {
             if slow {
                 break;
             }
-            more = match read(&link.fd, &mut buffer) {
+            more = match link.child.read(&link.fd, &mut buffer) {
                 Ok(0) => self.link_lost(key),
                 Ok(length) => {
                     let short = length < buffer.len() && !link.ending;
@@ -460,7 +466,7 @@ impl Broker {
         worker.busy = worker.busy.saturating_sub(1);
         worker.idle_since = self.now;
         let (site, first) = (worker.site, !std::mem::replace(&mut worker.ready, true));
-        let limit = self.sites.get(&site.0).map_or(0, |site| u64::from(site.rules.life.requests));
+        let limit = self.sites.get(&site.0).map_or(0, |site| site.rules.worker_requests());
         let waits_for_heir = self.sites.get(&site.0).is_some_and(|site| site.leaving.has(serial));
         if heirs::is_done(worker.requests, limit, waits_for_heir) && worker.draining.is_none() {
             worker.draining = Some(Why::Requests);
@@ -477,9 +483,9 @@ impl Broker {
             self.look_for_heir(site.0, limit);
         }
         match self.sites.get_mut(&site.0) {
-            Some(site) if good && !draining && site.keeps() => {
-                site.habit = if proven { Habit::Keeps } else { site.habit };
-                site.idle.push(key);
+            Some(known) if good && !draining && known.keeps() => {
+                known.habit = if proven { Habit::Keeps } else { known.habit };
+                self.keep_or_renew(site.0, key);
             }
             _ => self.close_link(key),
         }
@@ -673,7 +679,7 @@ impl Broker {
         if let Some(site) = self.sites.get_mut(&number) {
             site.running = site.running.saturating_sub(1);
             if clean && !draining && site.keeps() {
-                site.idle.push(key);
+                self.keep_or_renew(number, key);
             } else {
                 self.close_link(key);
             }
@@ -730,6 +736,7 @@ impl Broker {
         let Some(link) = self.links.remove(key) else { return };
         let Some(worker) = self.workers.get_mut(&link.worker) else { return };
         worker.open = worker.open.saturating_sub(1);
+        worker.children.part(&link.child, worker.connections);
         worker.knocked &= !link.knock;
         if let Some(site) = self.sites.get_mut(&worker.site.0) {
             site.idle.retain(|idle| *idle != key);

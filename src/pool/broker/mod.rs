@@ -8,11 +8,13 @@
 //! Descriptors are watched edge by edge: what was not read because the other side is slow is remembered as readable.
 //! A short read has emptied the socket, except at its end, which the kernel tells with `EPOLLRDHUP`.
 //!
-//! May not: open a file, know a uid, path or command of a worker, wait for anything but epoll, share memory.
+//! May not: open a file, know a uid, path or command of a worker (of a child it knows the number, which the kernel tells), wait
+//! for anything but epoll, share memory.
 
 mod answers;
 mod arena;
 mod calls;
+mod children;
 mod counters;
 mod gather;
 mod heirs;

@@ -161,6 +161,7 @@ impl Broker {
                 busy: 0,
                 stuck: 0,
                 requests: 0,
+                children: super::children::Children::default(),
                 ready: false,
                 knocked: false,
                 heir: false,

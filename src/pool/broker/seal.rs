@@ -84,7 +84,8 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// Another architecture, or a call beyond the list, ends the process; `socket` makes Unix sockets alone.
+/// Another architecture, or a call beyond the list, ends the process; `socket` makes Unix sockets alone, and `setsockopt` asks
+/// for a sender's number alone.
 fn program() -> Vec<libc::sock_filter> {
     const LOAD: u16 = 0x20;
     const EQUAL: u16 = 0x15;
@@ -105,6 +106,14 @@ fn program() -> Vec<libc::sock_filter> {
         program.push(step(RETURN, 0, 0, ALLOW));
     }
     program.extend([
+        // Who it is that answers: nothing else of a socket is set.
+        step(EQUAL, 0, 5, number(libc::SYS_setsockopt)),
+        // The second and the third argument's lower halves.
+        step(LOAD, 0, 0, 24),
+        step(EQUAL, 0, 4, libc::SOL_SOCKET.cast_unsigned()),
+        step(LOAD, 0, 0, 32),
+        step(EQUAL, 0, 2, libc::SO_PASSCRED.cast_unsigned()),
+        step(RETURN, 0, 0, ALLOW),
         step(EQUAL, 1, 0, number(libc::SYS_socket)),
         step(RETURN, 0, 0, KILL),
         // The first argument's lower half.

@@ -10,6 +10,7 @@ use crate::pool::wire;
 use crate::refusal::Untrusted;
 
 use super::arena::Key;
+use super::children::Children;
 use super::counters::Counters;
 use super::heirs::Leaving;
 use super::lines::{Format, Limiter};
@@ -27,6 +28,8 @@ pub(super) struct Rules {
     pub(super) queue: Queue,
     pub(super) request: Request,
     pub(super) life: Life,
+    /// See [`Settings::child_requests`].
+    pub(super) child_requests: u32,
     pub(super) gate: Gate,
     pub(super) pages: Pages,
     pub(super) access: Option<Format>,
@@ -55,6 +58,7 @@ impl Rules {
             queue: settings.queue,
             request: settings.request,
             life: settings.worker,
+            child_requests: settings.child_requests(),
             gate: gate(settings, known),
             pages: Pages {
                 status: seen.status_path.to_vec(),
@@ -65,6 +69,11 @@ impl Rules {
             slow_us: u64::from(seen.slow_ms).saturating_mul(1000),
             errors_to_server: seen.errors_to_server,
         }
+    }
+
+    /// After so many requests a worker is replaced. 0: only its children are, or nothing is.
+    pub(super) fn worker_requests(&self) -> u64 {
+        if self.child_requests > 0 { 0 } else { self.life.requests.into() }
     }
 
     /// Requests that can be worked on at a time.
@@ -224,6 +233,8 @@ pub(super) struct Worker {
     /// Requests whose connection was closed while it worked on them.
     pub(super) stuck: u32,
     pub(super) requests: u64,
+    /// What children have had whose connection was closed before they had all.
+    pub(super) children: Children,
     pub(super) ready: bool,
     /// It was asked whether it is up, and gets no request before it has answered.
     pub(super) knocked: bool,

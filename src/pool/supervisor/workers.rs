@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::EpollFlags;
-use nix::unistd::pipe2;
+use nix::unistd::{Pid, pipe2};
 
 use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::fork::{End, Side};
@@ -264,6 +264,16 @@ impl Supervisor {
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.leaves = true;
             self.fill(site);
+        }
+    }
+
+    /// A child of a worker's has had its requests. Whose child it is the kernel knows; where it is another one's, the whole
+    /// worker is replaced.
+    pub(super) fn renew_child(&mut self, site: Site, worker: Worker, child: u32) {
+        let Some(living) = self.workers.get(&worker).filter(|living| living.site == site) else { return };
+        let ended = i32::try_from(child).is_ok_and(|child| living.tree.end_child(Pid::from_raw(child)));
+        if !ended {
+            self.end_worker((site, worker), Event::Drain, Why::Requests);
         }
     }
 
