@@ -33,7 +33,7 @@ use super::exec::{SEAL, Sealed, filter_calls};
 use super::jail::Inside;
 use super::landlock;
 use super::request::Request;
-use super::walk::climb;
+use super::walk::{MISSING, climb};
 
 /// A process in its cell that can do nothing any more that the site's programs may not.
 #[must_use]
@@ -60,11 +60,8 @@ pub fn ways<'a>(uid: u32, site: &Site<'a>) -> Ways<'a> {
     site.docroots.iter().map(|docroot| (*docroot, way(site.owner(uid), docroot))).collect()
 }
 
-/// One that is not there, or that the site cannot enter, is refused from inside, when it is asked for.
 fn way(owner: u32, docroot: &[u8]) -> Result<(), Refusal> {
-    if chdir(docroot).is_err() {
-        return Ok(());
-    }
+    chdir(docroot).map_err(|errno| Refusal::about(&MISSING, docroot, errno.desc()))?;
     match Arrival::new(Instant::now(), (0, 0), Vec::new()).directory {
         Ok((held, path)) => climb(&held, &path, owner),
         Err(errno) => Err(Refusal::call(&SEAL, "getcwd", errno)),

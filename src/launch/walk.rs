@@ -160,7 +160,7 @@ fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 /// As many as the web server's own `current -> releases/42` needs, and a few of the system's.
 const LINKS_MAX: u32 = 8;
 
-static MISSING: Card = Card { code: "V115", status: 115, remedy: "ls -ld {}" };
+pub(super) static MISSING: Card = Card { code: "V115", status: 115, remedy: "ls -ld {}" };
 static WRITABLE: Card = Card { code: "V116", status: 116, remedy: "chmod go-w {}" };
 static FOREIGN: Card = Card { code: "V01", status: 86, remedy: "chown root {}" };
 static LINK: Card = Card {

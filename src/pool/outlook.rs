@@ -25,7 +25,7 @@ use crate::sys::files;
 #[derive(Debug)]
 pub struct Outlook(Vec<(Sight, Option<Facts>)>);
 
-type Facts = [u64; 4];
+type Facts = [u64; 5];
 
 /// A path, and what about it counts.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ enum Sight {
     Text(CString),
     /// A file of the host's: which one.
     File(CString),
-    /// A directory: which one, whose, with what mode.
+    /// A directory: which one, whose, with what group and mode.
     Directory(CString),
 }
 
@@ -110,9 +110,9 @@ impl Sight {
         let file = |path: &CString| fstatat(AT_FDCWD.as_fd(), path.as_c_str(), AtFlags::AT_NO_AUTOMOUNT).ok();
         let seen = match self {
             Self::Text(path) => file(path).map(|facts| {
-                [facts.st_dev, facts.st_ino, number(facts.st_ctime), number(facts.st_ctime_nsec)]
+                [facts.st_dev, facts.st_ino, number(facts.st_ctime), number(facts.st_ctime_nsec), 0]
             }),
-            Self::File(path) => file(path).map(|facts| [facts.st_dev, facts.st_ino, 0, 0]),
+            Self::File(path) => file(path).map(|facts| [facts.st_dev, facts.st_ino, 0, 0, 0]),
             Self::Directory(path) => match files::glance(path) {
                 Ok(facts) => Some(facts),
                 Err(Errno::ENOENT | Errno::ENOTDIR) => None,
@@ -128,4 +128,4 @@ fn text(path: &[u8]) -> Option<CString> {
     CString::new(path).ok()
 }
 
-const ABSENT: Facts = [u64::MAX; 4];
+const ABSENT: Facts = [u64::MAX; 5];

@@ -216,10 +216,6 @@ fn cell<'a>(
     }
     let is_own = |limit: &Resource| [Resource::CPU, Resource::PROCESSES].contains(&limit.number);
     let mut own: Vec<Resource> = site.limits.resources.extract_if(.., |limit| is_own(limit)).collect();
-    for limit in own.iter_mut().filter(|limit| limit.number == Resource::PROCESSES) {
-        // The kernel counts all processes of the uid, and zygotes are none of the site's.
-        limit.value = limit.value.saturating_add(settings.workers.max.into());
-    }
     if settings.request.cpu_ms > 0 {
         // The whole tree is measured by the supervisor, once a second. The kernel does it for each process, in whole seconds,
         // and a little later, so that the visitor is told why.
@@ -245,9 +241,12 @@ impl Post {
         }
     }
 
-    fn order(&self) -> Result<Order, Over> {
-        let (_, order) = descriptors::receive(&self.channel, &mut [0; 1])?;
-        order.try_into().map_err(|_| Over)
+    /// And how many zygotes of this uid there are.
+    fn order(&self) -> Result<(u8, Order), Over> {
+        let mut zygotes = [0; 1];
+        let (_, order) = descriptors::receive(&self.channel, &mut zygotes)?;
+        let [zygotes] = zygotes;
+        Ok((zygotes, order.try_into().map_err(|_| Over)?))
     }
 
     fn report(&self, how: How, code: u8, rest: bool) -> Result<(), Over> {
@@ -266,7 +265,7 @@ impl Post {
         if !self.is_asked()? {
             return Ok(());
         }
-        let [_, input, output, errors] = self.order()?;
+        let (_, [_, input, output, errors]) = self.order()?;
         adopt([input, output, errors])?;
         let status = refuse(refusal, log, true);
         self.silence()?;
@@ -304,10 +303,10 @@ impl Nest<'_> {
             if !self.settled.is_fresh() {
                 return Ok(());
             }
-            let [environment, input, output, errors] = self.post.order()?;
+            let (zygotes, [environment, input, output, errors]) = self.post.order()?;
             adopt([input, output, errors])?;
             log.renew();
-            let started = self.start(&environment, &mut stack, log);
+            let started = self.start(&environment, zygotes, &mut stack, log);
             drop(environment);
             let (how, code) = match started {
                 Ok(program) => {
@@ -327,7 +326,13 @@ impl Nest<'_> {
     }
 
     /// One program, which runs when this returns.
-    fn start(&self, environment: &OwnedFd, stack: &mut [u128], log: &mut Log<'_>) -> Result<Pid, Refusal> {
+    fn start(
+        &self,
+        environment: &OwnedFd,
+        zygotes: u8,
+        stack: &mut [u128],
+        log: &mut Log<'_>,
+    ) -> Result<Pid, Refusal> {
         let mut environment = entries(environment)?;
         let command = script(&mut environment, &self.settled)?;
         let (uid, gid) = numbers(self.cell.uid, self.site);
@@ -338,9 +343,16 @@ impl Nest<'_> {
         let arrival = self.settled.arrival(caller, environment);
         let request = Request::parse(&words)?;
         let sealed = self.settled.prepare(&arrival, &request)?;
+        // The kernel counts all processes of the uid, and zygotes are none of the site's.
+        let more = |limit: &Resource| if limit.number == Resource::PROCESSES { zygotes.into() } else { 0 };
+        let own: Vec<Resource> = self
+            .own
+            .iter()
+            .map(|limit| Resource { value: limit.value.saturating_add(more(limit)), ..*limit })
+            .collect();
         let (mut refused, me) = (None, getpid());
         let program = fork::fork_sharing(stack, &mut || {
-            let Err(refusal) = settled::begin(&sealed, &self.own, me, log);
+            let Err(refusal) = settled::begin(&sealed, &own, me, log);
             refused = Some(refusal);
             NOT_STARTED
         })

@@ -21,14 +21,18 @@ pub fn open_plain(
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
-    let mut last = Errno::EAGAIN;
-    for _ in 0..4 {
-        match openat2(directory.as_fd(), name, how) {
-            Err(Errno::EAGAIN) => last = Errno::EAGAIN,
+    patiently(|| openat2(directory.as_fd(), name, how))
+}
+
+/// EAGAIN may mean that somebody renamed or mounted something at the same time.
+fn patiently(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    for _ in 0..3 {
+        match open() {
+            Err(Errno::EAGAIN) => {}
             other => return other,
         }
     }
-    Err(last)
+    open()
 }
 
 /// A descriptor that names the file and nothing more: it is neither read, written nor waited for.
@@ -94,22 +98,22 @@ fn born(facts: &libc::statx) -> u64 {
 }
 
 /// What stands at an absolute path, as far as the kernel knows it without asking a disk or a server: inode, device, owner with
-/// mode, and when it was made. Waits for nothing (`RESOLVE_CACHED`, openat2(2), Linux 5.12). Links are followed.
+/// group, mode, and when it was made. Waits for nothing (`RESOLVE_CACHED`, openat2(2), Linux 5.12). Links are followed.
 ///
 /// # Errors
 /// EAGAIN: the kernel would have to ask. EINVAL: it cannot do without. Others of openat2(2) and statx(2).
 #[cfg(feature = "pool")]
-pub fn glance(path: &CStr) -> Result<[u64; 4], Errno> {
+pub fn glance(path: &CStr) -> Result<[u64; 5], Errno> {
     use std::os::fd::AsRawFd as _;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
-    let held = openat2(AT_FDCWD, path, how)?;
+    let held = patiently(|| openat2(AT_FDCWD, path, how))?;
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     let facts = statx(held.as_raw_fd(), c"", flags, libc::STATX_BASIC_STATS | libc::STATX_BTIME)?;
     let device = u64::from(facts.stx_dev_major) << 32 | u64::from(facts.stx_dev_minor);
-    let rights = u64::from(facts.stx_uid) << 16 | u64::from(facts.stx_mode);
-    Ok([facts.stx_ino, device, rights, born(&facts)])
+    let owner = u64::from(facts.stx_uid) << 32 | u64::from(facts.stx_gid);
+    Ok([facts.stx_ino, device, owner, facts.stx_mode.into(), born(&facts)])
 }
 
 /// Is there an extended attribute of this name? The file must be open for reading.

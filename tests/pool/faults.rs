@@ -53,7 +53,9 @@ fn prepare(world: &World) {
 fn settings(world: &World, number: u32) {
     world.site(
         "alice",
-        &format!("profile = \"perl\"\n[pool]\nkind = \"cgi\"\nworkers = {{ max = {number} }}\n"),
+        &format!(
+            "profile = \"perl\"\n[pool]\nkind = \"cgi\"\nworkers = {{ max = {number}, idle = \"1s\" }}\n"
+        ),
     );
     world.apply();
 }

@@ -385,15 +385,6 @@ impl Server {
         }
     }
 
-    /// What it says of a mistake.
-    fn cause(&self, mistake: &Mistake) -> &'static str {
-        match (self, mistake.cause) {
-            // The daemon itself goes to the program's directory.
-            (Self::Pool(..), "V115") => "S03",
-            (_, cause) => cause,
-        }
-    }
-
     /// Puts the mistake before it: alice's site, whatever it has become, is served by a pool.
     fn take(&self, world: &World) {
         if matches!(self, Self::Pool(..)) {
@@ -419,7 +410,7 @@ fn meet(world: &World, server: &Server, mistake: &Mistake) -> Result<(), String>
     world.as_new();
     (mistake.make)(world);
     server.take(world);
-    let cause = server.cause(mistake);
+    let cause = mistake.cause;
     let mut story = String::new();
     for round in 0..6 {
         let answer = server.ask(mistake.url);

@@ -114,15 +114,23 @@ impl Supervisor {
             None => self.start_zygote(site).map_err(|_| Busy::Exhausted)?,
         };
         let metered = self.pools.get(&site).is_some_and(|pool| pool.metered);
+        let zygotes = [self.zygotes_beside(site)];
         let Some(zygote) = self.zygotes.get_mut(&nest) else { return Err(Busy::Exhausted) };
         let order: Vec<_> = order.iter().map(OwnedFd::as_fd).collect();
-        descriptors::send(&zygote.channel, b"r", &order).map_err(|_| Busy::Exhausted)?;
+        descriptors::send(&zygote.channel, &zygotes, &order).map_err(|_| Busy::Exhausted)?;
         zygote.state = State::Busy(token);
         let census = if metered && zygote.tree.is_marked() { Census::now() } else { Census::default() };
         let cpu_us = if metered { zygote.tree.usage(&census).cpu_us } else { 0 };
         let run = Run { site, zygote: nest, since: Instant::now(), cpu_us, told: false, spurned };
         self.runs.insert(token, run);
         Ok(())
+    }
+
+    /// How many zygotes the uid of this site has.
+    fn zygotes_beside(&self, site: Site) -> u8 {
+        let uid = |site: Site| self.pools.get(&site).map(|pool| pool.uid);
+        let count = self.zygotes.values().filter(|zygote| uid(zygote.site) == uid(site)).count();
+        u8::try_from(count).unwrap_or(u8::MAX)
     }
 
     /// The last one that had something to do; those that were started under another outlook are let go.
