@@ -13,6 +13,7 @@ use cellwall::pool::descent::descend;
 use cellwall::pool::journal::account;
 use cellwall::pool::supervisor::{Account, Setup, Supervisor};
 use cellwall::pool::zygote::{self, Birth};
+use nix::sys::prctl::set_name;
 use nix::unistd::Pid;
 
 fn main() -> ExitCode {
@@ -61,6 +62,8 @@ fn supervise(environment: Vec<Vec<u8>>) -> ExitCode {
 }
 
 fn relay(account: Account) -> ExitCode {
+    // For top(1): what is started by /proc/self/exe is called so otherwise.
+    let _ = set_name(c"cellwall-broker");
     let channel = match descend(account) {
         Ok(channel) => channel,
         Err(why) => {

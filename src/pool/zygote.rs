@@ -21,6 +21,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
@@ -133,6 +134,7 @@ type Order = [OwnedFd; 4];
 /// Serves until the supervisor is gone or something is not as it should be.
 #[must_use]
 pub fn serve(birth: &Birth) -> ExitCode {
+    let _ = prctl::set_name(c"cellwall-zygote");
     let served = take().is_ok_and(|(post, record)| hear(birth, &post, &record).is_ok());
     if served { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
