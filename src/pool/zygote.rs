@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{MsgFlags, recv};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
 
 use crate::launch::arrival::Arrival;
 use crate::launch::authorize::{bad_policy, unreadable};
@@ -295,14 +295,15 @@ struct Nest<'a> {
 impl Nest<'_> {
     fn serve(&self, log: &mut Log<'_>) -> Result<(), Over> {
         let mut stack = vec![0; STACK];
-        for _ in 0..PROGRAMS {
+        for number in 0..PROGRAMS {
             process::set_alarm(0)?;
             if !self.post.is_asked()? {
                 return Ok(());
             }
             // The clean-up's own, for each order.
             process::set_alarm(DEADLINE_SECONDS)?;
-            if !self.settled.is_fresh() {
+            // The first comes as soon after the rules were read as in any launch.
+            if number > 0 && !self.settled.is_fresh() {
                 return Ok(());
             }
             let (zygotes, [environment, input, output, errors]) = self.post.order()?;
@@ -322,6 +323,8 @@ impl Nest<'_> {
                     (How::Refused, status)
                 }
             };
+            // One that waits keeps no file system from being unmounted.
+            chdir(c"/")?;
             self.post.report(how, code, is_something_left()?)?;
         }
         Ok(())

@@ -160,7 +160,7 @@ fn gone(world: &World, children: &[i32]) -> Result<(), String> {
     for _ in 0..1000 {
         let alive = children.iter().any(|pid| {
             // A number may be somebody else's by now.
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("cellwalld"))
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("cellwall"))
         });
         if processes(world.alice.id).is_empty() && !alive {
             return Ok(());

@@ -26,6 +26,7 @@ use super::super::tree::{Census, Tree};
 use super::super::wire::{Busy, Down, Ended, Site, Token};
 use super::super::zygote::{Birth, How, Report, hatch};
 use super::pools::memory_file;
+use super::workers::errno;
 use super::{Process, Supervisor, Timer, ZYGOTES};
 
 /// A program that runs, or waits for its zygote.
@@ -156,24 +157,25 @@ impl Supervisor {
 
     fn start_zygote(&mut self, site: Site) -> Result<Nest, Errno> {
         let Some(pool) = self.pools.get_mut(&site) else { return Err(Errno::ESRCH) };
-        let settings = settings::settings(&pool.record).map_err(|_| Errno::EBADMSG)?;
+        let record = Rc::clone(&pool.record);
+        let settings = settings::settings(&record).map_err(|_| Errno::EBADMSG)?;
         if pool.outlook.is_none() {
             pool.outlook = Outlook::of(pool.uid, &pool.name).map(Rc::new);
         }
-        let record = memory_file(&pool.record)?;
+        let (uid, epoch, outlook) = (pool.uid, pool.epoch, pool.outlook.clone());
+        let file = memory_file(&record)?;
         let (channel, other) = Channel::pair()?;
+        let nest = Nest(self.last_zygote.wrapping_add(1));
+        self.watch(&channel, ZYGOTES | u64::from(nest.0), EpollFlags::EPOLLIN).map_err(errno)?;
         let ground = self.grove.run(Path::new(OsStr::from_bytes(settings.group_directory)));
         let (enter, prepared) = ground.to_enter().unwrap_or((Path::new(""), false));
         let tree = enter.as_os_str().as_bytes().to_vec();
-        let birth = Birth { uid: pool.uid, daemon: getpid(), tree, prepared };
+        let birth = Birth { uid, daemon: getpid(), tree, prepared };
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
-            let _ = hatch(&birth, settings.name, &other, &record);
+            let _ = hatch(&birth, settings.name, &other, &file);
             std::process::exit(1)
         };
-        let (epoch, outlook) = (pool.epoch, pool.outlook.clone());
-        self.last_zygote = self.last_zygote.wrapping_add(1);
-        let nest = Nest(self.last_zygote);
-        let _ = self.watch(&channel, ZYGOTES | u64::from(nest.0), EpollFlags::EPOLLIN);
+        self.last_zygote = nest.0;
         let state = State::Idle(Instant::now());
         self.zygotes.insert(nest, Zygote { site, tree, outlook, epoch, channel, other, state });
         self.know(pid, Process::Zygote(nest));
@@ -198,9 +200,13 @@ impl Supervisor {
         };
         let mut all: Vec<Nest> = Vec::new();
         for (nest, zygote) in &self.zygotes {
-            if let State::Idle(since) = zygote.state
-                && !needed(zygote.site, zygote.epoch, since)
-            {
+            let goes = match zygote.state {
+                State::Idle(since) => !needed(zygote.site, zygote.epoch, since),
+                State::Busy(_) => false,
+                // It was told before, and has not heard.
+                State::Leaving => true,
+            };
+            if goes {
                 all.push(*nest);
             }
         }
