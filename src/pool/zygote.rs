@@ -243,7 +243,7 @@ impl Post {
         }
     }
 
-    /// And how many zygotes of this uid there are.
+    /// And how many zygotes the site has.
     fn order(&self) -> Result<(u8, Order), Over> {
         let mut zygotes = [0; 1];
         let (_, order) = descriptors::receive(&self.channel, &mut zygotes)?;

@@ -66,7 +66,7 @@ pub struct Supervisor {
     pools: BTreeMap<Site, pools::Pool>,
     workers: BTreeMap<Worker, workers::Living>,
     runs: BTreeMap<Token, runs::Run>,
-    zygotes: BTreeMap<runs::Nest, runs::Zygote>,
+    zygotes: BTreeMap<runs::Serial, runs::Zygote>,
     processes: HashMap<Pid, Process>,
     graves: Vec<Tree>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -85,7 +85,7 @@ pub struct Supervisor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Process {
     Worker(Worker),
-    Zygote(runs::Nest),
+    Zygote(runs::Serial),
     Broker,
 }
 
@@ -163,7 +163,7 @@ impl Supervisor {
                     self.worker_asked(Worker(u32::try_from(worker & !WORKERS).unwrap_or(u32::MAX)));
                 }
                 zygote if zygote & ZYGOTES != 0 => {
-                    self.hear_zygote(runs::Nest(u32::try_from(zygote & !ZYGOTES).unwrap_or(u32::MAX)));
+                    self.hear_zygote(runs::Serial(u32::try_from(zygote & !ZYGOTES).unwrap_or(u32::MAX)));
                 }
                 client => self.hear_client(client),
             }

@@ -24,6 +24,7 @@ use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings,
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::Supervisor;
+use super::runs::Serial;
 
 /// One pool.
 pub(super) struct Pool {
@@ -59,7 +60,8 @@ pub(super) struct Pool {
     pub(super) proving: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
-    /// What of the host its zygotes rely on.
+    pub(super) zygotes: Vec<Serial>,
+    /// What of the host they rely on.
     pub(super) outlook: Option<Rc<Outlook>>,
 }
 
@@ -172,6 +174,7 @@ impl Supervisor {
             failures: Failures::default(),
             not_before: None,
             proving: false,
+            zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),
         };

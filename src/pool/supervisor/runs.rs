@@ -32,7 +32,7 @@ use super::{Process, Supervisor, Timer, ZYGOTES};
 /// A program that runs, or waits for its zygote.
 pub(super) struct Run {
     pub(super) site: Site,
-    pub(super) zygote: Nest,
+    pub(super) zygote: Serial,
     pub(super) since: Instant,
     /// What its zygote's tree had used before, in microseconds.
     pub(super) cpu_us: u64,
@@ -43,7 +43,7 @@ pub(super) struct Run {
 
 /// A zygote's serial number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Nest(pub(super) u32);
+pub(super) struct Serial(pub(super) u32);
 
 /// A process that starts programs in a site's cell.
 pub(super) struct Zygote {
@@ -96,7 +96,9 @@ impl Supervisor {
     ) -> Result<Vec<Rc<OwnedFd>>, Busy> {
         let pool = self.pools.get(&site).filter(|pool| pool.kind == Kind::Cgi && !pool.paused);
         let pool = pool.filter(|_| self.quit_at.is_none()).ok_or(Busy::Stopped)?;
-        let running = self.runs.values().filter(|run| run.site == site).count();
+        let is_busy =
+            |serial: &&Serial| self.zygotes.get(serial).is_some_and(|zygote| zygote.token().is_some());
+        let running = pool.zygotes.iter().filter(is_busy).count();
         if u32::try_from(running).map_or(true, |running| running >= pool.numbers.max) {
             return Err(Busy::Full);
         }
@@ -110,32 +112,27 @@ impl Supervisor {
 
     /// Gives an order to a zygote that has nothing to do, or to a new one.
     fn give(&mut self, site: Site, token: Token, order: &Order, spurned: u32) -> Result<(), Busy> {
-        let nest = match self.idle_zygote(site) {
-            Some(nest) => nest,
+        let serial = match self.idle_zygote(site) {
+            Some(serial) => serial,
             None => self.start_zygote(site).map_err(|_| Busy::Exhausted)?,
         };
-        let metered = self.pools.get(&site).is_some_and(|pool| pool.metered);
-        let zygotes = [self.zygotes_beside(site)];
-        let Some(zygote) = self.zygotes.get_mut(&nest) else { return Err(Busy::Exhausted) };
+        let pool = self.pools.get(&site);
+        let metered = pool.is_some_and(|pool| pool.metered);
+        let zygotes = pool.map_or(0, |pool| pool.zygotes.len());
+        let zygotes = [u8::try_from(zygotes).unwrap_or(u8::MAX)];
+        let Some(zygote) = self.zygotes.get_mut(&serial) else { return Err(Busy::Exhausted) };
         let order: Vec<_> = order.iter().map(OwnedFd::as_fd).collect();
         descriptors::send(&zygote.channel, &zygotes, &order).map_err(|_| Busy::Exhausted)?;
         zygote.state = State::Busy(token);
         let census = if metered && zygote.tree.is_marked() { Census::now() } else { Census::default() };
         let cpu_us = if metered { zygote.tree.usage(&census).cpu_us } else { 0 };
-        let run = Run { site, zygote: nest, since: Instant::now(), cpu_us, told: false, spurned };
+        let run = Run { site, zygote: serial, since: Instant::now(), cpu_us, told: false, spurned };
         self.runs.insert(token, run);
         Ok(())
     }
 
-    /// How many zygotes the uid of this site has.
-    fn zygotes_beside(&self, site: Site) -> u8 {
-        let uid = |site: Site| self.pools.get(&site).map(|pool| pool.uid);
-        let count = self.zygotes.values().filter(|zygote| uid(zygote.site) == uid(site)).count();
-        u8::try_from(count).unwrap_or(u8::MAX)
-    }
-
     /// The last one that had something to do; those that were started under another outlook are let go.
-    fn idle_zygote(&mut self, site: Site) -> Option<Nest> {
+    fn idle_zygote(&mut self, site: Site) -> Option<Serial> {
         let pool = self.pools.get_mut(&site)?;
         if !pool.outlook.as_ref().is_some_and(|outlook| outlook.holds()) {
             pool.outlook = None;
@@ -145,17 +142,19 @@ impl Supervisor {
             let same = zygote.outlook.iter().zip(&outlook).any(|(one, other)| Rc::ptr_eq(one, other));
             same && zygote.epoch == epoch
         };
-        let mut idle: Vec<(Instant, Nest, bool)> = Vec::new();
-        for (nest, zygote) in self.zygotes.iter().filter(|(_, zygote)| zygote.site == site) {
-            if let State::Idle(since) = zygote.state {
-                idle.push((since, *nest, is_good(zygote)));
+        let mut idle: Vec<(Instant, Serial, bool)> = Vec::new();
+        for serial in &pool.zygotes {
+            if let Some(zygote) = self.zygotes.get(serial)
+                && let State::Idle(since) = zygote.state
+            {
+                idle.push((since, *serial, is_good(zygote)));
             }
         }
-        idle.iter().filter(|(.., good)| !good).for_each(|(_, nest, _)| self.dismiss(*nest));
-        idle.into_iter().filter(|(.., good)| *good).max().map(|(_, nest, _)| nest)
+        idle.iter().filter(|(.., good)| !good).for_each(|(_, serial, _)| self.dismiss(*serial));
+        idle.into_iter().filter(|(.., good)| *good).max().map(|(_, serial, _)| serial)
     }
 
-    fn start_zygote(&mut self, site: Site) -> Result<Nest, Errno> {
+    fn start_zygote(&mut self, site: Site) -> Result<Serial, Errno> {
         let Some(pool) = self.pools.get_mut(&site) else { return Err(Errno::ESRCH) };
         let record = Rc::clone(&pool.record);
         let settings = settings::settings(&record).map_err(|_| Errno::EBADMSG)?;
@@ -165,8 +164,8 @@ impl Supervisor {
         let (uid, epoch, outlook) = (pool.uid, pool.epoch, pool.outlook.clone());
         let file = memory_file(&record)?;
         let (channel, other) = Channel::pair()?;
-        let nest = Nest(self.last_zygote.wrapping_add(1));
-        self.watch(&channel, ZYGOTES | u64::from(nest.0), EpollFlags::EPOLLIN).map_err(errno)?;
+        let serial = Serial(self.last_zygote.wrapping_add(1));
+        self.watch(&channel, ZYGOTES | u64::from(serial.0), EpollFlags::EPOLLIN).map_err(errno)?;
         let ground = self.grove.run(Path::new(OsStr::from_bytes(settings.group_directory)));
         let (enter, prepared) = ground.to_enter().unwrap_or((Path::new(""), false));
         let tree = enter.as_os_str().as_bytes().to_vec();
@@ -175,16 +174,19 @@ impl Supervisor {
             let _ = hatch(&birth, settings.name, &other, &file);
             std::process::exit(1)
         };
-        self.last_zygote = nest.0;
+        self.last_zygote = serial.0;
+        if let Some(pool) = self.pools.get_mut(&site) {
+            pool.zygotes.push(serial);
+        }
         let state = State::Idle(Instant::now());
-        self.zygotes.insert(nest, Zygote { site, tree, outlook, epoch, channel, other, state });
-        self.know(pid, Process::Zygote(nest));
-        Ok(nest)
+        self.zygotes.insert(serial, Zygote { site, tree, outlook, epoch, channel, other, state });
+        self.know(pid, Process::Zygote(serial));
+        Ok(serial)
     }
 
     /// Ends one that has nothing to do.
-    fn dismiss(&mut self, nest: Nest) {
-        if let Some(zygote) = self.zygotes.get_mut(&nest) {
+    fn dismiss(&mut self, serial: Serial) {
+        if let Some(zygote) = self.zygotes.get_mut(&serial) {
             zygote.state = State::Leaving;
             let _ = kill(zygote.tree.pid(), Signal::SIGKILL);
         }
@@ -198,8 +200,8 @@ impl Supervisor {
                 !pool.paused && pool.epoch == epoch && since.elapsed() <= most
             })
         };
-        let mut all: Vec<Nest> = Vec::new();
-        for (nest, zygote) in &self.zygotes {
+        let mut all: Vec<Serial> = Vec::new();
+        for (serial, zygote) in &self.zygotes {
             let goes = match zygote.state {
                 State::Idle(since) => !needed(zygote.site, zygote.epoch, since),
                 State::Busy(_) => false,
@@ -207,22 +209,22 @@ impl Supervisor {
                 State::Leaving => true,
             };
             if goes {
-                all.push(*nest);
+                all.push(*serial);
             }
         }
-        all.into_iter().for_each(|nest| self.dismiss(nest));
+        all.into_iter().for_each(|serial| self.dismiss(serial));
     }
 
     /// A zygote says how its program has ended.
-    pub(super) fn hear_zygote(&mut self, nest: Nest) {
-        let Some(zygote) = self.zygotes.get_mut(&nest) else { return };
+    pub(super) fn hear_zygote(&mut self, serial: Serial) {
+        let Some(zygote) = self.zygotes.get_mut(&serial) else { return };
         let mut frame = [0; 4];
         let report = match descriptors::receive(&zygote.channel, &mut frame) {
             Err(Errno::EAGAIN | Errno::EINTR) => return,
             Ok((length, with)) if with.is_empty() => Report::decode(frame.get(..length).unwrap_or_default()),
             _ => None,
         };
-        let State::Busy(token) = zygote.state else { return self.dismiss(nest) };
+        let State::Busy(token) = zygote.state else { return self.dismiss(serial) };
         let Some(Report { how, code, rest }) = report else { return zygote.tree.destroy() };
         zygote.state = State::Idle(Instant::now());
         if rest {
@@ -264,11 +266,14 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn zygote_exited(&mut self, nest: Nest, end: End) {
+    pub(super) fn zygote_exited(&mut self, serial: Serial, end: End) {
         // Its last word.
-        self.hear_zygote(nest);
-        let Some(zygote) = self.zygotes.remove(&nest) else { return };
+        self.hear_zygote(serial);
+        let Some(zygote) = self.zygotes.remove(&serial) else { return };
         let Zygote { site, tree, other, state, .. } = zygote;
+        if let Some(pool) = self.pools.get_mut(&site) {
+            pool.zygotes.retain(|known| *known != serial);
+        }
         self.bury(tree);
         let State::Busy(token) = state else { return };
         let left =
