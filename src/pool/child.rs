@@ -69,14 +69,9 @@ fn begin(order: &Order<'_>) -> Result<(), Errno> {
 fn go(order: &Order<'_>) -> u8 {
     let parent = getppid();
     let refused = |refusal: Refusal| refuse(&refusal, &mut Log::open(None), false);
-    // The supervisor's own environment is empty; this is for signals, limits, scheduling, keyring and the deadline.
-    let (_, root) = match Arrival::clean() {
-        Ok(clean) => clean,
+    let (root, bytes) = match arrive(order.uid) {
+        Ok(arrived) => arrived,
         Err(refusal) => return refused(refusal),
-    };
-    let bytes = match read::record(order.uid) {
-        Ok(bytes) => bytes,
-        Err(why) => return refused(unreadable(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,
@@ -89,6 +84,13 @@ fn go(order: &Order<'_>) -> u8 {
         }
         refuse(&refusal, &mut log, false)
     })
+}
+
+/// A clean process that is root, and the uid's policy record, which is not decoded yet. The environment is empty before; this is
+/// for signals, limits, scheduling, keyring and the deadline.
+pub(super) fn arrive(uid: u32) -> Result<(Root, Vec<u8>), Refusal> {
+    let (_, root) = Arrival::clean()?;
+    Ok((root, read::record(uid).map_err(|why| unreadable(&why))?))
 }
 
 /// The status of the launch's refusal.

@@ -26,17 +26,16 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
 
-use crate::launch::arrival::Arrival;
-use crate::launch::authorize::{bad_policy, unreadable};
+use crate::launch::authorize::bad_policy;
 use crate::launch::refuse;
 use crate::launch::request::Request;
 use crate::launch::settled::{self, Settled};
-use crate::policy::{Record, Resource, Site, decode, read};
+use crate::policy::{Record, Resource, Site, decode};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, descriptors, fork, process};
 
-use super::child::{group, numbers, site_of, with_eyes_of};
+use super::child::{arrive, group, numbers, site_of, with_eyes_of};
 use super::script::{entries, script};
 use super::settings::{self, Settings};
 
@@ -166,13 +165,9 @@ impl From<Errno> for Over {
 fn hear(birth: &Birth, post: &Post, record: &[u8]) -> Result<(), Over> {
     let settings = settings::settings(record).map_err(|_| Over)?;
     let plain = |refusal| post.decline(&refusal, &mut Log::open(None));
-    let (_, root) = match Arrival::clean() {
-        Ok(clean) => clean,
+    let (root, bytes) = match arrive(birth.uid) {
+        Ok(arrived) => arrived,
         Err(refusal) => return plain(refusal),
-    };
-    let bytes = match read::record(birth.uid) {
-        Ok(bytes) => bytes,
-        Err(why) => return plain(unreadable(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,
