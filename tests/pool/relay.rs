@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cellwall::pool::fastcgi::record::{Header, kind, put, put_begin, put_end};
 use cellwall::pool::fastcgi::{Ending, Role};
@@ -83,7 +84,7 @@ fn pool_25_a_full_queue_is_that_sites_own_and_says_when_to_come_again() {
         let (_, listener, errors) = stage.worker_of(2, 1);
         (listener, errors)
     };
-    crate::stage::play(listener, other, |_, stream| answer(stream, HELLO));
+    play(listener, other, |_, stream| answer(stream, HELLO));
     // One could be worked on, one may wait.
     let mut waiting: Vec<Client> = (0..2).map(|_| stage.client()).collect();
     for client in &mut waiting {
@@ -557,21 +558,62 @@ fn status_and_ping_answer_when_every_worker_is_stuck() {
     drop(kept);
 }
 
+/// How many of these lines the log has, written down or counted.
+fn lines_told(log: &str, line: &str) -> usize {
+    let counted = log.lines().filter_map(|one| one.split_once(" suppressed site=stage lines="));
+    let counted: usize = counted.map(|(_, count)| count.parse::<usize>().unwrap()).sum();
+    counted + log.lines().filter(|one| one.contains(line)).count()
+}
+
 #[test]
-fn pool_20_a_flood_of_words_is_cut_and_told() {
+fn pool_20_a_flood_of_words_is_cut_and_told_and_waits_for_itself() {
     let mut stage = Stage::new(&example());
     let (_, _listener, mut errors) = stage.worker(1);
     errors.write_all(b"one\ntwo \x1b[31m\"x\"\n").unwrap();
     let log = stage.wait_for_log("line=\"two");
     assert!(log.contains("stderr site=stage worker=1 line=\"one\"\n"), "{log}");
     assert!(log.contains("line=\"two \\x1b[31m\\x22x\\x22\""), "{log}");
-    // 30 MB: the writer never waits for the log.
+
+    stage.site(2, &Settings { name: b"other", ..example() });
+    let (_, listener, others) = stage.worker_of(2, 1);
+    play(listener, others, |_, stream| answer(stream, HELLO));
+    // 10.5 MB: 4 at once, the rest at 2 a second.
     let flood = "all work and no play\n".repeat(50_000);
-    for _ in 0..30 {
-        errors.write_all(flood.as_bytes()).unwrap();
+    let begun = Instant::now();
+    let writer = thread::spawn(move || {
+        (0..10).for_each(|_| errors.write_all(flood.as_bytes()).unwrap());
+        begun.elapsed()
+    });
+    let mut neighbour = Client::new(&stage.public(2));
+    while !writer.is_finished() {
+        assert_eq!(neighbour.get("/a.php").out, HELLO);
     }
-    let log = stage.wait_for_log("suppressed site=stage lines=");
-    assert!(log.len() < 1 << 20, "{} bytes", log.len());
+    let took = writer.join().unwrap();
+    assert!(took > Duration::from_secs(3), "{took:?}");
+    let told = || Some(()).filter(|()| lines_told(&stage.log(), "all work and no play") == 500_000);
+    until(told, "every line, written down or counted");
+    assert!(stage.log().len() < 1 << 20, "{} bytes", stage.log().len());
+}
+
+#[test]
+fn pool_20_words_that_come_with_an_answer_wait_as_well_and_none_is_lost() {
+    let mut stage = Stage::new(&example());
+    stage.actor(1, |_, stream| {
+        let mut words = Vec::new();
+        put(&mut words, kind::STDERR, 1, "all play and no work\n".repeat(3000).as_bytes());
+        // 6.3 MB.
+        (0..100).for_each(|_| stream.write_all(&words).unwrap());
+        let mut half = Vec::new();
+        put(&mut half, kind::STDERR, 1, b"a line without its end");
+        stream.write_all(&half).unwrap();
+        answer(stream, HELLO);
+    });
+    let begun = Instant::now();
+    assert_eq!(stage.client().get("/a.php").out, HELLO);
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    let told = || Some(()).filter(|()| lines_told(&stage.log(), "all play and no work") == 300_001);
+    until(told, "every line, written down or counted");
 }
 
 #[test]

@@ -94,6 +94,7 @@ impl Journal {
 
     /// Words of a program, whole lines or the last one without its end.
     pub(super) fn errors(&mut self, site: &mut Site, worker: Option<u32>, bytes: &[u8], now: u64) {
+        site.allowance.spend(bytes.len());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             if site.limiter.left == 0 && site.limiter.since.saturating_add(1_000_000 / PER_SECOND) > now {
                 // Nothing else is done with a flood, so that it costs little.
@@ -170,8 +171,13 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
+    /// What is left of a line whose end does not come.
+    pub(super) fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.rest)
+    }
+
     /// The bytes up to the last end of a line, with what was left before; the rest is kept, up to a line's length.
-    fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place.saturating_add(1));
         let (lines, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
         let mut whole = Vec::new();
@@ -188,8 +194,12 @@ impl Splitter {
 }
 
 impl Broker {
-    /// A worker said something. It is always read, so that it never waits for us.
+    /// A worker said something. It is read at once, unless its site floods.
     pub(super) fn pipe_event(&mut self, key: Key) {
+        let site = self.pipes.get(key).map_or(u32::MAX, |pipe| pipe.site);
+        if self.holds(site, Source::Pipe, key) {
+            return;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut more = true;
         for _ in 0..ROUNDS {
@@ -197,7 +207,7 @@ impl Broker {
             let got = read(&pipe.fd, &mut buffer);
             let (number, worker) = (pipe.site, pipe.worker);
             let whole = match got {
-                Ok(0) => std::mem::take(&mut pipe.lines.rest),
+                Ok(0) => pipe.lines.rest(),
                 Ok(length) => pipe.lines.whole(buffer.get(..length).unwrap_or_default()),
                 Err(Errno::EINTR) => continue,
                 Err(_) => {

@@ -18,6 +18,7 @@ use super::calls::State;
 use super::children::Child;
 use super::gather::Pending;
 use super::heirs;
+use super::lines::Splitter;
 use super::site::{Habit, TRIAL_US};
 use super::{Broker, COMES, ROUNDS, Said, Source, edges};
 
@@ -53,6 +54,9 @@ pub(super) struct Link {
     refused: bool,
     /// No request is for it: the worker was asked whether it is up.
     pub(super) knock: bool,
+    /// What it said last was for the log.
+    wordy: bool,
+    words: Splitter,
     /// Which child of the worker's is at its other end, where that counts.
     pub(super) child: Child,
 }
@@ -233,6 +237,8 @@ impl Broker {
             deaf: false,
             told: false,
             refused: false,
+            wordy: false,
+            words: Splitter::default(),
             knock: false,
             child,
         });
@@ -332,6 +338,12 @@ impl Broker {
     }
 
     fn read_link(&mut self, key: Key) {
+        let wordy = self.links.get(key).filter(|link| link.wordy).map(|link| link.worker);
+        if let Some(worker) = wordy.and_then(|worker| self.workers.get(&worker))
+            && self.holds(worker.site.0, Source::Link, key)
+        {
+            return;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut more = true;
         for _ in 0..ROUNDS {
@@ -413,6 +425,7 @@ impl Broker {
         let number = self.workers.get(&link.worker).map_or(u32::MAX, |worker| worker.site.0);
         let mut site = self.sites.get_mut(&number);
         let mut input = bytes;
+        link.wordy = false;
         loop {
             match link.codec.next(&mut input) {
                 Ok(None) => return heard,
@@ -425,8 +438,9 @@ impl Broker {
                     self.gather.record(kind::STDOUT, id, part, end.saturating_sub(part.len())..end);
                 }
                 Ok(Some(Event::Stderr(part))) => {
+                    link.wordy = true;
                     if let Some(site) = &mut site {
-                        self.journal.errors(site, Some(link.worker), part, self.now);
+                        self.journal.errors(site, Some(link.worker), &link.words.whole(part), self.now);
                         if site.rules.errors_to_server {
                             let end = bytes.len().saturating_sub(input.len());
                             self.gather.record(kind::STDERR, id, part, end.saturating_sub(part.len())..end);
@@ -434,6 +448,9 @@ impl Broker {
                     }
                 }
                 Ok(Some(Event::End(status, ending))) => {
+                    if let Some(site) = &mut site {
+                        self.journal.errors(site, Some(link.worker), &link.words.rest(), self.now);
+                    }
                     heard.end = Some((status, ending));
                     // What follows it makes the connection useless, and nothing else.
                     link.deaf |= !input.is_empty();
@@ -733,13 +750,14 @@ impl Broker {
     }
 
     pub(super) fn close_link(&mut self, key: Key) {
-        let Some(link) = self.links.remove(key) else { return };
+        let Some(mut link) = self.links.remove(key) else { return };
         let Some(worker) = self.workers.get_mut(&link.worker) else { return };
         worker.open = worker.open.saturating_sub(1);
         worker.children.part(&link.child, worker.connections);
         worker.knocked &= !link.knock;
         if let Some(site) = self.sites.get_mut(&worker.site.0) {
             site.idle.retain(|idle| *idle != key);
+            self.journal.errors(site, Some(link.worker), &link.words.rest(), self.now);
         }
     }
 

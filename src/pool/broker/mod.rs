@@ -16,6 +16,7 @@ mod arena;
 mod calls;
 mod children;
 mod counters;
+mod flood;
 mod gather;
 mod heirs;
 mod lines;
@@ -100,6 +101,8 @@ struct Broker {
     gather: Gather,
     /// Had more to read than their turn allowed.
     again: Vec<(Source, Key)>,
+    /// What is not read before its site may say something again.
+    held: Vec<(u32, Source, Key)>,
     /// Whole requests whose web server is not watched yet, oldest first.
     unwatched: VecDeque<(u64, Key)>,
     /// Listening sockets that are not watched for want of descriptors, until then.
@@ -222,6 +225,7 @@ impl Broker {
             buffer: vec![0; BUFFER],
             gather: Gather::default(),
             again: Vec::new(),
+            held: Vec::new(),
             unwatched: VecDeque::new(),
             crowded: None,
             descriptors_max: descriptors_max(),
@@ -289,7 +293,7 @@ impl Broker {
             Source::Link => self.link_event(key, said),
             Source::RunInput => self.run_input(key),
             Source::RunOutput => self.run_output(key),
-            Source::RunErrors => self.run_errors(key),
+            Source::RunErrors => self.run_speaks(key),
             Source::Pipe => self.pipe_event(key),
             Source::Status => self.watcher_arrives(),
             Source::Watcher => self.watcher_event(key, said),

@@ -212,7 +212,15 @@ impl Broker {
         self.write_answer(call_key, bytes);
     }
 
-    pub(super) fn run_errors(&mut self, key: Key) {
+    /// A program said something. It is read at once, unless its site floods.
+    pub(super) fn run_speaks(&mut self, key: Key) {
+        let site = self.runs.get(key).map_or(u32::MAX, |run| run.site);
+        if !self.holds(site, Source::RunErrors, key) {
+            self.run_errors(key);
+        }
+    }
+
+    fn run_errors(&mut self, key: Key) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut more = true;
         for _ in 0..ROUNDS {

@@ -12,6 +12,7 @@ use crate::refusal::Untrusted;
 use super::arena::Key;
 use super::children::Children;
 use super::counters::Counters;
+use super::flood::Allowance;
 use super::heirs::Leaving;
 use super::lines::{Format, Limiter};
 
@@ -169,6 +170,7 @@ pub(super) struct Site {
     pub(super) usage: (u32, u64, u64),
     pub(super) counters: Counters,
     pub(super) limiter: Limiter,
+    pub(super) allowance: Allowance,
 }
 
 impl Site {
@@ -196,6 +198,7 @@ impl Site {
             usage: (0, 0, 0),
             counters: Counters::new(now),
             limiter: Limiter::default(),
+            allowance: Allowance::default(),
         }
     }
 

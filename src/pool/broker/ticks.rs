@@ -60,6 +60,7 @@ impl Broker {
             next = next.min(self.due(key, what));
         }
         next = next.min(self.orphans_due());
+        next = next.min(self.let_speak());
         next = next.min(self.try_the_waiting());
         next = next.min(self.rest_and_retire());
         next = next.min(self.journal.tick(&mut self.sites, self.now));
