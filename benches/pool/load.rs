@@ -107,6 +107,7 @@ pub(crate) fn processes(chosen: impl Fn(&Process) -> bool) -> Vec<Process> {
                 pid,
                 parent: rest.get(1)?.parse().ok()?,
                 uid,
+                broker: stat.contains("(cellwall-broker) "),
                 ticks: rest.get(11)?.parse::<u64>().ok()? + rest.get(12)?.parse::<u64>().ok()?,
             };
             (rest.first() != Some(&"Z") && chosen(&process)).then_some(process)
@@ -120,6 +121,7 @@ pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
     pub(crate) uid: u32,
+    pub(crate) broker: bool,
     /// Hundredths of a second of CPU time.
     pub(crate) ticks: u64,
 }

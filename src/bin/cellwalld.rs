@@ -1,4 +1,4 @@
-//! `cellwalld`: the supervisor of FastCGI pools and, started by it, their broker and the zygotes of CGI pools.
+//! `cellwalld`: the supervisor of FastCGI pools and, started by it, their broker, the zygotes of CGI pools, and the pulse.
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use cellwall::pool::broker::serve_sealed;
 use cellwall::pool::descent::descend;
 use cellwall::pool::journal::account;
+use cellwall::pool::pulse;
 use cellwall::pool::supervisor::{Account, Setup, Supervisor};
 use cellwall::pool::zygote::{self, Birth};
 use nix::sys::prctl::set_name;
@@ -23,8 +24,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or("?")).collect();
     match words[..] {
         [] => supervise(environment),
-        ["--broker", uid, gid] => match (uid.parse(), gid.parse()) {
-            (Ok(uid), Ok(gid)) => relay(Account { uid, gid }),
+        [role @ ("--broker" | "--pulse"), uid, gid] => match (uid.parse(), gid.parse()) {
+            (Ok(uid), Ok(gid)) if role == "--broker" => relay(Account { uid, gid }),
+            (Ok(uid), Ok(gid)) => beat(Account { uid, gid }),
             _ => usage(),
         },
         ["--zygote", uid, daemon, prepared, tree] => match (uid.parse(), daemon.parse()) {
@@ -75,6 +77,17 @@ fn relay(account: Account) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Its supervisor writes it down, or is gone.
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn beat(account: Account) -> ExitCode {
+    let _ = set_name(c"cellwall-pulse");
+    match pulse::serve(account) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("cellwalld: the pulse cannot begin: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -24,7 +24,9 @@
 //! * [`listen`]: sockets, with their final mode from the start.
 //! * [`notify`]: the service manager.
 //! * [`outlook`]: what of the host a cell was entered under.
+//! * [`pulse`]: makes the kernel look more often at who is to run.
 //! * [`script`]: what a CGI request is about.
+//! * [`seal`]: what nobody gives up for good.
 //! * [`supervisor`]: root's side.
 //! * [`tree`]: a worker and all that it starts.
 //! * [`whereabouts`]: where a worker is, for the slow log.
@@ -41,7 +43,9 @@ pub mod life;
 pub mod listen;
 pub mod notify;
 pub mod outlook;
+pub mod pulse;
 pub mod script;
+pub mod seal;
 pub mod settings;
 pub mod supervisor;
 pub mod tree;

@@ -25,7 +25,7 @@
 //! May not: know descriptors themselves, do I/O, hold anything but the contract.
 
 /// Both sides must speak this version: they are one program, started by each other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of every frame.
 pub const FRAME: usize = 32;
 /// Most descriptors that come with a frame.
@@ -302,6 +302,9 @@ pub enum Up {
         /// What was asked with.
         number: u64,
     },
+    /// A site computes, and others want the processors in between: for two seconds from now on the kernel is to look more often at
+    /// who is to run.
+    Pulse,
 }
 
 macro_rules! numbered {
@@ -634,6 +637,7 @@ impl Up {
             Self::Renew { site, worker, child } => {
                 Fields { kind: 141, site: site.0, worker: worker.0, number: child.into(), ..none }
             }
+            Self::Pulse => Fields { kind: 142, ..none },
         }
     }
 
@@ -654,6 +658,7 @@ impl Up {
             139 => Self::SlowRun { site, token },
             140 => Self::Heir { site, worker },
             141 => Self::Renew { site, worker, child: small(number)? },
+            142 => Self::Pulse,
             _ => return Err(Nonsense),
         })
     }
@@ -704,6 +709,7 @@ mod tests {
             Up::Beat { number: u64::MAX },
             Up::Heir { site, worker },
             Up::Renew { site, worker, child: 7 },
+            Up::Pulse,
         ];
         for why in Why::ALL.iter().copied() {
             all.push(Up::Retire { site, worker, why });

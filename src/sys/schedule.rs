@@ -1,4 +1,4 @@
-//! The scheduling class of a process of the pool's.
+//! How the kernel schedules the pool's processes.
 
 use std::ffi::c_int;
 
@@ -10,12 +10,34 @@ use nix::errno::Errno;
 /// # Errors
 /// Of sched_setscheduler(2).
 pub fn let_wakers_finish(batch: bool) -> Result<(), Errno> {
-    let class = if batch { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    choose(if batch { libc::SCHED_BATCH } else { libc::SCHED_OTHER }, 0)
+}
+
+/// This thread, and those that it starts, run at once when they wake up, before every process of the usual classes
+/// (`SCHED_FIFO`, the lowest priority of it). sched(7)
+///
+/// # Errors
+/// EPERM: without `CAP_SYS_NICE`, or in a control group that has no time for this class.
+pub fn run_at_once() -> Result<(), Errno> {
+    choose(libc::SCHED_FIFO, 1)
+}
+
+fn choose(class: c_int, priority: c_int) -> Result<(), Errno> {
     // The kernel's `struct sched_param` is one number, whatever the C library's is.
-    let normal: c_int = 0;
-    // SAFETY: pid 0 is this process; `normal` outlives the call.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, class, &raw const normal) };
+    // SAFETY: pid 0 is this thread; `priority` outlives the call.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, class, &raw const priority) };
     Errno::result(set).map(drop)
+}
+
+/// How often the kernel looks at who is to run: the time between two of its ticks, in microseconds (`CLOCK_MONOTONIC_COARSE`,
+/// clock_getres(2)). 0: not known.
+#[must_use]
+pub fn tick_us() -> u64 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `tick` outlives the call.
+    let told = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    let part = |seconds: i64, times: u64| u64::try_from(seconds).unwrap_or(0).saturating_mul(times);
+    if told == 0 { part(tick.tv_sec, 1_000_000).saturating_add(part(tick.tv_nsec, 1) / 1000) } else { 0 }
 }
 
 #[cfg(test)]

@@ -19,10 +19,22 @@ pub fn close_at_exec() -> Result<(), Errno> {
 /// # Errors
 /// EINVAL for a program that the kernel refuses; EACCES without `no_new_privs` and `CAP_SYS_ADMIN`.
 pub fn load_seccomp(program: &[libc::sock_filter], log: bool) -> Result<(), Errno> {
+    load(program, if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 })
+}
+
+/// Loads a seccomp program for every thread of this process.
+///
+/// # Errors
+/// As [`load_seccomp`]; ESRCH: a thread has a filter that this one has not.
+#[cfg(feature = "pool")]
+pub fn load_seccomp_everywhere(program: &[libc::sock_filter]) -> Result<(), Errno> {
+    load(program, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
+}
+
+fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> Result<(), Errno> {
     let mut program = program.to_vec();
     let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
     // SAFETY: `filter` and the program behind it outlive the call; the kernel copies both.
     let loaded =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };

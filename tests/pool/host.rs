@@ -76,6 +76,20 @@ impl Daemon {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
+    /// Its process of this role, which has the broker's account: other worlds have theirs.
+    pub(crate) fn child(&self, role: &str) -> Option<i32> {
+        let own = |pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains(&format!("\nPPid:\t{}\n", self.pid()))
+        };
+        let title = format!("cellwalld: {role} ");
+        let all =
+            processes(990).into_iter().filter(|(pid, command)| command.starts_with(&title) && own(*pid));
+        let all: Vec<i32> = all.map(|(pid, _)| pid).collect();
+        assert!(all.len() < 2, "{all:?}");
+        all.first().copied()
+    }
+
     /// SIGHUP.
     pub(crate) fn reload(&self) {
         kill(self.pid(), Signal::SIGHUP).unwrap();

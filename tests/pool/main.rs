@@ -22,6 +22,7 @@ mod large;
 mod limits;
 mod mistakes;
 mod programs;
+mod pulse;
 mod relay;
 mod reuse;
 mod rows;

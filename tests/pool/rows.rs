@@ -17,14 +17,9 @@ use super::host::{Daemon, Nginx, logged, processes, until};
 
 /// The broker: a child of the daemon's with the account of its own, as soon as there is one.
 pub(crate) fn broker(daemon: &Daemon) -> i32 {
-    let child = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-        parent == Some(daemon.pid().as_raw())
-    };
     let mut own = None;
     until("a broker", || {
-        own = processes(990).into_iter().map(|(pid, _)| pid).find(child);
+        own = daemon.child("broker");
         own.is_some()
     });
     own.unwrap()

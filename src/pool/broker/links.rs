@@ -521,6 +521,7 @@ impl Broker {
         site.counters.answered(job.status);
         site.counters.bytes_out = site.counters.bytes_out.saturating_add(job.sent);
         site.counters.worked.add(self.now.saturating_sub(job.started));
+        self.brief += u64::from(site.load.answered());
         let status = job.status;
         self.access_line(key, status);
     }

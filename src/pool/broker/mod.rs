@@ -21,6 +21,7 @@ mod gather;
 mod heirs;
 mod lines;
 mod links;
+mod load;
 mod metrics;
 mod orders;
 mod pace;
@@ -86,6 +87,8 @@ struct Broker {
     tick: u64,
     last_tick: u64,
     pace: Pace,
+    /// Brief requests of all sites that were answered.
+    brief: u64,
     sites: BTreeMap<u32, Site>,
     workers: HashMap<u32, Worker>,
     calls: Arena<Call>,
@@ -212,6 +215,7 @@ impl Broker {
             tick: u64::MAX,
             last_tick: 0,
             pace: Pace::default(),
+            brief: 0,
             sites: BTreeMap::new(),
             workers: HashMap::new(),
             calls: Arena::default(),

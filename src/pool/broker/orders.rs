@@ -12,6 +12,7 @@ use crate::pool::wire::{self, Down, Sink, Up, Why};
 
 use super::arena::Key;
 use super::lines::{Pipe, Splitter};
+use super::load::Told;
 use super::site::{Habit, Rules, Site, Worker};
 use super::{Broker, Said, Source};
 
@@ -67,9 +68,7 @@ impl Broker {
             Down::NotStarted { token, why, .. } => self.run_refused(Key(token.0), why),
             Down::RunEnded { token, how, code, .. } => self.run_ended(Key(token.0), how, code),
             Down::Usage { site, processes, memory, cpu_us } => {
-                if let Some(site) = self.sites.get_mut(&site.0) {
-                    site.usage = (processes, memory, cpu_us);
-                }
+                self.usage(site.0, (processes, memory, cpu_us))?;
             }
             Down::Spent { worker, cpu_us, .. } => self.spent(worker.0, cpu_us),
             Down::RunSpent { token, cpu_us, .. } => self.run_spent(Key(token.0), cpu_us),
@@ -77,6 +76,20 @@ impl Broker {
             Down::Quit { within_ms } => self.leave(within_ms),
         }
         Ok(())
+    }
+
+    fn usage(&mut self, number: u32, usage: (u32, u64, u64)) -> Result<(), Lost> {
+        let Some(site) = self.sites.get_mut(&number) else { return Ok(()) };
+        site.usage = usage;
+        // Of one that accepts for itself nobody knows how many requests it was.
+        let counted = site.rules.accept == Accept::Relay;
+        let disturbs = site.load.disturbs(Told {
+            at: self.now,
+            cpu_us: usage.2,
+            requests: site.counters.worked.count,
+            brief: self.brief,
+        });
+        if counted && disturbs { self.tell(Up::Pulse) } else { Ok(()) }
     }
 
     fn welcome(&mut self, log: Option<OwnedFd>, status: Option<OwnedFd>) {

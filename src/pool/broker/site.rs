@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::flood::Allowance;
 use super::heirs::Leaving;
 use super::lines::{Format, Limiter};
+use super::load::Load;
 
 /// Settings that come from the administrator.
 #[derive(Debug)]
@@ -168,6 +169,7 @@ pub(super) struct Site {
     /// Workers do not start: the next try is then.
     pub(super) stalled_until: u64,
     pub(super) usage: (u32, u64, u64),
+    pub(super) load: Load,
     pub(super) counters: Counters,
     pub(super) limiter: Limiter,
     pub(super) allowance: Allowance,
@@ -196,6 +198,7 @@ impl Site {
             wanted: 0,
             stalled_until: 0,
             usage: (0, 0, 0),
+            load: Load::default(),
             counters: Counters::new(now),
             limiter: Limiter::default(),
             allowance: Allowance::default(),

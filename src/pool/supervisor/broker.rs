@@ -1,7 +1,7 @@
 //! The other side of the wire: started, heard, and replaced when it ends or is not what it should be.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub struct Account {
 
 /// What the supervisor knows of it.
 pub(super) struct Broker {
-    account: Account,
+    pub(super) account: Account,
     pid: Option<Pid>,
     channel: Option<Channel>,
     /// The channel is watched for room to write.
@@ -92,15 +92,7 @@ impl Supervisor {
 
     fn spawn_broker(&mut self) -> std::io::Result<(Pid, OwnedFd)> {
         let (ours, its) = Channel::pair()?;
-        let Account { uid, gid } = self.broker.account;
-        let child = Command::new("/proc/self/exe")
-            .arg0("cellwalld: broker")
-            .args(["--broker", &uid.to_string(), &gid.to_string()])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(its))
-            .stdout(Stdio::null())
-            .spawn()?;
+        let child = self.ourselves("broker").stdin(Stdio::from(its)).spawn()?;
         self.watch(&ours, BROKER, EpollFlags::EPOLLIN)?;
         let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
         Ok((Pid::from_raw(pid), ours))
@@ -189,6 +181,7 @@ impl Supervisor {
             Up::EndRun { site, token, .. } => self.end_run(site, token),
             Up::Slow { site, worker } => self.tell_where_worker(site, worker),
             Up::SlowRun { site, token } => self.tell_where_run(site, token),
+            Up::Pulse => self.pulse(),
             Up::Beat { number } => {
                 if number == self.broker.asked {
                     self.broker.waiting_since = None;
@@ -245,8 +238,6 @@ impl Supervisor {
         }
     }
 }
-
-use std::os::unix::process::CommandExt as _;
 
 /// Frames that are heard in one round.
 const SHARE: usize = 256;

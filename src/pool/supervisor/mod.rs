@@ -6,6 +6,7 @@
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
+//! * `pulse`: what makes the kernel look more often at who is to run.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
 //!
@@ -19,6 +20,7 @@
 mod broker;
 mod control;
 mod pools;
+mod pulse;
 mod runs;
 pub mod seal;
 mod slow;
@@ -27,6 +29,8 @@ mod workers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +75,7 @@ pub struct Supervisor {
     graves: Vec<Tree>,
     timers: BTreeSet<(Instant, Timer)>,
     broker: broker::Broker,
+    pulse: pulse::Pulse,
     control: control::Control,
     handed_over: BTreeMap<Vec<u8>, OwnedFd>,
     null: Rc<OwnedFd>,
@@ -87,6 +92,7 @@ enum Process {
     Worker(Worker),
     Zygote(runs::Serial),
     Broker,
+    Pulse,
 }
 
 /// What a time was set for. A late or double one finds nothing to do.
@@ -221,6 +227,7 @@ impl Supervisor {
                 Some(Process::Worker(worker)) => self.worker_exited(worker, end),
                 Some(Process::Zygote(zygote)) => self.zygote_exited(zygote, end),
                 Some(Process::Broker) => self.broker_exited(end),
+                Some(Process::Pulse) => self.pulse_exited(end),
                 // An orphan of some worker's, which became ours.
                 None => {}
             }
@@ -231,7 +238,7 @@ impl Supervisor {
         let tree = match process {
             Process::Worker(worker) => self.workers.get(&worker).map(|living| &living.tree),
             Process::Zygote(zygote) => self.zygotes.get(&zygote).map(|zygote| &zygote.tree),
-            Process::Broker => None,
+            Process::Broker | Process::Pulse => None,
         };
         if let Some(tree) = tree {
             tree.end_rest();
@@ -259,11 +266,22 @@ impl Supervisor {
         })
     }
 
+    /// This program once more, as one of its other processes: nobody's descriptors, environment or directory.
+    fn ourselves(&self, role: &str) -> Command {
+        let Account { uid, gid } = self.broker.account;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(format!("cellwalld: {role}"));
+        command.args([format!("--{role}"), uid.to_string(), gid.to_string()]);
+        command.env_clear().current_dir("/").stdout(Stdio::null());
+        command
+    }
+
     /// Nothing of ours stays.
     fn end(&mut self) {
         self.workers.values().for_each(|living| living.tree.destroy());
         self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
         self.broker.kill();
+        self.pulse.kill();
         self.remove_sockets();
     }
 
@@ -329,6 +347,7 @@ impl Supervisor {
             graves: Vec::new(),
             timers: BTreeSet::new(),
             broker: broker::Broker::new(account),
+            pulse: pulse::Pulse::new(),
             control,
             handed_over: super::notify::handed_over(&environment),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
