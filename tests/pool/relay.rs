@@ -623,6 +623,27 @@ fn pool_20_words_that_come_with_answers_wait_as_well_and_none_is_lost() {
 }
 
 #[test]
+fn pool_20_the_words_of_a_worker_that_has_ended_are_told() {
+    let mut stage = Stage::new(&example());
+    let (done, written) = mpsc::channel();
+    let worker = stage.actor(1, move |_, stream| {
+        let mut words = Vec::new();
+        put(&mut words, kind::STDERR, 1, "all told and no more\n".repeat(3000).as_bytes());
+        // 4.4 MB: the last of it is left where it is for now.
+        (0..70).for_each(|_| stream.write_all(&words).unwrap());
+        answer(stream, HELLO);
+        done.send(()).unwrap();
+    });
+    let mut client = stage.client();
+    client.ask(&request("/a.php", &[], b"", true));
+    written.recv().unwrap();
+    stage.gone(worker, Ended::Exited);
+    assert_eq!(client.answer().out, HELLO);
+    let told = || Some(()).filter(|()| lines_told(&stage.log(), "all told and no more") == 210_000);
+    until(told, "every line, written down or counted");
+}
+
+#[test]
 fn the_access_and_slow_logs_say_what_happened() {
     let seen = Seen {
         access_log: b"/x",

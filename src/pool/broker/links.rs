@@ -29,6 +29,7 @@ const AGAIN_MOST: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) fd: OwnedFd,
+    site: u32,
     pub(super) worker: u32,
     pub(super) codec: Back,
     pub(super) call: Option<Key>,
@@ -223,6 +224,7 @@ impl Broker {
         worker.open += 1;
         let key = self.links.insert(Link {
             fd,
+            site: number,
             worker: one.0,
             codec: Back::default(),
             call: None,
@@ -338,10 +340,10 @@ impl Broker {
     }
 
     fn read_link(&mut self, key: Key) {
-        let wordy = self.links.get(key).filter(|link| link.wordy).map(|link| link.worker);
-        if let Some(worker) = wordy.and_then(|worker| self.workers.get(&worker))
-            && self.holds(worker.site.0, Source::Link, key)
-        {
+        // What a worker that has ended left behind is read to its end.
+        let wordy = |link: &&Link| link.wordy && self.workers.contains_key(&link.worker);
+        let site = self.links.get(key).filter(wordy).map(|link| link.site);
+        if site.is_some_and(|site| self.holds(site, Source::Link, key)) {
             return;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -422,8 +424,7 @@ impl Broker {
         let call = link.call.and_then(|call| self.calls.get(call));
         let id = call.map_or(0, |call| call.codec.request().id);
         let first = call.and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0);
-        let number = self.workers.get(&link.worker).map_or(u32::MAX, |worker| worker.site.0);
-        let mut site = self.sites.get_mut(&number);
+        let mut site = self.sites.get_mut(&link.site);
         let mut input = bytes;
         link.wordy = false;
         loop {
@@ -752,14 +753,14 @@ impl Broker {
 
     pub(super) fn close_link(&mut self, key: Key) {
         let Some(mut link) = self.links.remove(key) else { return };
+        if let Some(site) = self.sites.get_mut(&link.site) {
+            site.idle.retain(|idle| *idle != key);
+            self.journal.errors(site, Some(link.worker), &link.words.rest(), self.now);
+        }
         let Some(worker) = self.workers.get_mut(&link.worker) else { return };
         worker.open = worker.open.saturating_sub(1);
         worker.children.part(&link.child, worker.connections);
         worker.knocked &= !link.knock;
-        if let Some(site) = self.sites.get_mut(&worker.site.0) {
-            site.idle.retain(|idle| *idle != key);
-            self.journal.errors(site, Some(link.worker), &link.words.rest(), self.now);
-        }
     }
 
     /// Asks for as many workers as the work needs. Fewer are never asked for here: those with nothing to do are
