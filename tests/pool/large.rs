@@ -108,9 +108,7 @@ fn is_right(answer: &Answer, pieces: usize) {
 
 /// One takes its answer and one sends its body slowly; meanwhile others are served, and in the end they are as well.
 fn slow_visitors_hold_nobody_up(host: &Host, path: &str) {
-    let mut reader = request(host, &format!("GET {path}"), 0);
-    let mut first = [0; 4096];
-    reader.read_exact(&mut first).unwrap();
+    let (mut reader, first) = begun(host, path);
     is_right(&Ask::get(&host.name, &format!("{path}?1")).send(host.port), 1);
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();
@@ -130,9 +128,7 @@ fn slow_visitors_hold_nobody_up(host: &Host, path: &str) {
 /// More of them than there are workers, in the middle of an answer and of a body.
 fn visitors_who_go_away_leave_nothing(host: &Host, path: &str, world: &World) {
     for _ in 0..4 {
-        let mut reader = request(host, &format!("GET {path}"), 0);
-        reader.read_exact(&mut [0; 4096]).unwrap();
-        drop(reader);
+        drop(begun(host, path));
         let mut writer = request(host, &format!("POST {path}"), LENGTH);
         writer.write_all(&piece()).unwrap();
     }
@@ -142,6 +138,16 @@ fn visitors_who_go_away_leave_nothing(host: &Host, path: &str, world: &World) {
     } else {
         assert!(processes(world.alice.id).len() <= 2);
     }
+}
+
+/// A visitor who has the first 4096 bytes of a long answer.
+fn begun(host: &Host, path: &str) -> (TcpStream, Vec<u8>) {
+    let mut reader = request(host, &format!("GET {path}"), 0);
+    let mut first = Vec::new();
+    (&mut reader).take(4096).read_to_end(&mut first).unwrap();
+    let whole = first.len() == 4096 && first.starts_with(b"HTTP/1.1 200 ");
+    assert!(whole, "{}\n{}", String::from_utf8_lossy(&first), logged(&[""]).join("\n"));
+    (reader, first)
 }
 
 fn request(host: &Host, what: &str, length: usize) -> TcpStream {

@@ -1,14 +1,18 @@
 //! Real FastCGI programs behind the relay.
 
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use cellwall::pool::settings::{Gate, Kind, Settings, Workers};
 
-use crate::stage::{Client, Stage, example, request_in};
+use crate::stage::{Client, Stage, example, request, request_in};
 
 /// A directory of this test's own, with these files.
 fn docroot(name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -44,8 +48,7 @@ fn php(name: &str, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
     let mut stage = Stage::new(&settings);
     let mut php = Command::new("/usr/bin/php-cgi");
     php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3").env("PHP_FCGI_MAX_REQUESTS", "0");
-    std::os::unix::process::CommandExt::process_group(&mut php, 0);
-    let (_, child) = stage.program(3, &mut php);
+    let (_, child) = stage.program(3, php.process_group(0));
     (stage, Ended(child), place)
 }
 
@@ -86,4 +89,33 @@ fn a_request_in_which_php_cgi_dies_is_not_run_again() {
     clients[0].ask(&request_in(root, "/dies.php", &[], b"", true));
     assert!(clients[0].answer().text().starts_with("Status: 502"));
     assert_eq!(std::fs::read(place.join("ran")).unwrap(), b"x", "it ran once; {}", stage.log());
+}
+
+/// Three web servers want its one process, so that each request follows the last one at once.
+#[test]
+fn what_a_program_leaves_unread_is_not_taken_for_the_next_request() {
+    let mut stage = Stage::new(&example());
+    let script = "use FCGI; my $request = FCGI::Request();\n\
+                  while ($request->Accept() >= 0) { select(undef, undef, undef, 0.003); print \"\\r\\n$ENV{QUERY_STRING}\" }";
+    let mut perl = Command::new("/usr/bin/perl");
+    let (_, child) = stage.program(1, perl.args(["-e", script]).process_group(0));
+    let _ended = Ended(child);
+    // In a packet of its own comes the end of a body that there is not, as from Apache; the whole body; its second half.
+    let ways = [(0, 8), (100_000, 100_000), (6_000, 3_000)];
+    thread::scope(|scope| {
+        for (length, last) in ways {
+            let mut client = stage.client();
+            scope.spawn(move || {
+                for round in 0..60 {
+                    let round = round.to_string();
+                    let whole = request("/a.pl", &[("QUERY_STRING", &round)], &vec![b'x'; length], true);
+                    let (first, second) = whole.split_at(whole.len() - last);
+                    client.ask(first);
+                    thread::sleep(Duration::from_micros(500));
+                    client.stream.write_all(second).unwrap();
+                    assert_eq!(client.answer().text(), format!("\r\n{round}"), "{length}");
+                }
+            });
+        }
+    });
 }

@@ -780,6 +780,37 @@ fn a_program_that_closes_what_it_was_asked_to_keep_loses_no_request() {
     }
 }
 
+/// What libfcgi had not read of one request it would take for the next.
+#[test]
+fn a_connection_is_used_again_where_nothing_can_be_left_in_it() {
+    let mut stage = Stage::new(&example());
+    let (told, opened) = mpsc::channel();
+    stage.actor(1, move |_, stream| {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+        told.send(std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap()).unwrap();
+        answer(stream, b"\r\n");
+    });
+    let mut client = stage.client();
+    let mut ask = |more: &[(&str, &str)], body: usize, last: usize| {
+        let whole = request("/a.php", more, &vec![b'x'; body], true);
+        let (first, second) = whole.split_at(whole.len() - last);
+        client.ask(first);
+        thread::sleep(Duration::from_millis(5));
+        client.stream.write_all(second).unwrap();
+        assert_eq!(client.answer().out, b"\r\n", "{}", stage.log());
+        opened.recv().unwrap()
+    };
+    // The end of a body that there is not is waited for; otherwise one packet is what counts, and its size.
+    let first = ask(&[], 0, 8);
+    assert_eq!(ask(&[], 0, 8), first);
+    assert_eq!(ask(&[], 5_000, 0), first);
+    assert_eq!(ask(&[], 5_000, 8), first, "it had nothing left in it before");
+    let second = ask(&[], 0, 0);
+    assert_ne!(second, first);
+    assert_eq!(ask(&[("HTTP_COOKIE", &"c".repeat(9_000))], 0, 0), second);
+    assert_ne!(ask(&[], 0, 0), second);
+}
+
 /// The next one would be refused by the supervisor, who counts the one that is still ending.
 #[test]
 fn a_cgi_program_takes_its_place_until_it_is_gone() {

@@ -43,6 +43,18 @@ pub(super) struct Call {
     pub(super) used: bool,
 }
 
+impl Call {
+    /// Nothing that its program would read is to come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.codec.whole() || self.codec.request().role == Role::Authorizer
+    }
+
+    /// The program gets a request without a body in one piece: see [`super::links`].
+    pub(super) fn is_held_back(&self) -> bool {
+        !self.is_whole() && self.job.as_ref().is_some_and(|job| job.bodiless && job.body == 0)
+    }
+}
+
 /// What is being done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -79,6 +91,8 @@ pub(super) struct Job {
     pub(super) arrived: u64,
     /// A worker has it since.
     pub(super) started: u64,
+    /// Only the end of its body is expected, which every web server sends at once.
+    pub(super) bodiless: bool,
     /// The last sign of life of its answer.
     pub(super) last: u64,
     pub(super) body: u64,
@@ -288,7 +302,9 @@ impl Broker {
         match call.state {
             State::Head | State::Lingering(_) => true,
             State::Queued | State::Closing => false,
-            State::Linked(link) => self.links.get(link).is_some_and(|link| link.pending.is_empty()),
+            State::Linked(link) => {
+                call.is_held_back() || self.links.get(link).is_some_and(|link| link.pending.is_empty())
+            }
             State::Running(run) => self.runs.get(run).is_some_and(super::runs::Run::takes),
         }
     }
@@ -312,7 +328,7 @@ impl Broker {
                 Err(_) => return self.abandoned(key),
             }
         }
-        match self.calls.get(key).map(|call| call.state) {
+        match self.calls.get(key).filter(|call| !call.is_held_back()).map(|call| call.state) {
             Some(State::Linked(link)) => self.write_link(link),
             Some(State::Running(run)) => self.run_input(run),
             _ => {}
@@ -365,6 +381,7 @@ impl Broker {
                     script: passed.script,
                     arrived: self.now,
                     started: 0,
+                    bodiless: !passed.announces_body,
                     last: self.now,
                     body: 0,
                     sent: 0,

@@ -103,6 +103,11 @@ impl Pending {
         self.start >= self.bytes.len()
     }
 
+    /// How many bytes.
+    pub(super) fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.start)
+    }
+
     /// Some of it is written, and not all.
     pub(super) fn begun(&self) -> bool {
         self.start > 0

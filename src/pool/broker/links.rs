@@ -1,4 +1,11 @@
 //! Connections to workers: choosing one, passing a request on, relaying its answer.
+//!
+//! A connection is used again only where nothing of its last request can be left in it. libfcgi, which is beneath most
+//! programs that are not PHP, reads 8 KiB at a time, and when the program has not read its standard input to the end, it
+//! forgets what it has read and takes what it has not for the next request: a breach of the protocol, on which it closes
+//! the connection, with whatever request is in it by then. So a request that was not written in one piece of that size
+//! has its connection to itself; and the end of a body that there is not, which Apache sends in a packet of its own, is
+//! waited for.
 
 use std::os::fd::OwnedFd;
 
@@ -14,7 +21,7 @@ use crate::pool::wire::{self, Up, Why};
 
 use super::answers;
 use super::arena::Key;
-use super::calls::State;
+use super::calls::{Call, State};
 use super::children::Child;
 use super::gather::Pending;
 use super::heirs;
@@ -24,6 +31,8 @@ use super::{Broker, COMES, ROUNDS, Said, Source, edges};
 
 /// So often a request is given to another worker: each of a pool may be ending at the same time.
 const AGAIN_MOST: u8 = 4;
+/// The buffer of libfcgi (`NewReader` in fcgiapp.c).
+const ONE_READ: usize = 8192;
 
 /// A connection to a worker.
 #[derive(Debug)]
@@ -53,6 +62,8 @@ pub(super) struct Link {
     told: bool,
     /// The worker had closed before anything was.
     refused: bool,
+    /// All of it was, in one piece that the worker takes with one read.
+    at_once: bool,
     /// No request is for it: the worker was asked whether it is up.
     pub(super) knock: bool,
     /// What it said last was for the log.
@@ -130,7 +141,7 @@ impl Broker {
         link.call = Some(key);
         link.spent = None;
         link.codec.ask();
-        (link.told, link.refused) = (false, false);
+        (link.told, link.refused, link.at_once) = (false, false, false);
         link.pending.put(&job.bytes);
         if job.again > 0 {
             // It had no body, whose end must be told once more.
@@ -239,6 +250,7 @@ impl Broker {
             deaf: false,
             told: false,
             refused: false,
+            at_once: false,
             wordy: false,
             words: Splitter::default(),
             knock: false,
@@ -296,6 +308,10 @@ impl Broker {
         let Some(link) = self.links.get_mut(key) else { return };
         if link.deaf {
             link.pending.clear();
+        }
+        if !link.pending.is_empty() {
+            let whole = link.call.and_then(|call| self.calls.get(call)).is_some_and(Call::is_whole);
+            link.at_once = whole && !link.told && link.pending.left() <= ONE_READ;
         }
         match link.pending.write(&link.fd) {
             Ok(false) => link.told |= link.pending.begun(),
@@ -473,13 +489,17 @@ impl Broker {
         link.rests(self.now);
         let proven = link.answered > 1;
         let whole = self.calls.get(call_key).is_some_and(|call| call.codec.whole());
-        let good = whole && link.pending.is_empty() && link.codec.clean() && !link.deaf && !link.ending;
-        if link.ending {
+        let (taken, ending) = (link.pending.is_empty(), link.ending);
+        let good = whole && taken && self.is_left_empty(key);
+        if ending {
             self.closed_by_its_worker(key);
         }
         self.settle(call_key);
         self.answered(call_key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
+        if proven && let Some(site) = self.sites.get_mut(&worker.site.0) {
+            site.habit = Habit::Keeps;
+        }
         worker.requests += 1;
         worker.busy = worker.busy.saturating_sub(1);
         worker.idle_since = self.now;
@@ -501,10 +521,7 @@ impl Broker {
             self.look_for_heir(site.0, limit);
         }
         match self.sites.get_mut(&site.0) {
-            Some(known) if good && !draining && known.keeps() => {
-                known.habit = if proven { Habit::Keeps } else { known.habit };
-                self.keep_or_renew(site.0, key);
-            }
+            Some(known) if good && !draining && known.keeps() => self.keep_or_renew(site.0, key),
             _ => self.close_link(key),
         }
         if draining {
@@ -536,6 +553,14 @@ impl Broker {
         }
     }
 
+    /// Nothing of the last request and its answer is left in a connection, and it is open.
+    fn is_left_empty(&self, key: Key) -> bool {
+        let Some(link) = self.links.get(key) else { return false };
+        // PHP reads what its script did not, and skips the end of a body before the next request.
+        let reads_all = || self.sites.get(&link.site).is_some_and(|site| site.rules.kind == Kind::Parent);
+        link.codec.clean() && !link.deaf && !link.ending && (link.at_once || reads_all())
+    }
+
     /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
     fn link_lost(&mut self, key: Key) -> bool {
         let Some(link) = self.links.get(key) else { return false };
@@ -555,9 +580,10 @@ impl Broker {
         false
     }
 
-    /// After its first answer: the program may do so after each.
+    /// After its first answer, though nothing was left in it: the program may do so after each.
     fn closed_by_its_worker(&mut self, key: Key) {
-        let Some(link) = self.links.get(key).filter(|link| link.answered == 1) else { return };
+        let first = |link: &&Link| link.answered == 1 && link.at_once;
+        let Some(link) = self.links.get(key).filter(first) else { return };
         let Some(worker) = self.workers.get(&link.worker).filter(|worker| worker.draining.is_none()) else {
             return;
         };
@@ -689,7 +715,8 @@ impl Broker {
         let Some(link) = self.links.get_mut(key) else { return };
         link.orphan = None;
         link.rests(self.now);
-        let (serial, clean) = (link.worker, good && link.codec.clean() && !link.deaf && !link.ending);
+        let serial = link.worker;
+        let clean = good && self.is_left_empty(key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
         worker.requests += u64::from(good);
         worker.busy = worker.busy.saturating_sub(1);

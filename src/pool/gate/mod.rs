@@ -74,6 +74,8 @@ pub struct Passed {
     pub script: Vec<u8>,
     /// How many parameters were left out.
     pub dropped: usize,
+    /// A body of some length is to follow.
+    pub announces_body: bool,
 }
 
 /// What the program wants.
@@ -101,6 +103,7 @@ impl Gate {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),
             script: Vec::new(),
             dropped: 0,
+            announces_body: seen.content_length.is_some_and(|length| length > 0),
         };
         passed.dropped = match form {
             Form::Records(role, keep) => {
