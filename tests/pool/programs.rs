@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use cellwall::pool::settings::{Gate, Kind, Settings, Workers};
 
-use crate::stage::{Client, Stage, example, request, request_in};
+use crate::stage::{Client, DOCROOT, Stage, example, request_in};
 
 /// A directory of this test's own, with these files.
 fn docroot(name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -35,20 +35,23 @@ impl Drop for Ended {
     }
 }
 
-/// A parent with 3 children on a stage, and the docroot of its scripts.
-fn php(name: &str, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
+/// A parent and its children on a stage, and the docroot of its scripts.
+fn php(name: &str, children: u32, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
     let place = docroot(name, scripts);
     let root = place.to_str().unwrap().to_owned();
     let settings = Settings {
         kind: Kind::Parent,
-        workers: Workers { max: 1, connections: 3, ..example().workers },
+        command: vec![b"/usr/bin/php-cgi"],
+        workers: Workers { max: 1, connections: children, ..example().workers },
         gate: Gate { docroots: vec![root.as_bytes()], suffixes: vec![b".php"], ..example().gate },
         ..example()
     };
     let mut stage = Stage::new(&settings);
     let mut php = Command::new("/usr/bin/php-cgi");
-    php.args(["-d", "cgi.fix_pathinfo=0"]).env("PHP_FCGI_CHILDREN", "3").env("PHP_FCGI_MAX_REQUESTS", "0");
-    let (_, child) = stage.program(3, php.process_group(0));
+    php.args(["-d", "cgi.fix_pathinfo=0"])
+        .env("PHP_FCGI_CHILDREN", children.to_string())
+        .env("PHP_FCGI_MAX_REQUESTS", "0");
+    let (_, child) = stage.program(children, php.process_group(0));
     (stage, Ended(child), place)
 }
 
@@ -56,7 +59,7 @@ fn php(name: &str, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
 #[test]
 fn php_cgi_with_its_own_children_serves_many_at_once_and_bodies_of_any_size() {
     let script = "<?php echo strlen(file_get_contents('php://input')), ' ', $_SERVER['PATH_INFO'] ?? '-';";
-    let (stage, _ended, place) = php("bodies", &[("a.php", script)]);
+    let (stage, _ended, place) = php("bodies", 3, &[("a.php", script)]);
     let mut clients: Vec<Client> = (0..6).map(|_| stage.client()).collect();
     for round in 0..30 {
         let body = vec![b'x'; round * 10_000];
@@ -77,7 +80,7 @@ fn php_cgi_with_its_own_children_serves_many_at_once_and_bodies_of_any_size() {
 fn a_request_in_which_php_cgi_dies_is_not_run_again() {
     let dies = "<?php file_put_contents(__DIR__ . '/ran', 'x', FILE_APPEND); posix_kill(getmypid(), 9);";
     let scripts = [("a.php", "<?php usleep(50000); echo 'fine';"), ("dies.php", dies)];
-    let (stage, _ended, place) = php("dies", &scripts);
+    let (stage, _ended, place) = php("dies", 3, &scripts);
     let root = place.to_str().unwrap();
     let mut clients: Vec<Client> = (0..3).map(|_| stage.client()).collect();
     for client in &mut clients {
@@ -91,16 +94,9 @@ fn a_request_in_which_php_cgi_dies_is_not_run_again() {
     assert_eq!(std::fs::read(place.join("ran")).unwrap(), b"x", "it ran once; {}", stage.log());
 }
 
-/// Three web servers want its one process, so that each request follows the last one at once.
-#[test]
-fn what_a_program_leaves_unread_is_not_taken_for_the_next_request() {
-    let mut stage = Stage::new(&example());
-    let script = "use FCGI; my $request = FCGI::Request();\n\
-                  while ($request->Accept() >= 0) { select(undef, undef, undef, 0.003); print \"\\r\\n$ENV{QUERY_STRING}\" }";
-    let mut perl = Command::new("/usr/bin/perl");
-    let (_, child) = stage.program(1, perl.args(["-e", script]).process_group(0));
-    let _ended = Ended(child);
-    // In a packet of its own comes the end of a body that there is not, as from Apache; the whole body; its second half.
+/// Three web servers want the only process, so that each request follows the last one at once. In a packet of its own comes the
+/// end of a body that there is not, as from Apache; the whole body; its second half.
+fn each_is_answered(stage: &Stage, root: &str, script: &str) {
     let ways = [(0, 8), (100_000, 100_000), (6_000, 3_000)];
     thread::scope(|scope| {
         for (length, last) in ways {
@@ -108,14 +104,35 @@ fn what_a_program_leaves_unread_is_not_taken_for_the_next_request() {
             scope.spawn(move || {
                 for round in 0..60 {
                     let round = round.to_string();
-                    let whole = request("/a.pl", &[("QUERY_STRING", &round)], &vec![b'x'; length], true);
+                    let more = [("QUERY_STRING", round.as_str())];
+                    let whole = request_in(root, script, &more, &vec![b'x'; length], true);
                     let (first, second) = whole.split_at(whole.len() - last);
                     client.ask(first);
                     thread::sleep(Duration::from_micros(500));
                     client.stream.write_all(second).unwrap();
-                    assert_eq!(client.answer().text(), format!("\r\n{round}"), "{length}");
+                    let text = client.answer().text();
+                    assert!(text.ends_with(&format!("\r\n\r\n{round}")), "{length}: {text}");
                 }
             });
         }
     });
+}
+
+#[test]
+fn what_a_program_of_libfcgi_leaves_unread_is_not_taken_for_the_next_request() {
+    let mut stage = Stage::new(&example());
+    let script = "use FCGI; my $request = FCGI::Request(); while ($request->Accept() >= 0) {\n\
+                  select(undef, undef, undef, 0.003); print \"A: b\\r\\n\\r\\n$ENV{QUERY_STRING}\" }";
+    let mut perl = Command::new("/usr/bin/perl");
+    let (_, child) = stage.program(1, perl.args(["-e", script]).process_group(0));
+    let _ended = Ended(child);
+    each_is_answered(&stage, DOCROOT, "/a.pl");
+}
+
+/// PHP reads it itself, and its connections are kept all the same.
+#[test]
+fn what_a_script_of_php_leaves_unread_is_not_taken_for_the_next_request() {
+    let script = "<?php usleep(3000); echo $_SERVER['QUERY_STRING'];";
+    let (stage, _ended, place) = php("unread", 1, &[("a.php", script)]);
+    each_is_answered(&stage, place.to_str().unwrap(), "/a.php");
 }

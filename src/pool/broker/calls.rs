@@ -49,9 +49,10 @@ impl Call {
         self.codec.whole() || self.codec.request().role == Role::Authorizer
     }
 
-    /// The program gets a request without a body in one piece: see [`super::links`].
+    /// A worker gets a request without a body in one piece: see [`super::links`].
     pub(super) fn is_held_back(&self) -> bool {
-        !self.is_whole() && self.job.as_ref().is_some_and(|job| job.bodiless && job.body == 0)
+        let nothing_yet = || self.job.as_ref().is_some_and(|job| job.bodiless && job.body == 0);
+        matches!(self.state, State::Linked(_)) && !self.is_whole() && nothing_yet()
     }
 }
 

@@ -556,8 +556,7 @@ impl Broker {
     /// Nothing of the last request and its answer is left in a connection, and it is open.
     fn is_left_empty(&self, key: Key) -> bool {
         let Some(link) = self.links.get(key) else { return false };
-        // PHP reads what its script did not, and skips the end of a body before the next request.
-        let reads_all = || self.sites.get(&link.site).is_some_and(|site| site.rules.kind == Kind::Parent);
+        let reads_all = || self.sites.get(&link.site).is_some_and(|site| site.rules.reads_all);
         link.codec.clean() && !link.deaf && !link.ending && (link.at_once || reads_all())
     }
 

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use crate::launch::interpreter::is_php_cgi;
 use crate::pool::gate::{Gate, Memory, Names};
 use crate::pool::settings::{Accept, Kind, Life, Queue, Request, Settings, Workers};
 use crate::pool::wire;
@@ -32,6 +33,9 @@ pub(super) struct Rules {
     pub(super) life: Life,
     /// See [`Settings::child_requests`].
     pub(super) child_requests: u32,
+    /// Its program is PHP, which reads what its script did not, and skips the end of a body before the next request
+    /// (`fcgi_read_request` in main/fastcgi.c).
+    pub(super) reads_all: bool,
     pub(super) gate: Gate,
     pub(super) pages: Pages,
     pub(super) access: Option<Format>,
@@ -61,6 +65,7 @@ impl Rules {
             request: settings.request,
             life: settings.worker,
             child_requests: settings.child_requests(),
+            reads_all: settings.command.first().is_some_and(|program| is_php_cgi(program)),
             gate: gate(settings, known),
             pages: Pages {
                 status: seen.status_path.to_vec(),
