@@ -55,6 +55,8 @@ pub fn allow_only(calls: &[libc::c_long], rest: &[libc::sock_filter]) -> Vec<lib
 pub mod step {
     /// The call passes.
     pub const ALLOW: u32 = 0x7fff_0000;
+    /// The call fails with EPERM.
+    pub const REFUSE: u32 = 0x0005_0000 | 1;
     /// The process ends.
     pub const KILL: u32 = 0x8000_0000;
 
@@ -62,6 +64,12 @@ pub mod step {
     #[must_use]
     pub const fn load(k: u32) -> libc::sock_filter {
         libc::sock_filter { code: 0x20, jt: 0, jf: 0, k }
+    }
+
+    /// Keeps these bits of what is loaded.
+    #[must_use]
+    pub const fn and(k: u32) -> libc::sock_filter {
+        libc::sock_filter { code: 0x54, jt: 0, jf: 0, k }
     }
 
     /// Goes over so many instructions where what is loaded is this, and over so many where it is not.

@@ -6,40 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use super::allowance::Allowance;
 use super::arena::Key;
 use super::{Broker, Source};
 
-/// What a site's programs may still say. It may be spent at once, and grows again with time.
-#[derive(Debug)]
-pub(super) struct Allowance {
-    /// Bytes; below zero after a piece that was larger.
-    left: i64,
-    /// When it last grew, in microseconds.
-    since: u64,
-}
-
-impl Default for Allowance {
-    fn default() -> Self {
-        Self { left: BURST, since: 0 }
-    }
-}
-
-impl Allowance {
-    /// So many bytes were read.
-    pub(super) fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    /// Nothing is left of it.
-    fn is_spent(&mut self, now: u64) -> bool {
-        let grown = now.saturating_sub(self.since).saturating_mul(PER_SECOND) / 1_000_000;
-        if grown > 0 {
-            let left = self.left.saturating_add(i64::try_from(grown).unwrap_or(i64::MAX));
-            (self.left, self.since) = (left.min(BURST), now);
-        }
-        self.left <= 0
-    }
-}
+/// What a site's programs may still say, in bytes.
+pub(super) type Words = Allowance<BURST, PER_SECOND>;
 
 /// Bytes of a site over time: 20,000 lines, where 50 are written down.
 const PER_SECOND: u64 = 2_000_000;
@@ -58,7 +30,7 @@ impl Broker {
     }
 
     fn has_said_too_much(&mut self, site: u32) -> bool {
-        self.sites.get_mut(&site).is_some_and(|site| site.allowance.is_spent(self.now))
+        self.sites.get_mut(&site).is_some_and(|site| site.words.is_spent(self.now))
     }
 
     /// Hears those again whose site may say something: of each site the one that has waited longest, so that many of them are
@@ -74,23 +46,5 @@ impl Broker {
             }
         }
         if self.held.is_empty() { u64::MAX } else { self.now }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowance_is_spent_and_grows_again() {
-        let mut allowance = Allowance::default();
-        assert!(!allowance.is_spent(0));
-        allowance.spend(5_000_000);
-        assert!(allowance.is_spent(0), "a piece may be larger");
-        assert!(allowance.is_spent(500_000));
-        assert!(!allowance.is_spent(500_001), "two million a second");
-        assert!(!allowance.is_spent(3_600_000_000));
-        allowance.spend(4_000_000);
-        assert!(allowance.is_spent(3_600_000_000), "it does not grow beyond that");
     }
 }

@@ -18,6 +18,7 @@ use crate::record::{datagram, reference, stamp};
 use crate::refusal::Untrusted;
 use crate::sys::clock;
 
+use super::allowance::Allowance;
 use super::arena::Key;
 use super::calls::State;
 use super::site::Site;
@@ -42,34 +43,23 @@ pub(super) struct Pipe {
 }
 
 /// A site's allowance of lines: it may be spent at once, and grows again with time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Limiter {
-    left: u64,
-    since: u64,
+    lines: Allowance<BURST, PER_SECOND>,
     suppressed: u64,
-}
-
-impl Default for Limiter {
-    fn default() -> Self {
-        Self { left: BURST, since: 0, suppressed: 0 }
-    }
 }
 
 impl Limiter {
     fn allows(&mut self, now: u64) -> bool {
-        let grown = now.saturating_sub(self.since).saturating_mul(PER_SECOND) / 1_000_000;
-        if grown > 0 {
-            (self.left, self.since) = (self.left.saturating_add(grown).min(BURST), now);
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
+        let allowed = !self.lines.is_spent(now);
+        self.lines.spend(usize::from(allowed));
         self.suppressed += u64::from(!allowed);
         allowed
     }
 }
 
 /// Lines of a site at once.
-const BURST: u64 = 500;
+const BURST: i64 = 500;
 /// Lines of a site over time.
 const PER_SECOND: u64 = 50;
 /// Bytes of one line; what is longer becomes several.
@@ -94,9 +84,9 @@ impl Journal {
 
     /// Words of a program, whole lines or the last one without its end.
     pub(super) fn errors(&mut self, site: &mut Site, worker: Option<u32>, bytes: &[u8], now: u64) {
-        site.allowance.spend(bytes.len());
+        site.words.spend(bytes.len());
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if site.limiter.left == 0 && site.limiter.since.saturating_add(1_000_000 / PER_SECOND) > now {
+            if site.limiter.lines.is_spent(now) {
                 // Nothing else is done with a flood, so that it costs little.
                 site.limiter.suppressed += 1;
                 self.remember(now);
@@ -431,7 +421,9 @@ mod tests {
         let mut limiter = Limiter::default();
         let passed = (0..10_000).filter(|_| limiter.allows(1)).count();
         assert_eq!((passed, limiter.suppressed), (500, 9500));
-        assert!(limiter.allows(1_000_000) && limiter.left < PER_SECOND);
+        assert!(limiter.allows(1_000_000));
+        let passed = (0..10_000).filter(|_| limiter.allows(1_000_000)).count();
+        assert!(passed < 50, "{passed} more after a second, and one before");
     }
 
     #[test]

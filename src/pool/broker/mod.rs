@@ -11,6 +11,7 @@
 //! May not: open a file, know a uid, path or command of a worker (of a child it knows the number, which the kernel tells), wait
 //! for anything but epoll, share memory.
 
+mod allowance;
 mod answers;
 mod arena;
 mod calls;

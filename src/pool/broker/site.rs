@@ -13,7 +13,7 @@ use crate::refusal::Untrusted;
 use super::arena::Key;
 use super::children::Children;
 use super::counters::Counters;
-use super::flood::Allowance;
+use super::flood::Words;
 use super::heirs::Leaving;
 use super::lines::{Format, Limiter};
 use super::load::Load;
@@ -177,7 +177,7 @@ pub(super) struct Site {
     pub(super) load: Load,
     pub(super) counters: Counters,
     pub(super) limiter: Limiter,
-    pub(super) allowance: Allowance,
+    pub(super) words: Words,
 }
 
 impl Site {
@@ -206,7 +206,7 @@ impl Site {
             load: Load::default(),
             counters: Counters::new(now),
             limiter: Limiter::default(),
-            allowance: Allowance::default(),
+            words: Words::default(),
         }
     }
 

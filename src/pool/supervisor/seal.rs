@@ -6,6 +6,7 @@
 
 use nix::errno::Errno;
 
+use crate::pool::seal::{number, step};
 use crate::sys::seal::load_seccomp;
 
 /// Seals this process, and all that it starts from now on.
@@ -56,27 +57,19 @@ pub const COMPAT: (u32, &[libc::c_long]) =
 /// The calls of the two architectures are refused with EPERM; everything else passes.
 #[must_use]
 pub fn program() -> Vec<libc::sock_filter> {
-    const LOAD: u16 = 0x20;
-    const AND: u16 = 0x54;
-    const EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const REFUSE: u32 = 0x0005_0000 | 1; // EPERM
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let number = |call: &libc::c_long| u32::try_from(*call).unwrap_or(u32::MAX);
     let part = |calls: &[libc::c_long]| {
         // Without the bit of x32, whose other numbers are the same.
-        let mut part = vec![step(LOAD, 0, 0, 0), step(AND, 0, 0, 0xbfff_ffff)];
+        let mut part = vec![step::load(0), step::and(0xbfff_ffff)];
         for call in calls {
-            part.extend([step(EQUAL, 0, 1, number(call)), step(RETURN, 0, 0, REFUSE)]);
+            part.extend([step::equal(0, 1, number(*call)), step::end(step::REFUSE)]);
         }
-        part.push(step(RETURN, 0, 0, ALLOW));
+        part.push(step::end(step::ALLOW));
         part
     };
     let (architecture, compat) = COMPAT;
     let compat = part(compat);
     let over = u8::try_from(compat.len()).unwrap_or(u8::MAX);
-    let mut program = vec![step(LOAD, 0, 0, 4), step(EQUAL, 0, over, architecture)];
+    let mut program = vec![step::load(4), step::equal(0, over, architecture)];
     program.extend(compat);
     program.extend(part(CALLS));
     program
