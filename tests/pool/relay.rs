@@ -780,6 +780,27 @@ fn a_program_that_closes_what_it_was_asked_to_keep_loses_no_request() {
     }
 }
 
+/// The first worker is slow to close, and the second one shows that they do.
+#[test]
+fn a_connection_that_is_slow_to_close_is_not_used_when_others_are_seen_to_close() {
+    let mut stage = Stage::new(&example());
+    let asked = Arc::new(AtomicUsize::new(0));
+    for _ in 0..2 {
+        let asked = Arc::clone(&asked);
+        stage.actor(1, move |_, stream| {
+            answer(stream, HELLO);
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                thread::sleep(Duration::from_millis(300));
+            }
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+        });
+    }
+    let mut client = stage.client();
+    for _ in 0..20 {
+        assert_eq!(client.get("/a.php").out, HELLO, "{}", stage.log());
+    }
+}
+
 /// What libfcgi had not read of one request it would take for the next.
 #[test]
 fn a_connection_is_used_again_where_nothing_can_be_left_in_it() {

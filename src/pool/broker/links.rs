@@ -195,12 +195,19 @@ impl Broker {
     /// A kept connection that is sure to be there, as far as one can know.
     fn kept_link(&mut self, number: u32) -> Option<Key> {
         let site = self.sites.get_mut(&number)?;
+        if site.habit == Habit::Closes {
+            // One that began its trial before this was known may be closing at this moment.
+            for key in std::mem::take(&mut site.idle) {
+                self.close_link(key);
+            }
+            return None;
+        }
         let (mut found, mut on_trial) = (None, Vec::new());
         while let Some(key) = site.idle.pop() {
             let Some(link) = self.links.get(key).filter(|link| link.is_idle() && !link.ending) else {
                 continue;
             };
-            if site.habit != Habit::Unknown || link.rested.saturating_add(TRIAL_US) <= self.now {
+            if site.habit == Habit::Keeps || link.rested.saturating_add(TRIAL_US) <= self.now {
                 found = Some(key);
                 break;
             }
@@ -497,8 +504,8 @@ impl Broker {
         self.settle(call_key);
         self.answered(call_key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
-        if proven && let Some(site) = self.sites.get_mut(&worker.site.0) {
-            site.habit = Habit::Keeps;
+        if let Some(site) = self.sites.get_mut(&worker.site.0).filter(|_| proven) {
+            site.has_kept();
         }
         worker.requests += 1;
         worker.busy = worker.busy.saturating_sub(1);

@@ -139,8 +139,8 @@ impl Habit {
     }
 }
 
-/// A program that will close its connection after the answer has done so by then.
-pub(super) const TRIAL_US: u64 = 20_000;
+/// A program that will close its connection after the answer has done so by then, also on a machine with much to do.
+pub(super) const TRIAL_US: u64 = 100_000;
 
 /// One site.
 #[derive(Debug)]
@@ -216,6 +216,13 @@ impl Site {
     pub(super) fn keeps(&self) -> bool {
         let threads = self.rules.kind == Kind::Fastcgi && self.rules.workers.connections > 1;
         !threads && self.habit != Habit::Closes
+    }
+
+    /// A connection was used again, and answered on.
+    pub(super) fn has_kept(&mut self) {
+        if self.habit == Habit::Unknown {
+            self.habit = Habit::Keeps;
+        }
     }
 
     /// May one more wait? What workers could take at once does not count: they may be on their way.
