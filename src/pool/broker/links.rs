@@ -496,11 +496,10 @@ impl Broker {
         link.rests(self.now);
         let proven = link.answered > 1;
         let whole = self.calls.get(call_key).is_some_and(|call| call.codec.whole());
-        let (taken, ending) = (link.pending.is_empty(), link.ending);
-        let good = whole && taken && self.is_left_empty(key);
-        if ending {
+        if link.ending {
             self.closed_by_its_worker(key);
         }
+        let good = whole && self.is_left_empty(key);
         self.settle(call_key);
         self.answered(call_key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
@@ -564,7 +563,8 @@ impl Broker {
     fn is_left_empty(&self, key: Key) -> bool {
         let Some(link) = self.links.get(key) else { return false };
         let reads_all = || self.sites.get(&link.site).is_some_and(|site| site.rules.reads_all);
-        link.codec.clean() && !link.deaf && !link.ending && (link.at_once || reads_all())
+        let taken = link.pending.is_empty() && (link.at_once || reads_all());
+        taken && link.codec.clean() && !link.deaf && !link.ending
     }
 
     /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
