@@ -330,7 +330,7 @@ fn tell(entry: &Entry) {
         }
     }
     line("site", if site == "-" { "none" } else { site });
-    line("rule", &rule(code, site));
+    line("rule", &rule(code, site, field("why")));
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
     if pooled::is_brokers(entry) {
@@ -347,9 +347,11 @@ fn repair(entry: &Entry) -> String {
 }
 
 /// The key that decided, with its file and line; or that it is no key.
-fn rule(code: &str, site: &str) -> String {
+fn rule(code: &str, site: &str, evidence: &str) -> String {
     let Some(key) = codes::key(code) else { return "the launcher's own, which no key changes".to_owned() };
-    match provenance(site, key) {
+    // A path of the cell stands in one of many lines.
+    let item = evidence.split(": ").next().filter(|path| key == "files" && path.starts_with('/'));
+    match provenance(site, key, item) {
         Some((path, line)) => format!("{key}, {}:{line}", path.display()),
         None if site == "-" => format!("{key}, {}", crate::config::HOST_FILE),
         None => format!("{key}, at its default (the site's file does not name it)"),
@@ -372,7 +374,10 @@ fn json(entry: &Entry) -> Json {
         ("script", field("script")),
         ("why", field("why")),
         ("fix", Json::text(repair(entry))),
-        ("rule", Json::text(rule(code, entry.field("site").unwrap_or("-")))),
+        (
+            "rule",
+            Json::text(rule(code, entry.field("site").unwrap_or("-"), entry.field("why").unwrap_or("-"))),
+        ),
         ("means", codes::meaning(code).map_or(Json::Null, Json::text)),
     ])
 }

@@ -162,10 +162,13 @@ fn filled(item: Option<String>, account: Option<&Account>, site: &str, rules: &R
     rules.docroot.items.iter().map(|docroot| Some(text.replace("{docroot}", &docroot.value))).collect()
 }
 
-/// File and line behind one key of a site.
+/// File and line behind one key of a site: of the item of its list that is meant, where there is such a one.
 #[must_use]
-pub fn provenance(site: &str, key: &str) -> Option<(PathBuf, usize)> {
+pub fn provenance(site: &str, key: &str, item: Option<&str>) -> Option<(PathBuf, usize)> {
     let origins = Origins::of(site);
+    if let Some(found) = item.and_then(|item| origins.place(key, Some(item))) {
+        return Some(found);
+    }
     let any = || {
         origins
             .all

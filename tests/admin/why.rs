@@ -1,6 +1,6 @@
 //! `cellwall why`: from the reference on a page to the cause and the cure.
 
-use crate::harness::{CELLWALL, Launcher, each_jail, mode, world};
+use crate::harness::{CELLWALL, Launcher, each_jail, mode, put, small, world};
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -39,6 +39,27 @@ fn the_deciding_rule_is_told_with_its_file_and_line() {
         world.call(&world.alice, "a.cgi").run().refused("V06", 86);
         let text = said(&world.cellwall(&["why", "--last"]));
         assert!(text.contains("hard_links, /etc/cellwall/sites.d/alice.toml:3"), "{text}");
+    });
+}
+
+#[test]
+fn of_many_paths_the_one_that_is_meant_is_shown() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        for path in ["/srv/one", "/srv/two", "/srv/three"] {
+            put(path, b"x", 0, 0o644);
+        }
+        let text =
+            format!("{}read = [\n  \"/srv/one\",\n  \"/srv/two\",\n  \"/srv/three\",\n]\n", small("host"));
+        world.site("alice", &text);
+        world.apply();
+        std::fs::remove_file("/srv/two").unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("X02", 87);
+        let path = "/etc/cellwall/sites.d/alice.toml";
+        let written = std::fs::read_to_string(path).unwrap();
+        let line = 1 + written.lines().position(|line| line.contains("/srv/two")).unwrap();
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains(&format!("files, {path}:{line}\n")), "{text}");
     });
 }
 
