@@ -4,17 +4,21 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Group, User};
 
 use crate::config::SITES_DIRECTORY;
-use crate::launch::arrival::Arrival;
+use crate::launch::arrival::{Arrival, DEADLINE_SECONDS, TOO_LATE};
 use crate::launch::authorize::{bad_policy, no_policy, unreadable};
 use crate::launch::rehearse;
 use crate::launch::request::Request;
 use crate::policy::read::Unreadable;
 use crate::policy::{decode, read};
 use crate::refusal::Refusal;
-use crate::sys::Root;
+use crate::sys::fork::{Side, fork};
+use crate::sys::{Root, process};
 
 use super::{End, codes, say};
 
@@ -37,11 +41,13 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    .unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed
-    })
+    .unwrap_or_else(told)
     .into()
+}
+
+fn told(message: String) -> End {
+    say::note(format_args!("error: {message}"));
+    End::Failed
 }
 
 fn manual(code: &str) -> Result<End, String> {
@@ -62,11 +68,37 @@ fn manual(code: &str) -> Result<End, String> {
     }
 }
 
+/// In a child, which the launch's own alarm ends: what hangs there hangs here.
 fn rehearsal(user: &str, group: &str, directory: &Path, command: &str) -> Result<End, String> {
-    let root = Root::claim().map_err(|errno| errno.to_string())?;
+    let failed = |errno: Errno| errno.to_string();
+    let root = Root::claim().map_err(failed)?;
     let root = root.ok_or("only root can rehearse a launch\n  help: run it again with sudo")?;
     let (uid, gid) = (user_number(user)?, group_number(group)?);
-    let words = [uid.as_str(), gid.as_str(), command].map(OsStr::new);
+    let pid = match fork().map_err(failed)? {
+        Side::Parent(pid) => pid,
+        Side::Child => {
+            let alarmed = process::quiet_signals().and_then(|()| process::set_alarm(DEADLINE_SECONDS));
+            let ended =
+                alarmed.map_err(failed).and_then(|()| rehearsed((&uid, &gid), directory, command, root));
+            std::process::exit(ended.unwrap_or_else(told).status().into())
+        }
+    };
+    match waitpid(pid, None).map_err(failed)? {
+        WaitStatus::Exited(_, status) => {
+            let all = [End::Good, End::Findings];
+            Ok(all.into_iter().find(|end| i32::from(end.status()) == status).unwrap_or(End::Failed))
+        }
+        WaitStatus::Signaled(_, Signal::SIGALRM, _) => {
+            let why =
+                format!("it did not end within {DEADLINE_SECONDS} s, and a launch would have been ended");
+            Ok(verdict("the next", &Refusal::new(&TOO_LATE, why)))
+        }
+        other => Err(format!("the rehearsal has ended: {other:?}")),
+    }
+}
+
+fn rehearsed((uid, gid): (&str, &str), directory: &Path, command: &str, root: Root) -> Result<End, String> {
+    let words = [uid, gid, command].map(OsStr::new);
     let request = match Request::parse(&words) {
         Ok(request) => request,
         Err(refusal) => return Ok(verdict("request", &refusal)),

@@ -112,12 +112,20 @@ pub enum End {
     Failed,
 }
 
+impl End {
+    /// The exit status.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Findings => 1,
+            Self::Failed => 3,
+        }
+    }
+}
+
 impl From<End> for ExitCode {
     fn from(end: End) -> Self {
-        match end {
-            End::Good => Self::SUCCESS,
-            End::Findings => Self::from(1),
-            End::Failed => Self::from(3),
-        }
+        Self::from(end.status())
     }
 }

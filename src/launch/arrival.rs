@@ -1,9 +1,9 @@
 //! A clean process, before any argument is read. Root, in a world that the caller made.
 //!
-//! Refuses with A01 and A02. May not: look at arguments, open anything but the working directory.
+//! Refuses with A01 and A02, and later with A03. May not: look at arguments, open anything but the working directory.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -81,6 +81,24 @@ impl Arrival {
         Self { since, caller, environment, directory, follows: None, fastcgi: sys::process::stdin_listens() }
     }
 
+    /// There is time left to go on after `stage`; and, where there is not, to say so before the alarm ends this process
+    /// without a word.
+    ///
+    /// # Errors
+    /// A03: there is none.
+    pub(super) fn in_time(&self, stage: &str) -> Result<(), Refusal> {
+        let passed = self.since.elapsed();
+        if passed < LATE {
+            return Ok(());
+        }
+        let why = format!(
+            "{}.{} s had passed at the end of {stage}",
+            passed.as_secs(),
+            passed.subsec_millis() / 100
+        );
+        Err(Refusal::new(&TOO_LATE, why))
+    }
+
     /// Descriptor 1 leads to a visitor.
     #[must_use]
     pub fn has_visitor(&self) -> bool {
@@ -123,12 +141,20 @@ fn why_without_root() -> String {
     cause.to_owned()
 }
 
-/// Seconds from start to exec at most.
-const DEADLINE_SECONDS: u32 = 5;
+/// Seconds from start to exec at most: SIGALRM then ends the process, whatever it waits for. No handler, so no record; see
+/// [`Arrival::in_time`].
+pub(crate) const DEADLINE_SECONDS: u32 = 5;
+/// From here on a launch is refused, which takes a moment as well where the machine is slow.
+const LATE: Duration = Duration::from_secs(4);
 
 static WITHOUT_ROOT: Card = Card {
     code: "A01",
     status: 81,
     remedy: "chown root:www-data /usr/lib/cellwall/cellwall-suexec && chmod 4750 /usr/lib/cellwall/cellwall-suexec",
+};
+pub(crate) static TOO_LATE: Card = Card {
+    code: "A03",
+    status: 81,
+    remedy: "grep '' /proc/pressure/* # the machine was too slow; cellwall explain A03",
 };
 static CLEAN_UP: Card = Card { code: "A02", status: 81, remedy: "cellwall explain A02" };

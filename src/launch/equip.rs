@@ -1,6 +1,6 @@
 //! What the program takes along: its environment, php-cgi's view of which file it runs, and the opened rule set.
 //!
-//! Runs as the site's own uid. Refuses with E04 and those of [`super::environment`] and [`super::landlock`].
+//! Runs as the site's own uid. Refuses with E04, A03 and those of [`super::environment`] and [`super::landlock`].
 
 use std::ffi::CString;
 
@@ -33,6 +33,7 @@ impl<'a> Verified<'a> {
     /// # Errors
     /// As the module says.
     pub fn equip(self, arrival: &Arrival) -> Result<Equipped<'a>, Refusal> {
+        arrival.in_time("verify")?;
         if let Some(parent) = arrival.follows {
             follow(parent)?;
         }
@@ -48,6 +49,7 @@ impl<'a> Verified<'a> {
         let is_sealed = self.site.set_id_mail || self.facts.settled;
         let ruleset = if is_sealed { None } else { landlock::open(self.uid, self.site)? };
         let (environment, dropped) = (rebuilt.entries, rebuilt.dropped);
+        arrival.in_time("equip")?;
         let (caller, since) = (arrival.caller.0, arrival.since);
         Ok(Equipped { verified: self, environment, dropped, ruleset, caller, since })
     }

@@ -1,7 +1,7 @@
 //! Is the program what it should be? Runs as the site's own uid.
 //!
 //! Decides on descriptors, in suEXEC's order, then looks at what the kernel would say at exec.
-//! Refuses with V04–V07, V111–V121, and with those of [`super::walk`] and [`super::interpreter`].
+//! Refuses with V04–V07, V111–V121, A03, and with those of [`super::walk`] and [`super::interpreter`].
 //! May not: keep a path as proof; wait for anything.
 
 use std::ffi::CString;
@@ -58,6 +58,7 @@ impl<'a> Dropped<'a> {
     /// # Errors
     /// As the module says.
     pub fn verify(self, arrival: &Arrival) -> Result<Verified<'a>, Refusal> {
+        arrival.in_time("confine")?;
         let Self { uid, site, target, inside, facts } = self;
         let at = (uid, site, inside, facts);
         match target {

@@ -26,6 +26,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setsid};
 
+use crate::launch::arrival::DEADLINE_SECONDS;
 use crate::launch::authorize::bad_policy;
 use crate::launch::refuse;
 use crate::launch::request::Request;
@@ -295,7 +296,7 @@ impl Nest<'_> {
             if !self.post.is_asked()? {
                 return Ok(());
             }
-            // The clean-up's own, for each order.
+            // As for a launch of its own, for each order.
             process::set_alarm(DEADLINE_SECONDS)?;
             // The first comes as soon after the rules were read as in any launch.
             if number > 0 && !self.settled.is_fresh() {
@@ -405,8 +406,6 @@ const STACK: usize = (256 << 10) / size_of::<u128>();
 const PROGRAMS: u32 = 1000;
 /// The kernel's limit is so much larger than the measured one.
 const KERNELS_SECONDS: u64 = 3;
-/// From an order to its program at most.
-const DEADLINE_SECONDS: u32 = 5;
 /// The status of a child that has told why in memory.
 const NOT_STARTED: u8 = 81;
 

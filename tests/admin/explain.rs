@@ -1,6 +1,6 @@
 //! `cellwall explain`: the rehearsal says what the launch does.
 
-use crate::harness::{World, each_jail, mode};
+use crate::harness::{Hung, Launcher, World, each_jail, make_directory, mode, small, world};
 
 fn rehearse(world: &World) -> (Option<i32>, String) {
     let said = world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"]);
@@ -63,5 +63,22 @@ fn the_manual_of_a_code_is_printed_and_an_unknown_one_is_answered_with_all() {
         let said = world.cellwall(&["explain", "V999"]);
         assert_eq!(said.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&said.stderr).contains("V118"));
+    });
+}
+
+#[test]
+fn a_rehearsal_that_hangs_ends_as_the_launch_does_and_shows_how_far_it_came() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        make_directory("/srv/far", 0, 0o755);
+        world.sites(&format!("{}read = [\"/srv/far\"]\n", small("host")));
+        let explain = || world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"]);
+        assert!(explain().status.success());
+        let _far = Hung::over("/srv/far");
+        let said = explain();
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{text}");
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        assert!(last[2].starts_with("verify     ok") && last[1].contains(" REFUSED  A03 "), "{text}");
     });
 }

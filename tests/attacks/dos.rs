@@ -1,10 +1,11 @@
 //! Load: DOS-01 to DOS-07 of the threat catalogue.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Launcher, each_jail, everything, small, world};
+use crate::harness::{Hung, Launcher, each_jail, everything, make_directory, small, world};
 
 #[test]
 fn dos_04_five_hundred_launches_at_once_all_end() {
@@ -120,5 +121,39 @@ fn dos_06_a_policy_of_a_megabyte_is_read_and_used_or_refused_at_once() {
             ),
         );
         assert!(!world.cellwall(&["apply"]).status.success());
+    });
+}
+
+/// What each stage is held up in.
+const HELD_UP: [(&str, &str); 3] =
+    [("confine", "capset"), ("verify", "fgetxattr"), ("equip", "landlock_create_ruleset")];
+
+#[test]
+fn a_launch_that_is_late_is_refused_and_says_in_which_stage() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.sites(&small("host"));
+        for (stage, call) in HELD_UP {
+            let held = format!("inject={call}:delay_enter=4200000:when=1");
+            let refused = world.call(&world.alice, "a.cgi").strace(&["-e", &held]).run().refused("A03", 81);
+            let why = format!(" s had passed at the end of {stage}");
+            assert!(refused.field("why").ends_with(&why), "{}", refused.line);
+        }
+    });
+}
+
+#[test]
+fn a_launch_that_hangs_is_ended_by_the_kernel_and_runs_nothing() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        make_directory("/srv/far", 0, 0o755);
+        world.sites(&format!("{}read = [\"/srv/far\"]\n", small("host")));
+        world.call(&world.alice, "a.cgi").run().ran();
+        let _far = Hung::over("/srv/far");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert_eq!(outcome.status.signal(), Some(nix::libc::SIGALRM), "{}", outcome.story());
+        assert!(outcome.out.is_empty() && outcome.marks.is_empty(), "{}", outcome.story());
+        let took = outcome.took.as_secs();
+        assert!((5..7).contains(&took), "{took} s");
     });
 }

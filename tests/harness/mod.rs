@@ -6,6 +6,7 @@
 mod apache;
 mod call;
 mod http;
+mod hung;
 mod programs;
 mod record;
 mod report;
@@ -15,6 +16,7 @@ mod world;
 pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome, TRACE, traced};
 pub(crate) use http::{Answer, Ask, Kept};
+pub(crate) use hung::Hung;
 pub(crate) use programs::flup;
 pub(crate) use record::Record;
 pub(crate) use report::Report;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::harness::{Launcher, world};
+use crate::harness::{Hung, Launcher, everything, make_directory, put, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, until};
@@ -122,4 +123,43 @@ fn a_process_that_is_ended_by_any_signal_is_buried_like_all_others() {
             );
         }
     });
+}
+
+#[test]
+fn a_site_whose_files_do_not_answer_is_told_so_and_its_neighbour_is_served() {
+    for kind in ["fastcgi", "cgi"] {
+        world(Launcher::Cellwall, |world| {
+            make_directory("/srv/far", 0, 0o755);
+            let pool = match kind {
+                "cgi" => "kind = \"cgi\"".to_owned(),
+                _ => "command = \"/usr/bin/php-cgi\"".to_owned(),
+            };
+            for user in [&world.alice, &world.bob] {
+                put(user.docroot().join("a.php"), b"<?php echo 'served';", user.id, 0o644);
+                let read = if user.name == "alice" { "read = [\"/srv/far\"]\n" } else { "" };
+                world.site(&user.name, &format!("{}{read}[pool]\n{pool}\n", everything("host")));
+            }
+            world.apply();
+            let _daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice", "bob"], "");
+            let far = Hung::over("/srv/far");
+            thread::scope(|scope| {
+                let stands = scope.spawn(|| nginx.get("alice", "/a.php"));
+                for _ in 0..20 {
+                    let answer = nginx.get("bob", "/a.php");
+                    assert_eq!(answer.text(), "served", "{}", logged(&[""]).join("\n"));
+                }
+                let late = || logged(&["refuse ", "code=A03", "site=alice"]);
+                until("a record of the launch that hangs", || !late().is_empty());
+                drop(far);
+                let status = stands.join().unwrap().status;
+                assert!([200, 500, 502, 503].contains(&status), "{status}\n{}", logged(&[""]).join("\n"));
+                assert!(late()[0].contains("did not end within 5 s"), "{late:?}", late = late());
+            });
+            let said = world.cellwall(&["why", "--last", "alice"]);
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert!(text.contains("A03"), "{text}");
+            until("alice's next worker", || nginx.get("alice", "/a.php").text() == "served");
+        });
+    }
 }

@@ -26,7 +26,7 @@ use super::super::tree::{Census, Tree};
 use super::super::wire::{Busy, Down, Ended, Site, Token};
 use super::super::zygote::{Birth, How, Report, hatch};
 use super::pools::memory_file;
-use super::workers::errno;
+use super::workers::{errno, is_too_late};
 use super::{Process, Supervisor, Timer, ZYGOTES};
 
 /// A program that runs, or waits for its zygote.
@@ -276,6 +276,9 @@ impl Supervisor {
         }
         self.bury(tree);
         let State::Busy(token) = state else { return };
+        if self.runs.get(&token).is_some_and(|run| is_too_late(end, run.since.elapsed())) {
+            self.refuse_late(site, "a program");
+        }
         let left =
             descriptors::receive(&other, &mut [0; 1]).ok().and_then(|(_, order)| order.try_into().ok());
         let run = self.runs.get(&token).filter(|run| !run.told && run.spurned < PATIENCE);

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::EpollFlags;
 use nix::unistd::{Pid, pipe2};
 
+use crate::launch::arrival::{DEADLINE_SECONDS, TOO_LATE};
 use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::fork::{End, Side};
 
@@ -43,8 +44,10 @@ pub(super) struct Living {
     grace: Duration,
     /// Its private socket, until it has answered: the kernel tells whether somebody waits there in vain.
     listener: Option<OwnedFd>,
-    /// Said by the launch pipeline, when it refused.
+    /// Said by the launch pipeline, when it refused; its end when the program begins.
     report: OwnedFd,
+    /// Its program was seen to have begun.
+    pub(super) begun: bool,
     /// The reading end of its standard error output, for the next broker.
     errors: Rc<OwnedFd>,
     /// Another one takes its place while it still serves.
@@ -122,6 +125,7 @@ impl Supervisor {
                 grace,
                 listener: watched,
                 report,
+                begun: false,
                 errors: Rc::new(errors),
                 leaves: false,
                 told: false,
@@ -307,6 +311,9 @@ impl Supervisor {
         }
         let name = self.name(site);
         let lived = living.since.elapsed();
+        if !living.begun && is_too_late(end, lived) {
+            self.refuse_late(site, &format!("worker {}", worker.0));
+        }
         let why = living.why.map(|why| format!(" why={why:?}").to_lowercase()).unwrap_or_default();
         let line = format!(
             "worker={} how={} code={code}{why} seconds={}",
@@ -325,6 +332,13 @@ impl Supervisor {
         }
         self.fill(site);
         self.answer_waiting();
+    }
+
+    /// A launch was ended by its own alarm, and could not say so itself.
+    pub(super) fn refuse_late(&mut self, site: Site, whose: &str) {
+        let why = format!("the launch of {whose} did not end within {DEADLINE_SECONDS} s, and was ended");
+        let name = self.name(site);
+        self.journal.refused(&name, &Refusal::new(&TOO_LATE, why));
     }
 
     fn how_it_ended(&mut self, living: &Living, end: End) -> (Ended, u32) {
@@ -455,7 +469,8 @@ impl Supervisor {
             }
         }
         let mut fat = Vec::new();
-        for (worker, living) in &self.workers {
+        for (worker, living) in &mut self.workers {
+            living.begun = living.begun || is_over(&living.report);
             let (worker, site, used) = (*worker, living.site, living.tree.usage(&census));
             sums.entry(site).or_default().add(used);
             let Some(pool) = self.pools.get(&site) else { continue };
@@ -519,6 +534,17 @@ fn target(pool: &Pool) -> u32 {
 /// A connection is there that nobody has accepted.
 fn is_waited_at(listener: &OwnedFd) -> bool {
     let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// By the alarm of a launch, as far as a signal and a time can tell.
+pub(super) fn is_too_late(end: End, lived: Duration) -> bool {
+    end.by_signal && i32::from(end.code) == libc::SIGALRM && lived.as_secs() >= DEADLINE_SECONDS.into()
+}
+
+/// A pipe has no writing end any more.
+fn is_over(pipe: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
