@@ -123,16 +123,15 @@ impl<'s> Run<'s> {
         chroot::warn(&done.chroots, &problems);
         let wrong = problems.any_error();
         done.problems = problems.into_sorted();
+        if !self.dry && done.private.iter().any(|private| private.grouped) {
+            // With a mistake in one site as well: at boot, the records that are there rely on it.
+            prepare_groups();
+        }
         if self.dry || wrong {
             self.store.discard()?;
         } else {
             self.private(&done.private)?;
             store::log_directory(&host.cell)?;
-            let grouped = done.private.iter().any(|private| private.grouped);
-            if let Err(error) = if grouped { Hierarchies::here().prepare() } else { Ok(()) } {
-                // Sites that only prefer a control group run without; those that require one are refused, and recorded.
-                say::note(format_args!("warning: control groups cannot be prepared: {error}"));
-            }
             let gone = gone.iter().map(|uid| store::pool_name(*uid));
             done.pools.1.extend(gone.filter(|name| store::read(name).is_some()));
             // A pool's launches need the policy: it comes first.
@@ -241,6 +240,13 @@ impl<'s> Run<'s> {
             Some(_) | None => Pools::Same,
         };
         Ok(One { changed, pools, words: Vec::new() })
+    }
+}
+
+/// Sites that only prefer a control group run without; those that require one are refused, and recorded.
+fn prepare_groups() {
+    if let Err(error) = Hierarchies::here().prepare() {
+        say::note(format_args!("warning: control groups cannot be prepared: {error}"));
     }
 }
 

@@ -214,7 +214,10 @@ fn seccomp(program: &[u8]) -> String {
 
 fn limits(limits: &Limits<'_>) -> Vec<Fact> {
     let mut all = Vec::new();
-    for limit in &limits.resources {
+    // The size of a group's memory is told below, and is the same.
+    let grouped = limits.groups.iter().any(ControlGroup::holds_memory);
+    for limit in limits.resources.iter().filter(|limit| !(grouped && limit.number == Resource::ADDRESS_SPACE))
+    {
         let (key, shown) = match limit.number {
             Resource::CPU => ("limits.cpu", seconds(limit.value)),
             Resource::FILE_SIZE => ("limits.file_size", size(limit.value)),

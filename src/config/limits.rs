@@ -205,8 +205,8 @@ pub fn compile(
     resources.push((Resource::OPEN_FILES, value(&rules.open_files, |count| count.0)));
     // The second line of defence beside pids.max. It counts all processes of the uid.
     resources.push((Resource::PROCESSES, value(&rules.processes, |count| count.0)));
-    resources
-        .push((Resource::ADDRESS_SPACE, value(&rules.memory, |size| size.0).filter(|_| !holds("memory"))));
+    // In force where no control group holds the memory.
+    resources.push((Resource::ADDRESS_SPACE, value(&rules.memory, |size| size.0)));
     let mut resources: Vec<Resource> = resources
         .into_iter()
         .filter_map(|(number, value)| value.map(|value| Resource { number, value }))
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn without_control_groups_memory_is_a_resource_limit() {
+    fn memory_is_a_resource_limit_too_for_launches_without_the_control_group() {
         use super::super::problem::{Document, Place};
         use super::super::values::Size;
         let place = Place::new(&Document::new(Path::new("/x"), String::new()), 0..0);
@@ -341,10 +341,11 @@ mod tests {
         let problems = Problems::default();
         let none = Hierarchies::default();
         let limits = compile(&rules, &LimitsMax::default(), 0o022, (&none, "x"), &problems);
-        assert!(limits.resources.contains(&Resource { number: Resource::ADDRESS_SPACE, value: 77 }));
+        let addresses = Resource { number: Resource::ADDRESS_SPACE, value: 77 };
+        assert!(limits.resources.contains(&addresses));
         let hybrid = Hierarchies::of(HYBRID, |_| String::new());
         let limits = compile(&rules, &LimitsMax::default(), 0o022, (&hybrid, "x"), &problems);
-        assert!(!limits.resources.iter().any(|limit| limit.number == Resource::ADDRESS_SPACE));
+        assert!(limits.resources.contains(&addresses));
         assert_eq!(limits.groups.len(), 1);
     }
 }

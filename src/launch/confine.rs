@@ -1,17 +1,18 @@
 //! Root's last act: control groups, jail, limits, capabilities; then root is gone, and proven gone.
 //!
 //! Root. Uses only paths that the policy names and that root owns, ancestor by ancestor.
-//! Refuses with C01–C05, D109, D110, D01 and those of [`super::jail`].
+//! Refuses with C02, C03, D109, D110, D01 and those of [`super::groups`] and [`super::jail`].
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
-use crate::policy::{ControlGroup, Resource, Site};
+use crate::policy::{Resource, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
 use crate::sys::identity::NotDropped;
 use crate::sys::{self, Root};
 
 use super::authorize::{Authorized, Target};
+use super::groups::{self, Groups};
 use super::jail::{self, Inside};
 use super::landlock;
 
@@ -38,8 +39,8 @@ pub struct Dropped<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
     pub(super) stale: bool,
-    /// Version of the control groups that were entered; 0: none.
-    pub(super) cgroup: u8,
+    /// The control groups that were entered.
+    pub(super) groups: Groups,
     /// The version of Landlock that is in force; 0: none. Set by the seal.
     pub(super) landlock: u8,
     /// The seal is on already, from before the program was known ([`super::settled`]).
@@ -53,15 +54,15 @@ impl<'a> Authorized<'a> {
     /// As the module says.
     pub fn confine(self, root: Root) -> Result<Confined<'a>, Refusal> {
         let Self { uid, site, target, stale, .. } = self;
-        let cgroup = enter_groups(site)?;
+        let groups = groups::enter(site)?;
         set_oom_score(site.limits.oom_score)?;
         let inside = jail::enter(&root, &site.jail)?;
         umask(Mode::from_bits_truncate(site.limits.umask.into()));
         sys::process::set_nice(&root, site.limits.nice)
             .map_err(|errno| Refusal::call(&LIMIT, "setpriority", errno))?;
-        set_limits(site)?;
+        set_limits(site, groups)?;
         root.empty_capabilities().map_err(|errno| Refusal::call(&CAPABILITIES, "prctl", errno))?;
-        let mut facts = Facts { stale, cgroup, landlock: 0, settled: false };
+        let mut facts = Facts { stale, groups, landlock: 0, settled: false };
         if site.set_id_mail {
             // Without no_new_privs only root may seal: a set-id mail program keeps its rights, and stays in the cell.
             facts.landlock = landlock::seal_as_root(&root, uid, site)?;
@@ -74,7 +75,7 @@ impl<'a> Confined<'a> {
     /// Groups, gid, uid; then proof.
     ///
     /// # Errors
-    /// D109, D110, D01; C02 for the limit of processes, which counts against the new uid.
+    /// D109, D110, D01.
     pub fn drop_root(self) -> Result<Dropped<'a>, Refusal> {
         let Self { root, rest } = self;
         let identity = &rest.site.identity;
@@ -83,23 +84,14 @@ impl<'a> Confined<'a> {
             NotDropped::User(errno) => Refusal::call(&SET_USER, "setresuid", errno),
             NotDropped::Left(what) => Refusal::new(&NOT_GONE, what.to_owned()),
         })?;
-        // Before the drop it would make exec fail with EAGAIN for a site that is at its limit.
-        limit_processes(rest.site)?;
         Ok(rest)
     }
 
     /// For `explain`.
     #[must_use]
     pub fn tell(&self) -> String {
-        let cgroup = match self.rest.facts.cgroup {
-            0 => "no control group".to_owned(),
-            version => format!("control group (version {version})"),
-        };
-        format!(
-            "jail {}, {cgroup}, {} limits",
-            self.rest.inside.name(),
-            self.rest.site.limits.resources.len()
-        )
+        let (inside, groups) = (self.rest.inside.name(), self.rest.facts.groups);
+        format!("jail {inside}, control group {groups}, {} limits", self.rest.site.limits.resources.len())
     }
 }
 
@@ -118,51 +110,6 @@ impl Dropped<'_> {
     }
 }
 
-/// The version that was entered. A group that cannot be entered is a refusal only where the policy requires it: the
-/// resource limits hold all the same.
-fn enter_groups(site: &Site<'_>) -> Result<u8, Refusal> {
-    let mut version = 0;
-    for group in &site.limits.groups {
-        match enter_group(group) {
-            Ok(()) => version = group.version,
-            Err(errno) if site.limits.groups_required => {
-                return Err(Refusal::about(&GROUP, group.directory, errno.desc()));
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(version)
-}
-
-/// Writes "0", this process, to the group; makes it first where a reboot took it away.
-///
-/// The kernel holds up all forks and exits for a write to `cgroup.procs`, which takes it some ten milliseconds; this program
-/// has one thread, and moving one alone holds up nobody. Version 2 has no file for that in a group like ours (cgroups(7)).
-fn enter_group(group: &ControlGroup<'_>) -> Result<(), Errno> {
-    let file: &[u8] = if group.version == 1 { b"/tasks" } else { b"/cgroup.procs" };
-    let procs = [group.directory, file].concat();
-    match write(&procs, b"0") {
-        Err(Errno::ENOENT) => {
-            let above = group
-                .directory
-                .iter()
-                .rposition(|byte| *byte == b'/')
-                .and_then(|end| group.directory.get(..end));
-            for directory in [above.unwrap_or_default(), group.directory] {
-                match nix::unistd::mkdir(directory, Mode::from_bits_truncate(0o755)) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
-            }
-            for (file, value) in &group.settings {
-                write(&[group.directory, b"/", file].concat(), value)?;
-            }
-            write(&procs, b"0")
-        }
-        other => other,
-    }
-}
-
 fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
     use nix::fcntl::{OFlag, open};
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
@@ -177,14 +124,14 @@ fn set_oom_score(score: i16) -> Result<(), Refusal> {
 
 /// The policy's limits; what it does not name gets this program's own table, as far as the inherited hard limit allows.
 /// Limits that would stop the launcher itself (a log larger than `file_size`) are only made possible here:
-/// [`limit_self`] sets them, last.
-fn set_limits(site: &Site<'_>) -> Result<(), Refusal> {
-    let named = &site.limits.resources;
-    for limit in named.iter().filter(|limit| limit.number != Resource::PROCESSES) {
+/// [`limit_self`] sets them, last. The limit of processes is in force when the identity changes: execve(2) fails with EAGAIN
+/// then for a user who has more already (setrlimit(2)), and this program makes none.
+fn set_limits(site: &Site<'_>, groups: Groups) -> Result<(), Refusal> {
+    for limit in named(site, groups) {
         if is_late(limit.number) { make_possible(*limit)? } else { set_limit(*limit)? }
     }
     for (number, value) in
-        UNNAMED.iter().filter(|(number, _)| !named.iter().any(|limit| limit.number == *number))
+        UNNAMED.iter().filter(|(number, _)| !named(site, groups).any(|limit| limit.number == *number))
     {
         set_as_far_as_allowed(*number, *value)?;
     }
@@ -192,8 +139,14 @@ fn set_limits(site: &Site<'_>) -> Result<(), Refusal> {
 }
 
 /// The limits that were left for the end. Lowering needs no right.
-pub(super) fn limit_self(site: &Site<'_>) -> Result<(), Refusal> {
-    site.limits.resources.iter().filter(|limit| is_late(limit.number)).try_for_each(|limit| set_limit(*limit))
+pub(super) fn limit_self(site: &Site<'_>, groups: Groups) -> Result<(), Refusal> {
+    named(site, groups).filter(|limit| is_late(limit.number)).try_for_each(|limit| set_limit(*limit))
+}
+
+/// A limit of each process's addresses stands in for one of the memory of all together.
+fn named<'s>(site: &'s Site<'_>, groups: Groups) -> impl Iterator<Item = &'s Resource> {
+    let stands_in = |limit: &Resource| limit.number == Resource::ADDRESS_SPACE;
+    site.limits.resources.iter().filter(move |limit| !(groups.hold_memory() && stands_in(limit)))
 }
 
 fn is_late(number: u8) -> bool {
@@ -207,13 +160,6 @@ fn make_possible(limit: Resource) -> Result<(), Refusal> {
     match sys::process::hard_limit(limit.number) {
         Ok(hard) if hard >= limit.value => Ok(()),
         _ => set_limit(limit),
-    }
-}
-
-fn limit_processes(site: &Site<'_>) -> Result<(), Refusal> {
-    match site.limits.resources.iter().find(|limit| limit.number == Resource::PROCESSES) {
-        Some(limit) => set_limit(*limit),
-        None => set_as_far_as_allowed(Resource::PROCESSES, u64::MAX),
     }
 }
 
@@ -233,13 +179,14 @@ fn set_limit(limit: Resource) -> Result<(), Refusal> {
 }
 
 /// Limits that the caller could have left behind, and their values where the policy says nothing.
-const UNNAMED: [(u8, u64); 15] = [
+const UNNAMED: [(u8, u64); 16] = [
     (0, u64::MAX),
     (1, u64::MAX),
     (2, u64::MAX),
     (3, 8 << 20),
     (4, 0),
     (5, u64::MAX),
+    (6, u64::MAX),
     (7, 1024),
     (8, 64 << 10),
     (9, u64::MAX),
@@ -280,11 +227,6 @@ static CAPABILITIES: Card = Card {
     code: "C03",
     status: 84,
     remedy: "add CAP_SETPCAP to CapabilityBoundingSet of the web server's unit",
-};
-static GROUP: Card = Card {
-    code: "C04",
-    status: 84,
-    remedy: "mkdir -p {} # or set cgroup = \"auto\" in the site's [limits], then: cellwall apply",
 };
 static SET_GROUPS: Card = Card {
     code: "D109",

@@ -65,7 +65,7 @@ impl Sealed<'_> {
     pub fn exec(&self) -> Result<Infallible, Refusal> {
         let Self { verified, environment, .. } = self;
         let failed = |call: &'static str| move |errno: Errno| Refusal::call(&SEAL, call, errno);
-        limit_self(verified.site)?;
+        limit_self(verified.site, verified.facts.groups)?;
         sys::process::default_signals().map_err(failed("rt_sigaction"))?;
         sys::process::set_alarm(verified.site.limits.wall_seconds).map_err(failed("setitimer"))?;
         let mut errno = start(verified, environment);
@@ -132,10 +132,7 @@ impl std::fmt::Display for Description<'_> {
             verified.inside.name(),
             facts.landlock
         )?;
-        match facts.cgroup {
-            0 => write!(out, " cgroup=none")?,
-            version => write!(out, " cgroup=v{version}")?,
-        }
+        write!(out, " cgroup={}", facts.groups)?;
         if *dropped > 0 {
             write!(out, " dropped={dropped}")?;
         }

@@ -18,6 +18,7 @@ pub mod confine;
 pub mod environment;
 pub mod equip;
 pub mod exec;
+mod groups;
 pub mod interpreter;
 pub mod jail;
 pub mod landlock;

@@ -316,7 +316,8 @@ impl PathRule<'_> {
 /// Limits of every kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits<'a> {
-    /// Resource limits; what is not named gets the launcher's own fixed table.
+    /// Resource limits; what is not named gets the launcher's own fixed table. The one of addresses is for launches that have
+    /// no control group that holds memory.
     pub resources: Vec<Resource>,
     /// File mode bits taken away.
     pub umask: u16,
@@ -370,6 +371,18 @@ pub struct ControlGroup<'a> {
     pub directory: &'a [u8],
     /// File names in it and what is written there when it is made.
     pub settings: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl ControlGroup<'_> {
+    /// The sticky bit of the file by which a group is entered (`tasks`, `cgroup.procs`): all its settings are in force. A new
+    /// group's has none, and for a file it means nothing else (chmod(2)).
+    pub const IS_SET: u32 = 0o1000;
+
+    /// It limits the memory of all that is in it together.
+    #[must_use]
+    pub fn holds_memory(&self) -> bool {
+        self.settings.iter().any(|(file, _)| file.starts_with(b"memory."))
+    }
 }
 
 /// What of the caller's environment passes, and what is set.

@@ -23,6 +23,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use crate::policy::ControlGroup;
 use crate::sys::fork::{self, Side};
 
 /// Where trees can be kept.
@@ -257,8 +258,10 @@ impl Ground {
 }
 
 impl Plot {
+    /// A launch goes through a site's own group first where that may not have its limits yet.
     fn open(&mut self, into: bool) {
-        if into && self.directory.is_none() {
+        let has_limits = || !self.of_site || self.path.parent().is_some_and(is_set);
+        if into && self.directory.is_none() && has_limits() {
             self.directory = File::open(&self.path).ok().map(OwnedFd::from);
         }
     }
@@ -288,6 +291,11 @@ impl Plot {
         let length = file.read_at(&mut bytes, 0)?;
         Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
     }
+}
+
+fn is_set(group: &Path) -> bool {
+    let facts = fs::metadata(group.join("cgroup.procs"));
+    facts.is_ok_and(|facts| facts.mode() & ControlGroup::IS_SET != 0)
 }
 
 impl Tree {

@@ -31,7 +31,7 @@ use crate::launch::authorize::bad_policy;
 use crate::launch::refuse;
 use crate::launch::request::Request;
 use crate::launch::settled::{self, Settled};
-use crate::policy::{Record, Resource, Site, decode};
+use crate::policy::{ControlGroup, Record, Resource, Site, decode};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, descriptors, fork, process};
@@ -208,7 +208,10 @@ fn cell<'a>(
     let mut site = site.clone();
     if !birth.tree.is_empty() {
         if birth.prepared {
-            site.limits.groups.retain(|group| group.version != 2);
+            let entered: Vec<_> = site.limits.groups.extract_if(.., |group| group.version == 2).collect();
+            if entered.iter().any(ControlGroup::holds_memory) {
+                site.limits.resources.retain(|limit| limit.number != Resource::ADDRESS_SPACE);
+            }
         }
         site.limits.groups.push(group(&birth.tree));
     }

@@ -107,7 +107,8 @@ pub fn join_new_keyring() -> Result<(), Errno> {
     }
 }
 
-/// Normal scheduling class, every CPU, no I/O class of its own, default timer slack and personality.
+/// Normal scheduling class, every CPU, no I/O class of its own; default timer slack, personality (personality(2)), placement
+/// of memory on nodes (set_mempolicy(2)) and use of huge pages; no signal when the caller ends.
 ///
 /// # Errors
 /// Of any of the calls, by name.
@@ -132,7 +133,18 @@ pub fn reset_scheduling(_: &Root) -> Result<(), (&'static str, Errno)> {
     // SAFETY: plain numbers; 0 is the default slack.
     checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 0, 0, 0, 0) }))?;
     // SAFETY: plain numbers; 0 is PR_SET_PDEATHSIG off.
-    checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) }))
+    checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0) }))?;
+    // SAFETY: plain numbers; 0 is "as the system has it".
+    checked("prctl", c_long::from(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) }))?;
+    // SAFETY: a plain number; 0 is PER_LINUX without any flag.
+    checked("personality", c_long::from(unsafe { libc::personality(0) }))?;
+    let nodes = std::ptr::null::<libc::c_ulong>();
+    // SAFETY: plain numbers and no list of nodes; 0 is MPOL_DEFAULT.
+    match checked("set_mempolicy", unsafe { libc::syscall(libc::SYS_set_mempolicy, 0, nodes, 0) }) {
+        // Built without nodes.
+        Err((_, Errno::ENOSYS)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Scheduling priority, -20 to 19.

@@ -1,8 +1,8 @@
 //! What a caller can leave in the process: INH-01 to INH-25 of the threat catalogue.
 
 use std::fs;
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -10,12 +10,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 
 use crate::harness::{
-    CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, run, small,
-    traced, world,
+    CELLWALL, Call, Launcher, Outcome, Report, World, each_jail, everything, make_directory, mode, put, run,
+    small, traced, world,
 };
 
 /// Facts that no caller may change.
-pub(crate) const FACTS: [&str; 38] = [
+pub(crate) const FACTS: [&str; 41] = [
     "fds",
     "uid",
     "gid",
@@ -52,6 +52,9 @@ pub(crate) const FACTS: [&str; 38] = [
     "scheduler",
     "io_priority",
     "timer_slack",
+    "personality",
+    "huge_pages_off",
+    "memory_policy",
     "death_signal",
     "umask",
 ];
@@ -244,7 +247,7 @@ fn may_raise_limits() -> bool {
 fn inh_12_resource_limits_are_the_policys() {
     each_jail(|world| {
         let unlimited = u64::MAX.to_string();
-        // core, cpu, nproc, memlock, sigpending, stack, data
+        // core, cpu, memlock, sigpending, stack, locks, message queues, real-time CPU, processes
         let hostile = [
             ("4", unlimited.as_str()),
             ("0", "1"),
@@ -254,6 +257,7 @@ fn inh_12_resource_limits_are_the_policys() {
             ("10", "0"),
             ("12", "0"),
             ("15", "100000"),
+            ("6", "20"),
         ];
         let soft = |number: &str, value: &str| ["limit", number, value, &unlimited].map(str::to_owned);
         for order in [soft("3", "262144"), soft("0", "1"), soft("3", &unlimited)] {
@@ -318,6 +322,9 @@ fn inh_15_priorities_are_the_policys() {
                 .root(&["io", "24583"])
                 .root(&["slack", "1000000000"])
                 .root(&["death", "9"])
+                .root(&["personality", "8"])
+                .root(&["huge_pages_off", "1"])
+                .root(&["memory_policy", "2"])
                 .root(&["write", "/proc/self/oom_score_adj", "900"])
         });
         assert_eq!(
@@ -560,6 +567,104 @@ fn inh_25_a_control_group_that_is_gone_is_made_again_at_the_next_launch() {
         outcome.ran();
         assert!(outcome.records[0].field("cgroup").starts_with('v'));
         remove_groups(world);
+    });
+}
+
+/// The hierarchy that limits how many processes there are, and alice's group in it.
+fn group_of_processes(world: &World) -> PathBuf {
+    let old = Path::new("/sys/fs/cgroup/pids");
+    let mount = if old.exists() { old } else { Path::new("/sys/fs/cgroup") };
+    mount.join(format!("cellwall/{}-alice", world.alice.id))
+}
+
+#[test]
+fn inh_25_a_group_that_somebody_left_half_made_is_set_before_it_is_entered() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        world.probe(&world.alice, "a.cgi");
+        let most = group_of_processes(world).join("pids.max");
+        let read = || fs::read_to_string(&most).unwrap().trim().to_owned();
+        for (wanted, refused) in [("required", true), ("auto", false)] {
+            let limits = format!("[limits]\nmemory = \"64M\"\nprocesses = 20\ncgroup = \"{wanted}\"\n");
+            world.site("alice", &format!("{}{limits}", small("host")));
+            world.apply();
+            // A launch that was ended between making the group and setting it.
+            remove_groups(world);
+            fs::create_dir(most.parent().unwrap()).unwrap();
+            assert_eq!(read(), "max");
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            outcome.ran();
+            assert_eq!(read(), "20", "{wanted}: {}", outcome.story());
+            // One that cannot set it.
+            remove_groups(world);
+            let call = || world.call(&world.alice, "a.cgi");
+            let path = most.display().to_string();
+            let denied = call().strace(&["-P", &path, "-e", "inject=open,openat:error=ENOENT"]).run();
+            if refused {
+                denied.refused("C04", 84);
+            } else {
+                denied.ran();
+                assert_eq!(denied.records[0].field("lost"), "pids", "{}", denied.records[0].line);
+            }
+            assert_eq!(read(), "max", "{wanted}: {}", denied.story());
+            let next = call().run();
+            next.ran();
+            assert_eq!(read(), "20", "{wanted}: {}", next.story());
+            assert!(!next.records[0].line.contains("lost="), "{}", next.records[0].line);
+        }
+        remove_groups(world);
+    });
+}
+
+#[test]
+fn inh_25_without_its_group_each_process_has_the_sites_memory_at_most() {
+    world(Launcher::Cellwall, |world| {
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        world.site("alice", &format!("{}[limits]\nmemory = \"64M\"\n", small("host")));
+        world.apply();
+        world.probe(&world.alice, "a.cgi");
+        let grouped = world.call(&world.alice, "a.cgi").run();
+        assert_eq!(grouped.ran().fact("limit_as"), format!("{0} {0}", u64::MAX), "{}", grouped.story());
+        remove_groups(world);
+        let denied = ["-e", "inject=mkdir,mkdirat:error=EROFS"];
+        let alone = world.call(&world.alice, "a.cgi").strace(&denied).run();
+        assert_eq!(alone.ran().fact("limit_as"), "67108864 67108864", "{}", alone.story());
+        let record = &alone.records[0];
+        assert_eq!(
+            (record.field("cgroup"), record.field("lost")),
+            ("none", "memory,pids"),
+            "{}",
+            record.line
+        );
+        remove_groups(world);
+    });
+}
+
+#[test]
+fn a_site_that_has_as_many_processes_as_it_may_starts_no_more() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", &format!("{}[limits]\nprocesses = 3\n", everything("host")));
+        world.apply();
+        world.script(&world.alice, "waits.cgi", "#!/bin/sh\nexec sleep 30\n");
+        let running = |world: &World| {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let owner =
+                |entry: &fs::DirEntry| entry.metadata().is_ok_and(|facts| facts.uid() == world.alice.id);
+            all.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+                .filter(owner)
+                .count()
+        };
+        let all: Vec<u32> =
+            (0..4).map(|_| world.call(&world.alice, "waits.cgi").watch(Duration::from_millis(200))).collect();
+        assert_eq!(running(world), 4, "the kernel lets one more start");
+        world.probe(&world.alice, "a.cgi");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        let refused = outcome.refused("X255", 255);
+        assert!(refused.field("why").contains("as many processes as it may have"), "{}", refused.line);
+        for pid in all {
+            let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
     });
 }
 

@@ -18,6 +18,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -289,7 +290,12 @@ static void obey(const char *verb)
     else if (!strcmp(verb, "securebits")) need(prctl(PR_SET_SECUREBITS, number()), "securebits");
     else if (!strcmp(verb, "bound")) need(prctl(PR_CAPBSET_DROP, number(), 0, 0, 0), "bounding set");
     else if (!strcmp(verb, "inherit")) inherit();
-    else if (!strcmp(verb, "death")) need(prctl(PR_SET_PDEATHSIG, number()), "death signal");
+    else if (!strcmp(verb, "personality")) need(personality((unsigned long)number()) == -1 ? -1 : 0, "personality");
+    else if (!strcmp(verb, "huge_pages_off")) need(prctl(PR_SET_THP_DISABLE, number(), 0, 0, 0), "huge pages");
+    else if (!strcmp(verb, "memory_policy")) {
+        unsigned long node = 1;
+        need(syscall(SYS_set_mempolicy, (int)number(), &node, 8 * sizeof node), "memory policy");
+    } else if (!strcmp(verb, "death")) need(prctl(PR_SET_PDEATHSIG, number()), "death signal");
     else if (!strcmp(verb, "become")) become();
     else if (!strcmp(verb, "userns")) user_namespace();
     else if (!strcmp(verb, "orphan")) orphan();

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -113,6 +114,9 @@ static void scheduling(void)
     errno = 0;
     printf("nice %d\nscheduler %d\ncpus %d\n", getpriority(PRIO_PROCESS, 0), sched_getscheduler(0), CPU_COUNT(&cpus));
     printf("io_priority %ld\ntimer_slack %d\n", syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_TIMERSLACK));
+    printf("personality %d\nhuge_pages_off %d\n", personality(0xffffffff), prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
+    int policy = -1;
+    if (syscall(SYS_get_mempolicy, &policy, NULL, 0, NULL, 0) == 0) printf("memory_policy %d\n", policy);
     int deathsig = -1;
     prctl(PR_GET_PDEATHSIG, &deathsig);
     printf("death_signal %d\ndumpable %d\n", deathsig, prctl(PR_GET_DUMPABLE));

@@ -1,0 +1,161 @@
+//! The site's control groups: entered with all their settings in force, and made first where a reboot took them away.
+//!
+//! Root. Refuses with C04. Uses only directories that the policy names.
+//! May not: count a controller as held whose setting is not known to be in force.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::mkdir;
+
+use crate::policy::{ControlGroup, Site};
+use crate::refusal::{Card, Refusal};
+
+/// What was entered, and what was not: for the limits of processes, which stand in for it, and for the record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    /// Version of the last one that was entered; 0: none.
+    version: u8,
+    /// A bit for each of [`CONTROLLERS`].
+    held: u8,
+    /// Asked for, and not held.
+    lost: u8,
+}
+
+impl Groups {
+    /// A limit of the memory of all the site's processes together is in force.
+    pub(super) fn hold_memory(self) -> bool {
+        self.held & MEMORY != 0
+    }
+}
+
+impl std::fmt::Display for Groups {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.version {
+            0 => out.write_str("none")?,
+            version => write!(out, "v{version}")?,
+        }
+        let lost = CONTROLLERS.iter().enumerate().filter(|(bit, _)| self.lost & (1 << bit) != 0);
+        for (place, (_, (_, name))) in lost.enumerate() {
+            write!(out, "{}{name}", if place == 0 { " lost=" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// Enters all groups of a site. What cannot be had is a refusal only where the policy requires it.
+///
+/// # Errors
+/// C04.
+pub(super) fn enter(site: &Site<'_>) -> Result<Groups, Refusal> {
+    let required = site.limits.groups_required;
+    let mut done = Groups::default();
+    for group in &site.limits.groups {
+        let asked = controllers(group);
+        match enter_one(group, required) {
+            Ok(lost) => {
+                done.version = group.version;
+                done.held |= asked & !lost;
+                done.lost |= lost;
+            }
+            Err(errno) if required => return Err(Refusal::about(&GROUP, group.directory, errno.desc())),
+            Err(_) => done.lost |= asked,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes "0", this process, to the group. Which of its controllers it does not have.
+///
+/// The kernel holds up all forks and exits for a write to `cgroup.procs`, which takes it some ten milliseconds; this program
+/// has one thread, and moving one alone holds up nobody. Version 2 has no file for that in a group like ours (cgroups(7)).
+fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Errno> {
+    let file: &[u8] = if group.version == 1 { b"/tasks" } else { b"/cgroup.procs" };
+    let path = [group.directory, file].concat();
+    let entrance = match open_to_write(&path) {
+        Err(Errno::ENOENT) => {
+            make(group.directory)?;
+            open_to_write(&path)?
+        }
+        other => other?,
+    };
+    let lost = if is_set(group, &entrance)? { 0 } else { set(group, &entrance, required)? };
+    nix::unistd::write(&entrance, b"0")?;
+    Ok(lost)
+}
+
+fn make(directory: &[u8]) -> Result<(), Errno> {
+    let end = directory.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+    for directory in [directory.get(..end).unwrap_or_default(), directory] {
+        match mkdir(directory, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Whoever made the group may have been ended before it had all its limits: it has this mark only afterwards.
+fn is_set(group: &ControlGroup<'_>, entrance: &OwnedFd) -> Result<bool, Errno> {
+    Ok(group.settings.is_empty() || fstat(entrance)?.st_mode & ControlGroup::IS_SET != 0)
+}
+
+/// Which settings could not be made.
+fn set(group: &ControlGroup<'_>, entrance: &OwnedFd, required: bool) -> Result<u8, Errno> {
+    let mut lost = 0;
+    for (file, value) in &group.settings {
+        let path = [group.directory, b"/", file].concat();
+        match open_to_write(&path).and_then(|file| nix::unistd::write(&file, value)) {
+            Err(errno) if required => return Err(errno),
+            Err(_) => lost |= bit(file),
+            Ok(_) => {}
+        }
+    }
+    if lost == 0 {
+        // Where that is not permitted, the next launch sets all again.
+        let _ = fchmod(entrance, Mode::from_bits_truncate(0o644 | ControlGroup::IS_SET));
+    }
+    Ok(lost)
+}
+
+fn open_to_write(path: &[u8]) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+fn controllers(group: &ControlGroup<'_>) -> u8 {
+    group.settings.iter().fold(0, |all, (file, _)| all | bit(file))
+}
+
+fn bit(file: &[u8]) -> u8 {
+    let controller = CONTROLLERS.iter().position(|(start, _)| file.starts_with(start));
+    controller.map_or(0, |place| 1 << place)
+}
+
+/// How the files of a controller begin, and its name.
+const CONTROLLERS: [(&[u8], &str); 3] = [(b"memory.", "memory"), (b"pids.", "pids"), (b"cpu.", "cpu")];
+const MEMORY: u8 = 1;
+
+static GROUP: Card = Card {
+    code: "C04",
+    status: 84,
+    remedy: "cellwall apply # prepares the groups; or set cgroup = \"auto\" in the site's [limits] before",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_what_is_not_held() {
+        for (groups, text) in [
+            (Groups::default(), "none"),
+            (Groups { version: 2, held: 7, lost: 0 }, "v2"),
+            (Groups { version: 1, held: 2, lost: 5 }, "v1 lost=memory,cpu"),
+            (Groups { version: 0, held: 0, lost: 2 }, "none lost=pids"),
+        ] {
+            assert_eq!(groups.to_string(), text);
+        }
+    }
+}
