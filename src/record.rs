@@ -56,6 +56,10 @@ impl<'a> Log<'a> {
         }
         let strict = rules.is_none_or(|rules| rules.strict);
         let format = rules.map_or(Format::Keys, |rules| rules.format);
+        if format == Format::Suexec {
+            // The C library keeps the host's zone from here on; inside a cell there may be another one, or none.
+            let _ = clock::local(0);
+        }
         Self {
             site: None,
             asked: String::new(),

@@ -4,6 +4,7 @@
 //! Refuses with C02, C03, D109, D110, D01 and those of [`super::groups`] and [`super::jail`].
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 
 use crate::policy::{Resource, Site};
@@ -84,6 +85,9 @@ impl<'a> Confined<'a> {
             NotDropped::User(errno) => Refusal::call(&SET_USER, "setresuid", errno),
             NotDropped::Left(what) => Refusal::new(&NOT_GONE, what.to_owned()),
         })?;
+        // Whatever fs.suid_dumpable says: this process still holds the log, and its uid is the site's (ptrace(2)). The program
+        // has its own again.
+        prctl::set_dumpable(false).map_err(|errno| Refusal::call(&NOT_GONE, "prctl", errno))?;
         Ok(rest)
     }
 

@@ -38,7 +38,7 @@ impl<'a> Equipped<'a> {
     pub fn seal(self) -> Result<Sealed<'a>, Refusal> {
         let Self { mut verified, environment, dropped, ruleset, caller, since } = self;
         let failed = |call: &'static str| move |errno: Errno| Refusal::call(&SEAL, call, errno);
-        if let Start::Name(directory, _) = &verified.start {
+        if let Some(directory) = &verified.directory {
             fchdir(directory).map_err(failed("fchdir"))?;
         }
         let site = verified.site;
@@ -165,7 +165,7 @@ fn start(verified: &Verified<'_>, environment: &[CString]) -> Errno {
     let words = &verified.words;
     let Err(errno) = match &verified.start {
         // By one-component name in the held directory: by descriptor, a `#!` script would not start.
-        Start::Name(_, name) => execveat(AT_FDCWD, name, words, environment, AtFlags::AT_SYMLINK_NOFOLLOW),
+        Start::Name(name) => execveat(AT_FDCWD, name, words, environment, AtFlags::AT_SYMLINK_NOFOLLOW),
         Start::Path(path) => execve(path, words, environment),
     };
     errno

@@ -97,8 +97,9 @@ pub fn parse(bytes: &[u8]) -> Result<First, NoProgram> {
     }
 }
 
-/// Root's alone, all the way, links of root's included; or, where the site's list names it, the site's own.
-pub(super) fn trusted(program: &[u8], listed: &[&[u8]], uid: u32) -> Result<(), Refusal> {
+/// Root's alone, all the way, links of root's included; or, where the site's list names it, the site's own. True: it is
+/// php-cgi, by this name or by that of the file that it leads to.
+pub(super) fn trusted(program: &[u8], listed: &[&[u8]], uid: u32) -> Result<bool, Refusal> {
     let named = listed.contains(&program);
     if !listed.is_empty() && !named {
         return Err(Refusal::about(&NOT_LISTED, program, "is not among the site's `interpreters`"));
@@ -117,21 +118,22 @@ pub(super) fn trusted(program: &[u8], listed: &[&[u8]], uid: u32) -> Result<(), 
         let why = format!("cannot be the interpreter: it is writable by others ({:04o})", mode & 0o7777);
         return Err(Refusal::about(&UNTRUSTED, program, &why));
     }
-    Ok(())
+    Ok(is_php_cgi(program) || is_php_cgi(&reached.path))
 }
 
-/// `php-cgi`, `php-cgi8.2`, `php8.2-cgi`, `php84-cgi`: a CGI or FastCGI program that takes its script from the
-/// environment. Not `php`, which takes it from its words.
+/// `php-cgi`, `php-cgi8.2`, `php8.2-cgi`, `php84-cgi`, and Debian's `cgi-bin/php8.2`: a CGI or FastCGI program that takes its
+/// script from the environment. Not `php`, which takes it from its words.
 #[must_use]
 pub fn is_php_cgi(program: &[u8]) -> bool {
-    let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let mut parts = program.rsplit(|byte| *byte == b'/');
+    let (name, directory) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let version = |text: &[u8]| text.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
     name.strip_prefix(b"php").is_some_and(|rest| match rest.windows(3).position(|part| part == b"cgi") {
         Some(place) => {
             version(rest.get(..place).unwrap_or_default())
                 && version(rest.get(place.saturating_add(3)..).unwrap_or_default())
         }
-        None => false,
+        None => directory == b"cgi-bin" && version(rest),
     })
 }
 
@@ -155,7 +157,11 @@ static UNKNOWN: Card = Card {
 };
 static MACHINE: Card =
     Card { code: "V13", status: 255, remedy: "compile {} for this machine: file {}; uname -m" };
-static UNTRUSTED: Card = Card { code: "V14", status: 86, remedy: "chown root {} && chmod go-w {}" };
+static UNTRUSTED: Card = Card {
+    code: "V14",
+    status: 86,
+    remedy: "begin the script with an interpreter that root alone can change; or, for one of the site's own, add {} to `interpreters` of the site's file, then: cellwall apply",
+};
 static NOT_LISTED: Card = Card {
     code: "V15",
     status: 86,
@@ -185,12 +191,25 @@ mod tests {
 
     #[test]
     fn php_is_told_from_php_cgi() {
-        for name in ["/usr/bin/php-cgi", "php-cgi8.2", "/usr/bin/php8.2-cgi", "php84-cgi"] {
+        for name in [
+            "/usr/bin/php-cgi",
+            "php-cgi8.2",
+            "/usr/bin/php8.2-cgi",
+            "php84-cgi",
+            "/usr/lib/cgi-bin/php8.2",
+            "/usr/lib/cgi-bin/php",
+        ] {
             assert!(is_php_cgi(name.as_bytes()), "{name}");
         }
-        for name in
-            ["/usr/bin/php", "php8.2", "php-cli", "cgi", "/usr/bin/phpmagiccgi", "/opt/php-cgi/bin/perl"]
-        {
+        for name in [
+            "/usr/bin/php",
+            "php8.2",
+            "php-cli",
+            "cgi",
+            "/usr/bin/phpmagiccgi",
+            "/opt/php-cgi/bin/perl",
+            "/srv/cgi-bin/phpinfo",
+        ] {
             assert!(!is_php_cgi(name.as_bytes()), "{name}");
         }
     }

@@ -82,7 +82,9 @@ impl Ruleset {
 
 /// Root. For the set-id mail exception: Landlock and the system call filter without `no_new_privs`, which only root may.
 /// Paths are opened with the file system identity of the site, so that nothing is opened that the site could not open.
-pub(super) fn seal_as_root(_: &Root, uid: u32, site: &Site<'_>) -> Result<u8, Refusal> {
+pub(super) fn seal_as_root(root: &Root, uid: u32, site: &Site<'_>) -> Result<u8, Refusal> {
+    let groups = root.with_groups(&site.identity.groups);
+    groups.map_err(|errno| Refusal::call(&SEAL, "setgroups", errno))?;
     look_as(uid, site.identity.gid)?;
     let opened = open(uid, site);
     look_as(0, 0)?;

@@ -83,8 +83,6 @@ pub fn settle<'a>(
     let Dropped { inside, mut facts, .. } = authorized.confine(root)?.drop_root()?;
     let failed = |call: &'static str| move |errno: Errno| Refusal::call(&SEAL, call, errno);
     follow(daemon)?;
-    // The site's own programs look like this process to the kernel, but for what it holds.
-    prctl::set_dumpable(false).map_err(failed("PR_SET_DUMPABLE"))?;
     prctl::set_child_subreaper(true).map_err(failed("PR_SET_CHILD_SUBREAPER"))?;
     let seen = look(site);
     if !site.set_id_mail {

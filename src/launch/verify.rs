@@ -22,7 +22,7 @@ use super::confine::{Dropped, Facts};
 use super::interpreter::{self, First};
 use super::jail::Inside;
 use super::request::Request;
-use super::walk::{Follow, Reached, Rules, climb, walk};
+use super::walk::{Follow, MEND, Reached, Rules, climb, walk};
 
 /// A program that passed.
 #[must_use]
@@ -32,6 +32,8 @@ pub struct Verified<'a> {
     pub(super) site: &'a Site<'a>,
     pub(super) inside: Inside<'a>,
     pub(super) facts: Facts,
+    /// The script's directory, held; none: the working directory stays.
+    pub(super) directory: Option<OwnedFd>,
     pub(super) start: Start,
     /// The words of the new program, its own name first.
     pub(super) words: Vec<CString>,
@@ -46,8 +48,8 @@ pub struct Verified<'a> {
 /// What execve gets.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// A name of one component in a held directory whose entries only its owner and root can change.
-    Name(OwnedFd, CString),
+    /// A name of one component in [`Verified::directory`], whose entries only its owner and root can change.
+    Name(CString),
     /// A path on which root owns everything.
     Path(CString),
 }
@@ -61,11 +63,12 @@ impl<'a> Dropped<'a> {
         arrival.in_time("confine")?;
         let Self { uid, site, target, inside, facts } = self;
         let at = (uid, site, inside, facts);
-        match target {
+        let verified = match target {
             Target::Script { docroot, request } => script(at, docroot, request, arrival),
             Target::Program { request } => program(at, request, arrival),
             Target::Command(words) => command(at, words),
-        }
+        };
+        verified.map_err(|refusal| named(refusal, site))
     }
 }
 
@@ -76,11 +79,20 @@ impl Verified<'_> {
         let (directory, name) = (Untrusted(&self.shown.0), Untrusted(&self.shown.1));
         let how = match (&self.start, &self.php) {
             (Start::Path(path), _) => format!(", started by {}", Untrusted(path.as_bytes())),
-            (Start::Name(..), Some(_)) => ", which php-cgi runs".to_owned(),
-            (Start::Name(..), None) => String::new(),
+            (Start::Name(_), Some(_)) => ", which php-cgi runs".to_owned(),
+            (Start::Name(_), None) => String::new(),
         };
         format!("{directory}/{name}: owner, modes and every directory above it are right{how}")
     }
+}
+
+/// A remedy for the whole site names it.
+fn named(refusal: Refusal, site: &Site<'_>) -> Refusal {
+    if refusal.card.remedy != MEND {
+        return refusal;
+    }
+    let fix = MEND.replace("SITE", &Pasted(site.name).to_string());
+    Refusal { fix, ..refusal }
 }
 
 type At<'a> = (u32, &'a Site<'a>, Inside<'a>, Facts);
@@ -102,6 +114,7 @@ fn script<'a>(
         site,
         inside,
         facts,
+        directory: None,
         start: Start::Path(CString::default()),
         words: Vec::new(),
         shown: (reached.path.clone(), request.command.to_vec()),
@@ -113,9 +126,10 @@ fn script<'a>(
         None => {
             executable(&file, uid, &full)?;
             drop(held);
-            native(&mut verified, reached, request, arrival, full)?;
+            native(&mut verified, &reached, request, arrival, full)?;
         }
     }
+    verified.directory = Some(reached.held);
     Ok(verified)
 }
 
@@ -125,11 +139,11 @@ fn handled(verified: &mut Verified<'_>, handler: &Handler<'_>, full: Vec<u8>) ->
     let Some((program, fixed)) = handler.command.split_first() else {
         return Err(Refusal::about(&PROGRAM, handler.suffix, "has an empty handler"));
     };
-    interpreter::trusted(program, &[], 0)?;
+    let php = interpreter::trusted(program, &[], 0)?;
     verified.start = Start::Path(text(program)?);
     verified.words =
         std::iter::once(program).chain(fixed).map(|word| text(word)).collect::<Result<_, _>>()?;
-    if interpreter::is_php_cgi(program) {
+    if php {
         verified.php = Some(full);
     } else {
         verified.words.push(text(&full)?);
@@ -140,15 +154,15 @@ fn handled(verified: &mut Verified<'_>, handler: &Handler<'_>, full: Vec<u8>) ->
 /// The file itself: compiled, or with a `#!` line that the kernel reads.
 fn native(
     verified: &mut Verified<'_>,
-    reached: Reached,
+    reached: &Reached,
     request: &Request<'_>,
     arrival: &Arrival,
     full: Vec<u8>,
 ) -> Result<(), Refusal> {
     let first = interpreter::look(&reached.held, request.command, &full)?;
     if let First::Script(program) = &first {
-        interpreter::trusted(program, &verified.site.interpreters, verified.site.owner(verified.uid))?;
-        verified.php = interpreter::is_php_cgi(program).then_some(full);
+        let (listed, owner) = (&verified.site.interpreters, verified.site.owner(verified.uid));
+        verified.php = interpreter::trusted(program, listed, owner)?.then_some(full);
     }
     verified.words.push(text(request.command)?);
     // What php-cgi finds among its words are options; mod_fcgid's words are not the visitor's.
@@ -157,7 +171,7 @@ fn native(
             verified.words.push(text(word)?);
         }
     }
-    verified.start = Start::Name(reached.held, text(request.command)?);
+    verified.start = Start::Name(text(request.command)?);
     Ok(())
 }
 
@@ -166,15 +180,16 @@ fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival) -> Result<V
     let (uid, site, inside, facts) = at;
     let (_, directory) = held(arrival)?;
     let full = [inside.path(directory), b"/", request.command].concat();
-    interpreter::trusted(&full, &[], 0)?;
+    let php = interpreter::trusted(&full, &[], 0)?;
     // A visitor's words are options to php-cgi (CVE-2012-1823); mod_fcgid's words are the administrator's.
-    let fixed = arrival.fastcgi || !interpreter::is_php_cgi(request.command);
+    let fixed = arrival.fastcgi || !php;
     let words = std::iter::once(&request.command).chain(request.arguments.iter().filter(|_| fixed));
     Ok(Verified {
         uid,
         site,
         inside,
         facts,
+        directory: None,
         start: Start::Path(text(&full)?),
         words: words.map(|word| text(word)).collect::<Result<_, _>>()?,
         shown: (inside.path(directory).to_vec(), request.command.to_vec()),
@@ -201,6 +216,7 @@ fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal>
         site,
         inside,
         facts,
+        directory: None,
         start: Start::Path(text(&path)?),
         words,
         shown,
@@ -355,8 +371,8 @@ static CWD: Card = Card {
     remedy: "let the site's user search every directory above the program",
 };
 static PROGRAM: Card = Card { code: "V117", status: 117, remedy: "ls -l {}" };
-static FILE_WRITABLE: Card = Card { code: "V118", status: 118, remedy: "chmod go-w {}" };
-static SET_ID: Card = Card { code: "V119", status: 119, remedy: "chmod ug-s {}" };
+static FILE_WRITABLE: Card = Card { code: "V118", status: 118, remedy: MEND };
+static SET_ID: Card = Card { code: "V119", status: 119, remedy: MEND };
 static OWNER: Card = Card { code: "V120", status: 120, remedy: "chown USER:GROUP {}" };
 static EXECUTABLE: Card = Card { code: "V121", status: 121, remedy: "chmod u+x {}" };
 static MOVED: Card = Card { code: "V04", status: 86, remedy: "cellwall apply" };

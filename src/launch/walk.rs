@@ -157,12 +157,16 @@ fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
 }
 
+/// For owners and modes: it judges what it holds. A `chmod` of a path, pasted later, would change what the site's owner has put
+/// there meanwhile: a link to /dev/log.
+pub(super) const MEND: &str = "cellwall fix --apply SITE";
+
 /// As many as the web server's own `current -> releases/42` needs, and a few of the system's.
 const LINKS_MAX: u32 = 8;
 
 pub(super) static MISSING: Card = Card { code: "V115", status: 115, remedy: "ls -ld {}" };
-static WRITABLE: Card = Card { code: "V116", status: 116, remedy: "chmod go-w {}" };
-static FOREIGN: Card = Card { code: "V01", status: 86, remedy: "chown root {}" };
+static WRITABLE: Card = Card { code: "V116", status: 116, remedy: MEND };
+static FOREIGN: Card = Card { code: "V01", status: 86, remedy: MEND };
 static LINK: Card = Card {
     code: "V02",
     status: 86,

@@ -70,6 +70,14 @@ impl Root {
         Ok(())
     }
 
+    /// Has the site's supplementary groups, and is root still: what is opened for the site is opened with its rights.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_SETGID`.
+    pub fn with_groups(&self, groups: &[u32]) -> Result<(), Errno> {
+        set_groups(groups)
+    }
+
     /// Empties the bounding, ambient and inheritable sets. Before [`Root::become_user`]: afterwards `CAP_SETPCAP` is
     /// gone. By number until the kernel knows no more, so that capabilities of future kernels go as well.
     ///

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{lchown, symlink};
 use std::process::Command;
 
-use crate::harness::{Launcher, everything, make_directory, mode, put, small, world};
+use crate::harness::{Launcher, append, everything, make_directory, mode, put, small, world};
 
 #[test]
 fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
@@ -134,6 +134,52 @@ fn a_handler_runs_a_file_that_is_no_program_and_gets_no_word_of_the_request() {
 }
 
 #[test]
+fn a_handlers_file_begins_in_its_own_directory() {
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&format!("{}[handlers]\n\".pl\" = \"/usr/bin/perl\"\n", everything(jail)));
+            let sub = world.alice.docroot().join("sub");
+            make_directory(&sub, world.alice.id, 0o755);
+            put(sub.join("data.txt"), b"near", world.alice.id, 0o644);
+            let text = b"use Cwd; open F, '<', 'data.txt'; print getcwd(), ' ', <F>;";
+            put(sub.join("a.pl"), text, world.alice.id, 0o644);
+            let ran = world.call(&world.alice, "a.pl").cwd(&sub).run();
+            assert_eq!(ran.out_text(), format!("{} near", sub.display()), "{jail}: {}", ran.story());
+        });
+    }
+}
+
+/// Debian has php-cgi a second time, as `php8.2` and by links to it. `apply` may know that; the launcher does not rely on it.
+#[test]
+fn php_cgi_is_known_by_its_other_names_and_runs_the_file_that_was_verified() {
+    for name in ["/usr/lib/cgi-bin/php", "/usr/local/bin/runs-pages"] {
+        world(Launcher::Cellwall, |world| {
+            let leads = |to: &str| {
+                drop(fs::remove_file(name));
+                symlink(to, name).unwrap();
+            };
+            leads("/usr/bin/perl");
+            let handler = format!("[handlers]\n\".php\" = \"{name}\"\n");
+            world.site("alice", &format!("{}execute = [\"{name}\"]\n{handler}", everything("host")));
+            world.apply();
+            leads("/usr/bin/php-cgi");
+            let docroot = world.alice.docroot();
+            put(
+                docroot.join("a.php"),
+                b"<?php echo 'right ', $_SERVER['SCRIPT_FILENAME'];",
+                world.alice.id,
+                0o644,
+            );
+            put(docroot.join("b.jpg"), b"<?php echo 'wrong';", world.alice.id, 0o666);
+            let other = format!("SCRIPT_FILENAME={}/b.jpg", docroot.display());
+            let ran = world.call(&world.alice, "a.php").env(&other).run();
+            let page = format!("right {}/a.php", docroot.display());
+            assert!(ran.out_text().ends_with(&page), "{name}: {}", ran.story());
+        });
+    }
+}
+
+#[test]
 fn a_program_of_roots_runs_where_the_site_names_it() {
     for jail in ["host", "view"] {
         world(Launcher::Cellwall, |world| {
@@ -173,6 +219,21 @@ fn the_exception_for_mail_lets_a_set_gid_program_work_inside_the_cell_and_says_s
             assert_eq!(outcome.records[0].field("nnp"), nnp);
             assert_ne!(outcome.records[0].field("landlock"), "0");
         }
+        // What one of the site's other groups opens is opened for it as well.
+        let team = world.alice.id + 15;
+        append("/etc/group", &format!("team:x:{team}:alice\n"));
+        make_directory("/srv/team", 0, 0o750);
+        std::os::unix::fs::chown("/srv/team", Some(0), Some(team)).unwrap();
+        put("/srv/team/x", b"seen", 0, 0o644);
+        let rules = format!("{}read = [\"/srv/team/x\"]\n", everything("host"));
+        world.site(
+            "alice",
+            &format!("groups = [\"team\"]\n{rules}[privileges]\ndangerous_set_id_mail = true\n"),
+        );
+        world.apply();
+        world.script(&world.alice, "c.cgi", "#!/bin/sh\ncat /srv/team/x\n");
+        let outcome = world.call(&world.alice, "c.cgi").run();
+        assert_eq!(outcome.out_text(), "seen", "{}", outcome.story());
         // The set-gid program is in the cell all the same.
         world.script(
             &world.alice,

@@ -1,6 +1,7 @@
 //! Where records go, and what happens when they cannot go there.
 
 use std::fs::{self, OpenOptions};
+use std::process::Command;
 
 use crate::harness::{LOG, Launcher, mode, small, world};
 
@@ -60,6 +61,27 @@ fn old_tools_find_the_lines_of_suexec() {
         }
         assert!(lines[0].ends_with(&format!("uid: ({id}/alice) gid: ({id}/alice) cmd: a.cgi")), "{text}");
         assert!(lines[2].contains("is writable by others") && lines[2].contains("V118"), "{text}");
+    });
+}
+
+/// Inside a cell there may be another zone, or none.
+#[test]
+fn all_lines_of_suexec_have_the_hosts_time() {
+    world(Launcher::Cellwall, |world| {
+        drop(fs::remove_file("/etc/localtime"));
+        std::os::unix::fs::symlink("/usr/share/zoneinfo/Asia/Tokyo", "/etc/localtime").unwrap();
+        world.log_rules("to = \"file\"\nformat = \"suexec\"");
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\n");
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        drop(fs::remove_file(LOG));
+        world.call(&world.alice, "a.cgi").unrecorded();
+        world.call(&world.alice, "missing").unrecorded();
+        let text = fs::read_to_string(LOG).unwrap();
+        let hours: Vec<&str> = text.lines().filter_map(|line| line.get(12..14)).collect();
+        let now = Command::new("date").arg("+%H").env("TZ", "Asia/Tokyo").output().unwrap();
+        let now = String::from_utf8(now.stdout).unwrap();
+        assert_eq!(hours, [now.trim(); 3], "{text}");
     });
 }
 
