@@ -112,12 +112,23 @@ impl<'a> Sieve<'a> {
             Some(_) => return Ok(false),
             None => {}
         }
-        if core && value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
+        if core {
+            on_one_line(name, value)?;
         }
         self.names.push(name);
         Ok(true)
     }
+}
+
+/// Of a variable of the CGI standard.
+///
+/// # Errors
+/// E03.
+pub fn on_one_line(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
+    }
+    Ok(())
 }
 
 /// What a name is by itself, whatever its value: worth keeping where the same ones come again and again.

@@ -10,7 +10,7 @@ mod memory;
 mod paths;
 
 use crate::launch::authorize::is_beneath;
-use crate::launch::environment::{Nature, Sieve, has_prefix};
+use crate::launch::environment::{Nature, Sieve, has_prefix, on_one_line};
 use crate::launch::jail::Inside;
 use crate::refusal::{Card, Refusal, Untrusted};
 
@@ -144,6 +144,7 @@ impl Gate {
         script: &Script,
         put: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<usize, No> {
+        let bad = |refusal| No { http: 400, refusal };
         let too_long = || no(431, &LONG, "a parameter is longer than a record can hold".to_owned());
         let root = self.docroots.get(script.docroot).map_or(&b"/"[..], Vec::as_slice);
         let ours: [(&[u8], Option<&[u8]>); 5] = [
@@ -157,7 +158,9 @@ impl Gate {
         let mut sieve = Sieve::new(self.names.authorization, seen.count.saturating_add(8));
         for (name, value) in ours {
             sieve.decide(name);
-            if value.is_some_and(|value| self.know(name).listed && !put(name, value)) {
+            let Some(value) = value.filter(|_| self.know(name).listed) else { continue };
+            on_one_line(name, value).map_err(bad)?;
+            if !put(name, value) {
                 return Err(too_long());
             }
         }
@@ -171,10 +174,7 @@ impl Gate {
             // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
             let length = name == b"CONTENT_LENGTH" && seen.content_length.is_none();
             let Known { listed, nature } = self.know(name);
-            if length
-                || !listed
-                || !sieve.admits(nature, name, value).map_err(|refusal| No { http: 400, refusal })?
-            {
+            if length || !listed || !sieve.admits(nature, name, value).map_err(bad)? {
                 continue;
             }
             let value = match nature.path {

@@ -240,6 +240,7 @@ fn doubles_floods_and_nonsense_are_refused_not_mended() {
         (vec![file, ("CONTENT_LENGTH", "1001")], (413, "G07")),
         (vec![file, ("QUERY_STRING", "a\0b")], (400, "G01")),
         (vec![file, ("QUERY_STRING", "a\nb")], (400, "E03")),
+        (vec![file, ("SCRIPT_NAME", "/a\nb")], (400, "E03")),
         (vec![("HTTP_A", "b"); 1001], (431, "G02")),
     ] {
         assert_eq!(judged(&gate(), &pairs), Err(expected), "{pairs:.3?}");
