@@ -76,7 +76,7 @@ pub fn public(address: Listen<'_>, group: u32) -> Result<OwnedFd, Refusal> {
     }
 }
 
-/// Whether accept(2) waits. It is the same for all who hold the socket.
+/// Whether accept(2), read(2) and write(2) wait. It is the same for all who hold the socket, or the same end of the pipe.
 ///
 /// # Errors
 /// Of fcntl(2).

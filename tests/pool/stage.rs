@@ -141,6 +141,8 @@ impl Stage {
     }
 
     pub(crate) fn send(&mut self, message: Down, with: Vec<OwnedFd>) {
+        // As the supervisor does: the broker may change nothing of a descriptor.
+        with.iter().for_each(|fd| cellwall::pool::listen::set_blocking(fd, false).unwrap());
         self.channel.send(&message, with.into_iter().map(Rc::new).collect()).unwrap();
     }
 

@@ -198,7 +198,6 @@ impl Broker {
 
     /// Reads what a worker says, from now on.
     fn errors(&mut self, site: wire::Site, worker: wire::Worker, fd: OwnedFd) {
-        let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
         let pipe = Pipe { fd, site: site.0, worker: worker.0, lines: Splitter::default() };
         let key = self.pipes.insert(pipe);
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;

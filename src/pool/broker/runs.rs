@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::epoll::EpollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{read, write};
@@ -94,9 +94,6 @@ impl Broker {
         let (Some(input), Some(output), Some(errors)) = (with.next(), with.next(), with.next()) else {
             return;
         };
-        for pipe in [&input, &output, &errors] {
-            let _ = fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-        }
         let Some(run) = self.runs.get_mut(key) else { return };
         run.started = true;
         let call = run.call;
@@ -314,7 +311,7 @@ impl Broker {
     }
 }
 
-/// A memory file that nobody can change any more, read from its beginning.
+/// A memory file that nobody can change any more. Who reads it goes to its beginning.
 fn sealed(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     let file = memfd_create(c"cgi", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut rest = bytes;
@@ -325,6 +322,5 @@ fn sealed(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     let seals =
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekSet)?;
     Ok(file)
 }

@@ -37,8 +37,6 @@ const CALLS: &[libc::c_long] = &[
     // A connection to a worker: see also the check of the family below.
     libc::SYS_connect,
     libc::SYS_getsockopt,
-    libc::SYS_fcntl,
-    libc::SYS_lseek,
     // The environment of a CGI program.
     libc::SYS_memfd_create,
     libc::SYS_getrandom,
@@ -62,10 +60,19 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Beyond the list, `socket` makes Unix sockets alone, and `setsockopt` asks for a sender's number alone.
+/// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number alone, and `fcntl` seals memory files
+/// and copies descriptors: O_APPEND stays on a log that is the supervisor's as well.
 fn program() -> Vec<libc::sock_filter> {
     const UNSUPPORTED: u32 = 0x0005_0000 | 97; // EAFNOSUPPORT
     let rest = [
+        step::equal(0, 6, number(libc::SYS_fcntl)),
+        // The second argument's lower half.
+        step::load(24),
+        step::equal(3, 0, libc::F_ADD_SEALS.cast_unsigned()),
+        step::equal(2, 0, libc::F_GETFD.cast_unsigned()),
+        step::equal(1, 0, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
+        step::end(step::REFUSE),
+        step::end(step::ALLOW),
         // Who it is that answers: nothing else of a socket is set.
         step::equal(0, 5, number(libc::SYS_setsockopt)),
         // The second and the third argument's lower halves.

@@ -20,6 +20,7 @@ use crate::sys::descriptors;
 use crate::sys::fork::{End, Side};
 
 use super::super::channel::Channel;
+use super::super::listen::set_blocking;
 use super::super::outlook::Outlook;
 use super::super::settings::{self, Kind};
 use super::super::tree::{Census, Tree};
@@ -106,6 +107,9 @@ impl Supervisor {
         let (input, input_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (output, output_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC).map_err(exhausted)?;
+        for ours in [&input_in, &output, &errors] {
+            set_blocking(ours, false).map_err(exhausted)?;
+        }
         self.give(site, token, &[environment, input, output_in, errors_in], 0)?;
         Ok([input_in, output, errors].map(Rc::new).to_vec())
     }

@@ -88,6 +88,8 @@ impl Supervisor {
         let worker = Worker(self.last_worker.saturating_add(1));
         let (listener, watched) = sockets(pool, &socket_name(site, worker)).map_err(errno)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
+        // The broker reads it, and may change nothing of a descriptor.
+        listen::set_blocking(&errors, false)?;
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let output = self.null.try_clone().map_err(errno)?;
         let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
