@@ -15,6 +15,7 @@ mod accidents;
 mod authorizer;
 mod clients;
 mod daemon;
+mod edges;
 mod faults;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;

@@ -174,3 +174,17 @@ fn pool_08_who_is_no_client_is_turned_away() {
     assert!(!tool(1234).contains("pong"));
     stage.wait_for_log("code=B10 status=403 site=stage");
 }
+
+#[test]
+fn apache_serves_the_next_visitors_after_one_with_headers_that_are_too_large() {
+    let behind = behind("large-headers", web::apache_by_handler);
+    let headers: Vec<String> = (0..10).map(|number| format!("X-A{number}: {}", "x".repeat(8000))).collect();
+    let words: Vec<&str> = headers.iter().flat_map(|header| ["-H", header.as_str()]).collect();
+    for round in 0..5 {
+        assert_eq!(behind.curl("/a.php", &[]).0, "200", "{round}");
+        assert_eq!(behind.curl("/a.php", &words).0, "431", "{round}");
+        for _ in 0..5 {
+            assert_eq!(behind.curl("/a.php", &[]).0, "200", "{round}: {}", behind.stage.log());
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub(super) struct Call {
     pub(super) ending: bool,
     /// That has been read.
     pub(super) ended: bool,
+    /// A part of an answer could not be written: nothing that follows may be.
+    pub(super) lost: bool,
     /// The connection began, or the last request ended.
     pub(super) since: u64,
     /// The first request's head, or that of a later one, is being waited for.
@@ -113,6 +115,9 @@ const PARAMS_MAX: usize = 64 * 1024;
 const RESERVE: i32 = 64;
 /// A crowded broker looks again after this.
 const CROWDED_US: u64 = 100_000;
+/// Most bytes that wait for a web server before no more of its own is read. One piece of an answer is smaller: what grows beyond
+/// are replies to questions about the connection, from a peer that does not read them.
+const UNREAD_MOST: usize = 1 << 20;
 /// A body that nobody wants is read for so long.
 const LINGER_US: u64 = 2_000_000;
 
@@ -188,6 +193,7 @@ impl Broker {
             readable: false,
             ending: false,
             ended: false,
+            lost: false,
             since: self.now,
             used: false,
         });
@@ -259,6 +265,9 @@ impl Broker {
 
     /// Reads while there is something and somebody takes it.
     pub(super) fn read_call(&mut self, key: Key) {
+        if self.calls.get(key).is_some_and(|call| call.lost) {
+            return self.abandoned(key);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..ROUNDS {
             let takes = self.takes(key);
@@ -300,6 +309,9 @@ impl Broker {
     /// Is there somebody who takes what the web server sends?
     fn takes(&self, key: Key) -> bool {
         let Some(call) = self.calls.get(key).filter(|call| !call.ended) else { return false };
+        if call.pending.left() > UNREAD_MOST {
+            return false;
+        }
         match call.state {
             State::Head | State::Lingering(_) => true,
             State::Queued | State::Closing => false,
@@ -426,6 +438,20 @@ impl Broker {
             }
             _ => {}
         }
+        if bytes.is_empty() {
+            self.expects(key);
+        }
+    }
+
+    /// From now on the program is to speak, and its silence counts.
+    fn expects(&mut self, key: Key) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let (State::Linked(_) | State::Running(_), Some(job)) = (call.state, &mut call.job) else { return };
+        job.last = self.now;
+        let silence = self.sites.get(&call.site).map_or(0, |site| site.rules.request.silence_ms);
+        if silence > 0 {
+            self.wake_at(self.now.saturating_add(u64::from(silence).saturating_mul(1000)));
+        }
     }
 
     /// ABORT_REQUEST: no answer is wanted, but the connection goes on where the web server keeps it.
@@ -434,6 +460,7 @@ impl Broker {
         self.let_go(key, wire::Why::Abandoned);
         self.gather.clear();
         let Some(call) = self.calls.get_mut(key) else { return };
+        call.codec.take_back();
         self.gather.end(call.codec.request().id, 0);
         self.write_answer(key, &[]);
         self.answered(key);
@@ -474,10 +501,10 @@ impl Broker {
 
     /// Writes what `gather` holds; contents lie in `read`.
     pub(super) fn write_answer(&mut self, key: Key, read: &[u8]) {
-        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(call) = self.calls.get_mut(key).filter(|call| !call.lost) else { return };
         if self.gather.write(&call.fd, read, &mut call.pending).is_err() {
             call.pending.clear();
-            call.ending = true;
+            call.lost = true;
             return self.again.push((Source::Call, key));
         }
         if !call.pending.is_empty() {
@@ -493,6 +520,11 @@ impl Broker {
             Ok(false) => return self.watch_call(key),
             Err(_) => return self.abandoned(key),
         }
+        if call.readable {
+            self.again.push((Source::Call, key));
+        }
+        self.expects(key);
+        let Some(call) = self.calls.get(key) else { return };
         match call.state {
             State::Closing => self.part(key),
             State::Linked(link) => self.link_resumes(link),

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket};
 
 use crate::pool::fastcgi::back::{Back, Event, ID};
 use crate::pool::fastcgi::record::{kind, put};
@@ -27,10 +27,14 @@ use super::gather::Pending;
 use super::heirs;
 use super::lines::Splitter;
 use super::site::{Habit, TRIAL_US};
+use super::ticks::PATIENCE_MS;
 use super::{Broker, COMES, ROUNDS, Said, Source, edges};
 
 /// So often a request is given to another worker: each of a pool may be ending at the same time.
 const AGAIN_MOST: u8 = 4;
+/// A program that is to end with its web server's interest, and has not got the whole request yet, has so long to find out that
+/// no more of it comes.
+const FINDS_OUT_US: u64 = 2_000_000;
 /// The buffer of libfcgi (`NewReader` in fcgiapp.c).
 const ONE_READ: usize = 8192;
 
@@ -38,7 +42,7 @@ const ONE_READ: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) fd: OwnedFd,
-    site: u32,
+    pub(super) site: u32,
     pub(super) worker: u32,
     pub(super) codec: Back,
     pub(super) call: Option<Key>,
@@ -79,6 +83,11 @@ impl Link {
         self.call.is_none() && self.orphan.is_none()
     }
 
+    /// Some of its request is with the worker.
+    fn has_begun(&self) -> bool {
+        self.told || self.pending.begun()
+    }
+
     /// Its answer is complete.
     fn rests(&mut self, now: u64) {
         (self.answered, self.rested) = (self.answered.saturating_add(1), now);
@@ -105,6 +114,9 @@ impl Broker {
             return self.want(number);
         }
         let Some(site) = self.sites.get_mut(&number) else { return };
+        if site.workers.is_empty() && site.stalled_until > self.now.saturating_add(PATIENCE_MS * 1000) {
+            return answers::refuse(self, key, 503, &answers::unstarted());
+        }
         if !site.may_wait() {
             return answers::refuse(self, key, 503, &answers::full());
         }
@@ -230,13 +242,14 @@ impl Broker {
         let worker = self.workers.get_mut(&one.0)?;
         match connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address) {
             Ok(()) => {}
-            // As many wait as may.
-            Err(Errno::EAGAIN | Errno::EINTR) => return None,
-            Err(_) => {
+            // It is not there any more, or does not listen.
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
                 worker.draining = Some(Why::Garbage);
                 self.say(Up::Kill { site: wire::Site(number), worker: one, why: Why::Unready });
                 return None;
             }
+            // As many wait as may; or the kernel cannot at this moment, which is no fault of the worker's.
+            Err(_) => return None,
         }
         let child = if renews { Child::asked(&fd) } else { Child::default() };
         worker.open += 1;
@@ -669,17 +682,18 @@ impl Broker {
                 }
             }
             State::Linked(link) => {
-                let Some(serial) = self.links.get(link).map(|link| link.worker) else { return };
-                let whole = call.codec.whole();
-                if why == Why::Abandoned && whole && self.let_run(key, link) {
+                let Some((serial, begun)) = self.links.get(link).map(|link| (link.worker, link.has_begun()))
+                else {
+                    return;
+                };
+                if why == Why::Abandoned && self.let_run(key, link) {
                     return;
                 }
-                if let Some(worker) = self.workers.get_mut(&serial) {
+                if let Some(worker) = self.workers.get_mut(&serial).filter(|_| begun) {
                     worker.stuck += 1;
                 }
                 self.unbind(link, key, serial);
-                let abandon = self.sites.get(&number).is_some_and(|site| site.rules.request.abandon);
-                if why != Why::Abandoned || (abandon && whole) {
+                if why != Why::Abandoned || begun {
                     self.end_worker(serial, why);
                 }
                 self.dispatch(number);
@@ -692,20 +706,29 @@ impl Broker {
         }
     }
 
-    /// A site may want its work finished though nobody waits for it: the worker stays busy, its answer is thrown away.
+    /// A worker that has a request stays busy though nobody waits for its answer, which is thrown away: because its site wants
+    /// its work finished, or because it must first find out that no more of the request comes. `false`: it has nothing of it, or
+    /// is to be ended.
     fn let_run(&mut self, key: Key, link_key: Key) -> bool {
         let (Some(call), Some(link)) = (self.calls.get_mut(key), self.links.get_mut(link_key)) else {
             return false;
         };
         let Some(request) = self.sites.get(&call.site).map(|site| &site.rules.request) else { return false };
-        if request.abandon || !link.pending.is_empty() {
+        let has_all = call.codec.whole() && link.pending.is_empty();
+        if !link.has_begun() || (request.abandon && has_all) {
             return false;
         }
         let started = call.job.as_ref().map_or(self.now, |job| job.started);
         let until = match request.deadline_ms {
+            _ if request.abandon => self.now.saturating_add(FINDS_OUT_US),
             0 => u64::MAX,
             ms => started.saturating_add(u64::from(ms).saturating_mul(1000)),
         };
+        if !has_all {
+            link.deaf = true;
+            link.pending.clear();
+            let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&link.fd), Shutdown::Write);
+        }
         call.state = State::Head;
         (link.call, link.orphan) = (None, Some(until));
         // What waited for the web server to read is read now.
@@ -740,13 +763,18 @@ impl Broker {
         self.dispatch(number);
     }
 
-    /// A worker that is stuck: at once where it has nothing else to do, otherwise as soon as the others are done.
+    /// A worker that is stuck: at once where it has nothing else to do, otherwise as soon as the others are done. Meanwhile
+    /// another one serves, for it may be the site's only one.
     pub(super) fn end_worker(&mut self, serial: u32, why: Why) {
         let Some(worker) = self.workers.get_mut(&serial) else { return };
         if worker.busy == 0 {
             return self.kill(serial, why);
         }
-        worker.draining.get_or_insert(why);
+        if worker.draining.is_none() {
+            worker.draining = Some(why);
+            let site = worker.site;
+            self.say(Up::Heir { site, worker: wire::Worker(serial) });
+        }
     }
 
     /// Ends a worker with all that it started.

@@ -116,6 +116,8 @@ impl Broker {
             Some(site) => {
                 (site.habit, site.generation) = (Habit::of(rules.kind), generation);
                 site.rules = rules;
+                // Those that there are still come next.
+                (site.access, site.slow, site.errors) = (None, None, None);
                 // Who waits may be served, or refused, by the new numbers.
                 self.dispatch(number.0);
                 self.want(number.0);

@@ -153,17 +153,18 @@ impl Broker {
         let (mut next, mut due) = (u64::MAX, Vec::new());
         for (key, link) in self.links.iter() {
             match link.orphan {
-                Some(until) if until <= self.now => due.push((key, link.worker)),
+                Some(until) if until <= self.now => due.push((key, link.worker, link.site)),
                 Some(until) => next = next.min(until),
                 None => {}
             }
         }
-        for (key, serial) in due {
+        for (key, serial, number) in due {
+            let abandon = self.sites.get(&number).is_some_and(|site| site.rules.request.abandon);
             if let Some(worker) = self.workers.get_mut(&serial) {
                 worker.stuck += 1;
             }
             self.orphan_ends(key, false);
-            self.end_worker(serial, Why::Deadline);
+            self.end_worker(serial, if abandon { Why::Abandoned } else { Why::Deadline });
         }
         next
     }

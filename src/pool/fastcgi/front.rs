@@ -172,6 +172,11 @@ impl Front {
         self.phase = Phase::Idle;
     }
 
+    /// The web server has taken it back: nothing more of it is to come.
+    pub fn take_back(&mut self) {
+        self.phase = Phase::Whole;
+    }
+
     fn mine(&self) -> bool {
         self.phase != Phase::Idle && self.record.id == self.begin.id
     }
@@ -225,20 +230,28 @@ impl Front {
             (_, 0) => Some(Event::Reply(Reply::UnknownType(kind))),
             (kind::BEGIN, _) => self.begin(),
             (kind::ABORT, _) if self.mine() => Some(Event::Abort),
-            (kind::PARAMS, _) if content == 0 && self.mine() && self.phase == Phase::Params => {
-                self.phase = match self.begin.role {
-                    Role::Responder => Phase::Body,
-                    Role::Authorizer => Phase::Whole,
-                };
-                Some(Event::Request)
-            }
-            (kind::STDIN, _) if content == 0 && self.mine() && self.phase == Phase::Body => {
+            (kind::PARAMS, _) if content == 0 && self.mine() => self.params_end(),
+            (kind::STDIN, _) if content == 0 && self.mine() && self.phase != Phase::Whole => {
                 self.phase = Phase::Whole;
                 Some(Event::BodyEnd)
             }
             _ => None,
         };
         Ok(event)
+    }
+
+    fn params_end(&mut self) -> Option<Event<'static>> {
+        match (self.phase, self.begin.role) {
+            (Phase::Params, Role::Responder) => self.phase = Phase::Body,
+            (Phase::Params, Role::Authorizer) => self.phase = Phase::Whole,
+            // Of one that is refused already only its end counts.
+            (Phase::Skip, Role::Authorizer) => {
+                self.phase = Phase::Whole;
+                return Some(Event::BodyEnd);
+            }
+            _ => return None,
+        }
+        Some(Event::Request)
     }
 
     fn begin(&mut self) -> Option<Event<'static>> {
