@@ -2,12 +2,14 @@
 //! this program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::shared;
 use super::problem::{Document, Located, Place, Problems};
 use super::reader::{Entry, Reader, nearest};
 use super::rules::{Many, Rules, SECTIONS};
+use super::sites;
 
 /// A kind of preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl Kind {
     }
 
     /// Where it is looked for; the first directory that has one wins.
-    const fn directories(self) -> [&'static str; 2] {
+    pub(super) const fn directories(self) -> [&'static str; 2] {
         match self {
             Self::Profile => ["/etc/cellwall/profiles", "/usr/share/cellwall/profiles"],
             Self::Piece => ["/etc/cellwall/pieces", "/usr/share/cellwall/pieces"],
@@ -180,22 +182,28 @@ fn is_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
 }
 
+/// Whether anything has this name: a link that leads nowhere does, and so does what may not be looked at.
+fn is_taken(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
 /// One preset by its name.
 #[must_use]
 pub fn load(kind: Kind, name: &str, problems: &Problems) -> Option<Preset> {
     if !is_name(name) {
         return None;
     }
-    let file = |directory: &&str| {
-        let path: PathBuf = Path::new(directory).join(format!("{name}.toml"));
-        std::fs::read_to_string(&path).ok().map(|text| (path, text))
-    };
-    let compiled_in = || {
+    let files = kind.directories().map(|directory| Path::new(directory).join(format!("{name}.toml")));
+    let Some(path) = files.into_iter().find(|path| is_taken(path)) else {
         let (_, text) = kind.compiled_in().iter().find(|(known, _)| *known == name)?;
         let path = format!("(built in) policy/{}s/{name}.toml", kind.word());
-        Some((PathBuf::from(path), (*text).to_owned()))
+        return Some(read(kind, Path::new(&path), (*text).to_owned(), problems));
     };
-    let (path, text) = kind.directories().iter().find_map(file).or_else(compiled_in)?;
+    // What cannot be read, or is not root's alone, has been reported: another one of its name may be looser, and does
+    // not take its place.
+    let Some((text, _)) = sites::read_file(&path, true, problems) else {
+        return Some(Preset { path, ..Preset::default() });
+    };
     Some(read(kind, &path, text, problems))
 }
 

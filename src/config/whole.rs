@@ -15,6 +15,7 @@ use super::cell::{Cell, HostCell};
 use super::compile::Compiler;
 use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
+use super::profiles::Kind;
 use super::values::{LogFormat, LogTo};
 use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, sites};
 
@@ -34,7 +35,8 @@ impl WholeHost {
     pub fn load(candidate: Option<&Path>, accounts: &mut Accounts, problems: &Problems) -> Self {
         let path = candidate.unwrap_or(Path::new(HOST_FILE));
         // The records' own directory is made, and mended, by `store`; the launcher distrusts all above as well.
-        sites::trusted(&[SITES_DIRECTORY, "/var/lib"], problems);
+        let presets = [Kind::Profile, Kind::Piece].map(Kind::directories);
+        sites::trusted(&[&[SITES_DIRECTORY, "/var/lib"], presets.as_flattened()].concat(), problems);
         let read = if candidate.is_none() && !path.exists() {
             let help = "the defaults hold; policy/cellwall.toml is the commented example";
             problems.warning(None, format!("there is no {HOST_FILE}"), help);

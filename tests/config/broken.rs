@@ -238,6 +238,67 @@ fn a_file_that_others_may_change_is_refused() {
     assert!(said.err.contains("chown root /etc/cellwall/sites.d/shop.toml"), "{}", said.err);
 }
 
+#[test]
+fn a_preset_that_is_not_roots_alone_or_cannot_be_read_is_refused_and_no_shipped_one_takes_its_place() {
+    type Spoil = fn(&str);
+    let cage = Cage::new();
+    cage.small("shop", "alice", "pieces = [\"mine\"]\n");
+    let mode = |path: &str, mode| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let spoils: [(Spoil, &str); 6] = [
+        (|file| std::os::unix::fs::chown(file, Some(20001), None).unwrap(), "run: chown root"),
+        (
+            |file| fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap(),
+            "chmod go-w",
+        ),
+        (|file| fs::write(file, b"description = \"\xff\"\n").unwrap(), "line 1 is not UTF-8"),
+        (
+            |file| {
+                fs::remove_file(file).unwrap();
+                std::os::unix::fs::symlink("/etc/cellwall/nothing.toml", file).unwrap();
+            },
+            "No such file",
+        ),
+        (
+            |file| {
+                fs::remove_file(file).unwrap();
+                fs::create_dir(file).unwrap();
+            },
+            "it is no regular file",
+        ),
+        (
+            |file| {
+                let above = std::path::Path::new(file).parent().unwrap();
+                fs::set_permissions(above, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+            },
+            "chmod go-w",
+        ),
+    ];
+    // Of these names, `static` is a shipped profile as well, and `mine` a piece of the administrator's alone.
+    for (kind, name) in [("profiles", "static"), ("pieces", "mine")] {
+        for (spoil, told) in &spoils {
+            for kind in ["profiles", "pieces"] {
+                drop(fs::remove_dir_all(format!("/etc/cellwall/{kind}")));
+                fs::create_dir(format!("/etc/cellwall/{kind}")).unwrap();
+                mode(&format!("/etc/cellwall/{kind}"), 0o755);
+            }
+            for file in ["profiles/static", "pieces/mine"] {
+                fs::write(format!("/etc/cellwall/{file}.toml"), "description = \"mine\"\n").unwrap();
+            }
+            cage.good(&["check"]);
+            let file = format!("/etc/cellwall/{kind}/{name}.toml");
+            spoil(&file);
+            for words in [&["check"][..], &["apply", "shop"]] {
+                let said = cage.cellwall(words);
+                let named = said.err.contains(&format!("/etc/cellwall/{kind}")) && said.err.contains(told);
+                assert!(said.status == Some(1) && named, "{file} {told}: {}", said.err);
+                assert!(!said.err.contains("there is no p"), "{}", said.err);
+            }
+        }
+    }
+}
+
 /// The command behind `make it: ` in what was said.
 fn remedy(said: &str) -> Option<&str> {
     said.lines().find_map(|line| line.split_once("make it: ")).map(|(_, command)| command)
