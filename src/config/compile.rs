@@ -113,7 +113,7 @@ impl<'h> Compiler<'h> {
                 *ports = Many::default();
             }
         }
-        upper.over(pieces)
+        limits::bounded(upper.over(pieces), &self.rules.limits_max)
     }
 
     /// Compiles one site. None: an error was reported.

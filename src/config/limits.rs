@@ -11,7 +11,7 @@ use super::host::LimitsMax;
 use super::pool::zygotes;
 use super::problem::{Located, Problems};
 use super::rules::{One, Rules};
-use super::values::{Groups, Umask};
+use super::values::{Count, Groups, Seconds, Size, Umask};
 
 /// Writes a group's settings where the group exists; what is not set any more becomes unlimited.
 ///
@@ -179,6 +179,24 @@ impl Hierarchies {
     }
 }
 
+/// Where a site writes no limit, the largest that the host allows is the site's.
+#[must_use]
+pub fn bounded(rules: Rules, most: &LimitsMax) -> Rules {
+    Rules {
+        memory: or_most(rules.memory, &most.memory, Size(u64::MAX)),
+        processes: or_most(rules.processes, &most.processes, Count(u64::MAX)),
+        cpu: or_most(rules.cpu, &most.cpu, Seconds(u64::MAX)),
+        wall: or_most(rules.wall, &most.wall, Seconds(u64::MAX)),
+        open_files: or_most(rules.open_files, &most.open_files, Count(u64::MAX)),
+        file_size: or_most(rules.file_size, &most.file_size, Size(u64::MAX)),
+        ..rules
+    }
+}
+
+fn or_most<T: Clone + PartialEq>(written: One<T>, most: &One<T>, unlimited: T) -> One<T> {
+    written.or_else(|| most.clone().filter(|most| most.value != unlimited))
+}
+
 /// The limits of a site whose control group is called `name`.
 pub fn compile(
     rules: &Rules,
@@ -249,21 +267,25 @@ fn check(rules: &Rules, most: &LimitsMax, problems: &Problems) {
     at_most("wall", &rules.wall, &most.wall, problems);
     at_most("open_files", &rules.open_files, &most.open_files, problems);
     at_most("file_size", &rules.file_size, &most.file_size, problems);
-    let zero = [("memory", rules.memory.as_ref().map(|one| (one.value.0, &one.place)))];
-    let more = [
-        ("processes", rules.processes.as_ref().map(|one| (one.value.0, &one.place))),
-        ("cpu", rules.cpu.as_ref().map(|one| (one.value.0, &one.place))),
-        ("open_files", rules.open_files.as_ref().map(|one| (one.value.0, &one.place))),
-        ("stack", rules.stack.as_ref().map(|one| (one.value.0, &one.place))),
+    let amounts = [
+        ("memory", value(&rules.memory, |size| size.0), rules.memory.as_ref().map(|one| &one.place)),
+        (
+            "processes",
+            value(&rules.processes, |count| count.0),
+            rules.processes.as_ref().map(|one| &one.place),
+        ),
+        ("cpu", value(&rules.cpu, |cpu| cpu.0), rules.cpu.as_ref().map(|one| &one.place)),
+        ("wall", value(&rules.wall, |wall| wall.0), rules.wall.as_ref().map(|one| &one.place)),
+        (
+            "open_files",
+            value(&rules.open_files, |count| count.0),
+            rules.open_files.as_ref().map(|one| &one.place),
+        ),
+        ("stack", value(&rules.stack, |size| size.0), rules.stack.as_ref().map(|one| &one.place)),
     ];
-    for (name, found) in zero.into_iter().chain(more) {
-        if let Some((0, place)) = found {
-            problems.error(
-                Some(place),
-                format!("with {name} = 0 nothing can run"),
-                "write \"unlimited\" for no limit",
-            );
-        }
+    for (name, _, place) in amounts.into_iter().filter(|(_, amount, _)| *amount == Some(0)) {
+        let message = format!("with {name} = 0 nothing can run");
+        problems.error(place, message, "write \"unlimited\" for no limit");
     }
 }
 
@@ -335,7 +357,6 @@ mod tests {
     #[test]
     fn memory_is_a_resource_limit_too_for_launches_without_the_control_group() {
         use super::super::problem::{Document, Place};
-        use super::super::values::Size;
         let place = Place::new(&Document::new(Path::new("/x"), String::new()), 0..0);
         let rules = Rules { memory: Some(Located { value: Size(77), place }), ..Rules::default() };
         let problems = Problems::default();

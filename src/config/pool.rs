@@ -79,7 +79,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
             length: count(&rules.pool_queue, 128),
             deadline_ms: time(&rules.pool_queue_timeout, Seconds(30)),
         },
-        request: request(rules),
+        request: request(rules, &compiler.rules.limits_max.wall),
         worker: Life {
             requests: count(&rules.pool_requests, 0),
             memory: value(&rules.pool_memory).map_or(0, |Size(most)| limited(most)),
@@ -253,8 +253,15 @@ fn workers(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Workers {
     Workers { max, min, spare, idle_ms: milliseconds(idle), connections }
 }
 
-fn request(rules: &Rules) -> Request {
-    let wall = value(&rules.wall).filter(|Seconds(time)| *time > 0).unwrap_or(Seconds(60));
+fn request(rules: &Rules, most: &One<Seconds>) -> Request {
+    let wall = match &rules.wall {
+        // The host's largest is no wish of the site's for more than others have.
+        Some(wall) if most.as_ref().is_some_and(|most| most.place == wall.place) => {
+            wall.value.min(Seconds(60))
+        }
+        Some(wall) => wall.value,
+        None => Seconds(60),
+    };
     Request {
         deadline_ms: time(&rules.pool_timeout, wall),
         silence_ms: time(&rules.pool_output_timeout, Seconds(0)),

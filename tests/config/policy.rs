@@ -219,3 +219,59 @@ fn limits_max_bounds_every_site() {
         said.err
     );
 }
+
+#[test]
+fn a_site_that_writes_no_limit_has_the_largest_that_the_host_allows() {
+    let cage = Cage::new();
+    let most =
+        ["memory = \"128M\"", "processes = 9", "cpu = 7", "wall = 50", "open_files = 77", "file_size = 4096"];
+    cage.host(&format!("caller = \"www-data\"\n[limits_max]\n{}\n", most.join("\n")));
+    let text = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n";
+    cage.site("shop", text);
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(site.limits.wall_seconds, 50);
+        let limit =
+            |number| site.limits.resources.iter().find(|one| one.number == number).map(|one| one.value);
+        // getrlimit(2): RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NPROC, RLIMIT_NOFILE.
+        assert_eq!([0, 1, 6, 7].map(limit), [Some(7), Some(4096), Some(9), Some(77)]);
+        let grouped = site.limits.groups.iter().flat_map(|group| &group.settings);
+        let memory = grouped.filter(|(file, _)| file.starts_with(b"memory")).map(|(_, value)| *value).next();
+        assert!(memory == Some(b"134217728") || limit(9) == Some(128 << 20), "{:?}", site.limits);
+    });
+    let said = cage.good(&["policy", "shop"]);
+    assert!(said.contains("limits.wall: 50s   # /etc/cellwall/cellwall.toml:6"), "{said}");
+    // What a site writes is its own business below the largest, and an error above.
+    cage.site("shop", &format!("{text}[limits]\nwall = 20\n"));
+    cage.good(&["apply"]);
+    with_site(|site| assert_eq!(site.limits.wall_seconds, 20));
+    for line in ["memory", "processes", "cpu", "wall", "open_files", "file_size"] {
+        cage.site("shop", &format!("{text}[limits]\n{line} = \"unlimited\"\n"));
+        let said = cage.cellwall(&["check"]);
+        let above = format!("limits.{line} is above limits_max.{line}");
+        assert!(said.status == Some(1) && said.err.contains(&above), "{line}: {}", said.err);
+    }
+    cage.site("shop", &format!("{text}[limits]\nwall = 0\n"));
+    let said = cage.cellwall(&["check"]);
+    assert!(said.status == Some(1) && said.err.contains("with wall = 0 nothing can run"), "{}", said.err);
+    // A host without a largest one bounds nobody.
+    cage.host("caller = \"www-data\"\n[limits_max]\nwall = \"unlimited\"\n");
+    cage.site("shop", text);
+    cage.good(&["apply"]);
+    with_site(|site| assert_eq!(site.limits.wall_seconds, 0));
+}
+
+#[test]
+fn a_pools_request_may_take_no_longer_than_the_host_allows_and_no_longer_than_before() {
+    let cage = Cage::new();
+    let text = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n[pool]\nkind = \"cgi\"\n";
+    for (most, own, seconds) in [("20", "", 20), ("300", "", 60), ("300", "[limits]\nwall = 200\n", 200)] {
+        cage.host(&format!("caller = \"www-data\"\n[limits_max]\nwall = {most}\n"));
+        cage.site("shop", &format!("{text}{own}"));
+        cage.good(&["apply"]);
+        let bytes = fs::read(format!("{POLICY}/20001.pool")).unwrap();
+        let file = cellwall::pool::settings::file(&bytes).unwrap();
+        let settings = cellwall::pool::settings::settings(file.pools[0]).unwrap();
+        assert_eq!(settings.request.deadline_ms, seconds * 1000);
+    }
+}
