@@ -16,7 +16,7 @@ use crate::pool::settings::{
 use super::cell::{GroupCell, LimitsCell};
 use super::compile::{Compiler, Site, value};
 use super::jail;
-use super::problem::{Located, Place};
+use super::problem::{Located, Place, Problems};
 use super::rules::{One, Rules};
 use super::unused::{self, Shape};
 use super::values::{self, Count, PoolKind, Seconds, Size, Words};
@@ -45,6 +45,7 @@ impl Beside<'_> {
 /// The record of the site's pool; none: it has no pool, or an error was reported.
 pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Beside<'_>) -> Option<Vec<u8>> {
     let rules = site.rules;
+    extremes(rules, &compiler.problems);
     let place = match (&rules.pool_kind, &rules.pool_command) {
         (Some(kind), _) => kind.place.clone(),
         (None, Some(command)) => command.place.clone(),
@@ -215,6 +216,39 @@ fn clients(compiler: &mut Compiler<'_>, rules: &Rules) -> Vec<u32> {
     all
 }
 
+/// What reads like the opposite of what it would do: 0 where that is no limit, and no limit where there must be one.
+fn extremes(rules: &Rules, problems: &Problems) {
+    let numbers = [
+        ("requests", place_of(&rules.pool_requests, |count| count.0 == 0)),
+        ("memory", place_of(&rules.pool_memory, |size| size.0 == 0)),
+        ("queue_timeout", place_of(&rules.pool_queue_timeout, |time| time.0 == 0)),
+        ("timeout", place_of(&rules.pool_timeout, |time| time.0 == 0)),
+        ("output_timeout", place_of(&rules.pool_output_timeout, |time| time.0 == 0)),
+        ("cpu_timeout", place_of(&rules.pool_cpu_timeout, |time| time.0 == 0)),
+        ("start_timeout", place_of(&rules.pool_start_timeout, |time| time.0 == 0)),
+        ("slow", place_of(&rules.pool_slow, |time| time.0 == 0)),
+    ];
+    for (name, place) in numbers.into_iter().filter(|(_, place)| place.is_some()) {
+        let message = format!("pool.{name} = 0 would mean no limit");
+        problems.error(place, message, "write \"unlimited\" if that is meant");
+    }
+    if let Some(place) = place_of(&rules.pool_queue, |count| count.0 == u64::MAX) {
+        let message =
+            "pool.queue cannot be unlimited: each request that waits has a connection of cellwalld's";
+        problems.error(Some(place), message, "write how many may wait: queue = 1000");
+    }
+    if let Some(place) = place_of(&rules.pool_stop_timeout, |time| time.0 == u64::MAX) {
+        let message =
+            "pool.stop_timeout cannot be unlimited: a program that does not end when it is told would stay";
+        problems.error(Some(place), message, "write a time: stop_timeout = \"10m\"");
+    }
+}
+
+/// Where a value stands that is so.
+fn place_of<T>(one: &One<T>, is: impl Fn(&T) -> bool) -> Option<&Place> {
+    one.as_ref().filter(|one| is(&one.value)).map(|one| &one.place)
+}
+
 /// How many processes of the site's uid at most are none of its own: what starts its CGI programs.
 pub(super) fn zygotes(rules: &Rules) -> u64 {
     let max = value(&rules.pool_workers).and_then(|all| all.max).map_or(MAX.into(), |Count(count)| count);
@@ -250,7 +284,9 @@ fn workers(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Workers {
         compiler.problems.error(place, "so many at a time cannot be", help);
     }
     let idle = written.and_then(|all| all.idle).unwrap_or(Seconds(30));
-    Workers { max, min, spare, idle_ms: milliseconds(idle), connections }
+    // 0 is at once there: no limit is the longest time that the record can hold, 49 days.
+    let idle_ms = if idle.0 == u64::MAX { u32::MAX } else { milliseconds(idle) };
+    Workers { max, min, spare, idle_ms, connections }
 }
 
 fn request(rules: &Rules, most: &One<Seconds>) -> Request {

@@ -3,12 +3,19 @@
 use std::fs;
 
 use cellwall::policy::{Jail, PathRule, Site, Step, StepKind, decode};
+use cellwall::pool::settings::{self, Settings};
 
 use crate::cage::{Cage, POLICY};
 
 fn with_site(test: impl FnOnce(&Site<'_>)) {
     let bytes = fs::read(format!("{POLICY}/20001")).unwrap();
     test(decode::record(&bytes).unwrap().sites.first().unwrap());
+}
+
+fn with_pool(test: impl FnOnce(&Settings<'_>)) {
+    let bytes = fs::read(format!("{POLICY}/20001.pool")).unwrap();
+    let file = settings::file(&bytes).unwrap();
+    test(&settings::settings(file.pools[0]).unwrap());
 }
 
 fn step<'a>(site: &'a Site<'_>, target: &str) -> Option<&'a Step<'a>> {
@@ -269,9 +276,24 @@ fn a_pools_request_may_take_no_longer_than_the_host_allows_and_no_longer_than_be
         cage.host(&format!("caller = \"www-data\"\n[limits_max]\nwall = {most}\n"));
         cage.site("shop", &format!("{text}{own}"));
         cage.good(&["apply"]);
-        let bytes = fs::read(format!("{POLICY}/20001.pool")).unwrap();
-        let file = cellwall::pool::settings::file(&bytes).unwrap();
-        let settings = cellwall::pool::settings::settings(file.pools[0]).unwrap();
-        assert_eq!(settings.request.deadline_ms, seconds * 1000);
+        with_pool(|settings| assert_eq!(settings.request.deadline_ms, seconds * 1000));
     }
+}
+
+#[test]
+fn no_limit_of_a_pool_is_none_at_all() {
+    let cage = Cage::new();
+    let all = "requests memory timeout output_timeout start_timeout queue_timeout slow cpu_timeout body_max";
+    let lines: String = all.split(' ').map(|name| format!("{name} = \"unlimited\"\n")).collect();
+    let text = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n[pool]\ncommand = \"/bin/sh\"\n";
+    cage.site("shop", &format!("{text}workers = {{ max = 2, idle = \"unlimited\" }}\n{lines}"));
+    cage.good(&["apply"]);
+    with_pool(|settings| {
+        let (request, worker) = (settings.request, settings.worker);
+        assert_eq!([request.deadline_ms, request.silence_ms, request.cpu_ms, worker.start_ms], [0; 4]);
+        assert_eq!((worker.requests, worker.memory, request.body_max), (0, 0, u64::MAX));
+        assert_eq!((settings.queue.deadline_ms, settings.seen.slow_ms), (0, 0));
+        // There 0 is at once.
+        assert_eq!(settings.workers.idle_ms, u32::MAX);
+    });
 }
