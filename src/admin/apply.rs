@@ -111,7 +111,7 @@ impl<'s> Run<'s> {
             some(&host, sites, &problems)
         };
         let host_changed = self.host(&host, sites.is_empty(), &problems)?;
-        let mut done = self.groups(&host, &listed, &groups)?;
+        let mut done = self.groups(&host, &listed, &groups, (!sites.is_empty()).then_some(&gone))?;
         done.removed = gone.iter().map(ToString::to_string).collect();
         if host_changed {
             done.written.insert(store::host_name());
@@ -159,11 +159,17 @@ impl<'s> Run<'s> {
         if self.dry { Ok(old.is_none_or(|old| old != bytes)) } else { self.store.stage(&name, &bytes) }
     }
 
-    fn groups(&self, host: &WholeHost, listed: &Arc<Listed>, groups: &[Group]) -> io::Result<Done> {
+    fn groups(
+        &self,
+        host: &WholeHost,
+        listed: &Arc<Listed>,
+        groups: &[Group],
+        gone: Option<&BTreeSet<u32>>,
+    ) -> io::Result<Done> {
         let counter = AtomicUsize::new(0);
         let shared = Mutex::new((Done::default(), None::<io::Error>));
         let problems = say::with_progress("compiling", groups.len(), &counter, || {
-            whole::compile(host, listed, groups, &counter, |ready, _| {
+            whole::compile(host, listed, groups, gone, &counter, |ready, _| {
                 let result = self.one(&ready);
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {

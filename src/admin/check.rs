@@ -62,11 +62,12 @@ fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
             .collect()
     };
     let groups = whole::group(&host, &listed, origins);
+    let beside = (!files.is_empty()).then(BTreeSet::new);
     let counter = AtomicUsize::new(0);
     let count = Mutex::new(0);
     let chroots = Mutex::new(BTreeSet::new());
     let found = say::with_progress("checking", groups.len(), &counter, || {
-        whole::compile(&host, &listed, &groups, &counter, |ready, _| {
+        whole::compile(&host, &listed, &groups, beside.as_ref(), &counter, |ready, _| {
             *count.lock().unwrap_or_else(PoisonError::into_inner) += ready.cells.len();
             chroots.lock().unwrap_or_else(PoisonError::into_inner).extend(chroots_of(&ready));
         })

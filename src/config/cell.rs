@@ -9,6 +9,8 @@ use crate::policy::{
     LogRules, PathRule, Resource, Sink, Site, Source, Step, StepKind, View,
 };
 
+use super::problem::Place;
+
 /// The host's part, with its own text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostCell {
@@ -118,8 +120,17 @@ pub struct Cell {
     pub private: Vec<String>,
     /// The text of /etc/passwd and /etc/group inside a view.
     pub accounts: Option<(String, String)>,
-    /// The record of its pool.
-    pub pool: Option<Vec<u8>>,
+    /// Its pool.
+    pub pool: Option<PoolCell>,
+}
+
+/// The pool of a site.
+#[derive(Debug, Clone)]
+pub struct PoolCell {
+    /// Its record.
+    pub record: Vec<u8>,
+    /// The line that says where it listens; where none does, the one that gives the site a pool.
+    pub place: Place,
 }
 
 /// Suffixes and their commands.

@@ -4,7 +4,7 @@
 //! * [`rules`], [`host`], [`profiles`], [`sites`]: the layers, and how they merge.
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
 //! * [`compile`], [`jail`], [`view`], [`fold`], [`limits`], [`environment`]: one site becomes a [`cell`].
-//! * [`pool`]: `[pool]` of a site becomes the settings of its pool.
+//! * [`pool`]: `[pool]` of a site becomes the settings of its pool; `listeners`: no two have one socket.
 //! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
 //! * [`store`]: records on disk: one writer at a time, all or nothing.
@@ -20,6 +20,7 @@ pub mod ground;
 pub mod host;
 pub mod jail;
 pub mod limits;
+mod listeners;
 pub mod lists;
 pub mod pool;
 pub mod problem;

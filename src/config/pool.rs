@@ -13,7 +13,7 @@ use crate::pool::settings::{
     self, Accept, Gate, Kind, Life, Listen, Queue, Request, SOCKETS, Seen, Settings, WORKERS_MAX, Workers,
 };
 
-use super::cell::{GroupCell, LimitsCell};
+use super::cell::{GroupCell, LimitsCell, PoolCell};
 use super::compile::{Compiler, Site, value};
 use super::jail;
 use super::problem::{Located, Place, Problems};
@@ -43,7 +43,7 @@ impl Beside<'_> {
 }
 
 /// The record of the site's pool; none: it has no pool, or an error was reported.
-pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Beside<'_>) -> Option<Vec<u8>> {
+pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Beside<'_>) -> Option<PoolCell> {
     let rules = site.rules;
     extremes(rules, &compiler.problems);
     let place = match (&rules.pool_kind, &rules.pool_command) {
@@ -100,7 +100,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
         let message = format!("the pool's record is not one that the daemon takes: {error}");
         compiler.problems.error(Some(&place), message, "report it");
     }
-    (compiler.problems.errors() == errors).then_some(record)
+    let place = rules.pool_listen.as_ref().map_or(place, |listen| listen.place.clone());
+    (compiler.problems.errors() == errors).then_some(PoolCell { record, place })
 }
 
 fn kind(compiler: &Compiler<'_>, rules: &Rules, place: &Place) -> Kind {

@@ -1,6 +1,6 @@
 //! The whole configuration: the host's part, all sites grouped by uid, and the record of each uid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
 use super::values::{LogFormat, LogTo};
-use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, sites};
+use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, sites};
 
 /// `cellwall.toml`, read and compiled.
 #[derive(Debug)]
@@ -242,22 +242,27 @@ pub fn group(host: &WholeHost, listed: &Arc<Listed>, origins: Vec<Origin>) -> Ve
     groups
 }
 
-/// Compiles all groups, on all processors. `ready` gets each record as it is done; `done` counts groups.
+/// Compiles all groups, on all processors. `ready` gets each record as it is done; `done` counts groups. `gone`: there are
+/// installed sites beside these, but those of the uids in it; none: these are all.
 pub fn compile(
     host: &WholeHost,
     listed: &Arc<Listed>,
     groups: &[Group],
+    gone: Option<&BTreeSet<u32>>,
     done: &AtomicUsize,
     ready: impl Fn(Ready, &Problems) + Sync,
 ) -> Vec<Problem> {
     let next = AtomicUsize::new(0);
-    let all = Mutex::new(Vec::new());
+    let (all, pools) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..workers().min(groups.len()) {
             scope.spawn(|| {
                 let mut compiler = Compiler::new(&host.rules, &host.cell, listed);
                 while let Some((uid, origins)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Some(record) = record(&mut compiler, host, *uid, origins) {
+                        let mut pools = pools.lock().unwrap_or_else(PoisonError::into_inner);
+                        pools.extend(listeners::of(record.uid, &record.cells));
+                        drop(pools);
                         ready(record, &compiler.problems);
                     }
                     done.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +272,10 @@ pub fn compile(
             });
         }
     });
-    all.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let pools = pools.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.extend(listeners::check(host, groups, pools, gone));
+    all
 }
 
 fn workers() -> usize {
@@ -317,7 +325,8 @@ pub fn record(
         let message = format!("the record of uid {uid} is not one that the launcher takes: {error}");
         compiler.problems.error(Some(&place), message, "divide its sites among several users, or report it");
     }
-    let pools: Vec<Vec<u8>> = cells.iter().filter_map(|cell| cell.pool.clone()).collect();
+    let pools: Vec<Vec<u8>> =
+        cells.iter().filter_map(|cell| Some(cell.pool.as_ref()?.record.clone())).collect();
     let pools = (!pools.is_empty()).then(|| settings::encode_file(uid, &pools));
     (compiler.problems.errors() == errors).then_some(Ready { uid, bytes, pools, cells })
 }

@@ -348,3 +348,43 @@ fn users_get_their_sites_from_one_rule_and_an_odd_home_stops_nobody_else() {
     cage.good(&["apply", "~alice"]);
     assert_eq!(before, records());
 }
+
+#[test]
+fn two_pools_on_one_socket_are_an_error_that_names_both_lines() {
+    let cage = Cage::new();
+    let pool = |listen: &str| format!("[pool]\nkind = \"cgi\"\n{listen}");
+    cage.small("blog", "alice", &pool("listen = \"one.sock\"\n"));
+    cage.small("shop", "bob", &pool("listen = \"/run/cellwall/pool/one.sock\"\n"));
+    let wrong = |words: &[&str], told: &[&str]| {
+        let said = cage.cellwall(words);
+        assert_eq!(said.status, Some(1), "{}", said.err);
+        assert!(told.iter().all(|told| said.err.contains(told)), "{told:?}: {}", said.err);
+    };
+    let both = ["`shop` listens on one.sock, and so does `blog`", "shop.toml:6:10", "/sites.d/blog.toml:6;"];
+    wrong(&["check"], &both);
+    wrong(&["apply"], &both);
+    // One after the other it is the same, and what is installed stays as it is.
+    cage.good(&["apply", "blog"]);
+    let before = records();
+    wrong(&["apply", "shop"], &both);
+    wrong(&["check", "/etc/cellwall/sites.d/shop.toml"], &both);
+    assert_eq!(before, records());
+    // The name that a site has without any line may be another one's.
+    cage.small("shop", "bob", &pool("listen = \"blog.sock\"\n"));
+    cage.small("blog", "alice", &pool(""));
+    wrong(&["check"], &["`shop` listens on blog.sock", "/sites.d/blog.toml:5;"]);
+    // Who leaves makes room, who moves takes it along, and addresses are no sockets.
+    cage.small("blog", "carol", &pool("listen = \"one.sock\"\n"));
+    cage.good(&["apply", "blog"]);
+    fs::remove_file("/etc/cellwall/sites.d/blog.toml").unwrap();
+    cage.small("shop", "bob", &pool("listen = \"one.sock\"\n"));
+    cage.good(&["apply", "blog", "shop"]);
+    cage.host("caller = \"www-data\"\n[defaults.pool]\nlisten = \"127.0.0.1:9001\"\n");
+    for (site, user) in [("a", "alice"), ("b", "bob"), ("shop", "carol")] {
+        cage.small(site, user, &pool(""));
+    }
+    wrong(
+        &["apply"],
+        &["`shop` listens on 127.0.0.1:9001, and so does `a`, and 1 more", "cellwall.toml:3:10"],
+    );
+}
