@@ -411,13 +411,13 @@ impl<'h> Compiler<'h> {
     pub(super) fn owned(&mut self, found: &Found, place: &Place, account: &Account) -> bool {
         if let Some((directory, mode)) = &found.open {
             let message = format!("others than root may write to {} (mode {mode:04o})", directory.display());
-            self.complain(place, message, format!("run: chmod go-w {}", directory.display()));
+            self.complain(place, message, format!("run: chmod go-w {}", pasted(directory)));
             return false;
         }
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
-                let help = format!("run: chown root {0}, or chown {1} {0}", top.display(), account.name);
+                let help = format!("run: chown root {0} # or: chown {1} {0}", pasted(top), account.name);
                 self.complain(place, message, help);
                 false
             }
@@ -497,7 +497,12 @@ impl Site<'_> {
 /// The command that makes a directory of a site's; the launcher wants its group as well.
 pub(super) fn directory_made(path: &Path, owner: &str, account: &Account, rules: &Rules) -> String {
     let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
-    format!("install -d -o {owner} -g {group} {}", Pasted(path.as_os_str().as_bytes()))
+    format!("install -d -o {owner} -g {group} {}", pasted(path))
+}
+
+/// A path as one word of a shell.
+pub(super) fn pasted(path: &Path) -> Pasted<'_> {
+    Pasted(path.as_os_str().as_bytes())
 }
 
 /// The value without its place.

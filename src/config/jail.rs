@@ -7,7 +7,7 @@ use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
-use super::compile::{Compiler, Site, directory_made, value};
+use super::compile::{Compiler, Site, directory_made, pasted, value};
 use super::fold;
 use super::ground::{Found, Kind};
 use super::problem::{Located, Place};
@@ -95,7 +95,7 @@ fn directory(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Option<PathBuf> {
                 || found.open.is_some()
             {
                 let message = format!("{} is no directory that is root's all the way", path.display());
-                let help = format!("run: cellwall jail build {} --site {}", path.display(), site.file.name);
+                let help = format!("run: cellwall jail build {} --site {}", pasted(&path), site.file.name);
                 compiler.problems.error(Some(place), message, help);
             }
             Some(found.real.clone())
@@ -234,7 +234,7 @@ impl Work<'_, '_, '_> {
             self.compiler.problems.warning(
                 Some(place),
                 message,
-                format!("run: chmod go-w {}", directory.display()),
+                format!("run: chmod go-w {}", pasted(directory)),
             );
             return true;
         }
@@ -404,7 +404,7 @@ impl Work<'_, '_, '_> {
         match self.site.kind() {
             JailKind::Chroot => Some(format!(
                 "run: cellwall jail build {} --site {}",
-                self.root.display(),
+                pasted(&self.root),
                 self.site.file.name
             )),
             JailKind::View | JailKind::Host => self.compiler.presets.install(place),
@@ -495,7 +495,7 @@ impl Work<'_, '_, '_> {
         }
         if let Some((top, owner)) = &found.foreign {
             let message = format!("{} belongs to uid {owner}, who could replace {text}", top.display());
-            problems.error(Some(place), message, format!("run: chown root {}", top.display()));
+            problems.error(Some(place), message, format!("run: chown root {}", pasted(top)));
             return false;
         }
         if !matches!(found.kind, Kind::File | Kind::Hidden) || found.open.is_some() {

@@ -65,7 +65,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
     docroots.sort_unstable();
     docroots.dedup();
     let (group, clients) = (group(compiler, rules), clients(compiler, rules));
-    let (accept, listen) = (accept(compiler, rules, kind), listen(compiler, rules, &name));
+    let (accept, listen) = (accept(compiler, rules, kind), listen(compiler, rules, &name, &place));
     unused::check(&Shape::new(kind, accept, listen), &site.file.rules, rules, &compiler.problems);
     let settings = Settings {
         name: site.file.name.as_bytes(),
@@ -159,8 +159,19 @@ fn accept(compiler: &Compiler<'_>, rules: &Rules, kind: Kind) -> Accept {
     }
 }
 
-fn listen<'a>(compiler: &Compiler<'_>, rules: &'a Rules, default: &'a str) -> Listen<'a> {
+fn listen<'a>(compiler: &Compiler<'_>, rules: &'a Rules, default: &'a str, pool: &Place) -> Listen<'a> {
     let Some(Located { value: text, place }) = &rules.pool_listen else {
+        if default.len() > NAME_MAX {
+            let message = format!(
+                "the pool's socket would have a name of {} letters, {default}: {NAME_MAX} are possible",
+                default.len()
+            );
+            compiler.problems.error(
+                Some(pool),
+                message,
+                "write a shorter one in [pool]: listen = \"NAME.sock\"",
+            );
+        }
         return Listen::Socket(default.as_bytes());
     };
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -177,7 +188,7 @@ fn listen<'a>(compiler: &Compiler<'_>, rules: &'a Rules, default: &'a str) -> Li
     let name = Path::new(text).strip_prefix(SOCKETS).unwrap_or(Path::new(text));
     let name = name.to_str().unwrap_or_default();
     let plain = is_plain_path(format!("/{name}").as_bytes()) && !name.contains('/') && !name.starts_with('.');
-    if !plain || name.is_empty() || name.len() > 107 - SOCKETS.len() - 2 {
+    if !plain || name.is_empty() || name.len() > NAME_MAX {
         let help = format!("write a file name, which is made in {SOCKETS}, or 127.0.0.1:PORT");
         compiler.problems.error(
             Some(place),
@@ -187,6 +198,9 @@ fn listen<'a>(compiler: &Compiler<'_>, rules: &'a Rules, default: &'a str) -> Li
     }
     Listen::Socket(name.as_bytes())
 }
+
+/// Letters of a socket's name, which stands below [`SOCKETS`]: the address of a Unix socket holds 107 bytes.
+const NAME_MAX: usize = 107 - SOCKETS.len() - 2;
 
 /// Who may open the socket: the web server's own group where nothing else is said.
 fn group(compiler: &mut Compiler<'_>, rules: &Rules) -> u32 {

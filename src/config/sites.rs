@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::accounts::Account;
+use super::compile::pasted;
 use super::ground::matches;
 use super::host::HostRules;
 use super::problem::{Document, Place, Problems};
@@ -58,7 +59,7 @@ pub fn trusted(directories: &[&str], problems: &Problems) {
         let Ok(metadata) = std::fs::metadata(directory) else { continue };
         if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             let message = format!("others than root may change {}", directory.display());
-            let help = format!("run: chown root {0} && chmod go-w {0}", directory.display());
+            let help = format!("run: chown root {0} && chmod go-w {0}", pasted(directory));
             problems.error(None, message, help);
         }
     }
@@ -69,7 +70,7 @@ pub fn list(directory: &Path, problems: &Problems) -> Vec<String> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            let help = format!("make it: install -d {}", directory.display());
+            let help = format!("make it: install -d {}", pasted(directory));
             problems.error(None, format!("cannot list {}: {error}", directory.display()), help);
             return Vec::new();
         }
@@ -129,7 +130,7 @@ pub fn read_file(path: &Path, trusted: bool, problems: &Problems) -> Option<(Str
     }
     if trusted && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         let message = format!("others than root may change {}", path.display());
-        problems.error(None, message, format!("run: chown root {0} && chmod go-w {0}", path.display()));
+        problems.error(None, message, format!("run: chown root {0} && chmod go-w {0}", pasted(path)));
         return None;
     }
     match std::fs::read(path).map(String::from_utf8) {

@@ -329,7 +329,7 @@ impl From<WordOrWords> for Words {
 
 /// `pool.workers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "expected a table like { max = 8 }")]
 pub struct Workers {
     /// Most at a time.
     pub max: Option<Count>,

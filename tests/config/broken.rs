@@ -181,6 +181,7 @@ const CASES: &[Case] = &[
         "max is 1 to",
     ),
     ("[pool]\nkind = \"cgj\"", 4, 8, "none of `fastcgi`", "did you mean"),
+    ("[pool]\nworkers = 8", 4, 11, "expected a table like { max = 8 }", ""),
     ("[pool]\nworkers = { maxx = 1 }", 4, 13, "unknown field `maxx`", ""),
     ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
     ("group = \"nogrouphere\"", 3, 9, "there is no group", "addgroup"),
@@ -369,6 +370,45 @@ fn a_preset_that_is_not_roots_alone_or_cannot_be_read_is_refused_and_no_shipped_
             }
         }
     }
+}
+
+#[test]
+fn a_site_whose_name_is_too_long_for_its_pools_socket_is_told_to_name_the_socket() {
+    let cage = Cage::new();
+    let (long, fits) = ("a".repeat(90), "a".repeat(82));
+    cage.small(&long, "alice", "[pool]\nkind = \"cgi\"\n");
+    let said = cage.cellwall(&["check"]);
+    let place = format!("{long}.toml:5:8\n");
+    let told = said.err.contains("a name of 95 letters") && said.err.contains("listen = \"NAME.sock\"");
+    assert!(said.status == Some(1) && told && said.err.contains(&place), "{}", said.err);
+    cage.small(&long, "alice", "[pool]\nkind = \"cgi\"\nlisten = \"a.sock\"\n");
+    cage.small(&fits, "bob", "[pool]\nkind = \"cgi\"\n");
+    cage.good(&["check"]);
+}
+
+#[test]
+fn a_path_with_a_blank_is_one_word_of_what_is_pasted() {
+    let cage = Cage::new();
+    let mode = |mode| {
+        fs::set_permissions("/srv/my sites", std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    fs::create_dir_all("/srv/my sites/shop").unwrap();
+    for (user, command) in [
+        (20002, "chown root '/srv/my sites/shop' # or: chown alice '/srv/my sites/shop'"),
+        (20001, "chmod go-w '/srv/my sites'"),
+    ] {
+        std::os::unix::fs::chown("/srv/my sites/shop", Some(user), Some(user)).unwrap();
+        mode(if user == 20001 { 0o777 } else { 0o755 });
+        cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/my sites/shop\"\n");
+        let said = cage.cellwall(&["check"]);
+        assert!(said.err.contains(&format!("run: {command}\n")), "{}", said.err);
+        assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
+        let said = cage.cellwall(&["check"]);
+        assert!(said.status == Some(0) || user == 20002, "{}", said.err);
+    }
+    mode(0o777);
+    cage.small("shop", "alice", "[files]\nread = [\"/srv/my sites/shop?\"]\nwrite = [\"/srv/my sites?\"]\n");
+    assert!(cage.cellwall(&["check"]).err.contains("run: chmod go-w '/srv/my sites'\n"));
 }
 
 /// The command behind `make it: ` in what was said.
