@@ -5,6 +5,7 @@
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
 //! * [`compile`], [`jail`], [`view`], [`fold`], [`limits`], [`environment`]: one site becomes a [`cell`].
 //! * [`pool`]: `[pool]` of a site becomes the settings of its pool; `listeners`: no two have one socket.
+//! * `logs`: the way to each file that root writes records to.
 //! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
 //! * [`store`]: records on disk: one writer at a time, all or nothing.
@@ -22,6 +23,7 @@ pub mod jail;
 pub mod limits;
 mod listeners;
 pub mod lists;
+mod logs;
 pub mod pool;
 pub mod problem;
 pub mod profiles;

@@ -15,11 +15,11 @@ use crate::pool::settings::{
 
 use super::cell::{GroupCell, LimitsCell, PoolCell};
 use super::compile::{Compiler, Site, value};
-use super::jail;
 use super::problem::{Located, Place, Problems};
 use super::rules::{One, Rules};
 use super::unused::{self, Shape};
 use super::values::{self, Count, PoolKind, Seconds, Size, Words};
+use super::{jail, logs};
 
 /// What else of the site the settings hold.
 pub(super) struct Beside<'a> {
@@ -347,17 +347,19 @@ fn gate<'a>(docroots: &[&'a [u8]], program: Option<&[u8]>, beside: &Beside<'a>) 
     }
 }
 
-fn seen<'a>(compiler: &Compiler<'_>, rules: &'a Rules) -> Seen<'a> {
+fn seen<'a>(compiler: &mut Compiler<'_>, rules: &'a Rules) -> Seen<'a> {
     let text = |one: &'a One<String>| one.as_ref().map_or(&b""[..], |one| one.value.as_bytes());
-    for (name, one) in [
-        ("status", &rules.pool_status),
-        ("ping", &rules.pool_ping),
-        ("access_log", &rules.pool_access_log),
-        ("slow_log", &rules.pool_slow_log),
-        ("error_log", &rules.pool_error_log),
+    for (name, one, log) in [
+        ("status", &rules.pool_status, false),
+        ("ping", &rules.pool_ping, false),
+        ("access_log", &rules.pool_access_log, true),
+        ("slow_log", &rules.pool_slow_log, true),
+        ("error_log", &rules.pool_error_log, true),
     ] {
-        if let Some(one) = one {
-            compiler.plain(Path::new(&one.value), &one.place, &format!("pool.{name}"));
+        let Some(Located { value: path, place }) = one else { continue };
+        let (path, key) = (Path::new(path), format!("pool.{name}"));
+        if compiler.plain(path, place, &key) && log {
+            logs::pool(compiler, path, place, &key);
         }
     }
     let ping_answer = text(&rules.pool_ping_answer);

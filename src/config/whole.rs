@@ -17,7 +17,7 @@ use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
 use super::values::{LogFormat, LogTo};
-use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, sites};
+use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites};
 
 /// `cellwall.toml`, read and compiled.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl WholeHost {
             None => (HostRules::default(), 0),
         };
         let cell = host_cell(&rules, accounts, problems);
+        logs::host(&cell, rules.log_file.as_ref().map(|file| &file.place), problems);
         Self { rules, cell, modified }
     }
 }

@@ -411,6 +411,60 @@ fn a_path_with_a_blank_is_one_word_of_what_is_pasted() {
     assert!(cage.cellwall(&["check"]).err.contains("run: chmod go-w '/srv/my sites'\n"));
 }
 
+#[test]
+fn a_log_lies_where_nobody_but_root_can_lead_it_elsewhere() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let cage = Cage::new();
+    let mode = |path: &str, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for directory in
+        ["/srv/www/alice/logs", "/srv/open/logs", "/srv/team/logs", "/srv/host/logs", "/srv/deep"]
+    {
+        fs::create_dir_all(directory).unwrap();
+    }
+    mode("/srv/open", 0o777);
+    for (directory, group) in [("/srv/team", 20001), ("/srv/host", 4)] {
+        chown(directory, None, Some(group)).unwrap();
+        mode(directory, 0o775);
+    }
+    symlink("/srv/deep", "/srv/www/alice/link").unwrap();
+    symlink("/srv/www/alice/logs", "/srv/link").unwrap();
+    symlink("/srv/deep/x", "/srv/deep/link").unwrap();
+    fs::write("/srv/deep/file", "").unwrap();
+    fs::write("/srv/deep/hers", "").unwrap();
+    chown("/srv/deep/hers", Some(20001), None).unwrap();
+    for (file, told) in [
+        ("/srv/www/alice/logs/log", "/srv/www/alice belongs to uid 20001, who could lead it elsewhere"),
+        ("/srv/www/alice/link/log", "/srv/www/alice belongs to uid 20001"),
+        ("/srv/link/log", "/srv/www/alice belongs to uid 20001"),
+        ("/srv/open/logs/log", "others than root may write to /srv/open (mode 0777)"),
+        ("/srv/open/new/log", "chmod go-w /srv/open #"),
+        ("/srv/team/logs/log", "others than root may write to /srv/team (mode 0775)"),
+        ("/srv/deep/file/log", "/srv/deep/file is no directory"),
+        ("/srv/deep", "/srv/deep is a directory"),
+        ("/srv/deep/link", "/srv/deep/link is no plain file of root's"),
+        ("/srv/deep/hers", "mv /srv/deep/hers /srv/deep/hers.old"),
+        ("/srv/host/logs/log", ""),
+        ("/srv/deep/log", ""),
+        ("/srv/deep/new/log", ""),
+    ] {
+        cage.host(&format!("caller = \"www-data\"\n[log]\nfile = \"{file}\"\n"));
+        cage.small("shop", "alice", "");
+        let said = cage.cellwall(&["apply"]);
+        let placed = said.err.contains("/etc/cellwall/cellwall.toml:3:8") && said.err.contains("log.file: ");
+        let good = if told.is_empty() { said.status == Some(0) } else { said.status == Some(1) && placed };
+        assert!(good && said.err.contains(told), "{file}: {}", said.err);
+        // What the daemon opens for a pool goes the same way.
+        cage.host("caller = \"www-data\"\n");
+        cage.small("shop", "alice", &format!("[pool]\nkind = \"cgi\"\naccess_log = \"{file}\"\n"));
+        fs::remove_dir_all("/srv/deep/new").ok();
+        let said = cage.cellwall(&["check"]);
+        let missing = file.contains("deep/new");
+        let told = if missing { "make it: install -d -o root -g adm -m 0750 /srv/deep/new\n" } else { told };
+        let good = if told.is_empty() || missing { said.status == Some(0) } else { said.status == Some(1) };
+        assert!(good && said.err.contains(told), "{file}: {}", said.err);
+    }
+}
+
 /// The command behind `make it: ` in what was said.
 fn remedy(said: &str) -> Option<&str> {
     said.lines().find_map(|line| line.split_once("make it: ")).map(|(_, command)| command)
