@@ -332,27 +332,26 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
             continue;
         }
         for (owner, origin) in neighbours(host, uid, &mut accounts) {
-            let group = groups.entry(Some(owner)).or_default();
+            let group = groups.entry(owner).or_default();
             if !group.contains(&origin) {
                 group.push(origin);
             }
-            waiting.extend(Some(owner).filter(|owner| !seen.contains(owner)));
+            waiting.extend(owner.filter(|owner| !seen.contains(owner)));
         }
     }
     let gone = seen.into_iter().filter(|uid| !groups.contains_key(&Some(*uid))).collect();
     (groups.into_iter().collect(), gone)
 }
 
-/// What the record of a uid names, as it is today, and the `~user` site of the uid.
-fn neighbours(host: &WholeHost, uid: u32, accounts: &mut Accounts) -> Vec<(u32, Origin)> {
+/// What the record of a uid names, as it is today, and the `~user` site of the uid. A file that does not say whose it is, or
+/// cannot be read, is among them: it is an error, and no reason to drop its site.
+fn neighbours(host: &WholeHost, uid: u32, accounts: &mut Accounts) -> Vec<(Option<u32>, Origin)> {
     let names = store::names(uid);
     let files = names.iter().filter(|name| !name.starts_with('~')).map(|name| Origin::installed(name));
-    let mut all: Vec<(u32, Origin)> = files
-        .filter(Origin::exists)
-        .filter_map(|origin| origin.uid(host, accounts).map(|owner| (owner, origin)))
-        .collect();
+    let mut all: Vec<(Option<u32>, Origin)> =
+        files.filter(Origin::exists).map(|origin| (origin.uid(host, accounts), origin)).collect();
     let account: Option<Account> = accounts.user_of(uid);
-    all.extend(whole::userdirs(host, account.iter()).into_iter().map(|origin| (uid, origin)));
+    all.extend(whole::userdirs(host, account.iter()).into_iter().map(|origin| (Some(uid), origin)));
     all
 }
 

@@ -2,7 +2,6 @@
 //! this program.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::shared;
@@ -182,11 +181,6 @@ fn is_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
 }
 
-/// Whether anything has this name: a link that leads nowhere does, and so does what may not be looked at.
-fn is_taken(path: &Path) -> bool {
-    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
-}
-
 /// One preset by its name.
 #[must_use]
 pub fn load(kind: Kind, name: &str, problems: &Problems) -> Option<Preset> {
@@ -194,7 +188,7 @@ pub fn load(kind: Kind, name: &str, problems: &Problems) -> Option<Preset> {
         return None;
     }
     let files = kind.directories().map(|directory| Path::new(directory).join(format!("{name}.toml")));
-    let Some(path) = files.into_iter().find(|path| is_taken(path)) else {
+    let Some(path) = files.into_iter().find(|path| sites::is_taken(path)) else {
         let (_, text) = kind.compiled_in().iter().find(|(known, _)| *known == name)?;
         let path = format!("(built in) policy/{}s/{name}.toml", kind.word());
         return Some(read(kind, Path::new(&path), (*text).to_owned(), problems));

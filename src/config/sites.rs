@@ -1,6 +1,7 @@
 //! The files of sites.d: which count, whose they are, and what they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,12 @@ pub fn site_name(file: &str) -> Option<&str> {
     let first = name.bytes().next().is_some_and(plain);
     let rest = name.bytes().all(|byte| plain(byte) || matches!(byte, b'.' | b'-'));
     (first && rest && name.len() <= 128).then_some(name)
+}
+
+/// Whether anything has this name: a link that leads nowhere does, and so does what may not be looked at.
+#[must_use]
+pub fn is_taken(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A directory of the configuration is one that only root can change, and so are those above it: who can write to one

@@ -37,7 +37,7 @@ impl WholeHost {
         // The records' own directory is made, and mended, by `store`; the launcher distrusts all above as well.
         let presets = [Kind::Profile, Kind::Piece].map(Kind::directories);
         sites::trusted(&[&[SITES_DIRECTORY, "/var/lib"], presets.as_flattened()].concat(), problems);
-        let read = if candidate.is_none() && !path.exists() {
+        let read = if candidate.is_none() && !sites::is_taken(path) {
             let help = "the defaults hold; policy/cellwall.toml is the commented example";
             problems.warning(None, format!("there is no {HOST_FILE}"), help);
             None
@@ -173,11 +173,11 @@ impl Origin {
         }
     }
 
-    /// Whether its file is there; a user's site has no file of its own.
+    /// Whether its file is there, be it a link that leads nowhere; a user's site has no file of its own.
     #[must_use]
     pub fn exists(&self) -> bool {
         match self {
-            Self::File { path, .. } => path.exists(),
+            Self::File { path, .. } => sites::is_taken(path),
             Self::Userdir(_) => true,
         }
     }

@@ -388,3 +388,46 @@ fn two_pools_on_one_socket_are_an_error_that_names_both_lines() {
         &["`shop` listens on 127.0.0.1:9001, and so does `a`, and 1 more", "cellwall.toml:3:10"],
     );
 }
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_and_its_site_is_not_removed() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/www/alice/deep").unwrap();
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    let text = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n";
+    let spoils: [fn(&str); 3] = [
+        |file| {
+            fs::remove_file(file).unwrap();
+            std::os::unix::fs::symlink("/srv/nothing", file).unwrap();
+        },
+        |file| std::os::unix::fs::chown(file, Some(20001), None).unwrap(),
+        |file| fs::write(file, "usr = \"alice\"\n").unwrap(),
+    ];
+    for spoil in spoils {
+        drop(fs::remove_file(file));
+        cage.site("shop", text);
+        cage.site("other", "user = \"alice\"\ndocroot = \"/srv/www/alice/deep\"\n");
+        cage.good(&["apply"]);
+        let before = records();
+        spoil(file);
+        for words in [&["apply"][..], &["apply", "shop"], &["apply", "other"]] {
+            let said = cage.cellwall(words);
+            assert!(said.status == Some(1) && said.err.contains(file), "{words:?}: {}{}", said.out, said.err);
+            assert_eq!(before, records());
+        }
+    }
+}
+
+#[test]
+fn a_host_file_that_leads_nowhere_is_no_host_without_one() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    fs::remove_file("/etc/cellwall/cellwall.toml").unwrap();
+    assert!(cage.cellwall(&["apply"]).err.contains("there is no /etc/cellwall/cellwall.toml"));
+    std::os::unix::fs::symlink("/srv/nothing.toml", "/etc/cellwall/cellwall.toml").unwrap();
+    for words in [&["apply"][..], &["check"], &["apply", "shop"]] {
+        let said = cage.cellwall(words);
+        let told = said.err.contains("cannot read /etc/cellwall/cellwall.toml");
+        assert!(said.status == Some(1) && told, "{words:?}: {}", said.err);
+    }
+}
