@@ -331,7 +331,7 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
         if !seen.insert(uid) {
             continue;
         }
-        for (owner, origin) in neighbours(host, uid, &mut accounts) {
+        for (owner, origin) in neighbours(host, uid, &mut accounts, problems) {
             let group = groups.entry(owner).or_default();
             if !group.contains(&origin) {
                 group.push(origin);
@@ -345,12 +345,17 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
 
 /// What the record of a uid names, as it is today, and the `~user` site of the uid. A file that does not say whose it is, or
 /// cannot be read, is among them: it is an error, and no reason to drop its site.
-fn neighbours(host: &WholeHost, uid: u32, accounts: &mut Accounts) -> Vec<(Option<u32>, Origin)> {
+fn neighbours(
+    host: &WholeHost,
+    uid: u32,
+    accounts: &mut Accounts,
+    problems: &Problems,
+) -> Vec<(Option<u32>, Origin)> {
     let names = store::names(uid);
     let files = names.iter().filter(|name| !name.starts_with('~')).map(|name| Origin::installed(name));
     let mut all: Vec<(Option<u32>, Origin)> =
         files.filter(Origin::exists).map(|origin| (origin.uid(host, accounts), origin)).collect();
-    let account: Option<Account> = accounts.user_of(uid);
+    let account: Option<Account> = whole::user_of(uid, accounts, problems).ok().flatten();
     all.extend(whole::userdirs(host, account.iter()).into_iter().map(|origin| (Some(uid), origin)));
     all
 }

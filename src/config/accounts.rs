@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::policy::PASSWD;
@@ -64,10 +65,15 @@ impl Accounts {
         self.users.entry(name.to_owned()).or_insert_with(|| single_user(name)).clone()
     }
 
-    /// A user by number.
-    pub fn user_of(&mut self, uid: u32) -> Option<Account> {
-        let name = User::from_uid(Uid::from_raw(uid)).ok().flatten()?.name;
-        self.user(&name).filter(|account| account.uid == uid)
+    /// A user by number, asked for anew: the list may be a part of all.
+    ///
+    /// # Errors
+    /// When the name service cannot say.
+    pub fn user_of(&mut self, uid: u32) -> Result<Option<Account>, Errno> {
+        let Some(User { name, gid, dir, .. }) = User::from_uid(Uid::from_raw(uid))? else { return Ok(None) };
+        // Of two entries with one name the first one counts.
+        let other = self.user(&name).is_some_and(|account| account.uid != uid);
+        Ok((!other).then(|| Account { name, uid, gid: gid.as_raw(), home: dir }))
     }
 
     /// Whether the local file of accounts has this name with this uid: a launch reads no other source.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::errno::Errno;
+
 use crate::policy::names::is_plain_path;
 use crate::policy::{Format, Record, Sink, decode, encode};
 use crate::pool::settings;
@@ -17,7 +19,7 @@ use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
 use super::values::{LogFormat, LogTo};
-use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites};
+use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites, store};
 
 /// `cellwall.toml`, read and compiled.
 #[derive(Debug)]
@@ -333,7 +335,7 @@ pub fn record(
 }
 
 /// All sites of the host: the files, and the users of `[userdir]`.
-pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec<Origin> {
+pub fn everything(host: &WholeHost, listed: &Arc<Listed>, problems: &Problems) -> Vec<Origin> {
     let names = sites::list(Path::new(SITES_DIRECTORY), problems);
     let files = names.iter().map(|name| Origin::installed(name));
     if let Some(enabled) = host.rules.userdir_enabled.as_ref().filter(|enabled| enabled.value)
@@ -342,7 +344,47 @@ pub fn everything(host: &WholeHost, listed: &Listed, problems: &Problems) -> Vec
         let help = "run: getent passwd; without a list nobody would have a ~user site";
         problems.error(Some(&enabled.place), "the name service lists no users", help);
     }
-    files.chain(userdirs(host, listed.users())).collect()
+    let users = userdirs(host, listed.users());
+    let unlisted = unlisted(host, listed, &users, problems);
+    files.chain(users).chain(unlisted).collect()
+}
+
+/// The users who have a site and are not among those that the name service lists: directory services often list a part of
+/// all. A site goes when its account is gone, and for that each is asked for by its number.
+fn unlisted(host: &WholeHost, listed: &Arc<Listed>, users: &[Origin], problems: &Problems) -> Vec<Origin> {
+    if !host.rules.userdir_enabled.as_ref().is_some_and(|enabled| enabled.value) {
+        return Vec::new();
+    }
+    let mut left = store::uids();
+    for origin in users {
+        if let Origin::Userdir(account) = origin {
+            left.remove(&account.uid);
+        }
+    }
+    left.retain(|uid| store::names(*uid).iter().any(|name| name.starts_with('~')));
+    let mut accounts = Accounts::new(listed);
+    let mut found = Vec::new();
+    for uid in left {
+        match user_of(uid, &mut accounts, problems) {
+            Ok(account) => found.extend(userdirs(host, account.iter())),
+            // It fails for the others as well, and each may take its time.
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+/// A user by number; that nobody can say whether there is one is reported, and then nothing is removed.
+///
+/// # Errors
+/// When the name service cannot say.
+pub fn user_of(uid: u32, accounts: &mut Accounts, problems: &Problems) -> Result<Option<Account>, Errno> {
+    accounts.user_of(uid).inspect_err(|errno| {
+        let message =
+            format!("the name service does not say whether uid {uid} is still there: {}", errno.desc());
+        let help = format!("run: getent passwd {uid} # when it answers, again: cellwall apply");
+        problems.error(None, message, help);
+    })
 }
 
 /// Those of `users` that `[userdir]` makes a site of.

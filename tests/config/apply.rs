@@ -431,3 +431,43 @@ fn a_host_file_that_leads_nowhere_is_no_host_without_one() {
         assert!(said.status == Some(1) && told, "{words:?}: {}", said.err);
     }
 }
+
+#[test]
+fn a_user_whom_the_name_service_does_not_list_keeps_his_site_until_his_account_is_gone() {
+    let cage = Cage::new();
+    for user in ["alice", "bob", "carol"] {
+        fs::create_dir(format!("/home/{user}/public_html")).unwrap();
+    }
+    fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n").unwrap();
+    cage.host("caller = \"www-data\"\n[userdir]\nenabled = true\nusers = [\"alice\", \"bob\", \"carol\"]\n");
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    let before = records();
+    assert!(["20001", "20002", "20003"].iter().all(|uid| before.contains_key(*uid)));
+    // A directory service that lists a part of its accounts: bob's, of these three.
+    let getent = "#!/bin/sh\ngrep -v -e ^alice: -e ^carol: \"/mnt/$1\"\n";
+    fs::write("/mnt/getent", getent).unwrap();
+    fs::set_permissions("/mnt/getent", std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let none = None::<&str>;
+    nix::mount::mount(Some("/mnt/getent"), "/usr/bin/getent", none, nix::mount::MsFlags::MS_BIND, none)
+        .unwrap();
+    for name in ["passwd", "group"] {
+        fs::copy(format!("/etc/{name}"), format!("/mnt/{name}")).unwrap();
+    }
+    assert!(cage.good(&["apply"]).contains("0 records, 3 unchanged, 0 removed"));
+    assert_eq!(before, records());
+    // The service fails: without /etc/passwd the source `files` is not available, which is no answer.
+    fs::rename("/etc/passwd", "/etc/passwd.away").unwrap();
+    for words in [&["apply"][..], &["apply", "~carol"]] {
+        let said = cage.cellwall(words);
+        let told = said.err.contains("the name service does not say whether uid 2000");
+        assert!(said.status == Some(1) && told, "{words:?}: {}{}", said.out, said.err);
+        assert_eq!(before, records());
+    }
+    // An answer that there is none is one.
+    let accounts = fs::read_to_string("/etc/passwd.away").unwrap();
+    let left: Vec<&str> = accounts.lines().filter(|line| !line.starts_with("carol:")).collect();
+    fs::write("/etc/passwd", format!("{}\n", left.join("\n"))).unwrap();
+    assert!(cage.good(&["apply"]).contains("1 removed"));
+    assert!(!records().contains_key("20003"));
+}
