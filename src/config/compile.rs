@@ -44,6 +44,11 @@ const DANGEROUS_GROUPS: &[&str] = &[
     "systemd-journal",
 ];
 
+/// Only PHP's program for CGI has this variable's name in it (sapi/cgi/cgi_main.c), not the one for the command line.
+const PHPS: &[u8] = b"PHP_FCGI_CHILDREN\0";
+/// Bytes of a program that is looked into: PHP's with all that can be compiled in is a third of it.
+const PROGRAM_MAX: u64 = 64 << 20;
+
 /// What compiling needs, and what it remembers between sites.
 pub struct Compiler<'h> {
     /// `cellwall.toml`.
@@ -60,6 +65,8 @@ pub struct Compiler<'h> {
     hierarchies: Hierarchies,
     dangerous: BTreeSet<u32>,
     pub(super) root_links: Vec<(PathBuf, PathBuf)>,
+    /// Programs of root's that were looked into: whether each is PHP's for CGI.
+    pub(super) php: BTreeMap<PathBuf, bool>,
     /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
     one_of_many: bool,
     left_out: bool,
@@ -92,6 +99,7 @@ impl<'h> Compiler<'h> {
             hierarchies: Hierarchies::here(),
             dangerous,
             root_links: jail::root_links(),
+            php: BTreeMap::new(),
             one_of_many: false,
             left_out: false,
             code_owner: None,
@@ -389,11 +397,40 @@ impl<'h> Compiler<'h> {
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
-            let owner = self.code_owner.map_or_else(|| account.name.clone(), |uid| uid.to_string());
+            let (owner, _) = owners(self.code_owner, account, rules);
             let help = format!("make it: {}", directory_made(path, &owner, account, rules));
             self.problems.warning(Some(place), message, help);
         }
-        self.owned(&found, place, account).then_some(found)
+        let owned = self.owned(&found, place, account);
+        if owned && !self.one_of_many {
+            self.odd_docroot(&found, place, (account, rules));
+        }
+        owned.then_some(found)
+    }
+
+    /// A docroot that is there, and in which no program would run.
+    fn odd_docroot(&self, found: &Found, place: &Place, (account, rules): (&Account, &Rules)) {
+        let path = found.real.display();
+        let link = own_link(found).filter(|_| links(rules) == Links::Deny);
+        let (message, help) = match (link, found.kind) {
+            (Some(link), _) => (
+                format!("docroot {path}: {} is a link of the site's, and none is followed", link.display()),
+                "write symlinks = \"owner-match\", or name the directory that it leads to".to_owned(),
+            ),
+            // A FastCGI program reads what it may read; one that is started belongs to its site, and so does its directory.
+            (None, Kind::Directory) if found.foreign.is_none() && rules.pool_command.is_none() => {
+                let (owner, group) = owners(self.code_owner, account, rules);
+                (
+                    format!("docroot {path} is root's: a program that lies in it itself is refused (V120)"),
+                    format!("run: chown {owner}:{group} {}", pasted(&found.real)),
+                )
+            }
+            (None, Kind::File | Kind::Device | Kind::Channel) => {
+                (format!("docroot {path} is no directory"), "name the directory that it lies in".to_owned())
+            }
+            (None, Kind::Directory | Kind::Link | Kind::Missing | Kind::Hidden) => return,
+        };
+        self.problems.warning(Some(place), message, help);
     }
 
     /// Something about one account or its home: an error for a site's file, which names it; for a rule about many
@@ -434,6 +471,18 @@ impl<'h> Compiler<'h> {
             self.problems.error(Some(place), message, help);
         }
         plain
+    }
+
+    /// Whether a program of root's is PHP's for CGI, whatever it is called.
+    pub(super) fn is_php(&mut self, program: &Path) -> bool {
+        if let Some(known) = self.php.get(program) {
+            return *known;
+        }
+        let small = std::fs::metadata(program).is_ok_and(|facts| facts.len() <= PROGRAM_MAX);
+        let bytes = small.then(|| std::fs::read(program).ok()).flatten().unwrap_or_default();
+        let found = bytes.starts_with(b"\x7fELF") && bytes.windows(PHPS.len()).any(|part| part == PHPS);
+        self.php.insert(program.to_owned(), found);
+        found
     }
 
     /// The item with {home}, {user} and {site} filled in.
@@ -496,8 +545,21 @@ impl Site<'_> {
 
 /// The command that makes a directory of a site's; the launcher wants its group as well.
 pub(super) fn directory_made(path: &Path, owner: &str, account: &Account, rules: &Rules) -> String {
-    let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
+    let (_, group) = owners(None, account, rules);
     format!("install -d -o {owner} -g {group} {}", pasted(path))
+}
+
+/// Whose the programs of a site and their directories are, and their group.
+fn owners(code_owner: Option<u32>, account: &Account, rules: &Rules) -> (String, String) {
+    let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
+    (code_owner.map_or_else(|| account.name.clone(), |uid| uid.to_string()), group)
+}
+
+/// The first link on the way to a path of the site's own.
+fn own_link(found: &Found) -> Option<&Path> {
+    let (top, _) = found.foreign.as_ref()?;
+    let own: Vec<&Path> = found.real.ancestors().take_while(|path| path.starts_with(top)).collect();
+    own.into_iter().rev().find(|path| path.is_symlink())
 }
 
 /// A path as one word of a shell.

@@ -1,7 +1,9 @@
 //! The jail of a site: its kind, its paths, its devices, its private directories, and the rules that go with them.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::launch::interpreter::is_php_cgi;
 use crate::policy::names::is_plain_path;
 use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
@@ -437,7 +439,8 @@ impl Work<'_, '_, '_> {
             }
             match words.first() {
                 Some(program) if self.program(program, place) => {
-                    handlers.push((suffix.clone(), words.clone()))
+                    self.named_php(program, place);
+                    handlers.push((suffix.clone(), words.clone()));
                 }
                 Some(_) => {}
                 None => self.compiler.problems.error(
@@ -473,10 +476,36 @@ impl Work<'_, '_, '_> {
         if let Some(Located { value: Words(words), place }) = &rules.pool_command {
             let program = words.first().map_or("", String::as_str);
             let own = self.site.docroots.iter().any(|(docroot, _)| Path::new(program).starts_with(docroot));
-            if !(own && self.compiler.plain(Path::new(program), place, "pool.command")) {
-                self.program(program, place);
+            if own && self.compiler.plain(Path::new(program), place, "pool.command") {
+                self.own_program(Path::new(program), place);
+            } else if self.program(program, place) {
+                self.named_php(program, place);
             }
         }
+    }
+
+    /// The site's own business, and worth a word. In a docroot that is not there either, that has been said.
+    fn own_program(&mut self, program: &Path, place: &Place) {
+        let found = self.compiler.ground.find(Path::new("/"), program);
+        let above = self.site.docroots.iter().any(|(docroot, _)| found.nearest.starts_with(docroot));
+        if self.site.kind() != JailKind::Chroot && found.kind == Kind::Missing && above {
+            let message = format!("{} does not exist; {} does", program.display(), found.nearest.display());
+            let help = "put the program there, or correct the path: until then the pool cannot start";
+            self.compiler.problems.warning(Some(place), message, help);
+        }
+    }
+
+    /// PHP's program for CGI runs what the environment names. The launcher knows it by its name, and puts the file there that
+    /// was verified; Debian has it as /usr/lib/cgi-bin/php as well.
+    fn named_php(&mut self, text: &str, place: &Place) {
+        let found = self.compiler.ground.find(&self.root, Path::new(text));
+        let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
+        if is_php_cgi(text.as_bytes()) || found.kind != Kind::File || !self.compiler.is_php(&real) {
+            return;
+        }
+        let message = format!("{text} is PHP's program for CGI under a name that does not say so");
+        let help = "write /usr/bin/php-cgi, or make a link to it that is called php-cgi and name that";
+        self.compiler.problems.error(Some(place), message, help);
     }
 
     fn program(&mut self, text: &str, place: &Place) -> bool {
@@ -504,6 +533,13 @@ impl Work<'_, '_, '_> {
                 format!("{text} is no program that is root's all the way"),
                 "name a file of root's",
             );
+            return false;
+        }
+        let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
+        let mode = std::fs::symlink_metadata(&real).map_or(0o777, |facts| facts.mode() & 0o7777);
+        if mode & 0o111 == 0 {
+            let message = format!("{text} is not executable ({mode:04o})");
+            problems.error(Some(place), message, format!("run: chmod a+x {}", pasted(&real)));
             return false;
         }
         self.plan.path(&found, EXECUTE, place);

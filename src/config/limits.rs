@@ -283,9 +283,27 @@ fn check(rules: &Rules, most: &LimitsMax, problems: &Problems) {
         ),
         ("stack", value(&rules.stack, |size| size.0), rules.stack.as_ref().map(|one| &one.place)),
     ];
+    if let Some(written) = rules.file_size.as_ref().filter(|size| size.value.0 == 0) {
+        let message = "with file_size = 0 nothing can be written";
+        problems.error(Some(&written.place), message, "write \"unlimited\" for no limit");
+    }
+    small(rules, problems);
     for (name, _, place) in amounts.into_iter().filter(|(_, amount, _)| *amount == Some(0)) {
         let message = format!("with {name} = 0 nothing can run");
         problems.error(place, message, "write \"unlimited\" for no limit");
+    }
+}
+
+/// A number without a unit is a number of bytes, and so many were hardly meant.
+fn small(rules: &Rules, problems: &Problems) {
+    let few = |one: &One<Size>| one.clone().filter(|size| (1..1 << 20).contains(&size.value.0));
+    if let Some(Located { value: Size(bytes), place }) = few(&rules.memory) {
+        let message = format!("with {bytes} bytes of memory nothing can run");
+        problems.error(Some(&place), message, "a number alone is bytes: write a unit, as in \"512M\"");
+    }
+    if let Some(Located { value: Size(bytes), place }) = few(&rules.stack) {
+        let message = format!("few programs run with a stack of {bytes} bytes");
+        problems.warning(Some(&place), message, "a number alone is bytes: write a unit, as in \"8M\"");
     }
 }
 

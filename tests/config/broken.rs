@@ -19,6 +19,9 @@ const CASES: &[Case] = &[
     ("[limits]\nmemory = \"256 parsecs\"", 4, 10, "`256 parsecs` is no size", "512K, 256M, 2G"),
     ("[limits]\n  memory = true", 4, 12, "a unit like", ""),
     ("[limits]\nmemory = 0", 4, 10, "with memory = 0 nothing can run", "unlimited"),
+    ("[limits]\nmemory = 512", 4, 10, "with 512 bytes of memory nothing can run", "\"512M\""),
+    ("[limits]\nfile_size = 0", 4, 13, "with file_size = 0 nothing can be written", "unlimited"),
+    ("[limits]\nwall = 0", 4, 8, "with wall = 0 nothing can run", "unlimited"),
     ("[limits]\ncpu = \"30 M\"", 4, 7, "`30 M` is no time", "30s, 5m, 1h"),
     ("[limits]\numask = 22", 4, 9, "`22` is a decimal number", "write it as text"),
     ("[limits]\numask = \"999\"", 4, 9, "`999` is no umask", "octal"),
@@ -60,6 +63,20 @@ const CASES: &[Case] = &[
     ("[environment]\npass = [\"PYTHON*\"]", 4, 9, "could match a name that never passes", "one by one"),
     ("[environment]\nset = { \"A B\" = \"1\" }", 4, 9, "`A B` is no name of a variable", "letters"),
     ("[handlers]\n\".php\" = \"/usr/bin/php-cgii\"", 4, 1, "/usr/bin/php-cgii does not exist", "install it"),
+    (
+        "[handlers]\n\".x\" = \"/etc/group\"",
+        4,
+        1,
+        "/etc/group is not executable (0644)",
+        "chmod a+x /etc/group",
+    ),
+    (
+        "[pool]\ncommand = \"/etc/group\"",
+        4,
+        11,
+        "/etc/group is not executable (0644)",
+        "chmod a+x /etc/group",
+    ),
     ("[handlers]\nphp = \"/bin/sh\"", 4, 1, "`php` is no ending", "\".php\""),
     ("[privileges]\ndangerous_set_id_mail = true", 4, 25, "is not permitted on this host", "allow_dangerous"),
     ("[pool]\ncommand = \"/usr/bin/nothing\"", 4, 11, "/usr/bin/nothing does not exist", "install it"),
@@ -462,6 +479,83 @@ fn a_log_lies_where_nobody_but_root_can_lead_it_elsewhere() {
         let told = if missing { "make it: install -d -o root -g adm -m 0750 /srv/deep/new\n" } else { told };
         let good = if told.is_empty() || missing { said.status == Some(0) } else { said.status == Some(1) };
         assert!(good && said.err.contains(told), "{file}: {}", said.err);
+    }
+}
+
+#[test]
+fn what_would_fail_at_the_first_request_is_told_and_stops_nobody() {
+    use std::os::unix::fs::{chown, symlink};
+    let cage = Cage::new();
+    fs::create_dir("/srv/www/roots").unwrap();
+    fs::write("/srv/www/file", "").unwrap();
+    fs::create_dir("/srv/www/alice/real").unwrap();
+    symlink("real", "/srv/www/alice/link").unwrap();
+    fs::create_dir("/srv/www/alice/real/deep").unwrap();
+    for path in ["real", "link", "real/deep"] {
+        std::os::unix::fs::lchown(format!("/srv/www/alice/{path}"), Some(20001), Some(20001)).unwrap();
+    }
+    fs::write("/srv/www/alice/file", "").unwrap();
+    chown("/srv/www/alice/file", Some(20001), Some(20001)).unwrap();
+    let deny = "/srv/www/alice/link is a link of the site's, and none is followed";
+    let missing = "/srv/www/alice/app does not exist; /srv/www/alice does";
+    for (docroot, more, told) in [
+        ("/srv/www/roots", "", "is root's: a program that lies in it itself is refused"),
+        ("/srv/www/roots", "[pool]\ncommand = \"/bin/sh\"\n", ""),
+        ("/srv/www/file", "", "docroot /srv/www/file is no directory"),
+        ("/srv/www/alice/file", "", "docroot /srv/www/alice/file is no directory"),
+        ("/srv/www/alice/link", "", deny),
+        ("/srv/www/alice/link/deep", "", deny),
+        ("/srv/www/alice/link/deep", "symlinks = \"owner-match\"\n", ""),
+        ("/srv/www/alice/real", "", ""),
+        ("/srv/www/alice", "[pool]\ncommand = \"/srv/www/alice/app\"\n", missing),
+        ("/srv/www/alice", "[pool]\ncommand = \"/srv/www/alice/file\"\n", ""),
+        ("/srv/www/alice", "[limits]\nstack = 8\n", "few programs run with a stack of 8 bytes"),
+        ("/srv/www/alice", "[limits]\nstack = \"1M\"\n", ""),
+    ] {
+        cage.site("shop", &format!("user = \"alice\"\ndocroot = \"{docroot}\"\n{more}"));
+        let said = cage.cellwall(&["apply"]);
+        assert_eq!(said.status, Some(0), "{}", said.err);
+        assert!(said.err.contains(told), "{docroot} {more}: {}", said.err);
+        assert_eq!(said.err.contains("shop.toml"), !told.is_empty(), "{docroot} {more}: {}", said.err);
+    }
+    // What is said can be pasted.
+    assert!(
+        std::process::Command::new("chown")
+            .args(["alice:20001", "/srv/www/roots"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www/roots\"\n");
+    assert!(!cage.cellwall(&["apply"]).err.contains("shop.toml"));
+}
+
+#[test]
+fn phps_program_for_cgi_is_named_so_that_the_launcher_knows_it() {
+    use std::os::unix::fs::symlink;
+    let cage = Cage::new();
+    let real = fs::canonicalize("/usr/bin/php-cgi").expect("these tests need php-cgi");
+    fs::copy(&real, "/srv/handler").unwrap();
+    symlink("/srv/handler", "/srv/run-it").unwrap();
+    symlink("/srv/handler", "/srv/php-cgi").unwrap();
+    let say = |program: &str| {
+        let handler = format!("[handlers]\n\".php\" = \"{program}\"\n");
+        let pool = format!("[pool]\ncommand = [\"{program}\", \"-d\", \"x=1\"]\n");
+        [handler, pool].map(|more| {
+            cage.small("shop", "alice", &more);
+            cage.cellwall(&["check"])
+        })
+    };
+    for program in ["/srv/handler", "/srv/run-it"] {
+        for said in say(program) {
+            let told = said.err.contains(&format!("{program} is PHP's program for CGI under a name"));
+            assert!(said.status == Some(1) && told && said.err.contains("/usr/bin/php-cgi"), "{}", said.err);
+        }
+    }
+    for program in ["/srv/php-cgi", "/usr/bin/php-cgi", "/usr/bin/perl"] {
+        for said in say(program) {
+            assert_eq!(said.status, Some(0), "{program}: {}", said.err);
+        }
     }
 }
 
