@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::accounts::Account;
 use super::compile::pasted;
-use super::ground::matches;
+use super::ground::{Ground, matches};
 use super::host::HostRules;
 use super::problem::{Document, Place, Problems};
 use super::reader::Reader;
@@ -58,6 +58,9 @@ pub fn is_taken(path: &Path) -> bool {
 /// A directory of the configuration is one that only root can change, and so are those above it: who can write to one
 /// can put another in its place.
 pub fn trusted(directories: &[&str], problems: &Problems) {
+    for (message, help) in directories.iter().filter_map(|path| led(Path::new(path))) {
+        problems.error(None, message, help);
+    }
     // A link is followed here: what counts is where it leads.
     let real: Vec<PathBuf> =
         directories.iter().filter_map(|path| Path::new(path).canonicalize().ok()).collect();
@@ -70,6 +73,22 @@ pub fn trusted(directories: &[&str], problems: &Problems) {
             problems.error(None, message, help);
         }
     }
+}
+
+/// What is wrong with the links on the way to a path, and what to do: who can change one has it lead elsewhere.
+fn led(path: &Path) -> Option<(String, String)> {
+    let found = Ground::default().find(Path::new("/"), path);
+    if found.links.is_empty() && !found.real.is_symlink() {
+        return None;
+    }
+    if let Some((top, owner)) = &found.foreign {
+        let message = format!("{} leads through {}, which is uid {owner}'s", path.display(), top.display());
+        return Some((message, format!("run: chown -h root {}", pasted(top))));
+    }
+    let (open, mode) = found.open.as_ref()?;
+    let message =
+        format!("{} leads through {}, to which others write ({mode:04o})", path.display(), open.display());
+    Some((message, format!("run: chmod go-w {}", pasted(open))))
 }
 
 /// The names of all site files in `directory`, sorted; what else lies there is said once.
@@ -138,6 +157,13 @@ pub fn read_file(path: &Path, trusted: bool, problems: &Problems) -> Option<(Str
     if trusted && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         let message = format!("others than root may change {}", path.display());
         problems.error(None, message, format!("run: chown root {0} && chmod go-w {0}", pasted(path)));
+        return None;
+    }
+    if trusted
+        && path.is_symlink()
+        && let Some((message, help)) = led(path)
+    {
+        problems.error(None, message, help);
         return None;
     }
     match std::fs::read(path).map(String::from_utf8) {

@@ -559,6 +559,41 @@ fn phps_program_for_cgi_is_named_so_that_the_launcher_knows_it() {
     }
 }
 
+#[test]
+fn a_link_of_roots_is_followed_and_none_that_another_could_turn() {
+    use std::os::unix::fs::{lchown, symlink};
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    for directory in ["/srv/sites", "/srv/profiles"] {
+        fs::create_dir(directory).unwrap();
+    }
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    fs::write("/srv/sites/shop.toml", "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n").unwrap();
+    symlink("/srv/sites/shop.toml", "/srv/www/alice/turned.toml").unwrap();
+    symlink("/srv/profiles", "/srv/www/alice/profiles").unwrap();
+    for link in ["/srv/www/alice/turned.toml", "/srv/www/alice/profiles"] {
+        lchown(link, Some(20001), Some(20001)).unwrap();
+    }
+    for (link, to, told) in [
+        (file, "/srv/sites/shop.toml", ""),
+        (file, "/srv/www/alice/turned.toml", "shop.toml leads through /srv/www/alice, which is uid 20001's"),
+        (file, "/srv/sites/shop.toml", ""),
+        ("/etc/cellwall/profiles", "/srv/profiles", ""),
+        ("/etc/cellwall/profiles", "/srv/www/alice/profiles", "profiles leads through /srv/www/alice"),
+    ] {
+        fs::remove_file(link).ok();
+        symlink(to, link).unwrap();
+        let said = cage.cellwall(&["check"]);
+        let status = if told.is_empty() { 0 } else { 1 };
+        assert!(said.status == Some(status) && said.err.contains(told), "{link} {to}: {}", said.err);
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::remove_file("/etc/cellwall/profiles").unwrap();
+    fs::set_permissions("/srv/sites", open).unwrap();
+    let said = cage.cellwall(&["check"]);
+    assert!(said.status == Some(1) && said.err.contains("run: chmod go-w /srv/sites\n"), "{}", said.err);
+}
+
 /// The command behind `make it: ` in what was said.
 fn remedy(said: &str) -> Option<&str> {
     said.lines().find_map(|line| line.split_once("make it: ")).map(|(_, command)| command)
