@@ -24,6 +24,7 @@ pub mod limits;
 mod listeners;
 pub mod lists;
 mod logs;
+mod mounts;
 pub mod pool;
 pub mod problem;
 pub mod profiles;

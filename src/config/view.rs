@@ -13,6 +13,7 @@ use crate::policy::{PathRule, Step, StepKind, decode::checksum};
 
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
+use super::mounts;
 use super::problem::Place;
 
 /// A path that is compared as bytes: a directory still comes before what is in it, and paths compare many times slower.
@@ -200,7 +201,8 @@ fn first_missing(found: &Found) -> PathBuf {
     found.real.components().take(depth + 1).collect()
 }
 
-/// The name of a view: two sites of one uid with the same steps share it.
+/// The name of a view: two sites of one uid with the same steps share it. Another one where a directory of root's is another
+/// one, or something else is mounted beneath what is bound.
 #[must_use]
 pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
     let mut all = uid.to_le_bytes().to_vec();
@@ -219,6 +221,13 @@ pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
             all.push(0);
         }
         all.push(step.flags);
+        if step.kind == StepKind::BindDirectory {
+            all.extend(mounts::here().beneath(&step.source));
+            // Those that others than root may replace the launcher looks at itself (`launch::jail::stamp`).
+            if step.flags & (Step::SITE | Step::OPTIONAL) == 0 {
+                all.extend(mounts::here().identity(&step.source));
+            }
+        }
     }
     checksum(&all)
 }

@@ -104,27 +104,38 @@ fn enter_chroot(directory: &[u8]) -> Result<(), Refusal> {
 /// `true`: a pinned view was entered; `false`: it was built here and now.
 fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     let name = format!("{VIEW_DIRECTORY}/{:016x}-{:016x}", view.id, stamp(view));
-    let entered = files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty())
-        .and_then(|kept| mount::enter(root, &kept));
-    match entered {
+    let here = files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty());
+    match here.and_then(|kept| mount::enter(root, &kept)) {
         Ok(()) => Ok(true),
         // Not kept, no namespace, or the host has changed since: the view is built, which costs time and nothing else.
+        Err(Errno::ENOENT | Errno::EINVAL) if enter_hosts(root, &name) => Ok(true),
         Err(Errno::ENOENT | Errno::EINVAL) => build(root, view).map(|()| false),
         Err(errno) => Err(step_failed(name.as_bytes(), errno)),
     }
 }
 
+/// A web server whose unit has mounts of its own (Debian's: `PrivateTmp=yes`) has no file of a kept view: the kernel copies none
+/// into another namespace. The first process is in the one that `cellwall apply` ran in. Whatever fails, the view is built.
+fn enter_hosts(root: &Root, name: &str) -> bool {
+    let Some(name) = name.strip_prefix('/') else { return false };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(host) = nix::fcntl::open(c"/proc/1/root", flags, Mode::empty()) else { return false };
+    files::open_plain(&host, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::RESOLVE_BENEATH)
+        .is_ok_and(|kept| mount::enter(root, &kept).is_ok())
+}
+
 /// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the
 /// old inode. What is in a bound directory is always today's; the directory itself may be another one, where a service
-/// makes it at each start (/run/mysqld), or a deploy a new docroot. Looks only at entries of root's directories. A number
-/// is enough: what a kept view has bound is held by it, so that no new file is given the number.
+/// makes it at each start (/run/mysqld), a deploy a new docroot, or the administrator mounts another volume there. Looks only at
+/// entries of root's directories. Numbers are enough: what a kept view has bound is held by it, so that no new file is given its
+/// number on that device, nor another volume the device's.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
-    let inodes = stamped(view).map(|step| {
+    let numbers = stamped(view).flat_map(|step| {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-        fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or(0, |facts| facts.st_ino)
+        fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or([0, 0], |facts| [facts.st_dev, facts.st_ino])
     });
-    checksum(&inodes.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+    checksum(&numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
 }
 
 /// The steps whose sources [`stamp`] looks at.

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::harness::{
     Call, LOG, Launcher, Outcome, Report, World, each_jail, make_directory, mode, put, small, world,
@@ -185,8 +185,6 @@ fn fast(world: &World) -> PathBuf {
     let docroot = world.alice.docroot();
     mount(Some("tmpfs"), &docroot, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
     chown(&docroot, Some(world.alice.id), Some(world.alice.id)).unwrap();
-    // A view that is kept was made before.
-    let _ = umount2("/run/cellwall/views", MntFlags::MNT_DETACH);
     world.apply();
     docroot
 }

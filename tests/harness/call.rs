@@ -126,6 +126,12 @@ impl<'w> Call<'w> {
         self
     }
 
+    /// Started by these words, which get the caller's own behind them.
+    pub(crate) fn behind(mut self, words: &[&str]) -> Self {
+        self.watcher = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     fn starter(&self) -> Command {
         let words = [self.watcher.clone(), vec!["/mnt/bin/call".to_owned()]].concat();
         let mut command = Command::new(&words[0]);

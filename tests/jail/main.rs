@@ -17,3 +17,4 @@ mod entries;
 mod pieces;
 mod profiles;
 mod sink;
+mod volumes;

@@ -1,0 +1,108 @@
+//! What the directories of a view are at this moment, and what is mounted beneath them. A view holds what was there when it was
+//! made, so one that is kept must go when something else is there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::ops::Bound;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use crate::policy::VIEW_DIRECTORY;
+
+/// The mounts of this host, as they were when this program first asked.
+pub(super) fn here() -> &'static Mounts {
+    static HERE: LazyLock<Mounts> =
+        LazyLock::new(|| Mounts::of(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()));
+    &HERE
+}
+
+/// What this host has.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// Where something is mounted, and what: device and directory of its file system.
+    places: BTreeMap<PathBuf, Vec<u8>>,
+    /// Device and inode of directories that were asked about: thousands of sites have the same ones.
+    directories: Mutex<HashMap<PathBuf, Option<(u64, u64)>>>,
+}
+
+impl Mounts {
+    /// By mountinfo (proc(5)). Of several at one place the last one is seen.
+    fn of(mountinfo: &[u8]) -> Self {
+        let mut places = BTreeMap::new();
+        for line in mountinfo.split(|byte| *byte == b'\n') {
+            let mut words = line.split(|byte| *byte == b' ').skip(2);
+            let (Some(device), Some(root), Some(place)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let place = plain(place);
+            // Kept views themselves: there are thousands, and no site's directory is above them.
+            if !place.starts_with(VIEW_DIRECTORY) {
+                places.insert(place, [device, b" ", root].concat());
+            }
+        }
+        Self { places, directories: Mutex::default() }
+    }
+
+    /// Which directory it is, as bytes to compare; empty: there is none.
+    pub(super) fn identity(&self, directory: &Path) -> Vec<u8> {
+        let mut known = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = *known.entry(directory.to_owned()).or_insert_with(|| {
+            let facts = std::fs::symlink_metadata(directory).ok()?;
+            Some((facts.dev(), facts.ino()))
+        });
+        found.map(|(device, inode)| [device.to_le_bytes(), inode.to_le_bytes()].concat()).unwrap_or_default()
+    }
+
+    /// What is mounted on `directory` and beneath it, as bytes to compare; empty: nothing is.
+    pub(super) fn beneath(&self, directory: &Path) -> Vec<u8> {
+        let from = (Bound::Included(directory.to_owned()), Bound::Unbounded);
+        let found = self.places.range(from).take_while(|(place, _)| place.starts_with(directory));
+        let one =
+            |(place, what): (&PathBuf, &Vec<u8>)| [place.as_os_str().as_bytes(), b"\0", what, b"\0"].concat();
+        found.flat_map(one).collect()
+    }
+}
+
+/// Blanks and the like are written as `\040`.
+fn plain(text: &[u8]) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), text);
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &[u8] = b"\
+        22 1 254:0 / / rw - ext4 /dev/vda rw\n\
+        30 22 0:40 / /srv/www/my\\040shop/up rw - nfs server:/up rw\n\
+        31 22 8:1 /old /srv/www rw - ext4 /dev/sda1 rw\n\
+        32 22 8:2 / /srv/www rw - ext4 /dev/sda2 rw\n\
+        33 22 0:50 / /srv/www2 rw - tmpfs tmpfs rw\n\
+        34 22 0:4 mnt:[4026532] /run/cellwall/views/0-0 rw - nsfs nsfs rw\n";
+
+    #[test]
+    fn what_is_beneath_a_directory_is_told_and_nothing_beside_it() {
+        let mounts = Mounts::of(HOST);
+        let beneath = |path: &str| String::from_utf8(mounts.beneath(Path::new(path))).unwrap();
+        assert_eq!(beneath("/srv/www"), "/srv/www\x008:2 /\0/srv/www/my shop/up\x000:40 /\0");
+        assert_eq!(beneath("/srv/www/my shop"), "/srv/www/my shop/up\x000:40 /\0");
+        assert_eq!(beneath("/srv/www/my"), "");
+        assert_eq!(beneath("/run"), "");
+    }
+}
