@@ -4,32 +4,35 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe, pipe2};
 
 use crate::config::store;
 use crate::launch::arrival::Arrival;
-use crate::launch::visit;
+use crate::launch::{enter, visit};
+use crate::policy::names::may_pass;
 use crate::policy::{Record, Site, decode};
 use crate::refusal::Refusal;
 use crate::sys::fork::{Side, fork};
 use crate::sys::{self, Root};
 
-use super::{policy, run, say};
+use super::{policy, say};
 
 /// What a program said in the cell.
 #[derive(Debug)]
 pub(super) struct Said {
     /// Its status; none: a signal ended it, or it took too long.
     pub(super) status: Option<i32>,
-    /// Output and errors, as they came.
+    /// Output and errors, as they came: whatever ran there may have written them.
     pub(super) text: String,
+    /// The launcher's own no, and what mends it, by a way that nothing in the cell can write to.
+    pub(super) refused: Option<(String, String)>,
 }
 
 /// The right to enter, or what is lacking.
@@ -57,6 +60,18 @@ pub(super) fn say_refusal(refusal: &Refusal) {
     say::note(format_args!("error: {} ({code})\n  help: {}", refusal.why, refusal.fix));
 }
 
+/// The site for a program of the host's that is asked about its cell: nothing of the site's owner may answer in its place.
+/// It starts in `/`, for in a docroot may lie a php.ini, or a module that a script imports; and without the variables that
+/// lead interpreters to code.
+pub(super) fn probed<'a>(record: &Record<'a>, site: &Site<'a>) -> Site<'a> {
+    let mut probed = site.clone();
+    probed.docroots.clear();
+    let set = &mut probed.environment.set;
+    set.retain(|(name, _)| may_pass(name) || *name == b"TMPDIR" || name.starts_with(b"LC_"));
+    set.push((b"PATH", record.host.safe_path));
+    probed
+}
+
 /// Runs a program in the cell, with `input` on its standard input: a script of some pages at most.
 pub(super) fn program(
     record: &Record<'_>,
@@ -69,51 +84,55 @@ pub(super) fn program(
         .map(|word| CString::new(*word))
         .collect::<Result<_, _>>()
         .map_err(|why| why.to_string())?;
-    child(input, || match root() {
-        Ok(root) => run::become_command(record, site, command, root),
-        Err(_) => ExitCode::FAILURE,
-    })
+    child(input, |arrival, root| enter(arrival, record, site, command, root).map(|never| match never {}))
 }
 
 /// Looks around in the cell; `look` writes its findings to standard output.
 pub(super) fn look(record: &Record<'_>, site: &Site<'_>, look: impl FnOnce()) -> Result<Said, String> {
-    child("", || {
-        let arrival = Arrival::as_if((0, 0), sys::process::take_environment());
-        let seen = root().map(|root| visit(&arrival, record, site, root, look));
-        match seen {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(refusal)) => {
-                say_refusal(&refusal);
-                ExitCode::from(refusal.card.status)
-            }
-            Err(_) => ExitCode::FAILURE,
-        }
-    })
+    child("", |arrival, root| visit(arrival, record, site, root, look))
 }
 
-fn child(input: &str, work: impl FnOnce() -> ExitCode) -> Result<Said, String> {
+fn child(input: &str, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) -> Result<Said, String> {
     let failed = |errno: Errno| errno.to_string();
     let (from_us, to_child) = pipe().map_err(failed)?;
     let (from_child, to_us) = pipe().map_err(failed)?;
+    // Closed when the program starts: what comes here is the launcher's.
+    let (refusal, to_refuse) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     match fork().map_err(failed)? {
         Side::Child => {
-            drop((to_child, from_child));
+            drop((to_child, from_child, refusal));
             let ready = dup2_stdin(&from_us).and(dup2_stdout(&to_us)).and(dup2_stderr(&to_us));
             drop((from_us, to_us));
-            let code = if ready.is_ok() { work() } else { ExitCode::FAILURE };
-            // `ExitCode` has no number; the child has nothing to clean up.
-            std::process::exit(if code == ExitCode::SUCCESS { 0 } else { REFUSED });
+            // The child has nothing to clean up.
+            std::process::exit(if ready.is_ok() && entered(to_refuse, work) { 0 } else { REFUSED });
         }
         Side::Parent(pid) => {
-            drop((from_us, to_us));
+            drop((from_us, to_us, to_refuse));
             drop(File::from(to_child).write_all(input.as_bytes()));
             let (text, in_time) = gather(from_child);
             if !in_time {
                 let _ = kill(pid, Signal::SIGKILL);
             }
-            Ok(Said { status: ended(pid).map_err(failed)?.filter(|_| in_time), text })
+            let status = ended(pid).map_err(failed)?.filter(|_| in_time);
+            Ok(Said { status, text, refused: refused(refusal) })
         }
     }
+}
+
+/// In the child: into the cell, or the refusal to those who wait for it.
+fn entered(to_refuse: OwnedFd, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) -> bool {
+    let Ok(root) = root() else { return false };
+    let arrival = Arrival::as_if((0, 0), sys::process::take_environment());
+    let Err(refusal) = work(&arrival, root) else { return true };
+    let said = format!("{} ({})\n{}", refusal.why, refusal.card.code, refusal.fix);
+    drop(File::from(to_refuse).write_all(said.as_bytes()));
+    false
+}
+
+fn refused(from: OwnedFd) -> Option<(String, String)> {
+    let mut text = String::new();
+    File::from(from).read_to_string(&mut text).ok()?;
+    text.split_once('\n').map(|(why, fix)| (why.to_owned(), fix.to_owned()))
 }
 
 /// All that comes until the end, or until time is up.
@@ -132,7 +151,8 @@ fn gather(from: OwnedFd) -> (String, bool) {
         }
         match file.read(&mut buffer) {
             Ok(0) | Err(_) => return (String::from_utf8_lossy(&all).into_owned(), true),
-            Ok(count) => all.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Ok(count) if all.len() < MOST => all.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Ok(_) => {}
         }
     }
 }
@@ -147,5 +167,8 @@ fn ended(pid: Pid) -> Result<Option<i32>, Errno> {
 /// A program in a cell may wait for a name server or a mail server; not for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes that are kept of what a program says.
+const MOST: usize = 1 << 18;
+
 /// The status of a child that did not get into the cell.
-pub(super) const REFUSED: i32 = 99;
+const REFUSED: i32 = 99;

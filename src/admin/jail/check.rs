@@ -13,6 +13,7 @@ use crate::config::profiles::{self, Kind};
 use crate::config::provenance::Traced;
 use crate::config::store;
 use crate::policy::{Jail, Record, Site, Step, StepKind, decode};
+use crate::refusal::Untrusted;
 
 use super::super::chroot::manifest::Manifest;
 use super::super::chroot::{self, Thing};
@@ -61,7 +62,7 @@ pub fn run(args: &Args) -> Result<End, String> {
     }
     cell::with_site(&args.site, |record, site| {
         let traced = Traced::of(&args.site).ok_or("its file cannot be read\n  help: run: cellwall check")?;
-        let desk = Desk { record, site, traced, name: &args.site };
+        let desk = Desk { record, site, probed: cell::probed(record, site), traced, name: &args.site };
         let findings = desk.all(args, server)?;
         let good = findings.iter().all(|finding| finding.good);
         if args.json {
@@ -84,6 +85,8 @@ fn server(text: &str) -> Result<(&str, &str), String> {
 struct Desk<'a> {
     record: &'a Record<'a>,
     site: &'a Site<'a>,
+    /// As programs of the host's are asked about it.
+    probed: Site<'a>,
     traced: Traced,
     name: &'a str,
 }
@@ -99,7 +102,7 @@ impl Desk<'_> {
         }
         let here = |piece: &str| self.traced.pieces.contains(piece);
         for probe in PROBES.iter().filter(|probe| here(probe.piece)) {
-            let said = cell::program(self.record, self.site, probe.words, probe.script)?;
+            let said = cell::program(self.record, &self.probed, probe.words, probe.script)?;
             findings.extend(self.findings(probe.piece, &said, probe.piece));
         }
         if let Some(server) = server {
@@ -214,27 +217,26 @@ impl Desk<'_> {
                 [state @ ("good" | "bad"), name, text, piece] => {
                     let good = *state == "good";
                     let cure = if good { None } else { self.cure(text, piece) };
-                    all.push(Finding { good, name: (*name).to_owned(), text: (*text).to_owned(), cure });
+                    all.push(Finding { good, name: shown(name), text: shown(text), cure });
                 }
                 _ => other.push(line.trim()),
             }
         }
         let complaint = other.iter().rev().find(|line| line.contains("cannot open shared object file"));
-        let ended = all.iter().any(|finding| finding.name == last);
-        if let Some(line) = complaint {
-            let cure = self.cure(line, who);
+        if let Some(refused) = refused(who, said) {
+            all.push(refused);
+        } else if let Some(line) = complaint {
+            let (name, cure) = (format!("{who} libraries"), self.cure(line, who));
+            all.push(Finding { good: false, name, text: shown(line), cure });
+        } else if !all.iter().any(|finding| finding.name == last) {
+            let text = other.iter().find(|line| !line.is_empty()).map_or("it said nothing", |line| *line);
+            let text = text.strip_prefix("error: ").unwrap_or(text);
             all.push(Finding {
                 good: false,
-                name: format!("{who} libraries"),
-                text: (*line).to_owned(),
-                cure,
+                name: who.to_owned(),
+                text: shown(text),
+                cure: self.cure(text, who),
             });
-        } else if !ended {
-            let text = other.iter().find(|line| !line.is_empty()).map_or("it said nothing", |line| *line);
-            let text = text.strip_prefix("error: ").unwrap_or(text).to_owned();
-            let help = other.iter().find_map(|line| line.strip_prefix("help: ").map(str::to_owned));
-            let cure = help.or_else(|| self.cure(&text, who));
-            all.push(Finding { good: false, name: who.to_owned(), text, cure });
         }
         all
     }
@@ -246,7 +248,7 @@ impl Desk<'_> {
             return Ok(Finding { good: false, name: "TLS".to_owned(), text, cure: self.cure("", "sh") });
         };
         let script = probe.tls.replace("@HOST@", host).replace("@PORT@", port);
-        let said = cell::program(self.record, self.site, probe.words, &script)?;
+        let said = cell::program(self.record, &self.probed, probe.words, &script)?;
         let last = said.text.split('\t').nth(1).unwrap_or("TLS").to_owned();
         Ok(self.findings("TLS", &said, &last).pop().unwrap_or_else(|| nothing("TLS")))
     }
@@ -258,10 +260,14 @@ impl Desk<'_> {
             to.map(|to| format!("To: {to}\nSubject: cellwall jail check {}\n\nIt works.\n", self.name));
         let said = match to {
             Some(to) => {
-                cell::program(self.record, self.site, &[sendmail, "-i", to], &message.unwrap_or_default())?
+                let message = message.unwrap_or_default();
+                cell::program(self.record, &self.probed, &[sendmail, "-i", to], &message)?
             }
-            None => cell::program(self.record, self.site, &[sendmail, "--serverinfo"], "")?,
+            None => cell::program(self.record, &self.probed, &[sendmail, "--serverinfo"], "")?,
         };
+        if let Some(refused) = refused("mail", &said) {
+            return Ok(Finding { cure: self.cure("", "mail"), ..refused });
+        }
         let first = said.text.lines().next().unwrap_or_default().trim().to_owned();
         let good = said.status == Some(0);
         let text = match (good, to) {
@@ -277,7 +283,7 @@ impl Desk<'_> {
         } else {
             self.cure(&text, "mail")
         };
-        Ok(Finding { good, name: "mail".to_owned(), text, cure })
+        Ok(Finding { good, name: "mail".to_owned(), text: shown(&text), cure })
     }
 
     /// What mends a fault: a library by its own name; a piece that is not named by the line to add; one that is named by
@@ -310,6 +316,17 @@ impl Desk<'_> {
     }
 }
 
+/// Nobody got into the cell: the launcher's own words, and the only ones whose remedy is taken from what was said.
+fn refused(who: &str, said: &cell::Said) -> Option<Finding> {
+    let (text, cure) = said.refused.clone()?;
+    Some(Finding { good: false, name: who.to_owned(), text, cure: Some(cure) })
+}
+
+/// What came out of the cell, for root's terminal; lists of extensions are long.
+fn shown(text: &str) -> String {
+    text.as_bytes().chunks(255).map(|part| Untrusted(part).to_string()).collect()
+}
+
 fn nothing(name: &str) -> Finding {
     Finding { good: false, name: name.to_owned(), text: "it said nothing".to_owned(), cure: None }
 }
@@ -318,7 +335,10 @@ fn nothing(name: &str) -> Finding {
 fn library(text: &str) -> Option<&str> {
     let before =
         text.split(": cannot open shared object file").next().filter(|before| before.len() < text.len())?;
-    before.rsplit([' ', '(', '/']).next()
+    let plain = |name: &&str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+    };
+    before.rsplit([' ', '(', '/']).next().filter(plain)
 }
 
 /// Where the host has it, by its cache.
@@ -379,6 +399,7 @@ mod tests {
         let loader = "/usr/bin/x: error while loading shared libraries: libx.so.1: cannot open shared object file: No such file";
         assert_eq!(library(loader), Some("libx.so.1"));
         assert_eq!(library("nothing of the kind"), None);
+        assert_eq!(library("x;reboot;.so: cannot open shared object file"), None);
     }
 
     #[test]

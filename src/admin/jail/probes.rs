@@ -1,6 +1,8 @@
 //! What programs of the host's are asked inside a cell: each language that the site has says for itself what works.
 //!
 //! A script prints findings in the form of [`super::look`]; one that does not come to its last line has found a fault.
+//! No module of the site's may be what answers: each runs as [`super::super::cell::probed`] has it, and without the places in
+//! a home where its language looks for modules.
 
 /// One program and what it is given on standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +20,9 @@ pub(super) struct Probe {
 /// In this order.
 pub(super) const PROBES: &[Probe] = &[
     Probe { piece: "php", words: &["/usr/bin/php-cgi"], script: PHP, tls: PHP_TLS },
-    Probe { piece: "python", words: &["/usr/bin/python3", "-"], script: PYTHON, tls: PYTHON_TLS },
+    Probe { piece: "python", words: &["/usr/bin/python3", "-I", "-"], script: PYTHON, tls: PYTHON_TLS },
     Probe { piece: "perl", words: &["/usr/bin/perl", "-"], script: PERL, tls: "" },
-    Probe { piece: "ruby", words: &["/usr/bin/ruby", "-"], script: RUBY, tls: "" },
+    Probe { piece: "ruby", words: &["/usr/bin/ruby", "--disable=gems,rubyopt", "-"], script: RUBY, tls: "" },
     Probe { piece: "node", words: &["/usr/bin/node", "-"], script: NODE, tls: "" },
     Probe { piece: "sh", words: &["/bin/sh"], script: SH, tls: SH_TLS },
 ];
