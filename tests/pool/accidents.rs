@@ -3,15 +3,16 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::harness::{Hung, Launcher, everything, make_directory, put, world};
+use crate::harness::{Hung, Launcher, everything, make_directory, put, run, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, until};
+use super::host::{Daemon, Nginx, logged, processes, until};
 
 const LOGS: &str = "/var/log/cellwall";
 
@@ -59,6 +60,45 @@ fn on_a_full_disk_what_runs_goes_on_and_what_is_lost_is_counted() {
             assert_eq!(nginx.get("alice", "/a.php").status, 200);
             lines() > before
         });
+    });
+}
+
+/// Logrotate itself, with the file that is installed: whoever holds a log open is told of each rotation.
+#[test]
+fn after_each_rotation_lines_go_to_the_new_files() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\naccess_log = \"/var/log/cellwall/access.log\"\n");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let rules = "/etc/logrotate.d/cellwall";
+        fs::create_dir_all("/etc/logrotate.d").unwrap();
+        put(rules, include_bytes!("../../packaging/logrotate/cellwall"), 0, 0o644);
+        let accessed = || fs::read_to_string(format!("{LOGS}/access.log")).unwrap().lines().count();
+        let asked = |round: u32| {
+            let answer = nginx.get("alice", "/a.php");
+            assert_eq!(answer.status, 200, "round {round}: {}", logged(&[""]).join("\n"));
+            until(&format!("the access log's line in round {round}"), || accessed() > 0);
+            for (wish, status) in [("stop", 503), ("start", 200)] {
+                assert!(world.cellwall(&["pool", wish, "alice"]).status.success());
+                until(wish, || nginx.get("alice", "/a.php").status == status);
+                let stopped = || status == 200 || processes(world.alice.id).is_empty();
+                until("the end of the workers", stopped);
+            }
+            until(&format!("the refusal in round {round}"), || !logged(&["refuse ", "code=B04"]).is_empty());
+        };
+        asked(0);
+        for round in 1..=3 {
+            let words = ["--force", "--state", "/tmp/rotated", rules];
+            let said = run(Command::new("/usr/sbin/logrotate").args(words));
+            assert!(
+                said.status.success() && said.stderr.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&said.stderr)
+            );
+            assert!(accessed() == 0 && logged(&["refuse "]).is_empty(), "nothing was rotated");
+            asked(round);
+        }
+        assert!(fs::metadata(format!("{LOGS}/access.log.2.gz")).is_ok());
     });
 }
 

@@ -44,6 +44,7 @@ pub(crate) const TEST: &[&str] = &[
     "libfcgi-dev",
     "libfcgi-perl",
     "lighttpd",
+    "logrotate",
     "mariadb-server",
     "msmtp",
     "nodejs",

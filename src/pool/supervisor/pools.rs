@@ -188,7 +188,8 @@ impl Supervisor {
         let Some(pool) = self.pools.get(&site) else { return };
         let same_rules = pool.rules == found.rules;
         if pool.record == found.record && pool.uid == found.uid && same_rules {
-            return;
+            // Its logs may have been put away meanwhile.
+            return self.tell_logs(site);
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
@@ -275,6 +276,12 @@ impl Supervisor {
         if paused {
             self.tell_broker(&Down::Pause { site }, Vec::new());
         }
+        self.tell_logs(site);
+    }
+
+    /// The broker gets a site's own logs, opened anew: after a rotation there is another file by the same name.
+    fn tell_logs(&mut self, site: Site) {
+        let Some(record) = self.pools.get(&site).map(|pool| Rc::clone(&pool.record)) else { return };
         for (sink, path) in sinks(&record) {
             match open_log(&path) {
                 Ok(file) => self.tell_broker(&Down::Lines { site, sink }, vec![Rc::new(file)]),
