@@ -4,6 +4,7 @@
 //! What a program misses is found by difference: a call that failed in the cell and would not have failed outside of it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +15,8 @@ use crate::policy::{PathRule, Resource};
 use crate::refusal::{Pasted, Untrusted};
 
 use super::again::Run;
-use super::ground::{Ground, list_of, piece};
+use super::fix;
+use super::ground::{Ground, hand, list_of, piece};
 use super::trace::{Ended, Event};
 
 /// One cause.
@@ -290,8 +292,12 @@ fn open_up(closed: &Path, way: bool, want: u32, ground: &Ground<'_>) -> Option<S
     if ground.own(closed) {
         let owner = facts.uid();
         let group = ground.site.identity.gid;
+        let mut docroots = ground.site.docroots.iter();
+        let deployed = docroots.any(|docroot| closed.starts_with(OsStr::from_bytes(docroot)));
         return Some(if owner == user {
-            format!("chmod u+rwX {word}")
+            format!("{}chmod u+rwX {word}", hand(closed)?)
+        } else if deployed {
+            fix::command(ground.site.name, &[closed])
         } else {
             format!("chown -h --from={owner} {user}:{group} {word}")
         });

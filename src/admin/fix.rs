@@ -2,9 +2,10 @@
 //!
 //! The site's owner may change the tree while root walks through it. So nothing is followed: each entry is opened in its
 //! held directory without links (openat2), judged by what is held, and changed on that descriptor. A file of another
-//! owner with several names is not touched: one of the names may be /etc/shadow.
+//! owner with several names is not touched: one of the names may be /etc/shadow. A command that names a path to chmod or
+//! chown would meet whatever the owner has put there by the time it is pasted: each command is this one again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -28,6 +29,8 @@ use super::{End, cell, say};
 pub struct Args {
     /// The site (`shop`, `~alice`)
     pub site: String,
+    /// Only these files and directories; a file that is named is a program, and must be executable
+    pub paths: Vec<PathBuf>,
     /// Do it, instead of printing the commands
     #[arg(long)]
     pub apply: bool,
@@ -50,7 +53,7 @@ struct Deviation {
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let ended = cell::with_site(&args.site, |record, site| {
-        let found = deviations(record, site, args.apply);
+        let found = deviations(record, site, args)?;
         let open = found.iter().filter(|one| !one.mended).count();
         if args.json {
             say::out(json(&args.site, &found));
@@ -66,7 +69,16 @@ pub fn run(args: &Args) -> ExitCode {
     ended.into()
 }
 
-fn deviations(record: &Record<'_>, site: &Site<'_>, apply: bool) -> Vec<Deviation> {
+/// The command for some entries of a site's; for all where none is named, or one has no name that can be pasted.
+pub(super) fn command(site: &[u8], paths: &[&Path]) -> String {
+    let words = paths.iter().map(|path| Pasted(path.as_os_str().as_bytes()).to_string());
+    let words: Vec<String> = words.take_while(|word| !word.contains("\\x")).collect();
+    let named = words.len() == paths.len();
+    let tail: String = words.iter().filter(|_| named).map(|word| format!(" {word}")).collect();
+    format!("cellwall fix --apply {}{tail}", Pasted(site))
+}
+
+fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<Deviation>, String> {
     let own = (record.uid, site.identity.gid);
     let code = (site.owner(record.uid), site.identity.gid);
     let cut = match &site.jail {
@@ -75,27 +87,66 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, apply: bool) -> Vec<Deviatio
     };
     let written = site.landlock.rules.iter().filter(|rule| rule.rights & PathRule::WRITE != 0);
     let written = written.map(|rule| PathBuf::from(cut.clone() + &String::from_utf8_lossy(rule.path)));
-    let links = site.links == Links::OwnerMatch;
-    let mut walk = Walk { wants: written.map(|path| (path, own)).collect(), apply, links, found: Vec::new() };
+    let absolute = args.paths.iter().map(|path| std::path::absolute(path).map_err(|error| error.to_string()));
+    let mut walk = Walk {
+        site,
+        uid: record.uid,
+        only: absolute.collect::<Result<_, _>>()?,
+        met: BTreeSet::new(),
+        wants: written.map(|path| (path, own)).collect(),
+        apply: args.apply,
+        found: Vec::new(),
+    };
     for docroot in &site.docroots {
         let path = Path::new(std::ffi::OsStr::from_bytes(docroot));
         if let Err((path, errno)) = walk.docroot(path, code, 0) {
             walk.note(&path, errno.desc().to_owned());
         }
     }
-    walk.found
+    let lost: Vec<PathBuf> = walk.only.iter().filter(|path| !walk.met.contains(*path)).cloned().collect();
+    for path in lost {
+        walk.note(&path, "is not there, or not below a docroot of the site".to_owned());
+    }
+    Ok(walk.found)
 }
 
-struct Walk {
+struct Walk<'a> {
+    site: &'a Site<'a>,
+    uid: u32,
+    /// What was asked for; empty: all.
+    only: Vec<PathBuf>,
+    /// What of it was met.
+    met: BTreeSet<PathBuf>,
     /// Below these paths other owners are right.
     wants: BTreeMap<PathBuf, (u32, u32)>,
     apply: bool,
-    /// Links of root's and the owner's on the way to a docroot are followed, as the launcher does.
-    links: bool,
     found: Vec<Deviation>,
 }
 
-impl Walk {
+/// What is to change.
+#[derive(Debug, Default)]
+struct Wrong {
+    owner: Option<(u32, u32)>,
+    /// Mode bits to take away.
+    off: u32,
+    /// Mode bits to give.
+    on: u32,
+}
+
+impl Walk<'_> {
+    /// Is it, or does it lead to, what was asked for?
+    fn towards(&self, path: &Path) -> bool {
+        self.only.is_empty() || self.only.iter().any(|one| one.starts_with(path))
+    }
+
+    fn asked(&mut self, path: &Path) -> bool {
+        let named = self.only.iter().any(|one| one == path);
+        if named {
+            self.met.insert(path.to_owned());
+        }
+        named || self.only.is_empty()
+    }
+
     /// The way to a docroot, then all that is in it.
     fn docroot(&mut self, docroot: &Path, owner: (u32, u32), hops: u8) -> Result<(), (PathBuf, Errno)> {
         let at = |path: &Path| {
@@ -108,7 +159,9 @@ impl Walk {
         for (number, part) in parts.iter().enumerate() {
             path.push(part);
             let next = files::hold(&here, part.as_bytes(), ResolveFlag::empty());
-            if matches!(next, Err(Errno::ELOOP)) && self.links && hops < 8 {
+            // Links of root's and the owner's on the way to a docroot are followed, as the launcher does.
+            let links = self.site.links == Links::OwnerMatch;
+            if matches!(next, Err(Errno::ELOOP)) && links && hops < 8 {
                 let mut target = target(&here, part.as_bytes(), &path, owner.0).map_err(at(&path))?;
                 target.extend(parts.iter().skip(number + 1));
                 return self.docroot(&target, owner, hops + 1);
@@ -127,27 +180,46 @@ impl Walk {
     fn above(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: u32) {
         let foreign = facts.st_uid != 0 && facts.st_uid != owner;
         let owner = foreign.then_some((0, facts.st_gid));
-        self.judge(held, path, facts, owner, facts.st_mode & 0o022);
+        self.judge(held, path, facts, Wrong { owner, off: facts.st_mode & 0o022, on: 0 });
     }
 
     fn entry(&mut self, held: &OwnedFd, path: &Path, owner: (u32, u32), depth: u32) {
         let owner = self.wants.get(path).copied().unwrap_or(owner);
         let Ok(facts) = fstat(held) else { return };
-        let wrong = ((facts.st_uid, facts.st_gid) != owner).then_some(owner);
-        match facts.st_mode & libc::S_IFMT {
+        let mode = facts.st_mode;
+        let wrong = |off| Wrong {
+            owner: ((facts.st_uid, facts.st_gid) != owner).then_some(owner),
+            off: mode & off,
+            on: 0,
+        };
+        match mode & libc::S_IFMT {
             libc::S_IFDIR => {
-                self.judge(held, path, &facts, wrong, facts.st_mode & 0o022);
+                self.judge(held, path, &facts, wrong(0o022));
                 self.children(held, path, owner, depth);
             }
-            libc::S_IFREG if wrong.is_some() && facts.st_nlink > 1 => {
+            libc::S_IFREG if wrong(0).owner.is_some() && facts.st_nlink > 1 => {
                 let why =
                     format!("belongs to {}:{} and has {} names", facts.st_uid, facts.st_gid, facts.st_nlink);
                 self.note(path, why + ": find the others with find / -samefile before you change it");
             }
-            libc::S_IFREG => self.judge(held, path, &facts, wrong, facts.st_mode & 0o6022),
-            libc::S_IFLNK => self.judge(held, path, &facts, wrong, 0),
+            libc::S_IFREG => {
+                let on = self.lacks(path, mode, owner.0);
+                self.judge(held, path, &facts, Wrong { on, ..wrong(0o6022) });
+            }
+            libc::S_IFLNK => self.judge(held, path, &facts, wrong(0)),
             _ => self.note(path, "is no file, directory or link: no site needs it".to_owned()),
         }
+    }
+
+    /// The bits that a program lacks to be run as one. Which files of a site are programs only people know: those that are
+    /// named, where no handler has their ending.
+    fn lacks(&self, path: &Path, mode: u32, owner: u32) -> u32 {
+        let handled = |suffix: &[u8]| path.as_os_str().as_bytes().ends_with(suffix);
+        let program = self.only.iter().any(|one| one == path)
+            && !self.site.handlers.iter().any(|handler| handled(handler.suffix));
+        // A code owner's program is run by its group.
+        let (bit, on) = if owner == self.uid { (0o100, 0o100) } else { (0o010, 0o110) };
+        if program && mode & bit == 0 { on } else { 0 }
     }
 
     fn children(&mut self, held: &OwnedFd, path: &Path, owner: (u32, u32), depth: u32) {
@@ -166,6 +238,9 @@ impl Walk {
         names.sort();
         for name in names {
             let path = path.join(std::ffi::OsStr::from_bytes(&name));
+            if !self.towards(&path) {
+                continue;
+            }
             let opened = match files::hold(held, &name, ResolveFlag::RESOLVE_NO_XDEV) {
                 Err(Errno::ELOOP) => files::hold_link(held, &name),
                 other => other,
@@ -182,33 +257,32 @@ impl Walk {
         }
     }
 
-    /// What is held has the owner and none of the mode bits, or it deviates.
-    fn judge(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: Option<(u32, u32)>, bits: u32) {
-        if owner.is_none() && bits == 0 {
+    /// What is held has the owner and the right mode, or it deviates.
+    fn judge(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, wrong: Wrong) {
+        if !self.asked(path) || wrong.owner.is_none() && wrong.off | wrong.on == 0 {
             return;
         }
-        let (mut whys, mut commands) = (Vec::new(), Vec::new());
-        let word = Pasted(path.as_os_str().as_bytes()).to_string();
-        if let Some((uid, gid)) = owner {
-            let have = (facts.st_uid, facts.st_gid);
-            whys.push(format!("belongs to {}:{}, not to {uid}:{gid}", have.0, have.1));
-            commands.push(format!("chown -h --from={}:{} {uid}:{gid} {word}", have.0, have.1));
+        let mode = facts.st_mode & 0o7777;
+        let mut whys = Vec::new();
+        if let Some((uid, gid)) = wrong.owner {
+            whys.push(format!("belongs to {}:{}, not to {uid}:{gid}", facts.st_uid, facts.st_gid));
         }
-        if bits & 0o022 != 0 {
-            whys.push(format!("is writable by others ({:04o})", facts.st_mode & 0o7777));
-            commands.push(format!("chmod go-w {word}"));
+        for (bits, what) in [
+            (wrong.off & 0o022, "is writable by others"),
+            (wrong.off & 0o6000, "has a set-id bit"),
+            (wrong.on, "is not executable"),
+        ] {
+            whys.extend((bits != 0).then(|| format!("{what} ({mode:04o})")));
         }
-        if bits & 0o6000 != 0 {
-            whys.push(format!("has a set-id bit ({:04o})", facts.st_mode & 0o7777));
-            commands.push(format!("chmod ug-s {word}"));
-        }
-        let mended = self.apply && mend(held, facts, owner, bits).is_ok();
-        let command = Some(commands.join(" && "));
+        let mended = self.apply && mend(held, facts, &wrong).is_ok();
+        let command = Some(command(self.site.name, &[path]));
         self.found.push(Deviation { path: path.to_owned(), why: whys.join(", "), command, mended });
     }
 
     fn note(&mut self, path: &Path, why: String) {
-        self.found.push(Deviation { path: path.to_owned(), why, command: None, mended: false });
+        if self.asked(path) {
+            self.found.push(Deviation { path: path.to_owned(), why, command: None, mended: false });
+        }
     }
 }
 
@@ -223,15 +297,15 @@ fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<PathBu
 }
 
 /// Changes what is held, and nothing else. The mode first: between the two nobody gets a right that he had not.
-fn mend(held: &OwnedFd, facts: &FileStat, owner: Option<(u32, u32)>, bits: u32) -> Result<(), Errno> {
-    if bits != 0 {
+fn mend(held: &OwnedFd, facts: &FileStat, wrong: &Wrong) -> Result<(), Errno> {
+    if wrong.off | wrong.on != 0 {
         // fchmod(2) wants more than an O_PATH descriptor; the same inode is opened anew through /proc.
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let open = nix::fcntl::openat(AT_FDCWD, path.as_str(), flags, Mode::empty())?;
-        fchmod(&open, Mode::from_bits_truncate(facts.st_mode & 0o7777 & !bits))?;
+        fchmod(&open, Mode::from_bits_truncate(facts.st_mode & 0o7777 & !wrong.off | wrong.on))?;
     }
-    if let Some((uid, gid)) = owner {
+    if let Some((uid, gid)) = wrong.owner {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fchownat(held.as_fd(), c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
     }
@@ -242,8 +316,8 @@ fn print(site: &str, found: &[Deviation], apply: bool) {
     for one in found {
         say::out(format_args!("{} {}", Untrusted(one.path.as_os_str().as_bytes()), one.why));
         match &one.command {
-            Some(command) if one.mended => say::out(format_args!("  done: {command}")),
-            Some(command) if apply => say::out(format_args!("  failed: {command}")),
+            Some(_) if one.mended => say::out("  done"),
+            Some(_) if apply => say::out("  failed"),
             Some(command) => say::out(format_args!("  {command}")),
             None => {}
         }

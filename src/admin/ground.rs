@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::config::ground as host;
 use crate::config::problem::Problems;
 use crate::config::profiles::{Kind, all, load};
 use crate::policy::{Jail, PathRule, Site, StepKind};
@@ -113,6 +114,29 @@ impl Ground<'_> {
             format!("{} belongs to uid {owner}, another site or person", above.display())
         })
     }
+}
+
+/// A program that root put there, and that nobody else can exchange.
+#[must_use]
+pub fn is_roots_program(path: &Path) -> bool {
+    let found = host::Ground::default().find(Path::new("/"), path);
+    let runs = |mode: u32| mode & 0o111 != 0 && mode & 0o022 == 0;
+    found.kind == host::Kind::File
+        && found.foreign.is_none()
+        && found.open.is_none()
+        && fs::metadata(&found.real).is_ok_and(|facts| runs(facts.mode()))
+}
+
+/// With what a command begins that changes `path`: where somebody else than root could put a link in its place, or in that of
+/// a directory above, it is done with the owner's rights. None: it is root's in such a place.
+#[must_use]
+pub fn hand(path: &Path) -> Option<String> {
+    let found = host::Ground::default().find(Path::new("/"), path);
+    if found.foreign.is_none() && found.open.is_none() {
+        return Some(String::new());
+    }
+    let facts = fs::symlink_metadata(path).ok().filter(|facts| facts.uid() != 0)?;
+    Some(format!("setpriv --reuid={} --regid={} --clear-groups ", facts.uid(), facts.gid()))
 }
 
 /// The named piece that lists this path, the smallest one; `base` never, which every profile has. With the package that

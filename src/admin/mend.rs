@@ -1,17 +1,19 @@
 //! Remedies that the launcher cannot know: they need the site's file, other programs of the host, or a second look.
 //! Root.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::{Record, decode};
+use crate::policy::{Jail, Record, decode};
 use crate::refusal::Pasted;
 
-use super::ground::Ground;
+use super::ground::{Ground, hand, is_roots_program};
 use super::journal::Entry;
-use super::policy;
+use super::{fix, policy};
 
 /// A command for this refusal. None: the launcher's own remedy is the best that there is.
 #[must_use]
@@ -23,13 +25,20 @@ pub fn remedy(entry: &Entry) -> Option<String> {
     let site = site(entry);
     let set = |key: &str, value: &str| site.as_ref().map(|site| format!("cellwall set {site} {key} {value}"));
     match code {
-        "V02" | "V117" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
+        "V117" if why.contains("is a symbolic link") => Some(NO_LINK.to_owned()),
+        "V02" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
         "V117" if why.contains("No such file") => beside(path),
-        "V03" | "P114" => set("docroot", &word),
+        "V03" | "P114" => harmless(path, entry).and_then(|()| set("docroot", &word)),
         "V06" | "V08" => None,
-        "V11" => interpreter(path, entry).or_else(|| set("files.execute", &here(path)?)),
+        "V11" => interpreter(path, entry).or_else(|| {
+            is_roots_program(path).then_some(())?;
+            harmless(path, entry).and_then(|()| set("files.execute", &word))
+        }),
         "V12" if why.contains("begins neither") => first_line(path, &word),
+        "V14" => Some(NOT_ROOTS.to_owned()),
         "V15" => set("interpreters", &word),
+        "V01" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
+        "V120" => fixed(&[path.parent()?, path], entry),
         "V111" | "V115" | "S03" if why.contains("ermission denied") => {
             search(path, entry).or_else(|| closed_docroot(uid(entry)?))
         }
@@ -57,6 +66,14 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         _ => None,
     }
 }
+
+/// No key lets the launcher run one.
+const NO_LINK: &str =
+    "# put the program itself in the link's place: a link is never run, whatever `symlinks` says";
+
+/// The site's owner wrote the path into a first line: no command that takes its word for it.
+const NOT_ROOTS: &str = "# let the first line name a program of root's; an interpreter of the site's own is named in \
+                         `interpreters` of its file, where somebody has looked at it (policy/README.md)";
 
 /// Names of a directory that a near one is looked for among.
 const LOOKED_AT: usize = 1000;
@@ -91,9 +108,38 @@ fn uid(entry: &Entry) -> Option<u32> {
     }
 }
 
-/// The host has it, and the cell has not.
-fn here(path: &Path) -> Option<String> {
-    path.exists().then(|| word(path.to_str().unwrap_or_default()))
+/// Nothing speaks against opening it: whoever has the site may have chosen the path.
+fn harmless(path: &Path, entry: &Entry) -> Option<()> {
+    with_ground(uid(entry)?, |ground| ground.dangerous(path).is_none().then_some(()))
+}
+
+/// Entries of the site's tree, mended on held descriptors: by the time that root pastes, other files may stand there. None
+/// where they are not the tree's.
+fn fixed(paths: &[&Path], entry: &Entry) -> Option<String> {
+    let name = entry.field("site")?.as_bytes();
+    with_record(uid(entry)?, |record| {
+        let site = record.sites.iter().find(|site| site.name == name)?;
+        let near = |path: &Path| {
+            site.docroots.iter().any(|docroot| {
+                let docroot = Path::new(OsStr::from_bytes(docroot));
+                let real = fs::canonicalize(docroot).unwrap_or_else(|_| docroot.to_owned());
+                [docroot, &real].iter().any(|docroot| path.starts_with(docroot) || docroot.starts_with(path))
+            })
+        };
+        // In a chroot the evidence has the path that the program would see.
+        let cut = match &site.jail {
+            Jail::Chroot(directory) => OsStr::from_bytes(directory),
+            Jail::View(_) | Jail::Host => OsStr::new(""),
+        };
+        let outside = |path: &&Path| {
+            if near(path) {
+                return Some(path.to_path_buf());
+            }
+            Some(Path::new(cut).join(path.strip_prefix("/").ok()?)).filter(|path| near(path))
+        };
+        let all: Vec<PathBuf> = paths.iter().map(outside).collect::<Option<_>>()?;
+        Some(fix::command(name, &all.iter().map(PathBuf::as_path).collect::<Vec<_>>()))
+    })
 }
 
 /// A program that is nowhere: the one with the nearest name, or what there is in its place. None where the host has no such
@@ -181,7 +227,7 @@ fn first_line(path: &Path, word: &str) -> Option<String> {
 fn search(path: &Path, entry: &Entry) -> Option<String> {
     with_ground(uid(entry)?, |ground| {
         let (closed, way) = ground.closed(&path.join("x"), 1)?;
-        (way && ground.dangerous(&closed).is_none()).then(|| searchable(&closed))
+        if way && ground.dangerous(&closed).is_none() { searchable(&closed) } else { None }
     })
 }
 
@@ -194,21 +240,26 @@ fn closed_docroot(uid: u32) -> Option<String> {
             let mut docroots = site.docroots.iter();
             let closed = docroots
                 .find_map(|place| ground.closed(&Path::new(std::str::from_utf8(place).ok()?).join("x"), 1));
-            closed.map(|(closed, _)| searchable(&closed))
+            closed.and_then(|(closed, _)| searchable(&closed))
         })
     })
 }
 
-fn searchable(directory: &Path) -> String {
-    format!("chmod o+x {}", word(directory.to_str().unwrap_or_default()))
+fn searchable(directory: &Path) -> Option<String> {
+    Some(format!("{}chmod o+x {}", hand(directory)?, word(directory.to_str().unwrap_or_default())))
 }
 
 /// A directory of the site's own that its rules name and that is gone.
 fn missing(path: &Path, word: &str, entry: &Entry) -> Option<String> {
     let uid = uid(entry)?;
     with_ground(uid, |ground| {
-        (!path.exists() && ground.own(path))
-            .then(|| format!("install -d -m 755 -o {uid} -g {} {word}", ground.site.identity.gid))
+        (!path.exists() && ground.own(path)).then_some(())?;
+        let hand = hand(path.ancestors().find(|above| above.exists())?)?;
+        Some(if hand.is_empty() {
+            format!("install -d -m 755 -o {uid} -g {} {word}", ground.site.identity.gid)
+        } else {
+            format!("{hand}mkdir -p -m 755 {word}")
+        })
     })
 }
 

@@ -1,6 +1,8 @@
 //! `cellwall why`: from the reference on a page to the cause and the cure.
 
-use crate::harness::{CELLWALL, Launcher, each_jail, mode, put, small, world};
+use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+
+use crate::harness::{CELLWALL, Launcher, World, each_jail, make_directory, mode, put, small, world};
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -141,7 +143,7 @@ fn a_reference_without_a_record_leads_to_the_launcher_itself() {
         let reference = page.split("reference ").nth(1).unwrap().split([' ', '\n']).next().unwrap();
         repaired("has mode 0755 and owner 0, not 4750 and root", reference);
         world.call(&world.alice, "a.cgi").run().ran();
-        std::os::unix::fs::chown(CELLWALL, None, Some(world.bob.id)).unwrap();
+        chown(CELLWALL, None, Some(world.bob.id)).unwrap();
         mode(CELLWALL, 0o4750);
         repaired("www-data is not in its group", "0000-0000");
         world.call(&world.alice, "a.cgi").run().ran();
@@ -158,5 +160,119 @@ fn what_is_no_reference_and_what_is_no_site_is_told_so() {
         assert!(told(&["policy", "nosuch"]).contains("its file would be /etc/cellwall/sites.d/nosuch.toml"));
         assert!(told(&["set", "alcie", "limits.memory", "1G"]).contains("did you mean `alice`?"));
         assert!(told(&["run", "alice", "--", "nosuchprogram"]).contains("name it in `execute`"));
+    });
+}
+
+/// What `why` would have root paste for the last refusal.
+fn repair(world: &World) -> String {
+    let text = said(&world.cellwall(&["why", "--last"]));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("repair "));
+    line.unwrap_or_else(|| panic!("no repair in\n{text}")).trim().to_owned()
+}
+
+fn pasted(command: &str) -> bool {
+    std::process::Command::new("sh").args(["-c", command]).status().unwrap().success()
+}
+
+#[test]
+fn a_first_line_opens_nothing_that_is_no_program_of_roots() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", &small("view"));
+        world.apply();
+        let own = world.alice.home().join("own");
+        put(&own, b"#!/bin/sh\n", world.alice.id, 0o755);
+        put("/srv/data", b"x", 0, 0o644);
+        put("/srv/other", b"x", world.bob.id, 0o755);
+        for name in ["/home", "/etc", "/srv/data", "/srv/other", "/root", own.to_str().unwrap()] {
+            world.script(&world.alice, "a.cgi", format!("#!{name}\n"));
+            let refused = world.call(&world.alice, "a.cgi").run().refused_somehow();
+            assert!(["V11", "V14"].contains(&refused.field("code")), "{}", refused.line);
+            let repair = repair(world);
+            for word in ["cellwall set", "chown", "chmod"] {
+                assert!(!repair.contains(word), "{name}: {repair}");
+            }
+        }
+        make_directory("/srv/tool", 0, 0o755);
+        put("/srv/tool/run", b"#!/bin/sh\n", 0, 0o755);
+        world.script(&world.alice, "a.cgi", "#!/srv/tool/run\n");
+        world.call(&world.alice, "a.cgi").run().refused("V11", 255);
+        assert_eq!(repair(world), "cellwall set alice files.execute /srv/tool/run");
+    });
+}
+
+#[test]
+fn a_link_in_a_programs_place_widens_no_rule() {
+    world(Launcher::Cellwall, |world| {
+        let target = world.probe(&world.alice, "target.cgi");
+        symlink(target, world.alice.docroot().join("a.cgi")).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("V117", 117);
+        let repair = repair(world);
+        assert!(repair.starts_with("# ") && !repair.contains("cellwall set"), "{repair}");
+    });
+}
+
+/// Between the record and root's paste the owner has all the time in the world.
+#[test]
+fn a_remedy_changes_nothing_behind_a_link_that_was_put_there_since() {
+    world(Launcher::Cellwall, |world| {
+        let top = world.alice.docroot();
+        let sub = top.join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        make_directory("/srv/precious", 0, 0o777);
+        let facts = |path: &str| {
+            let facts = std::fs::metadata(path).unwrap();
+            (facts.uid(), facts.gid(), facts.mode() & 0o7777)
+        };
+        for (code, owner, rights) in
+            [("V118", 1, 0o777), ("V119", 1, 0o4755), ("V121", 1, 0o644), ("V120", 0, 0o755)]
+        {
+            let spoiled = || {
+                let path = world.probe(&world.alice, "sub/a.cgi");
+                chown(&path, Some(owner * world.alice.id), Some(owner * world.alice.id)).unwrap();
+                mode(&path, rights);
+                assert_eq!(
+                    world.call(&world.alice, "a.cgi").cwd(&sub).run().refused_somehow().field("code"),
+                    code
+                );
+                (path, repair(world))
+            };
+            let (path, repair) = spoiled();
+            // The program itself, then the directory that it is in, is exchanged for a link.
+            put("/srv/precious/a.cgi", b"x", owner * world.alice.id, rights);
+            let before = facts("/srv/precious/a.cgi");
+            std::fs::remove_file(&path).unwrap();
+            symlink("/srv/precious/a.cgi", &path).unwrap();
+            pasted(&repair);
+            assert_eq!(facts("/srv/precious/a.cgi"), before, "{repair}");
+            std::fs::rename(&sub, top.join("before")).unwrap();
+            symlink("/srv/precious", &sub).unwrap();
+            pasted(&repair);
+            assert_eq!(facts("/srv/precious/a.cgi"), before, "{repair}");
+            assert_eq!(facts("/srv/precious"), (0, 0, 0o777), "{repair}");
+            std::fs::remove_file(&sub).unwrap();
+            std::fs::rename(top.join("before"), &sub).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            // Where nobody did anything, it mends.
+            let (_, repair) = spoiled();
+            assert!(pasted(&repair), "{repair}");
+            world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
+        }
+        for (code, owner, rights) in [("V116", world.alice.id, 0o777), ("V01", world.bob.id, 0o755)] {
+            chown(&sub, Some(owner), None).unwrap();
+            mode(&sub, rights);
+            assert_eq!(
+                world.call(&world.alice, "a.cgi").cwd(&sub).run().refused_somehow().field("code"),
+                code
+            );
+            let repair = repair(world);
+            std::fs::rename(&sub, top.join("before")).unwrap();
+            symlink("/srv/precious", &sub).unwrap();
+            pasted(&repair);
+            assert_eq!(facts("/srv/precious"), (0, 0, 0o777), "{repair}");
+            std::fs::remove_file(&sub).unwrap();
+            std::fs::rename(top.join("before"), &sub).unwrap();
+            assert!(pasted(&repair), "{repair}");
+            world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
+        }
     });
 }
