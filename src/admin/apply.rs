@@ -235,8 +235,11 @@ impl<'s> Run<'s> {
             let old = store::read(&name);
             let changed = old.as_ref().is_none_or(|old| *old != ready.bytes);
             let before = old.as_deref().and_then(|old| decode::record(old).ok());
-            let words = facts::difference(before.as_ref(), decode::record(&ready.bytes).ok().as_ref());
-            return Ok(One { changed, pools: Pools::Same, words: if changed { words } else { Vec::new() } });
+            let after = decode::record(&ready.bytes).ok();
+            let pools = store::read(&store::pool_name(ready.uid));
+            let (pools, new_pools) = (pools.as_deref(), ready.pools.as_deref());
+            let words = facts::difference(before.as_ref(), after.as_ref(), pools, new_pools);
+            return Ok(One { changed, pools: Pools::Same, words });
         }
         let changed = self.store.stage(&name, &ready.bytes)?;
         let name = store::pool_name(ready.uid);
@@ -301,7 +304,7 @@ enum Pools {
 
 fn gone_words(uid: u32) -> Vec<String> {
     let old = store::read(&uid.to_string());
-    facts::difference(old.as_deref().and_then(|old| decode::record(old).ok()).as_ref(), None)
+    facts::difference(old.as_deref().and_then(|old| decode::record(old).ok()).as_ref(), None, None, None)
 }
 
 /// The groups of the named sites and of those that share a uid with them, and the uids that have no site any more.

@@ -14,7 +14,7 @@ use crate::config::{SITES_DIRECTORY, facts, store};
 use crate::policy::{HOST_FILE, Record, Site, decode};
 
 use super::json::Json;
-use super::{End, say};
+use super::{End, pooled, say};
 
 /// Arguments of `cellwall policy`.
 #[derive(Debug, clap::Args)]
@@ -117,8 +117,16 @@ fn text(record: &Record<'_>, sites: &[&Site<'_>]) {
                 source.display()
             ));
         }
-        facts_text(&facts::site(site), Some(&origins));
+        facts_text(&told(record.uid, site), Some(&origins));
     }
+}
+
+/// What the site's part says, and the settings of its pool where it has one.
+fn told(uid: u32, site: &Site<'_>) -> Vec<facts::Fact> {
+    let mut all = facts::site(site);
+    let pool = pooled::with_settings(uid, site.name, |settings| Some(facts::pool(settings)));
+    all.extend(pool.unwrap_or_default());
+    all
 }
 
 fn facts_text(told: &[facts::Fact], origins: Option<&Origins>) {
@@ -147,7 +155,7 @@ fn json(record: &Record<'_>, sites: &[&Site<'_>]) -> Json {
         Json::object([
             ("site", Json::text(name.clone())),
             ("source", Json::text(String::from_utf8_lossy(site.source.path))),
-            ("rules", facts_json(&facts::site(site), Some(&Origins::of(&name)))),
+            ("rules", facts_json(&told(record.uid, site), Some(&Origins::of(&name)))),
         ])
     };
     Json::object([

@@ -8,6 +8,7 @@ use crate::policy::{
     ControlGroup, Enforcement, Environment, Format, Host, Identity, Jail, Landlock, Limits, Links, PathRule,
     Record, Resource, Sink, Site, Step, StepKind,
 };
+use crate::pool::settings::{self, Accept, Kind, Life, Listen, Queue, Request, Seen, Settings, Workers};
 
 /// One thing that a record says, under the name of the key that decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,6 +283,117 @@ fn environment(environment: &Environment<'_>) -> Vec<Fact> {
     ]
 }
 
+/// What one pool's settings say; what its kind does nothing with is left out, and so is what the site's part says already.
+#[must_use]
+pub fn pool(settings: &Settings<'_>) -> Vec<Fact> {
+    let (kind, relayed) = (settings.kind, settings.accept == Accept::Relay);
+    let mut all = vec![
+        one(
+            "pool.kind",
+            match kind {
+                Kind::Fastcgi => "fastcgi",
+                Kind::Parent => "parent",
+                Kind::Cgi => "cgi",
+            },
+        ),
+        one("pool.accept", if relayed { "relay" } else { "direct" }),
+    ];
+    match settings.listen {
+        Listen::Tcp(address) => all.push(one("pool.listen", address.to_string())),
+        Listen::Socket(name) => {
+            all.push(one("pool.listen", text(name)));
+            all.push(one("pool.socket_group", format!("gid {}", settings.group)));
+            let clients = settings.clients.iter().map(|uid| format!("uid {uid}"));
+            all.extend(relayed.then(|| many("pool.clients", clients)));
+        }
+    }
+    if kind != Kind::Cgi {
+        all.push(one("pool.command", texts(&settings.command).join(" ")));
+    }
+    all.extend(pool_workers(settings, relayed));
+    if relayed {
+        all.extend(pool_requests(settings));
+    }
+    all.extend(pool_seen(&settings.seen, relayed));
+    all
+}
+
+fn pool_workers(settings: &Settings<'_>, relayed: bool) -> Vec<Fact> {
+    let Workers { max, min, spare, idle_ms, connections } = settings.workers;
+    let Life { requests, memory, start_ms, grace_ms } = settings.worker;
+    let program = settings.kind != Kind::Cgi;
+    let numbers = match (program, relayed) {
+        (true, true) => format!("max = {max}, min = {min}, spare = {spare}, idle = {}", time(idle_ms)),
+        (true, false) => format!("max = {max}"),
+        (false, _) => format!("max = {max}, idle = {}", time(idle_ms)),
+    };
+    let mut all = vec![one("pool.workers", numbers)];
+    if settings.kind == Kind::Parent {
+        all.push(one("pool.children", connections.to_string()));
+    }
+    if program && relayed {
+        if settings.kind == Kind::Fastcgi {
+            all.push(one("pool.concurrency", connections.to_string()));
+        }
+        all.push(one("pool.requests", most(requests)));
+        all.push(one("pool.memory", if memory == 0 { "unlimited".to_owned() } else { size(memory) }));
+        all.push(one("pool.start_timeout", time(start_ms)));
+    }
+    if program {
+        all.push(one("pool.stop_timeout", time(grace_ms)));
+    }
+    all
+}
+
+fn pool_requests(settings: &Settings<'_>) -> Vec<Fact> {
+    let Queue { length, deadline_ms: queued } = settings.queue;
+    let Request { deadline_ms, silence_ms, cpu_ms, body_max, abandon, .. } = settings.request;
+    vec![
+        one("pool.queue", length.to_string()),
+        one("pool.queue_timeout", time(queued)),
+        one("pool.timeout", time(deadline_ms)),
+        one("pool.output_timeout", time(silence_ms)),
+        one("pool.cpu_timeout", time(cpu_ms)),
+        one("pool.body_max", size(body_max)),
+        one("pool.abandon", yes(abandon)),
+    ]
+}
+
+fn pool_seen(seen: &Seen<'_>, relayed: bool) -> Vec<Fact> {
+    let mut all = vec![one("pool.error_log", text(seen.error_log))];
+    if !relayed {
+        return all;
+    }
+    all.push(one("pool.status", text(seen.status_path)));
+    all.push(one("pool.ping", text(seen.ping_path)));
+    if !seen.ping_path.is_empty() {
+        all.push(one("pool.ping_answer", text(seen.ping_answer)));
+    }
+    all.push(one("pool.access_log", text(seen.access_log)));
+    if !seen.access_log.is_empty() {
+        all.push(one("pool.access_format", text(seen.access_format)));
+    }
+    all.push(one("pool.slow", if seen.slow_ms == 0 { "none is".to_owned() } else { time(seen.slow_ms) }));
+    if seen.slow_ms != 0 {
+        all.push(one("pool.slow_log", text(seen.slow_log)));
+    }
+    all.push(one("pool.errors_to_server", yes(seen.errors_to_server)));
+    all
+}
+
+/// Milliseconds of a pool's settings, where 0 is no limit.
+fn time(ms: u32) -> String {
+    match ms {
+        0 => "unlimited".to_owned(),
+        ms if ms % 1000 == 0 => seconds(u64::from(ms / 1000)),
+        ms => format!("{ms}ms"),
+    }
+}
+
+fn most(value: u32) -> String {
+    if value == 0 { "unlimited".to_owned() } else { value.to_string() }
+}
+
 fn count(value: u64) -> String {
     if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() }
 }
@@ -301,21 +413,29 @@ pub fn size(value: u64) -> String {
     whole.map_or_else(|| value.to_string(), |(unit, bits)| format!("{}{unit}", value >> bits))
 }
 
-/// What changes from one record of a uid to another, a sentence each.
+/// What changes from one record of a uid to another, and from its pools' records, a sentence each.
 #[must_use]
-pub fn difference(old: Option<&Record<'_>>, new: Option<&Record<'_>>) -> Vec<String> {
+pub fn difference(
+    old: Option<&Record<'_>>,
+    new: Option<&Record<'_>>,
+    old_pools: Option<&[u8]>,
+    new_pools: Option<&[u8]>,
+) -> Vec<String> {
     let sites = |record: Option<&Record<'_>>| -> BTreeMap<String, Vec<Fact>> {
         let sites = record.map(|record| record.sites.as_slice()).unwrap_or_default();
         sites.iter().map(|one| (text(one.name), site(one))).collect()
     };
     let (before, after) = (sites(old), sites(new));
+    let (pools_before, pools_after) = (pools(old_pools), pools(new_pools));
     let uid = new.or(old).map_or(0, |record| record.uid);
     let mut told = Vec::new();
     for (name, facts) in &after {
         match before.get(name) {
             None => told.push(format!("new site {name} (uid {uid})")),
             Some(old) => {
-                told.extend(changes(old, facts).into_iter().map(|change| format!("site {name}: {change}")))
+                let mut all = changes(old, facts);
+                all.extend(pool_changes(pools_before.get(name), pools_after.get(name)));
+                told.extend(all.into_iter().map(|change| format!("site {name}: {change}")));
             }
         }
     }
@@ -336,6 +456,26 @@ pub fn difference(old: Option<&Record<'_>>, new: Option<&Record<'_>>) -> Vec<Str
         }
     }
     told
+}
+
+/// The facts of each pool of a `<uid>.pool` file, by its site.
+fn pools(bytes: Option<&[u8]>) -> BTreeMap<String, Vec<Fact>> {
+    let file = bytes.and_then(|bytes| settings::file(bytes).ok());
+    let all = file.iter().flat_map(|file| &file.pools).filter_map(|bytes| settings::settings(bytes).ok());
+    all.map(|settings| (text(settings.name), pool(&settings))).collect()
+}
+
+fn pool_changes(old: Option<&Vec<Fact>>, new: Option<&Vec<Fact>>) -> Vec<String> {
+    match (old, new) {
+        (None, None) => Vec::new(),
+        (Some(_), None) => vec!["has no pool any more".to_owned()],
+        (Some(old), Some(new)) => changes(old, new),
+        (None, Some(new)) => {
+            let mut told = vec!["has a pool now".to_owned()];
+            told.extend(changes(&[], new));
+            told
+        }
+    }
 }
 
 /// What changes in the host's own record.

@@ -151,6 +151,59 @@ fn a_site_that_moves_to_another_user_leaves_the_old_record() {
 }
 
 #[test]
+fn a_dry_run_and_the_policy_tell_of_a_pool() {
+    let cage = Cage::new();
+    let pool = |more: &str| {
+        let text = "profile = \"static\"\n[pool]\ncommand = [\"/usr/bin/sleep\", \"9\"]\n";
+        cage.site("shop", &format!("user = \"alice\"\ndocroot = \"/srv/www/alice\"\n{text}{more}"));
+    };
+    let dry = || cage.good(&["apply", "--dry-run"]);
+    let told = |said: &str, parts: &[&str]| {
+        for part in parts {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+        assert!(!said.contains("only dates"), "{said}");
+    };
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    assert!(!cage.good(&["policy", "shop"]).contains("pool."));
+    pool("");
+    told(
+        &dry(),
+        &[
+            "site shop: has a pool now\n",
+            "site shop: pool.command is now /usr/bin/sleep 9\n",
+            "site shop: pool.queue_timeout is now 30s\n",
+        ],
+    );
+    cage.good(&["apply"]);
+    pool("accept = \"direct\"\nlisten = \"127.0.0.1:9001\"\nworkers.max = 4\n");
+    told(
+        &dry(),
+        &[
+            "site shop: pool.accept relay -> direct\n",
+            "site shop: pool.listen shop.sock -> 127.0.0.1:9001\n",
+            "site shop: pool.queue is no longer set\n",
+        ],
+    );
+    cage.good(&["apply"]);
+    let policy = cage.good(&["policy", "shop"]);
+    told(&policy, &["  pool.listen: 127.0.0.1:9001   # /etc/cellwall/sites.d/shop.toml:7\n"]);
+    let json = cage.good(&["policy", "--json", "shop"]);
+    told(&json, &["{\"key\":\"pool.workers\",\"value\":\"max = 4\",\"from\":\"/etc"]);
+    // What is nowhere else than in the pool's record.
+    fs::write(
+        "/etc/cellwall/cellwall.toml",
+        fs::read_to_string("/etc/cellwall/cellwall.toml").unwrap()
+            + "\n[defaults.pool]\nerror_log = \"/var/log/cellwall/e\"\n",
+    )
+    .unwrap();
+    told(&dry(), &["site shop: pool.error_log none -> /var/log/cellwall/e\n"]);
+    cage.small("shop", "alice", "");
+    told(&dry(), &["site shop: has no pool any more\n"]);
+}
+
+#[test]
 fn a_dry_run_tells_the_difference_in_words_and_changes_nothing() {
     let cage = Cage::new();
     fs::create_dir("/srv/data").unwrap();
