@@ -38,27 +38,36 @@ pub fn run(args: &Args) -> ExitCode {
         say::note("error: only root can write policy records\n  help: run: sudo cellwall apply");
         return End::Failed.into();
     }
-    let waiting = || say::note("waiting for another cellwall apply to end…");
-    let result = Store::open(waiting).and_then(|store| Run::new(&store, args.dry_run).all(&args.sites));
-    match result {
-        Ok(done) => {
-            let end = if done.problems.iter().any(|problem| problem.weight == Weight::Error) {
-                End::Findings
-            } else {
-                End::Good
-            };
-            if end == End::Good && !args.dry_run {
-                audit(&done);
-                pool::reload_if_running();
-            }
-            report(args, &done, end);
-            end.into()
-        }
-        Err(error) => {
-            say::note(format_args!("error: nothing was applied: {error}"));
-            End::Failed.into()
-        }
+    match Store::open(waiting) {
+        Ok(store) => under(&store, args),
+        Err(error) => not_applied(&error),
     }
+}
+
+/// Somebody else has the lock.
+pub(super) fn waiting() {
+    say::note("waiting for another cellwall apply to end…");
+}
+
+/// As [`run`], under a lock that the caller holds.
+pub(super) fn under(store: &Store, args: &Args) -> ExitCode {
+    let done = match Run::new(store, args.dry_run).all(&args.sites) {
+        Ok(done) => done,
+        Err(error) => return not_applied(&error),
+    };
+    let wrong = done.problems.iter().any(|problem| problem.weight == Weight::Error);
+    let end = if wrong { End::Findings } else { End::Good };
+    if end == End::Good && !args.dry_run {
+        audit(&done);
+        pool::reload_if_running();
+    }
+    report(args, &done, end);
+    end.into()
+}
+
+fn not_applied(error: &io::Error) -> ExitCode {
+    say::note(format_args!("error: nothing was applied: {error}"));
+    End::Failed.into()
 }
 
 /// What one run did, or would do.

@@ -1,7 +1,7 @@
 //! `cellwall set SITE KEY VALUE…`: one key of a site's file, comments and order left alone, then applied. Root.
 //!
 //! What remedies and proposals are made of: a list gains the values, any other key gets the value. A file that does not
-//! compile afterwards is put back as it was.
+//! compile afterwards is put back as it was. All of it under the lock of `apply`: of two at once each keeps the other's change.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -9,11 +9,14 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
+use crate::config::ground::Ground;
 use crate::config::reader::nearest;
 use crate::config::rules::{KEYS, is_list};
+use crate::config::store::Store;
 use crate::config::{SITES_DIRECTORY, sites};
+use crate::policy::names::is_variable;
 
 use super::{End, apply, policy, say};
 
@@ -22,10 +25,10 @@ use super::{End, apply, policy, say};
 pub struct Args {
     /// The site
     pub site: String,
-    /// The key with its section (`files.read`, `limits.memory`, `symlinks`)
+    /// The key with its section (`files.read`, `limits.memory`, `symlinks`, `pool.workers.max`)
     pub key: String,
     /// The value; for a list, what is added
-    #[arg(required_unless_present = "remove", num_args = 1..)]
+    #[arg(required_unless_present = "remove", num_args = 1.., allow_negative_numbers = true)]
     pub values: Vec<String>,
     /// Take the key out of the file, with its section where that is empty then
     #[arg(long, conflicts_with = "values")]
@@ -49,18 +52,44 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn change(args: &Args) -> Result<ExitCode, String> {
-    let path = file(&args.site)?;
+    let named = file(&args.site)?;
+    let store = Store::open(apply::waiting).map_err(|error| format!("nothing was changed: {error}"))?;
+    let path = real(&named)?;
     let shown = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = fs::read_to_string(&path).map_err(shown)?;
     let after =
         if args.remove { without(&before, &args.key)? } else { edited(&before, &args.key, &args.values)? };
     replace(&path, &after).map_err(shown)?;
-    let ended = apply::run(&apply::Args { sites: vec![args.site.clone()], dry_run: false, json: false });
+    let sites = vec![args.site.clone()];
+    let ended = apply::under(&store, &apply::Args { sites, dry_run: false, json: false });
     if ended != ExitCode::SUCCESS {
-        replace(&path, &before).map_err(shown)?;
-        say::note(format_args!("{} is as it was before", path.display()));
+        // An editor asks for no lock.
+        if fs::read_to_string(&path).map_err(shown)? == after {
+            replace(&path, &before).map_err(shown)?;
+            say::note(format_args!("{} is as it was before", path.display()));
+        } else {
+            say::note(format_args!("{} was changed meanwhile: it is left as it is now", path.display()));
+        }
     }
     Ok(ended)
+}
+
+/// The file itself: a link to it (a configuration that is kept in git) stays one. Nobody but root may put another there.
+fn real(named: &Path) -> Result<PathBuf, String> {
+    let path = fs::canonicalize(named).map_err(|error| format!("{}: {error}", named.display()))?;
+    let found = Ground::default().find(Path::new("/"), &path);
+    let others =
+        found.foreign.as_ref().map(|(place, _)| place).or(found.open.as_ref().map(|(place, _)| place));
+    match others {
+        None => Ok(path),
+        Some(place) => {
+            let place = place.display();
+            Err(format!(
+                "{} is behind {place}, which others than root may change\n  help: see it with: ls -ld {place}",
+                named.display()
+            ))
+        }
+    }
 }
 
 fn file(site: &str) -> Result<PathBuf, String> {
@@ -75,26 +104,60 @@ fn file(site: &str) -> Result<PathBuf, String> {
     Ok(Path::new(SITES_DIRECTORY).join(name))
 }
 
+/// A key of the site's file, by its parts.
+#[derive(Debug, Clone, Copy)]
+struct Key<'k> {
+    section: &'k str,
+    name: &'k str,
+    /// One of several values under that name.
+    part: Option<&'k str>,
+    list: bool,
+}
+
+/// Keys that hold values by name.
+const PARTS: [(&str, &str, &[&str]); 1] = [("pool", "workers", &["max", "min", "spare", "idle"])];
+
+impl<'k> Key<'k> {
+    fn of(key: &'k str) -> Option<Self> {
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        if let Some(list) = is_list(section, name) {
+            return Some(Self { section, name, part: None, list });
+        }
+        let (name, part) = name.split_once('.')?;
+        let known = |(one, other, parts): &(&str, &str, &[&str])| {
+            (*one, *other) == (section, name) && parts.contains(&part)
+        };
+        let free = (section, name) == ("environment", "set") && is_variable(part.as_bytes());
+        (free || PARTS.iter().any(known)).then_some(Self { section, name, part: Some(part), list: false })
+    }
+}
+
 /// Pure: the text with the key changed.
 ///
 /// # Errors
 /// No such key, or no TOML.
 pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String> {
-    let (section, name) = key.split_once('.').unwrap_or(("", key));
-    let list = is_list(section, name)
+    let Key { section, name, part, list } = Key::of(key)
         .ok_or_else(|| format!("there is no key {key} that holds values\n  help: {}", meant(key)))?;
     let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
-    let table = if section.is_empty() {
+    let table: &mut dyn TableLike = if section.is_empty() {
         document.as_table_mut()
     } else {
         let item = document.entry(section).or_insert_with(|| Item::Table(Table::new()));
-        item.as_table_mut().ok_or_else(|| format!("`{section}` is no section of the site's file"))?
+        item.as_table_like_mut().ok_or_else(|| format!("`{section}` is no section of the site's file"))?
     };
-    if list {
-        add(table, name, values)?;
-    } else {
-        let [one] = values else { return Err(format!("{key} holds one value")) };
-        put(table, name, scalar(one));
+    match (part, values) {
+        (None, values) if list => add(table, name, values)?,
+        (None, [one]) => put(table, name, scalar(one)),
+        (Some(part), [one]) => {
+            let several = || Item::Value(Value::InlineTable(InlineTable::new()));
+            let item = table.entry(name).or_insert_with(several);
+            let all = item.as_table_like_mut();
+            let all = all.ok_or_else(|| format!("`{section}.{name}` holds one value in the site's file"))?;
+            put(all, part, scalar(one));
+            item.as_inline_table_mut().into_iter().for_each(InlineTable::fmt);
+        }
+        _ => return Err(format!("{key} holds one value")),
     }
     Ok(document.to_string())
 }
@@ -105,7 +168,10 @@ fn meant(key: &str) -> String {
         "" => (*name).to_owned(),
         section => format!("{section}.{name}"),
     };
-    let keys: Vec<String> = KEYS.iter().map(whole).collect();
+    let parts = PARTS
+        .iter()
+        .flat_map(|(section, name, parts)| parts.iter().map(move |part| format!("{section}.{name}.{part}")));
+    let keys: Vec<String> = KEYS.iter().map(whole).chain(parts).collect();
     let near = nearest(key, keys.iter().map(String::as_str));
     let elsewhere = || keys.iter().find(|whole| whole.rsplit('.').next() == Some(key)).map(String::as_str);
     match near.or_else(elsewhere) {
@@ -119,23 +185,35 @@ fn meant(key: &str) -> String {
 /// # Errors
 /// It is not there, or no TOML.
 pub fn without(text: &str, key: &str) -> Result<String, String> {
-    let (section, name) = key.split_once('.').unwrap_or(("", key));
     let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
-    let table = match section {
-        "" => Some(document.as_table_mut()),
-        section => document.get_mut(section).and_then(Item::as_table_mut),
+    let way: Vec<&str> = match Key::of(key) {
+        Some(Key { section: "", name, .. }) => vec![name],
+        Some(Key { section, name, part, .. }) => [section, name].into_iter().chain(part).collect(),
+        None => key.splitn(2, '.').collect(),
     };
-    let empty = match table.map(|table| (table.remove(name), table.is_empty())) {
-        Some((Some(_), empty)) => empty,
-        _ => return Err(format!("the site's file has no key {key}")),
-    };
-    if empty && !section.is_empty() {
-        document.remove(section);
+    match taken(document.as_table_mut(), &way) {
+        true => Ok(document.to_string()),
+        false => Err(format!("the site's file has no key {key}")),
     }
-    Ok(document.to_string())
 }
 
-fn add(table: &mut Table, name: &str, values: &[String]) -> Result<(), String> {
+/// Takes out what is at the end of the way, and what is empty then. False: it is not there.
+fn taken(table: &mut dyn TableLike, way: &[&str]) -> bool {
+    match way {
+        [] => false,
+        [last] => table.remove(last).is_some(),
+        [first, rest @ ..] => {
+            let Some(inner) = table.get_mut(first).and_then(Item::as_table_like_mut) else { return false };
+            let done = taken(inner, rest);
+            if done && inner.is_empty() {
+                table.remove(first);
+            }
+            done
+        }
+    }
+}
+
+fn add(table: &mut dyn TableLike, name: &str, values: &[String]) -> Result<(), String> {
     let mut array = match table.get(name).and_then(Item::as_value) {
         Some(Value::Array(array)) => array.clone(),
         // A list with one item may be written as the item alone.
@@ -152,7 +230,7 @@ fn add(table: &mut Table, name: &str, values: &[String]) -> Result<(), String> {
 }
 
 /// In its old place, with the comment behind it.
-fn put(table: &mut Table, name: &str, mut new: Value) {
+fn put(table: &mut dyn TableLike, name: &str, mut new: Value) {
     if let Some(old) = table.get(name).and_then(Item::as_value) {
         *new.decor_mut() = old.decor().clone();
     }
@@ -229,6 +307,25 @@ mod tests {
         let text = set(&text, "symlinks", &["owner-match"]);
         assert!(text.contains("\nsymlinks = \"owner-match\"\n"), "{text}");
         assert!(set(&text, "limits.umask", &["022"]).contains("umask = \"022\""));
+    }
+
+    #[test]
+    fn one_of_several_values_under_a_name_is_set_and_taken_out() {
+        let text = "user = \"shop\"\n\n[pool]\nkind = \"cgi\"\n";
+        let wide = set(text, "pool.workers.max", &["4"]);
+        assert!(wide.ends_with("[pool]\nkind = \"cgi\"\nworkers = { max = 4 }\n"), "{wide}");
+        let idle = set(&wide, "pool.workers.idle", &["9s"]);
+        assert!(idle.ends_with("workers = { max = 4, idle = \"9s\" }\n"), "{idle}");
+        assert_eq!(without(&without(&idle, "pool.workers.max").unwrap(), "pool.workers.idle").unwrap(), text);
+        for text in
+            ["[pool]\nworkers.max = 2\n", "[pool.workers]\nmax = 2\n", "pool = { workers = { max = 2 } }\n"]
+        {
+            assert_eq!(set(text, "pool.workers.max", &["4"]), text.replace('2', "4"));
+        }
+        assert!(set("", "environment.set.TZ", &["UTC"]).ends_with("[environment]\nset = { TZ = \"UTC\" }\n"));
+        let said = edited(text, "pool.workers.mx", &["4".to_owned()]).unwrap_err();
+        assert!(said.ends_with("did you mean pool.workers.max?"), "{said}");
+        assert_eq!(set("", "limits.nice", &["-5"]), "[limits]\nnice = -5\n");
     }
 
     #[test]

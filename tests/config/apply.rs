@@ -524,3 +524,42 @@ fn a_user_whom_the_name_service_does_not_list_keeps_his_site_until_his_account_i
     assert!(cage.good(&["apply"]).contains("1 removed"));
     assert!(!records().contains_key("20003"));
 }
+
+/// Whoever holds the lock may be another `cellwall set`.
+#[test]
+fn a_set_changes_the_file_as_it_is_when_its_turn_comes() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    let file = fs::File::open("/var/lib/cellwall/apply.lock").unwrap();
+    let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let mut second = command(&["set", "shop", "limits.cpu", "7"]);
+    let second = second.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    cage.small("shop", "alice", "[limits]\nmemory = \"1G\"\n");
+    drop(lock);
+    let said = said(&second.wait_with_output().unwrap());
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    let text = fs::read_to_string("/etc/cellwall/sites.d/shop.toml").unwrap();
+    assert!(text.contains("memory = \"1G\"") && text.contains("cpu = 7"), "{text}");
+}
+
+#[test]
+fn a_set_through_a_link_changes_the_file_that_it_leads_to() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    fs::create_dir("/etc/kept").unwrap();
+    let (link, kept) = ("/etc/cellwall/sites.d/shop.toml", "/etc/kept/shop.toml");
+    fs::rename(link, kept).unwrap();
+    std::os::unix::fs::symlink(kept, link).unwrap();
+    cage.good(&["apply"]);
+    cage.good(&["set", "shop", "limits.nice", "-5"]);
+    assert_eq!(fs::read_link(link).unwrap(), Path::new(kept));
+    let text = fs::read_to_string(kept).unwrap();
+    assert!(text.ends_with("[limits]\nnice = -5\n"), "{text}");
+    // Where others may exchange the file, root writes nothing.
+    std::os::unix::fs::chown("/etc/kept", Some(20001), None).unwrap();
+    let said = cage.cellwall(&["set", "shop", "limits.nice", "5"]);
+    assert!(said.status == Some(1) && said.err.contains("is behind /etc/kept"), "{}", said.err);
+    assert_eq!(fs::read_to_string(kept).unwrap(), text);
+}
