@@ -312,3 +312,44 @@ fn a_program_alone_comes_with_its_libraries_and_its_interpreter() {
         }
     });
 }
+
+#[test]
+fn what_a_chroot_was_also_built_for_and_is_gone_keeps_no_copy_old() {
+    world(Launcher::Cellwall, |world| {
+        site("[\"static\"]", "");
+        let other = "/etc/cellwall/sites.d/bob.toml";
+        let rules = fs::read_to_string("/etc/cellwall/sites.d/alice.toml").unwrap();
+        let rules = rules.replace("\"alice\"", "\"bob\"").replace("htdocs", "bobs").replace("static", "sh");
+        fs::write(other, rules).unwrap();
+        fs::create_dir("/etc/cellwall/pieces").unwrap();
+        let piece = "/etc/cellwall/pieces/mine.toml";
+        fs::write(piece, "description = \"mine\"\n[files]\nread = [\"/etc/hosts\"]\n").unwrap();
+        let program = "/usr/local/bin/greet";
+        put(program, b"#!/bin/sh\necho hello\n", 0, 0o755);
+        let more = ["--site", "bob", "--piece", "mine", "--program", program];
+        good(world, &[&["build", JAIL, "--site", "alice"], &more[..]].concat());
+        world.apply();
+        fs::remove_file(other).unwrap();
+        fs::remove_file(piece).unwrap();
+        fs::remove_file(program).unwrap();
+        // Who is served still needs what is there.
+        let (said, status) = jail(world, &["refresh", JAIL]);
+        assert!(status == 3 && said.contains("help: run: cellwall apply bob"), "{said}");
+        assert!(run(Command::new("sh").args(["-c", "cellwall apply bob"])).status.success());
+        let said = good(world, &["refresh", JAIL]);
+        for gone in ["site bob", "piece mine", program] {
+            assert!(said.contains(&format!("note: {gone} is not there any more")), "{gone}: {said}");
+        }
+        assert!(!Path::new(&format!("{JAIL}{program}")).exists() && !said.contains("error:"), "{said}");
+        assert!(!Path::new(&format!("{JAIL}/usr/bin/sed")).exists(), "{said}");
+        assert!(!good(world, &["refresh", JAIL]).contains("any more"));
+        // What is asked for by name must be there.
+        let (said, status) = jail(world, &["build", JAIL, "--site", "bob"]);
+        assert!(status == 3 && said.contains("there is no site `bob`"), "{said}");
+        fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        world.apply();
+        let (said, status) = jail(world, &["refresh", JAIL]);
+        assert!(status == 3 && said.contains("nothing that") && said.contains("site alice"), "{said}");
+        assert!(Path::new(&format!("{JAIL}/etc/passwd")).exists());
+    });
+}

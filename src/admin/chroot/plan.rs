@@ -19,6 +19,7 @@ use crate::config::provenance::Traced;
 use crate::config::rules::Rules;
 use crate::refusal::Pasted;
 
+use super::super::policy;
 use super::loader::{Loader, Needs, needs};
 use super::manifest::plain;
 use super::{Copied, Selection, Thing};
@@ -39,7 +40,10 @@ pub struct Plan {
 pub fn plan(selection: &Selection, directory: &Path) -> Result<Plan, String> {
     let mut sites = Vec::new();
     for name in &selection.sites {
-        let missing = || format!("the file of site {name} cannot be read\n  help: run: cellwall check");
+        let missing = || {
+            let unread = || format!("the file of site {name} cannot be read\n  help: run: cellwall check");
+            policy::unknown(name).unwrap_or_else(unread)
+        };
         sites.push(Traced::of(name).ok_or_else(missing)?);
     }
     let mut work = Gathering {

@@ -6,12 +6,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+
+use crate::config::{profiles, store};
+use crate::refusal::Pasted;
+
 use super::super::chroot::manifest::{self, Manifest, plain};
 use super::super::chroot::place::{Is, Place};
 use super::super::chroot::plan::{Plan, plan};
 use super::super::chroot::{Selection, Thing};
 use super::super::json::Json;
-use super::super::{End, cell, say};
+use super::super::{End, cell, policy, say};
 
 /// Arguments of `cellwall jail build`.
 #[derive(Debug, clap::Args)]
@@ -56,6 +61,8 @@ pub fn run(args: &Args) -> Result<End, String> {
     let _root = cell::root()?;
     let directory = directory(&args.directory)?;
     let mut before = Manifest::of(&directory)?.unwrap_or_default();
+    // What is asked for now must be there; what was asked for once may be gone.
+    let notes = forget(&mut before.selection)?;
     let Selection { sites, pieces, programs } = &mut before.selection;
     sites.extend(args.site.iter().cloned());
     pieces.extend(args.piece.iter().cloned());
@@ -65,7 +72,7 @@ pub fn run(args: &Args) -> Result<End, String> {
         }
         programs.insert(program.clone());
     }
-    bring(&directory, &before, How { dry: args.dry_run, json: args.json })
+    bring(&directory, &before, notes, How { dry: args.dry_run, json: args.json })
 }
 
 /// Brings a chroot up to date.
@@ -76,10 +83,51 @@ pub fn refresh(args: &Of) -> Result<End, String> {
     let _root = cell::root()?;
     let directory = directory(&args.directory)?;
     let shown = directory.display();
-    let before = Manifest::of(&directory)?.ok_or_else(|| {
+    let mut before = Manifest::of(&directory)?.ok_or_else(|| {
         format!("no build made {shown}\n  help: run: cellwall jail build {shown} --site NAME")
     })?;
-    bring(&directory, &before, How { dry: args.dry_run, json: args.json })
+    let notes = forget(&mut before.selection)?;
+    if before.selection == Selection::default() {
+        let mut text = format!("nothing that {shown} was built for is there any more");
+        notes.iter().for_each(|note| text = format!("{text}\n  note: {note}"));
+        return Err(format!("{text}\n  help: run: cellwall jail build {shown} --site NAME"));
+    }
+    bring(&directory, &before, notes, How { dry: args.dry_run, json: args.json })
+}
+
+/// Takes out of the list what is not on this host any more: else one site that went would keep the others' copies old for
+/// ever. Returns a note for each.
+///
+/// # Errors
+/// A site has no file any more, and is still served in the chroot.
+fn forget(selection: &mut Selection) -> Result<Vec<String>, String> {
+    let mut notes = Vec::new();
+    let mut gone = |there: bool, what: &str| {
+        if !there {
+            notes.push(format!("{what} is not there any more: it is taken off the list"));
+        }
+        there
+    };
+    let served = |site: &&String| !is_there(site) && !store::holders(site, None).is_empty();
+    if let Some(site) = selection.sites.iter().find(served) {
+        let site = Pasted(site.as_bytes());
+        return Err(format!(
+            "site {site} has no file any more, and is still served\n  help: run: cellwall apply {site}"
+        ));
+    }
+    selection.sites.retain(|site| gone(is_there(site), &format!("site {site}")));
+    let pieces = profiles::all(profiles::Kind::Piece);
+    selection.pieces.retain(|piece| gone(pieces.contains(piece), &format!("piece {piece}")));
+    selection.programs.retain(|program| gone(program.exists(), &program.display().to_string()));
+    Ok(notes)
+}
+
+/// A site's file, or a user's account. What cannot be told is there.
+fn is_there(site: &str) -> bool {
+    match site.strip_prefix('~') {
+        Some(user) => !matches!(User::from_name(user), Ok(None)),
+        None => policy::unknown(site).is_none(),
+    }
 }
 
 /// Absolute, and none of the host's own trees.
@@ -117,11 +165,12 @@ struct How {
     json: bool,
 }
 
-fn bring(directory: &Path, before: &Manifest, how: How) -> Result<End, String> {
+fn bring(directory: &Path, before: &Manifest, notes: Vec<String>, how: How) -> Result<End, String> {
     let How { dry, json } = how;
     let there = !dry || directory.exists();
     let place = if there { Some(Place::open(directory, !dry)?) } else { None };
-    let wanted = plan(&before.selection, directory)?;
+    let mut wanted = plan(&before.selection, directory)?;
+    wanted.notes.splice(0..0, notes);
     let mut done = Done::default();
     let mut kept = Manifest { selection: before.selection.clone(), ..Manifest::default() };
     for (path, thing) in &wanted.things {
