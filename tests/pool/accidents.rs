@@ -9,7 +9,7 @@ use std::thread;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::harness::{Hung, Launcher, everything, make_directory, put, run, world};
+use crate::harness::{Hung, LOG, Launcher, everything, make_directory, put, run, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
@@ -99,6 +99,43 @@ fn after_each_rotation_lines_go_to_the_new_files() {
             asked(round);
         }
         assert!(fs::metadata(format!("{LOGS}/access.log.2.gz")).is_ok());
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_told_with_a_command_that_mends_it() {
+    world(Launcher::Cellwall, |world| {
+        let own = world.alice.docroot().join("logs");
+        make_directory(&own, world.alice.id, 0o755);
+        for (path, why, at) in [
+            ("/var/log/nosuch/a.log", "its directory is not there", "/var/log/nosuch/a.log"),
+            (
+                "/var/www/alice/htdocs/logs/a.log",
+                "is not in a directory that only",
+                "/var/log/cellwall/alice-access.log",
+            ),
+            (
+                "/var/www/alice/htdocs/logs/no/a.log",
+                "is not in a directory that only",
+                "/var/log/cellwall/alice-access.log",
+            ),
+        ] {
+            drop(fs::remove_file(LOG));
+            drop(fs::remove_file(at));
+            relayed(world, &format!("children = 1\naccess_log = \"{path}\""));
+            let _daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice"], "");
+            until("the refusal of the log", || !logged(&["code=S10", "site=alice"]).is_empty());
+            let line = logged(&["code=S10", "site=alice"]).remove(0);
+            assert!(line.contains(&format!("why=\"{path}: {why}")), "{line}");
+            let fix = line.split(" fix=\"").nth(1).unwrap().trim_end_matches('"');
+            let said = run(Command::new("sh").args(["-c", fix]));
+            assert!(said.status.success(), "{fix}: {}", String::from_utf8_lossy(&said.stderr));
+            until("a line of the access log", || {
+                assert_eq!(nginx.get("alice", "/a.php").status, 200);
+                fs::read_to_string(at).is_ok_and(|text| !text.is_empty())
+            });
+        }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::policy::DIRECTORY;
-use crate::refusal::{Card, Refusal};
+use crate::refusal::{Card, Pasted, Refusal};
 
 use super::super::life::Failures;
 use super::super::listen;
@@ -285,10 +285,10 @@ impl Supervisor {
         for (sink, path) in sinks(&record) {
             match open_log(&path) {
                 Ok(file) => self.tell_broker(&Down::Lines { site, sink }, vec![Rc::new(file)]),
-                Err(why) => {
-                    let refusal = Refusal::about(&LOG, &path, &why);
+                Err(Unfit { why, fix }) => {
                     let name = self.pools.get(&site).map(|pool| pool.name.clone()).unwrap_or_default();
-                    self.journal.refused(&name, &refusal);
+                    let fix = fix.unwrap_or_else(|| elsewhere(&name, sink));
+                    self.journal.refused(&name, &Refusal { fix, ..Refusal::about(&LOG, &path, &why) });
                 }
             }
         }
@@ -362,21 +362,54 @@ fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {
         .collect()
 }
 
+/// Why a file is no log.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    why: String,
+    /// What mends it where it is; none: it must be elsewhere.
+    fix: Option<String>,
+}
+
 /// A log that only root can have put there (CVE-2016-1247).
-pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, String> {
+pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, Unfit> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let path = Path::new(OsStr::from_bytes(path));
-    let above = path.parent().map(std::fs::symlink_metadata).and_then(Result::ok);
-    if !above.is_some_and(|above| above.is_dir() && above.uid() == 0 && above.mode() & 0o022 == 0) {
-        return Err("is not in a directory that only root can write".to_owned());
+    let word = |path: &Path| Pasted(path.as_os_str().as_bytes()).to_string();
+    let above = path.parent().unwrap_or(Path::new("/"));
+    if !roots_alone(above) {
+        let missing = above.symlink_metadata().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
+        let nearest = above.ancestors().find(|above| above.symlink_metadata().is_ok());
+        if missing && nearest.is_some_and(|nearest| nearest.ancestors().all(roots_alone)) {
+            let make = format!("install -d -o root -g adm -m 0750 {} && cellwall pool reload", word(above));
+            return Err(Unfit { why: "its directory is not there".to_owned(), fix: Some(make) });
+        }
+        return Err(Unfit { why: "is not in a directory that only root can write".to_owned(), fix: None });
     }
+    let look = || Some(format!("ls -l {} # when it is mended: cellwall pool reload", word(path)));
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut options = std::fs::OpenOptions::new();
     options.append(true).create(true).mode(0o640).custom_flags(flags);
-    let file = options.open(path).map_err(|why| why.to_string())?;
-    let facts = file.metadata().map_err(|why| why.to_string())?;
+    let file = options.open(path).map_err(|why| Unfit { why: why.to_string(), fix: look() })?;
+    let facts = file.metadata().map_err(|why| Unfit { why: why.to_string(), fix: look() })?;
     let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
-    if good { Ok(file.into()) } else { Err("is not a plain file of root's".to_owned()) }
+    let unfit = || Unfit { why: "is not a plain file of root's".to_owned(), fix: look() };
+    if good { Ok(file.into()) } else { Err(unfit()) }
+}
+
+fn roots_alone(directory: &Path) -> bool {
+    let facts = directory.symlink_metadata();
+    facts.is_ok_and(|facts| facts.is_dir() && facts.uid() == 0 && facts.mode() & 0o022 == 0)
+}
+
+/// The command that names a place where logs are.
+fn elsewhere(site: &[u8], sink: Sink) -> String {
+    let (key, what) = match sink {
+        Sink::Access => ("access_log", "access"),
+        Sink::Slow => ("slow_log", "slow"),
+        Sink::Errors => ("error_log", "error"),
+    };
+    let file = [b"/var/log/cellwall/", site, b"-", what.as_bytes(), b".log"].concat();
+    format!("cellwall set {} pool.{key} {}", Pasted(site), Pasted(&file))
 }
 
 /// What is in it is what stays in it.
@@ -391,5 +424,4 @@ pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
 }
 
 static RECORD: Card = Card { code: "S09", status: 88, remedy: "cellwall apply" };
-static LOG: Card =
-    Card { code: "S10", status: 88, remedy: "install -d -o root -g adm -m 0750 /var/log/cellwall" };
+static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };
