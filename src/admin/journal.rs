@@ -1,12 +1,17 @@
 //! Records, read back: from the log file, from older ones beside it, and from the system's log.
+//!
+//! From the end, line by line, and as far as needed: a year of a large host does not fit into the memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
+use std::fs::File;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::config::store;
 use crate::policy::{HOST_FILE, Sink, decode};
+
+use super::backwards::Backwards;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +61,33 @@ impl Entry {
 pub struct Journal {
     /// The places that were looked at, for the message that nothing was found.
     pub places: Vec<String>,
-    texts: Vec<String>,
+    /// The oldest first.
+    sources: Vec<Source>,
     system_read: bool,
 }
 
+/// Something with lines.
+#[derive(Debug)]
+enum Source {
+    File(PathBuf),
+    /// What a program said.
+    Text(Vec<u8>),
+}
+
+impl Source {
+    fn lines(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::File(path) => Box::new(File::open(path).and_then(Backwards::new).into_iter().flatten()),
+            Self::Text(bytes) => Box::new(Backwards::new(Cursor::new(bytes)).into_iter().flatten()),
+        }
+    }
+}
+
 impl Journal {
-    /// Reads every place where records may be, the oldest first.
+    /// Every place where records may be.
     #[must_use]
     pub fn open() -> Self {
-        let mut journal = Self { places: Vec::new(), texts: Vec::new(), system_read: false };
+        let mut journal = Self { places: Vec::new(), sources: Vec::new(), system_read: false };
         let bytes = store::read(HOST_FILE).unwrap_or_default();
         let rules = decode::host(&bytes).ok().map(|host| (host.log.sink, text(host.log.file)));
         let file = rules
@@ -74,7 +97,7 @@ impl Journal {
             journal.file(&path);
         }
         // Also the fallback of a log file that could not be written.
-        let system = journal.texts.is_empty() || rules.is_some_and(|(sink, _)| sink == Sink::Syslog);
+        let system = journal.sources.is_empty() || rules.is_some_and(|(sink, _)| sink == Sink::Syslog);
         if system {
             journal.system();
         }
@@ -90,16 +113,29 @@ impl Journal {
         self.places.len() > before
     }
 
-    /// Every record, in the order in which they were written.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> {
-        self.texts.iter().flat_map(|text| text.lines()).filter_map(Entry::parse)
+    /// All lines, the youngest first.
+    fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.sources.iter().rev().flat_map(Source::lines)
+    }
+
+    /// Every record, the youngest first.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.lines().filter_map(|line| Entry::parse(&line))
+    }
+
+    /// The record with this reference.
+    #[must_use]
+    pub fn entry(&self, reference: &str) -> Option<Entry> {
+        let mark = format!("ref={reference}");
+        let mut lines = self.lines().filter(|line| line.contains(&mark));
+        lines.find_map(|line| Entry::parse(&line).filter(|entry| entry.field("ref") == Some(reference)))
     }
 
     /// Records of the same site before this one, the youngest first.
     pub fn before<'j>(&'j self, entry: &'j Entry) -> impl Iterator<Item = Entry> + 'j {
         let mark = entry.mark();
-        let lines = self.texts.iter().rev().flat_map(|text| text.lines().rev());
-        let older = lines.skip_while(move |line| !line.contains(&mark)).skip(1).filter_map(Entry::parse);
+        let older = self.lines().skip_while(move |line| !line.contains(&mark)).skip(1);
+        let older = older.filter_map(|line| Entry::parse(&line));
         older.filter(|other| other.field("site") == entry.field("site"))
     }
 
@@ -109,28 +145,33 @@ impl Journal {
     pub fn lacked_memory(&self, entry: &Entry) -> bool {
         let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
         let end = format!("pool end site={site} ");
-        // True: such an end; false: a launch; none: another refusal.
-        let (mut before, mut after, mut passed) = (Vec::new(), Vec::new(), false);
-        for line in self.texts.iter().flat_map(|text| text.lines()) {
+        // True: such an end; false: a launch; none: another refusal. Two on either side, the nearest first.
+        let (mut before, mut after, mut passed) = (Vec::new(), VecDeque::new(), false);
+        for line in self.lines() {
             let event = if line.contains(&end) && line.contains(" how=outofmemory ") {
                 Some(true)
             } else if line.contains(&mark) {
                 passed = true;
                 continue;
             } else {
-                match Entry::parse(line).filter(|other| other.field("site") == Some(site)) {
+                match Entry::parse(&line).filter(|other| other.field("site") == Some(site)) {
                     Some(other) => (!other.refused).then_some(false),
                     None => continue,
                 }
             };
-            if passed { after.push(event) } else { before.push(event) }
+            if !passed {
+                after.push_front(event);
+                after.truncate(2);
+            } else if before.len() < 2 {
+                before.push(event);
+            } else {
+                break;
+            }
         }
-        before.reverse();
-        let near = |events: &[Option<bool>]| {
-            let found = events.iter().take(2).take_while(|event| event.is_some());
-            found.copied().any(|event| event == Some(true))
+        let near = |events: &mut dyn Iterator<Item = Option<bool>>| {
+            events.take_while(Option::is_some).any(|event| event == Some(true))
         };
-        passed && (near(&before) || near(&after))
+        passed && (near(&mut before.into_iter()) || near(&mut after.into_iter()))
     }
 
     /// What the programs of its site wrote to their error output before this record, and until the site's next one: the
@@ -138,26 +179,30 @@ impl Journal {
     #[must_use]
     pub fn said(&self, entry: &Entry, most: usize) -> Vec<String> {
         let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
-        let (mut said, mut passed) = (VecDeque::new(), false);
-        for line in self.texts.iter().flat_map(|text| text.lines()) {
-            if let Some(text) = words_of(site, line) {
-                said.push_back(text.to_owned());
-                if said.len() > most {
-                    said.pop_front();
+        let (mut said, mut passed) = (Vec::new(), false);
+        for line in self.lines() {
+            if let Some(text) = words_of(site, &line) {
+                if said.len() < most {
+                    said.push(text.to_owned());
                 }
             } else if line.contains(&mark) {
                 passed = true;
-            } else if passed && Entry::parse(line).is_some_and(|other| other.field("site") == Some(site)) {
+            } else if !passed && Entry::parse(&line).is_some_and(|other| other.field("site") == Some(site)) {
+                // They belong to a later record.
+                said.clear();
+            }
+            if passed && said.len() >= most {
                 break;
             }
         }
-        said.into()
+        said.reverse();
+        said
     }
 
     fn file(&mut self, path: &Path) {
         self.places.push(path.display().to_string());
-        if let Ok(bytes) = fs::read(path) {
-            self.texts.push(String::from_utf8_lossy(&bytes).into_owned());
+        if File::open(path).is_ok() {
+            self.sources.push(Source::File(path.to_owned()));
         }
     }
 
@@ -169,7 +214,7 @@ impl Journal {
         match said {
             Ok(said) if said.status.success() && !said.stdout.is_empty() => {
                 self.places.push("the journal".to_owned());
-                self.texts.push(String::from_utf8_lossy(&said.stdout).into_owned());
+                self.sources.push(Source::Text(said.stdout));
             }
             _ => ["/var/log/auth.log", "/var/log/secure", "/var/log/syslog", "/var/log/messages"]
                 .iter()
@@ -232,7 +277,8 @@ mod tests {
     }
 
     fn journal(text: &str) -> Journal {
-        Journal { places: Vec::new(), texts: vec![text.to_owned()], system_read: false }
+        let sources = vec![Source::Text(text.as_bytes().to_vec())];
+        Journal { places: Vec::new(), sources, system_read: false }
     }
 
     #[test]
@@ -248,11 +294,15 @@ mod tests {
              T launch ref=CCCC-CCCC site=shop\n\
              T stderr site=shop worker=2 line=\"four\"\n",
         );
-        let entry = journal.entries().find(|entry| entry.field("ref") == Some("BBBB-BBBB")).unwrap();
+        let entry = journal.entry("BBBB-BBBB").unwrap();
         assert_eq!(journal.said(&entry, 2), ["two", "three"]);
         let before: Vec<_> =
             journal.before(&entry).map(|older| older.field("ref").unwrap_or_default().to_owned()).collect();
         assert_eq!(before, ["AAAA-AAAA"]);
+        assert_eq!(journal.said(&entry, 9), ["one", "two", "three"]);
+        let all: Vec<_> =
+            journal.entries().filter_map(|entry| entry.field("ref").map(str::to_owned)).collect();
+        assert_eq!(all, ["CCCC-CCCC", "DDDD-DDDD", "BBBB-BBBB", "AAAA-AAAA"]);
     }
 
     #[test]

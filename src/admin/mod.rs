@@ -3,6 +3,7 @@
 pub mod again;
 pub mod apply;
 pub mod audit;
+mod backwards;
 pub mod cause;
 mod cell;
 pub mod check;

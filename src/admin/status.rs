@@ -33,19 +33,40 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     if args.json {
-        say::out(text.trim_end());
-        return End::Good.into();
+        let text = text.trim_end();
+        return match &args.site {
+            None => told(Some(text.to_owned()), "", say::out),
+            Some(name) => told(alone(text, name), name, say::out),
+        };
     }
     let mut sites = table(&text);
     sites.retain(|site| args.site.as_ref().is_none_or(|name| site.name == *name));
-    if let (Some(name), true) = (&args.site, sites.is_empty()) {
-        say::note(format_args!(
-            "error: the pool has no site {name}\n  help: cellwall status shows all of them"
-        ));
-        return End::Findings.into();
+    let unknown = sites.is_empty() && args.site.is_some();
+    told((!unknown).then_some(sites), args.site.as_deref().unwrap_or_default(), |sites| show(&sites))
+}
+
+/// Says it, or that the pool has no such site.
+fn told<T>(found: Option<T>, name: &str, say: impl FnOnce(T)) -> ExitCode {
+    match found {
+        Some(found) => {
+            say(found);
+            End::Good.into()
+        }
+        None => {
+            say::note(format_args!(
+                "error: the pool has no site {name}\n  help: cellwall status shows all of them"
+            ));
+            End::Findings.into()
+        }
     }
-    show(&sites);
-    End::Good.into()
+}
+
+/// The broker's JSON, which has a line for each site, with the one alone.
+fn alone(text: &str, name: &str) -> Option<String> {
+    let (head, sites) = text.split_once("\"sites\":[")?;
+    let start = format!("{{\"site\":\"{name}\",");
+    let site = sites.strip_suffix("]}")?.split(",\n").find(|site| site.starts_with(&start))?;
+    Some(format!("{head}\"sites\":[{site}]}}"))
 }
 
 /// One site's numbers.
@@ -173,6 +194,20 @@ mod tests {
             (3, 9, 0)
         );
         assert_eq!(sites[1].number("new"), 0);
+    }
+
+    #[test]
+    fn one_site_of_the_json_is_whole_and_alone() {
+        let text =
+            "{\"version\":1,\"sites\":[{\"site\":\"shop\",\"x\":[1,2]},\n{\"site\":\"sho\",\"x\":{}}]}";
+        let shop = "{\"version\":1,\"sites\":[{\"site\":\"shop\",\"x\":[1,2]}]}";
+        assert_eq!(alone(text, "shop").as_deref(), Some(shop));
+        assert_eq!(
+            alone(text, "sho").as_deref(),
+            Some("{\"version\":1,\"sites\":[{\"site\":\"sho\",\"x\":{}}]}")
+        );
+        assert_eq!(alone(text, "nosuch"), None);
+        assert_eq!(alone("{\"version\":1,\"sites\":[]}", "shop"), None);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "again")]
     pub most: u64,
     /// Print it as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "again")]
     pub json: bool,
 }
 
@@ -128,13 +128,10 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
 
 fn find(args: &Args, journal: &Journal) -> Option<Entry> {
     match (&args.reference, &args.last) {
-        (Some(reference), _) => {
-            let reference = spelled(reference);
-            journal.entries().rev().find(|entry| entry.field("ref") == Some(reference.as_str()))
-        }
+        (Some(reference), _) => journal.entry(&spelled(reference)),
         (None, site) => {
             let site = site.as_deref().unwrap_or_default();
-            journal.entries().rev().find(|entry| {
+            journal.entries().find(|entry| {
                 entry.refused != args.again && (site.is_empty() || entry.field("site") == Some(site))
             })
         }

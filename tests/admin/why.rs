@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 
-use crate::harness::{CELLWALL, Launcher, World, each_jail, make_directory, mode, put, small, world};
+use crate::harness::{CELLWALL, LOG, Launcher, World, each_jail, make_directory, mode, put, small, world};
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -274,5 +274,36 @@ fn a_remedy_changes_nothing_behind_a_link_that_was_put_there_since() {
             assert!(pasted(&repair), "{repair}");
             world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
         }
+    });
+}
+
+/// A year of a large host: what is asked for is found, in a fraction of the memory that its log would take.
+#[test]
+fn a_log_that_is_larger_than_the_memory_is_searched() {
+    world(Launcher::Cellwall, |world| {
+        let refused = world.call(&world.alice, "first").run().refused("V117", 117);
+        let line =
+            "2026-01-02T03:04:05.000006Z launch ref=AAAA-AAAA site=bob pid=7 dir=\"/srv\" script=\"x\"\n";
+        let mut log = std::fs::File::options().append(true).open(LOG).unwrap();
+        let block = line.repeat(10_000);
+        while log.metadata().unwrap().len() < 72 << 20 {
+            std::io::Write::write_all(&mut log, block.as_bytes()).unwrap();
+        }
+        world.call(&world.bob, "second").run().refused("V117", 117);
+        for words in [vec![refused.field("ref")], vec!["--last", "alice"], vec!["--last"]] {
+            // The program and its libraries take 10 MB of it.
+            let text = format!("ulimit -v 60000; exec cellwall why {}", words.join(" "));
+            let told = crate::harness::run(std::process::Command::new("sh").args(["-c", &text]));
+            let name = if words == ["--last"] { "htdocs/second" } else { "htdocs/first" };
+            assert!(told.status.success() && said(&told).contains(name), "{words:?}: {}", said(&told));
+        }
+    });
+}
+
+#[test]
+fn words_that_exclude_each_other_are_not_taken_together() {
+    world(Launcher::Cellwall, |world| {
+        let told = world.cellwall(&["why", "--last", "--json", "--again"]);
+        assert_eq!(told.status.code(), Some(2), "{}", said(&told));
     });
 }

@@ -122,6 +122,14 @@ fn relayed_workers_answer_as_the_sites_user() {
             1,
             "one parent serves all"
         );
+        let status = |site: &str| {
+            let said = world.cellwall(&["status", "--json", site]);
+            (String::from_utf8_lossy(&said.stdout).into_owned(), said.status.code())
+        };
+        let (json, end) = status("alice");
+        assert!(json.contains("\"site\":\"alice\"") && !json.contains("\"site\":\"bob\""), "{json}");
+        assert_eq!((end, json.trim_end().ends_with("}]}")), (Some(0), true), "{json}");
+        assert_eq!(status("nosuch"), (String::new(), Some(1)));
         assert_eq!(daemon.stop(), Some(0));
         until("the end of all that the site had", || processes(world.alice.id).is_empty());
     });
