@@ -35,8 +35,8 @@ pub fn remedy(entry: &Entry) -> Option<String> {
             harmless(path, entry).and_then(|()| set("files.execute", &word))
         }),
         "V12" if why.contains("begins neither") => first_line(path, &word),
-        "V14" => Some(NOT_ROOTS.to_owned()),
-        "V15" => set("interpreters", &word),
+        "V15" if is_roots_program(path) => set("interpreters", &word),
+        "V14" | "V15" => Some(NOT_ROOTS.to_owned()),
         "V01" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
         "V120" => fixed(&[path.parent()?, path], entry),
         "V111" | "V115" | "S03" if why.contains("ermission denied") => {

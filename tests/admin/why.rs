@@ -197,6 +197,13 @@ fn a_first_line_opens_nothing_that_is_no_program_of_roots() {
         world.script(&world.alice, "a.cgi", "#!/srv/tool/run\n");
         world.call(&world.alice, "a.cgi").run().refused("V11", 255);
         assert_eq!(repair(world), "cellwall set alice files.execute /srv/tool/run");
+        world.site("alice", &format!("interpreters = \"/usr/bin/perl\"\n{}", small("view")));
+        world.apply();
+        for (name, mended) in [(own.to_str().unwrap(), false), ("/bin/sh", true)] {
+            world.script(&world.alice, "a.cgi", format!("#!{name}\n"));
+            world.call(&world.alice, "a.cgi").run().refused("V15", 86);
+            assert_eq!(repair(world).starts_with("cellwall set alice interpreters "), mended, "{name}");
+        }
     });
 }
 
