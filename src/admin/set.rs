@@ -12,9 +12,11 @@ use std::process::ExitCode;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 use crate::config::ground::Ground;
+use crate::config::provenance::Traced;
 use crate::config::reader::nearest;
 use crate::config::rules::{KEYS, is_list};
 use crate::config::store::Store;
+use crate::config::values::{Count, Seconds, Workers};
 use crate::config::{SITES_DIRECTORY, sites};
 use crate::policy::names::is_variable;
 
@@ -57,8 +59,11 @@ fn change(args: &Args) -> Result<ExitCode, String> {
     let path = real(&named)?;
     let shown = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = fs::read_to_string(&path).map_err(shown)?;
-    let after =
-        if args.remove { without(&before, &args.key)? } else { edited(&before, &args.key, &args.values)? };
+    let after = if args.remove {
+        without(&before, &args.key)?
+    } else {
+        edited(&with_lower(&before, args)?, &args.key, &args.values)?
+    };
     replace(&path, &after).map_err(shown)?;
     let sites = vec![args.site.clone()];
     let ended = apply::under(&store, &apply::Args { sites, dry_run: false, json: false });
@@ -72,6 +77,24 @@ fn change(args: &Args) -> Result<ExitCode, String> {
         }
     }
     Ok(ended)
+}
+
+/// The text with what a lower layer says of the other values under the name: all of them are one key, and the site's own
+/// wins wholly.
+fn with_lower(text: &str, args: &Args) -> Result<String, String> {
+    let below = args.key.starts_with("pool.workers.").then(|| Traced::of(&args.site)).flatten();
+    let below = below.filter(|traced| traced.file.rules.pool_workers.is_none());
+    let Some(workers) = below.and_then(|traced| traced.rules.pool_workers) else {
+        return Ok(text.to_owned());
+    };
+    let number = |Count(number)| if number == u64::MAX { "unlimited".to_owned() } else { number.to_string() };
+    let Workers { max, min, spare, idle } = workers.value;
+    let numbers = [("max", max), ("min", min), ("spare", spare)].map(|(name, one)| (name, one.map(number)));
+    let idle = ("idle", idle.map(|Seconds(idle)| number(Count(idle))));
+    numbers.into_iter().chain([idle]).try_fold(text.to_owned(), |text, (name, value)| match value {
+        Some(value) => edited(&text, &format!("pool.workers.{name}"), &[value]),
+        None => Ok(text),
+    })
 }
 
 /// The file itself: a link to it (a configuration that is kept in git) stays one. Nobody but root may put another there.

@@ -563,3 +563,16 @@ fn a_set_through_a_link_changes_the_file_that_it_leads_to() {
     assert!(said.status == Some(1) && said.err.contains("is behind /etc/kept"), "{}", said.err);
     assert_eq!(fs::read_to_string(kept).unwrap(), text);
 }
+
+#[test]
+fn a_set_of_one_number_keeps_the_others_of_a_lower_layer() {
+    let cage = Cage::new();
+    cage.host("caller = \"www-data\"\n[defaults.pool]\nworkers = { max = 6, min = 2, idle = \"9s\" }\n");
+    cage.small("shop", "alice", "[pool]\ncommand = \"/usr/bin/sleep\"\n");
+    cage.good(&["apply"]);
+    cage.good(&["set", "shop", "pool.workers.max", "4"]);
+    let text = fs::read_to_string("/etc/cellwall/sites.d/shop.toml").unwrap();
+    assert!(text.ends_with("workers = { max = 4, min = 2, idle = 9 }\n"), "{text}");
+    let policy = cage.good(&["policy", "shop"]);
+    assert!(policy.contains("pool.workers: max = 4, min = 2, spare = 0, idle = 9s"), "{policy}");
+}
