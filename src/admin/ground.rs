@@ -11,6 +11,7 @@ use crate::config::ground as host;
 use crate::config::problem::Problems;
 use crate::config::profiles::{Kind, all, load};
 use crate::policy::{Jail, PathRule, Site, StepKind};
+use crate::refusal::Pasted;
 
 /// A site, as far as paths matter to it.
 #[derive(Debug, Clone, Copy)]
@@ -79,15 +80,27 @@ impl Ground<'_> {
     /// The modes do not give these bits (4 read, 2 write, 1 execute).
     fn lacks(&self, path: &Path, want: u32) -> bool {
         let Ok(facts) = fs::metadata(path) else { return false };
+        facts.mode() >> self.class(&facts).0 & want != want
+    }
+
+    /// Which bits of a mode are the site's: how far they are shifted, and their letter for chmod(1).
+    fn class(&self, facts: &fs::Metadata) -> (u32, char) {
         let identity = &self.site.identity;
-        let shift = if facts.uid() == self.uid {
-            6
+        if facts.uid() == self.uid {
+            (6, 'u')
         } else if facts.gid() == identity.gid || identity.groups.contains(&facts.gid()) {
-            3
+            (3, 'g')
         } else {
-            0
-        };
-        facts.mode() >> shift & want != want
+            (0, 'o')
+        }
+    }
+
+    /// The command that lets the site search a directory.
+    #[must_use]
+    pub fn searchable(&self, directory: &Path) -> Option<String> {
+        let (_, letter) = self.class(&fs::metadata(directory).ok()?);
+        let word = Pasted(directory.as_os_str().as_bytes());
+        Some(format!("{}chmod {letter}+x {word}", hand(directory)?))
     }
 
     /// Why nobody should open this for a site by a pasted command. None: nothing speaks against it.

@@ -28,6 +28,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V117" if why.contains("is a symbolic link") => Some(NO_LINK.to_owned()),
         "V02" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
         "V117" if why.contains("No such file") => beside(path),
+        "V117" if why.contains("ermission denied") => search(path.parent()?, entry),
         "V03" | "P114" => harmless(path, entry).and_then(|()| set("docroot", &word)),
         "V06" | "V08" => None,
         "V11" => interpreter(path, entry).or_else(|| {
@@ -227,7 +228,7 @@ fn first_line(path: &Path, word: &str) -> Option<String> {
 fn search(path: &Path, entry: &Entry) -> Option<String> {
     with_ground(uid(entry)?, |ground| {
         let (closed, way) = ground.closed(&path.join("x"), 1)?;
-        if way && ground.dangerous(&closed).is_none() { searchable(&closed) } else { None }
+        if way && ground.dangerous(&closed).is_none() { ground.searchable(&closed) } else { None }
     })
 }
 
@@ -240,13 +241,9 @@ fn closed_docroot(uid: u32) -> Option<String> {
             let mut docroots = site.docroots.iter();
             let closed = docroots
                 .find_map(|place| ground.closed(&Path::new(std::str::from_utf8(place).ok()?).join("x"), 1));
-            closed.and_then(|(closed, _)| searchable(&closed))
+            closed.and_then(|(closed, _)| ground.searchable(&closed))
         })
     })
-}
-
-fn searchable(directory: &Path) -> Option<String> {
-    Some(format!("{}chmod o+x {}", hand(directory)?, word(directory.to_str().unwrap_or_default())))
 }
 
 /// A directory of the site's own that its rules name and that is gone.

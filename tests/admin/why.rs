@@ -284,6 +284,32 @@ fn a_remedy_changes_nothing_behind_a_link_that_was_put_there_since() {
     });
 }
 
+#[test]
+fn a_closed_directory_is_opened_with_its_owners_rights() {
+    world(Launcher::Cellwall, |world| {
+        let top = world.alice.docroot();
+        let sub = top.join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        make_directory("/srv/precious", 0, 0o700);
+        let precious = || std::fs::metadata("/srv/precious").unwrap().mode() & 0o7777;
+        world.probe(&world.alice, "sub/a.cgi");
+        for rights in [0o655, 0o644] {
+            mode(&sub, rights);
+            let code = world.call(&world.alice, "a.cgi").cwd(&sub).run().refused_somehow();
+            assert!(["V111", "V115", "V117"].contains(&code.field("code")), "{}", code.line);
+            let repair = repair(world);
+            assert!(repair.starts_with(&format!("setpriv --reuid={} ", world.alice.id)), "{repair}");
+            std::fs::rename(&sub, top.join("before")).unwrap();
+            symlink("/srv/precious", &sub).unwrap();
+            assert!(!pasted(&repair) && precious() == 0o700, "{repair}");
+            std::fs::remove_file(&sub).unwrap();
+            std::fs::rename(top.join("before"), &sub).unwrap();
+            assert!(pasted(&repair), "{repair}");
+            world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
+        }
+    });
+}
+
 /// A year of a large host: what is asked for is found, in a fraction of the memory that its log would take.
 #[test]
 fn a_log_that_is_larger_than_the_memory_is_searched() {
