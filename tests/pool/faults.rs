@@ -43,19 +43,21 @@ const TRACE: &str = "/tmp/supervisor.calls";
 
 const HELLO: &str = "#!/usr/bin/perl\nprint \"Content-Type: text/plain\\r\\n\\r\\nuid=$<\\n\";\n";
 
+const WORKER: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                      print \"Content-Type: text/plain\\r\\n\\r\\nuid=$<\\n\"; }\n";
+/// What `[pool]` says, for programs that are started for each request and for workers.
+const KINDS: [&str; 2] = ["kind = \"cgi\"", "command = \"/usr/local/bin/worker\""];
+
 fn prepare(world: &World) {
     world.script(&world.alice, "hello.cgi", HELLO);
-    put("/usr/local/bin/worker", HELLO.as_bytes(), 0, 0o755);
-    settings(world, 1);
+    put("/usr/local/bin/worker", WORKER.as_bytes(), 0, 0o755);
 }
 
 /// Other settings with each number, so that a reload has something to take.
-fn settings(world: &World, number: u32) {
+fn settings(world: &World, kind: &str, number: u32) {
     world.site(
         "alice",
-        &format!(
-            "profile = \"perl\"\n[pool]\nkind = \"cgi\"\nworkers = {{ max = {number}, idle = \"1s\" }}\n"
-        ),
+        &format!("profile = \"perl\"\n[pool]\n{kind}\nworkers = {{ max = {number}, idle = \"1s\" }}\n"),
     );
     world.apply();
 }
@@ -91,17 +93,17 @@ struct Life {
 }
 
 /// One life. Err: what was wrong with it.
-fn live(world: &World, options: &str, most: Option<usize>) -> Result<Life, String> {
+fn live(world: &World, kind: &str, options: &str, most: Option<usize>) -> Result<Life, String> {
     fs::write(LOG, "").unwrap();
     // One that died leaves it.
     drop(fs::remove_file("/run/cellwall/status.sock"));
-    settings(world, 1);
+    settings(world, kind, 1);
     let mut daemon = Daemon::traced(world, &format!("/usr/bin/strace -DDD -o {TRACE} {options}"));
     let Some(pid) = daemon.ready() else {
         return gone(world, &[]).map(|()| Life { descriptors: Vec::new(), died: true });
     };
     is_sane(world, ask(world).as_ref())?;
-    settings(world, 2);
+    settings(world, kind, 2);
     let children = children_of(pid);
     let _ = kill(pid, Signal::SIGHUP);
     is_sane(world, ask(world).as_ref())?;
@@ -191,33 +193,33 @@ fn calls() -> BTreeMap<String, usize> {
 
 #[test]
 fn flt_02_no_call_of_the_supervisor_can_fail_and_leave_half_of_it() {
-    world(Launcher::Cellwall, |world| {
-        prepare(world);
-        let ordinary = live(world, "-e trace=all", None).unwrap();
-        assert!(ordinary.descriptors.len() > 3, "of a daemon at rest");
-        assert!(!ordinary.died, "{}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
-        let calls = calls();
-        assert!(calls.len() > 20 && calls.contains_key("epoll_wait"), "{calls:?}");
-        let names = calls.iter().enumerate();
-        let cells = names.flat_map(|(call, (name, count))| (1..=*count).map(move |nth| (call, name, nth)));
-        let (mut wrong, mut done, mut died) = (Vec::new(), 0, 0);
-        for (call, name, nth) in cells.filter(|(call, _, nth)| is_wanted(*call, *nth)) {
-            let error = ERRORS[(call + nth) % ERRORS.len()];
-            done += 1;
-            match live(
-                world,
-                &format!("-e trace={name} -e inject={name}:error={error}:when={nth}"),
-                Some(ordinary.descriptors.len()),
-            ) {
-                Ok(life) if life.descriptors.len() > ordinary.descriptors.len() => {
-                    let (left, usual) = (life.descriptors.join(" "), ordinary.descriptors.join(" "));
-                    wrong.push(format!("{name} {nth} {error}: left are {left}\nand not only {usual}"));
+    for kind in KINDS {
+        world(Launcher::Cellwall, |world| {
+            prepare(world);
+            let ordinary = live(world, kind, "-e trace=all", None).unwrap();
+            assert!(ordinary.descriptors.len() > 3, "of a daemon at rest");
+            assert!(!ordinary.died, "{}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
+            let calls = calls();
+            assert!(calls.len() > 20 && calls.contains_key("epoll_wait"), "{calls:?}");
+            let names = calls.iter().enumerate();
+            let cells =
+                names.flat_map(|(call, (name, count))| (1..=*count).map(move |nth| (call, name, nth)));
+            let (mut wrong, mut done, mut died) = (Vec::new(), 0, 0);
+            for (call, name, nth) in cells.filter(|(call, _, nth)| is_wanted(*call, *nth)) {
+                let error = ERRORS[(call + nth) % ERRORS.len()];
+                done += 1;
+                let options = format!("-e trace={name} -e inject={name}:error={error}:when={nth}");
+                match live(world, kind, &options, Some(ordinary.descriptors.len())) {
+                    Ok(life) if life.descriptors.len() > ordinary.descriptors.len() => {
+                        let (left, usual) = (life.descriptors.join(" "), ordinary.descriptors.join(" "));
+                        wrong.push(format!("{name} {nth} {error}: left are {left}\nand not only {usual}"));
+                    }
+                    Ok(life) => died += u32::from(life.died),
+                    Err(why) => wrong.push(format!("{name} {nth} {error}: {why}")),
                 }
-                Ok(life) => died += u32::from(life.died),
-                Err(why) => wrong.push(format!("{name} {nth} {error}: {why}")),
             }
-        }
-        println!("supervisor: cells={done} ended={died} violations={}", wrong.len());
-        assert!(wrong.is_empty(), "{} of {done}:\n{}", wrong.len(), wrong.join("\n"));
-    });
+            println!("supervisor: {kind}: cells={done} ended={died} violations={}", wrong.len());
+            assert!(wrong.is_empty(), "{kind}: {} of {done}:\n{}", wrong.len(), wrong.join("\n"));
+        });
+    }
 }

@@ -25,6 +25,7 @@ mod mistakes;
 mod programs;
 mod pulse;
 mod relay;
+mod renewal;
 mod reuse;
 mod rows;
 mod servers;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub(super) struct Living {
     grace: Duration,
     /// Its private socket, until it has answered: the kernel tells whether somebody waits there in vain.
     listener: Option<OwnedFd>,
+    /// The name of that socket; none: it has the public one.
+    name: Option<Name>,
     /// Said by the launch pipeline, when it refused; its end when the program begins.
     report: OwnedFd,
     /// Its program was seen to have begun.
@@ -85,8 +87,10 @@ impl Supervisor {
     fn start(&mut self, site: Site) -> Result<(), Errno> {
         let Some(pool) = self.pools.get(&site) else { return Ok(()) };
         let Ok(settings) = settings::settings(&pool.record) else { return Err(Errno::EBADMSG) };
-        let worker = Worker(self.last_worker.saturating_add(1));
-        let (listener, watched) = sockets(pool, &socket_name(site, worker)).map_err(errno)?;
+        // A number whose start fails is not used again.
+        self.last_worker = self.last_worker.saturating_add(1);
+        let worker = Worker(self.last_worker);
+        let Sockets { listener, watched, name } = sockets(pool, site, worker).map_err(errno)?;
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
         // The broker reads it, and may change nothing of a descriptor.
         listen::set_blocking(&errors, false)?;
@@ -111,7 +115,6 @@ impl Supervisor {
             let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
             let _ = self.watch(listener, WORKERS | u64::from(worker.0), once);
         }
-        self.last_worker = worker.0;
         self.workers.insert(
             worker,
             Living {
@@ -126,6 +129,7 @@ impl Supervisor {
                 due: None,
                 grace,
                 listener: watched,
+                name,
                 report,
                 begun: false,
                 errors: Rc::new(errors),
@@ -304,11 +308,11 @@ impl Supervisor {
         let Some(living) = self.workers.get(&worker) else { return };
         let (_, action) = living.state.after(Event::Exited);
         self.watch_no_more(worker);
-        let Some(living) = self.workers.remove(&worker) else { return };
+        let Some(mut living) = self.workers.remove(&worker) else { return };
         let (ended, code) = self.how_it_ended(&living, end);
         let site = living.site;
         if living.accept == Accept::Relay {
-            drop(std::fs::remove_file(Path::new(listen::WORKERS).join(socket_name(site, worker))));
+            drop(living.name.take());
             self.tell_broker(&Down::WorkerGone { site, worker, how: ended, code }, Vec::new());
         }
         let name = self.name(site);
@@ -509,15 +513,32 @@ impl Supervisor {
     }
 }
 
-/// Where a worker listens; and the same once more to look at, where it is its own.
-fn sockets(pool: &Pool, name: &str) -> std::io::Result<(OwnedFd, Option<OwnedFd>)> {
+/// The name of a worker's socket. It goes with its worker, or with a start that has failed.
+struct Name(PathBuf);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Where a worker listens; and the same once more to look at, and its name, where it is its own.
+struct Sockets {
+    listener: OwnedFd,
+    watched: Option<OwnedFd>,
+    name: Option<Name>,
+}
+
+fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> {
     match pool.accept {
         Accept::Relay => {
-            let listener = listen::private(name)?;
-            let watched = listener.try_clone()?;
-            Ok((listener, Some(watched)))
+            let called = socket_name(site, worker);
+            let name = Some(Name(Path::new(listen::WORKERS).join(&called)));
+            let listener = listen::private(&called)?;
+            let watched = Some(listener.try_clone()?);
+            Ok(Sockets { listener, watched, name })
         }
-        Accept::Direct => Ok((pool.listener.try_clone()?, None)),
+        Accept::Direct => Ok(Sockets { listener: pool.listener.try_clone()?, watched: None, name: None }),
     }
 }
 
