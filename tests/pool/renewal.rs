@@ -1,6 +1,8 @@
 //! Workers that are replaced, and starts that fail: what serves goes on until something better does.
 
 use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,5 +66,47 @@ fn after_a_fork_that_failed_the_next_start_succeeds() {
         assert_eq!(logged(&["pool fail", "site=alice"]).len(), 1, "{}", logged(&["pool "]).join("\n"));
         let names = std::fs::read_dir("/run/cellwall/broker").unwrap();
         assert_eq!(names.count(), 1, "the failed one's socket is gone");
+    });
+}
+
+#[test]
+fn where_no_new_worker_can_be_made_the_old_ones_go_on() {
+    world(Launcher::Cellwall, |world| {
+        let workers = "workers = { min = 1, max = 1 }\n";
+        fastcgi(world, "good.fcgi", GOOD, workers);
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let old = nginx.get("alice", "/good.fcgi").text();
+        let words = ["-e", &format!("trace={FORKS}"), "-e", &format!("inject={FORKS}:error=EAGAIN")];
+        let tracer = Tracer::on(&daemon, &words);
+        fastcgi(world, "better.fcgi", GOOD, workers);
+        until("three failed starts", || logged(&["pool fail", "site=alice"]).len() >= 3);
+        assert_eq!(nginx.get("alice", "/good.fcgi").text(), old);
+        assert!(logged(&["pool end", "site=alice"]).is_empty(), "{}", logged(&["pool "]).join("\n"));
+        drop(tracer);
+        until("the new one", || nginx.get("alice", "/good.fcgi").text() != old);
+        until("the end of the old one", || logged(&["pool end", "site=alice"]).len() == 1);
+    });
+}
+
+#[test]
+fn an_answer_of_an_old_worker_is_no_proof_of_a_new_program() {
+    world(Launcher::Cellwall, |world| {
+        let workers = "workers = { min = 2, max = 2 }\n";
+        fastcgi(world, "good.fcgi", GOOD, workers);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        until("two workers", || logged(&["launch ", "site=alice"]).len() == 2);
+        // They have never been asked: their first answers come while the new program fails.
+        fastcgi(world, "bad.fcgi", "#!/usr/bin/perl\nexit 3;\n", workers);
+        until("a failed start", || !logged(&["pool fail", "site=alice"]).is_empty());
+        for round in 0..6 {
+            let answer = nginx.get("alice", "/good.fcgi");
+            assert_eq!(answer.status, 200, "{round}: {}", logged(&["pool "]).join("\n"));
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert!(logged(&["pool end", "site=alice", "how=stopped"]).is_empty());
+        let starts = logged(&["pool start", "site=alice"]).len();
+        assert!(starts < 10, "its failures are not forgotten: {starts}");
     });
 }

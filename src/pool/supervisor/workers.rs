@@ -182,7 +182,7 @@ impl Supervisor {
         let site = living.site;
         let (next, action) = living.state.after(event);
         let before = std::mem::replace(&mut living.state, next);
-        let grace = living.grace;
+        let (grace, epoch) = (living.grace, living.epoch);
         match action {
             Action::Nothing => {}
             Action::AskDrain => {
@@ -205,7 +205,9 @@ impl Supervisor {
         if event == Event::Ready {
             self.watch_no_more(worker);
         }
-        if event == Event::Ready && before == State::Starting {
+        // One of an older epoch, whose first request this was, proves nothing about the program of today.
+        let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == epoch);
+        if event == Event::Ready && before == State::Starting && current {
             self.proven(site);
         }
     }
@@ -394,12 +396,11 @@ impl Supervisor {
         pool.epoch = pool.epoch.saturating_add(1);
         (pool.not_before, pool.failures) = (None, super::super::life::Failures::default());
         pool.proving = true;
-        self.fill(site);
-        let epoch = self.pools.get(&site).map_or(0, |pool| pool.epoch);
-        if self.serving(site, epoch) == 0 {
+        if target(pool) == 0 {
             // None is wanted at the moment: nothing proves anything.
             return self.proven(site);
         }
+        self.fill(site);
         self.after(PROBATION, Timer::Vanguard(site));
     }
 
