@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::harness::{Launcher, World, world};
 
+use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, until};
 
 /// Answers with its pid.
@@ -108,5 +109,29 @@ fn an_answer_of_an_old_worker_is_no_proof_of_a_new_program() {
         assert!(logged(&["pool end", "site=alice", "how=stopped"]).is_empty());
         let starts = logged(&["pool start", "site=alice"]).len();
         assert!(starts < 10, "its failures are not forgotten: {starts}");
+    });
+}
+
+#[test]
+fn a_reload_that_cannot_read_the_policys_directory_changes_nothing() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        for (round, call) in ["openat", "getdents64"].into_iter().enumerate() {
+            let inject = format!("inject={call}:error=EMFILE");
+            let words = ["-P", "/var/lib/cellwall/policy", "-e", &format!("trace={call}"), "-e", &inject];
+            let tracer = Tracer::on(&daemon, &words);
+            daemon.reload();
+            until("its record", || logged(&["refuse ", "code=S09"]).len() > round);
+            drop(tracer);
+        }
+        for site in ["alice", "bob"] {
+            assert_eq!(nginx.get(site, "/a.php").status, 200, "{}", logged(&["pool "]).join("\n"));
+        }
+        assert!(logged(&["pool remove"]).is_empty());
+        daemon.reload();
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
     });
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -123,24 +123,31 @@ impl Supervisor {
         self.tell_status();
     }
 
-    /// Every pool of every `<uid>.pool`. One that cannot be read counts as it was before, and is recorded.
+    /// Every pool of every `<uid>.pool`. What cannot be read counts as it was before, and is recorded.
     fn read_all(&mut self) -> BTreeMap<Vec<u8>, Found> {
+        let files = match files() {
+            Ok(files) => files,
+            Err(why) => {
+                self.journal.refused(b"-", &Refusal::about(&RECORD, DIRECTORY.as_bytes(), &why.to_string()));
+                return self.as_before(|_| true);
+            }
+        };
         let mut all = BTreeMap::new();
-        for entry in std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Some(uid) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
-            let Ok(uid) = uid.parse::<u32>() else { continue };
-            if let Err(why) = read_file(&entry.path(), uid, &mut all) {
-                let refusal = Refusal::about(&RECORD, entry.path().as_os_str().as_encoded_bytes(), &why);
+        for (uid, path) in files {
+            if let Err(why) = read_file(&path, uid, &mut all) {
+                let refusal = Refusal::about(&RECORD, path.as_os_str().as_encoded_bytes(), &why);
                 self.journal.refused(b"-", &refusal);
-                let kept = self.pools.values().filter(|pool| pool.uid == uid);
-                all.extend(kept.map(|pool| {
-                    let Pool { record, rules, .. } = pool;
-                    (pool.name.clone(), Found { uid, record: Rc::clone(record), rules: *rules })
-                }));
+                all.extend(self.as_before(|pool| pool.uid == uid));
             }
         }
         all
+    }
+
+    /// What is known of these.
+    fn as_before(&self, which: impl Fn(&Pool) -> bool) -> BTreeMap<Vec<u8>, Found> {
+        let kept = self.pools.values().filter(|pool| which(pool));
+        let found = |pool: &Pool| Found { uid: pool.uid, record: Rc::clone(&pool.record), rules: pool.rules };
+        kept.map(|pool| (pool.name.clone(), found(pool))).collect()
     }
 
     fn add(&mut self, name: Vec<u8>, found: &Found) {
@@ -308,6 +315,20 @@ impl Supervisor {
         }
         drop(std::fs::remove_file(super::STATUS));
     }
+}
+
+/// Every `<uid>.pool`, or none at all: a part of them would look as if the other sites were gone.
+fn files() -> std::io::Result<Vec<(u32, PathBuf)>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(DIRECTORY)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let uid = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+        if let Some(uid) = uid.and_then(|uid| uid.parse().ok()) {
+            all.push((uid, entry.path()));
+        }
+    }
+    Ok(all)
 }
 
 fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Result<(), String> {
