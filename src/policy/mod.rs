@@ -97,7 +97,7 @@ pub struct Record<'a> {
 }
 
 /// One owner's program tree with one identity, one jail, one set of rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Site<'a> {
     /// The site's name: its file without `.toml`, or `~user`.
     pub name: &'a [u8],
@@ -145,7 +145,7 @@ impl Site<'_> {
 }
 
 /// The file behind a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source<'a> {
     /// Absolute path; empty: none to look at.
     pub path: &'a [u8],
@@ -154,7 +154,7 @@ pub struct Source<'a> {
 }
 
 /// Whom a site becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity<'a> {
     /// Primary group.
     pub gid: u32,
@@ -176,7 +176,7 @@ pub struct Identity<'a> {
 }
 
 /// An interpreter for files with one ending.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Handler<'a> {
     /// The ending with its dot: `.php`.
     pub suffix: &'a [u8],
@@ -185,7 +185,7 @@ pub struct Handler<'a> {
 }
 
 /// What symbolic links below the docroot may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Links {
     /// None is followed.
     Deny,
@@ -194,7 +194,7 @@ pub enum Links {
 }
 
 /// The private part of the file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Jail<'a> {
     /// The host's own root.
     Host,
@@ -205,7 +205,7 @@ pub enum Jail<'a> {
 }
 
 /// How a private mount namespace is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct View<'a> {
     /// A hash of all the steps and of the uid: the first half of the pinned view's name.
     pub id: u64,
@@ -214,7 +214,7 @@ pub struct View<'a> {
 }
 
 /// One thing inside a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Step<'a> {
     /// What it is.
     pub kind: StepKind,
@@ -245,7 +245,7 @@ impl Step<'_> {
 }
 
 /// The kinds of [`Step`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepKind {
     /// An empty directory of root's, mode 0755.
     Directory,
@@ -262,7 +262,7 @@ pub enum StepKind {
 }
 
 /// The rule set of Landlock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Landlock<'a> {
     /// What happens on kernels without it.
     pub mode: Enforcement,
@@ -279,7 +279,7 @@ pub struct Landlock<'a> {
 }
 
 /// What happens where the kernel lacks a protection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Enforcement {
     /// Not asked for.
     Off,
@@ -290,7 +290,7 @@ pub enum Enforcement {
 }
 
 /// A path with rights, seen from inside the jail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathRule<'a> {
     /// Absolute, inside the jail. Symbolic links in it are not followed.
     pub path: &'a [u8],
@@ -314,7 +314,7 @@ impl PathRule<'_> {
 }
 
 /// Limits of every kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Limits<'a> {
     /// Resource limits; what is not named gets the launcher's own fixed table. The one of addresses is for launches that have
     /// no control group that holds memory.
@@ -334,7 +334,7 @@ pub struct Limits<'a> {
 }
 
 /// One resource limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// The kernel's number (`RLIMIT_CPU` is 0).
     pub number: u8,
@@ -363,7 +363,7 @@ impl Resource {
 }
 
 /// A control group of version 1 or 2.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ControlGroup<'a> {
     /// 1 or 2.
     pub version: u8,
@@ -386,7 +386,7 @@ impl ControlGroup<'_> {
 }
 
 /// What of the caller's environment passes, and what is set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Environment<'a> {
     /// Exact names, sorted by bytes.
     pub pass: Vec<&'a [u8]>,

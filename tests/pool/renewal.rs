@@ -1,5 +1,6 @@
 //! Workers that are replaced, and starts that fail: what serves goes on until something better does.
 
+use std::fs;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl Tracer {
         tracer.args(["-o", "/tmp/tracer"]).args(words).args(["-p", &pid]);
         let tracer = Self(crate::harness::spawn(&mut tracer));
         until("the tracer", || {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             !status.contains("TracerPid:\t0\n")
         });
         tracer
@@ -65,7 +66,7 @@ fn after_a_fork_that_failed_the_next_start_succeeds() {
         drop(tracer);
         until("an answer", || nginx.get("alice", "/good.fcgi").status == 200);
         assert_eq!(logged(&["pool fail", "site=alice"]).len(), 1, "{}", logged(&["pool "]).join("\n"));
-        let names = std::fs::read_dir("/run/cellwall/broker").unwrap();
+        let names = fs::read_dir("/run/cellwall/broker").unwrap();
         assert_eq!(names.count(), 1, "the failed one's socket is gone");
     });
 }
@@ -133,5 +134,45 @@ fn a_reload_that_cannot_read_the_policys_directory_changes_nothing() {
         assert!(logged(&["pool remove"]).is_empty());
         daemon.reload();
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
+    });
+}
+
+#[test]
+fn what_is_no_rule_of_a_site_leaves_its_workers_alone() {
+    world(Launcher::Cellwall, |world| {
+        let settings = |queue: u32, more: &str| {
+            let pool = format!("workers = {{ min = 1, max = 1 }}\nqueue = {queue}\n{more}");
+            fastcgi(world, "good.fcgi", GOOD, &pool);
+        };
+        settings(10, "");
+        let file = "/etc/cellwall/sites.d/alice.toml";
+        let other = "/etc/cellwall/sites.d/other.toml";
+        let own = fs::read_to_string(file).unwrap();
+        // Another site of the same user: both are in one record.
+        crate::harness::make_directory("/var/www/alice/other", world.alice.id, 0o755);
+        let text = own.split("[pool]").next().unwrap().replace("/htdocs", "/other");
+        fs::write(other, &text).unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let pid = nginx.get("alice", "/good.fcgi").text();
+        let is_same = |what: &str| {
+            // As long as a new one would need to prove itself, and more.
+            thread::sleep(Duration::from_millis(1500));
+            let now = nginx.get("alice", "/good.fcgi").text();
+            assert_eq!(now, pid, "{what}: {}", logged(&["pool "]).join("\n"));
+        };
+        fs::write(other, format!("{text}# a comment\n")).unwrap();
+        world.apply();
+        is_same("a comment in another site's file");
+        assert!(logged(&["pool change"]).is_empty());
+        fs::write(file, format!("{own}# a comment\n")).unwrap();
+        world.apply();
+        is_same("a comment in its own");
+        settings(20, "");
+        is_same("another number");
+        assert_eq!(logged(&["pool change", "site=alice"]).len(), 1);
+        settings(20, "[environment]\nset = { A = \"b\" }\n");
+        until("a worker under the new rules", || nginx.get("alice", "/good.fcgi").text() != pid);
     });
 }

@@ -24,6 +24,7 @@ use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings,
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::Supervisor;
+use super::rules::{Rules, Today};
 use super::runs::Serial;
 
 /// One pool.
@@ -32,8 +33,8 @@ pub(super) struct Pool {
     pub(super) uid: u32,
     /// Its settings, as `apply` wrote them.
     pub(super) record: Rc<[u8]>,
-    /// The rules that its workers were started under.
-    rules: Rules,
+    /// The rules that its workers were started under; none: they could not be read.
+    rules: Option<Rules>,
     /// Counts changes of the settings, for the broker.
     pub(super) generation: u32,
     /// Counts what makes all workers old: changes of the settings, deployments, restarts.
@@ -76,16 +77,15 @@ impl Pool {
 struct Found {
     uid: u32,
     record: Rc<[u8]>,
-    rules: Rules,
+    rules: Option<Rules>,
 }
 
-/// Which writing of the uid's policy record it is: `apply` puts another file in its place when a rule has changed, and leaves
-/// it alone otherwise. Inode and time of its last change; None: there is none.
-type Rules = Option<(u64, i64, i64)>;
-
-fn rules(uid: u32) -> Rules {
-    let facts = std::fs::metadata(Path::new(DIRECTORY).join(uid.to_string())).ok()?;
-    Some((facts.ino(), facts.ctime(), facts.ctime_nsec()))
+impl Found {
+    /// Workers of this pool are in the cell that the rules describe. Rules that cannot be read say nothing against it; the next
+    /// reload looks again.
+    fn has_rules_of(&self, pool: &Pool) -> bool {
+        self.rules.is_none_or(|now| pool.rules.is_some_and(|rules| rules.are_those(now)))
+    }
 }
 
 impl Supervisor {
@@ -132,9 +132,11 @@ impl Supervisor {
                 return self.as_before(|_| true);
             }
         };
+        let known: BTreeMap<&[u8], Rules> =
+            self.pools.values().filter_map(|pool| Some((&*pool.name, pool.rules?))).collect();
         let mut all = BTreeMap::new();
         for (uid, path) in files {
-            if let Err(why) = read_file(&path, uid, &mut all) {
+            if let Err(why) = read_file(&path, uid, &known, &mut all) {
                 let refusal = Refusal::about(&RECORD, path.as_os_str().as_encoded_bytes(), &why);
                 self.journal.refused(b"-", &refusal);
                 all.extend(self.as_before(|pool| pool.uid == uid));
@@ -192,9 +194,11 @@ impl Supervisor {
 
     /// New settings. The socket stays where it stays the same; workers of the old settings are replaced one by one.
     fn change(&mut self, site: Site, found: &Found) {
-        let Some(pool) = self.pools.get(&site) else { return };
-        let same_rules = pool.rules == found.rules;
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        let same_rules = found.has_rules_of(pool);
         if pool.record == found.record && pool.uid == found.uid && same_rules {
+            // Of a later writing, perhaps, which need not be read again.
+            pool.rules = found.rules.or(pool.rules);
             // Its logs may have been put away meanwhile.
             return self.tell_logs(site);
         }
@@ -218,7 +222,7 @@ impl Supervisor {
         }
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
-        pool.rules = found.rules;
+        pool.rules = found.rules.or(pool.rules);
         pool.generation = pool.generation.saturating_add(1);
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
@@ -331,7 +335,12 @@ fn files() -> std::io::Result<Vec<(u32, PathBuf)>> {
     Ok(all)
 }
 
-fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Result<(), String> {
+fn read_file(
+    path: &Path,
+    uid: u32,
+    known: &BTreeMap<&[u8], Rules>,
+    all: &mut BTreeMap<Vec<u8>, Found>,
+) -> Result<(), String> {
     let mut file = File::open(path).map_err(|why| why.to_string())?;
     let facts = file.metadata().map_err(|why| why.to_string())?;
     if !facts.is_file() || facts.uid() != 0 || facts.mode() & 0o022 != 0 {
@@ -343,9 +352,10 @@ fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Resul
     if whole.uid != uid {
         return Err(format!("is for uid {}", whole.uid));
     }
-    let rules = rules(uid);
+    let mut today = Today::of(uid);
     for record in whole.pools {
         let name = settings::settings(record).map_err(|why| why.to_string())?.name.to_vec();
+        let rules = today.rules(&name, known.get(&*name).copied());
         all.insert(name, Found { uid, record: Rc::from(record), rules });
     }
     Ok(())
