@@ -103,6 +103,14 @@ impl Event {
         [Self::Ready, Self::Drain, Self::Retire, Self::Kill, Self::Stop, Self::Timer, Self::Exited];
 }
 
+/// So long a worker that drains may finish what it has: as long as one request may take. The broker ends it when it is idle, and
+/// at the request's deadline, which the visitor is told; a broker that has not by then is not waited for. None: its requests
+/// have no limit, and neither has this.
+#[must_use]
+pub fn drain(deadline_ms: u32) -> Option<Duration> {
+    (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()).saturating_add(LATE))
+}
+
 /// How many starts in a row have failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Failures(u32);
@@ -135,6 +143,8 @@ impl Failures {
     }
 }
 
+/// The broker looks at its clock, and its word comes, within this time after a deadline.
+const LATE: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -211,6 +221,16 @@ mod tests {
         for state in State::ALL.into_iter().filter(|state| !state.serves()) {
             assert!(Event::ALL.into_iter().all(|event| !state.after(event).0.serves()), "{state:?}");
         }
+    }
+
+    #[test]
+    fn a_drain_takes_longer_than_any_request() {
+        for deadline in [1, 60_000, 600_000, u32::MAX] {
+            assert!(
+                drain(deadline).unwrap() > Duration::from_millis(deadline.into()) + Duration::from_secs(5)
+            );
+        }
+        assert_eq!(drain(0), None, "requests without a limit");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Pool {
     pub(super) accept: Accept,
     pub(super) numbers: Workers,
     pub(super) life: Life,
+    /// What a request may take; 0: no limit.
+    pub(super) deadline_ms: u32,
     /// The broker wants to know what each worker or run spends.
     pub(super) metered: bool,
     pub(super) listener: Rc<OwnedFd>,
@@ -173,6 +175,7 @@ impl Supervisor {
             accept: settings.accept,
             numbers: settings.workers,
             life: settings.worker,
+            deadline_ms: settings.request.deadline_ms,
             metered: is_metered(&settings),
             listener: Rc::new(listener),
             place,
@@ -226,6 +229,7 @@ impl Supervisor {
         pool.generation = pool.generation.saturating_add(1);
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
+        pool.deadline_ms = settings.request.deadline_ms;
         pool.metered = is_metered(&settings);
         self.journal.say("change", &name, "");
         if moved {

@@ -20,7 +20,7 @@ use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::fork::{End, Side};
 
 use super::super::child::{self, Order};
-use super::super::life::{Action, Event, State};
+use super::super::life::{Action, Event, State, drain};
 use super::super::listen;
 use super::super::settings::{self, Accept, Kind};
 use super::super::tree::{self, Census, Tree, Usage};
@@ -186,7 +186,10 @@ impl Supervisor {
         match action {
             Action::Nothing => {}
             Action::AskDrain => {
-                self.set_timer(worker, DRAIN);
+                let deadline_ms = self.pools.get(&site).map_or(0, |pool| pool.deadline_ms);
+                if let Some(time) = drain(deadline_ms) {
+                    self.set_timer(worker, time);
+                }
                 self.tell_broker(&Down::Drain { site, worker }, Vec::new());
             }
             Action::Polite => {
@@ -580,8 +583,6 @@ pub(super) fn errno(error: std::io::Error) -> Errno {
 static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
 const KILL: u32 = 9;
-/// A drained worker finishes its requests in this time.
-const DRAIN: Duration = Duration::from_secs(60);
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_secs(1);
