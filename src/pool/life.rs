@@ -10,7 +10,7 @@ use std::time::Duration;
 pub enum State {
     /// Started; it has not answered a request yet.
     Starting,
-    /// It has answered one.
+    /// It has answered one. Where it accepts for itself, and nobody hears that: it has lived for a second.
     Up,
     /// It gets nothing new, and finishes what it has.
     Draining,
@@ -27,7 +27,7 @@ pub enum State {
 /// What can happen to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Its first answer.
+    /// Its first answer, or what stands for it.
     Ready,
     /// Another one takes its place: a reload, a deployment, too much memory.
     Drain,

@@ -176,3 +176,24 @@ fn what_is_no_rule_of_a_site_leaves_its_workers_alone() {
         until("a worker under the new rules", || nginx.get("alice", "/good.fcgi").text() != pid);
     });
 }
+
+#[test]
+fn direct_workers_that_end_after_their_requests_have_started() {
+    world(Launcher::Cellwall, |world| {
+        // One request each, and longer than a start that fails.
+        let text = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nselect undef, undef, undef, 1.2;\n\
+                    $request->Accept(); print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; $request->Finish();\n";
+        fastcgi(world, "app.fcgi", text, "accept = \"direct\"\nworkers = { max = 1 }\n");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        for round in 0..6 {
+            let answer = nginx.get("alice", "/app.fcgi");
+            assert_eq!(answer.status, 200, "{round}: {}", logged(&["pool "]).join("\n"));
+        }
+        let failed = logged(&["pool fail", "site=alice"]);
+        assert!(failed.is_empty(), "{failed:?}");
+        // One that does not last is none.
+        fastcgi(world, "bad.fcgi", "#!/usr/bin/perl\nexit 3;\n", "accept = \"direct\"\n");
+        until("the crash loop", || !logged(&["pool fail", "site=alice", "state=crash-loop"]).is_empty());
+    });
+}

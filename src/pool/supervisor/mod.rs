@@ -104,6 +104,8 @@ enum Timer {
     Worker(Worker),
     /// A worker has been asked for the first time long enough ago.
     Unready(Worker),
+    /// A worker that accepts for itself has lived long enough to be up.
+    Settled(Worker),
     /// A run is ended again.
     Run(Token),
     /// A site may start workers again.
@@ -188,6 +190,7 @@ impl Supervisor {
             match timer {
                 Timer::Worker(worker) => self.worker_timer(worker, now),
                 Timer::Unready(worker) => self.unready_timer(worker),
+                Timer::Settled(worker) => self.settled_timer(worker),
                 Timer::Run(token) => self.run_timer(token),
                 Timer::Site(site) => self.fill(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),

@@ -139,6 +139,9 @@ impl Supervisor {
             },
         );
         self.know(pid, Process::Worker(worker));
+        if accept == Accept::Direct {
+            self.after(SHORT, Timer::Settled(worker));
+        }
         self.tell_worker(worker);
         let name = self.name(site);
         self.journal.say("start", &name, &format!("worker={} pid={pid}", worker.0));
@@ -241,6 +244,17 @@ impl Supervisor {
         let site = living.site;
         self.refuse_unready(site, worker);
         self.end_worker((site, worker), Event::Kill, Why::Unready);
+    }
+
+    /// Nobody hears the answers of a worker that accepts for itself: one whose program has begun, and that lives so long, is up.
+    pub(super) fn settled_timer(&mut self, worker: Worker) {
+        let Some(living) = self.workers.get_mut(&worker) else { return };
+        living.begun = living.begun || is_over(&living.report);
+        if living.begun {
+            self.happen(worker, Event::Ready);
+        } else {
+            self.after(SHORT, Timer::Settled(worker));
+        }
     }
 
     fn set_timer(&mut self, worker: Worker, time: Duration) {
@@ -487,7 +501,8 @@ impl Supervisor {
             if pool.metered {
                 spent.push(Down::Spent { site, worker, cpu_us: used.cpu_us });
             }
-            if (1..used.memory).contains(&pool.life.memory) && living.state == State::Up {
+            let relayed = living.accept == Accept::Relay;
+            if (1..used.memory).contains(&pool.life.memory) && relayed && living.state == State::Up {
                 fat.push((worker, site, used.memory));
             }
         }
@@ -585,6 +600,7 @@ static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain
 const KILL: u32 = 9;
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
 /// The first worker of new settings is believed when it lives so long without an answer.
 const PROBATION: Duration = Duration::from_millis(500);
