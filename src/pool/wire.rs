@@ -209,7 +209,8 @@ pub enum Up {
         /// [`VERSION`].
         version: u32,
     },
-    /// The site's new settings are in use.
+    /// The site's new settings are in use. Where its workers accept, the broker does so no more: the socket blocks from then on
+    /// only.
     Taken {
         /// Which site.
         site: Site,

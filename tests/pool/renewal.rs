@@ -1,6 +1,7 @@
 //! Workers that are replaced, and starts that fail: what serves goes on until something better does.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::harness::{Launcher, World, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, until};
+use super::rows::broker;
 
 /// Answers with its pid.
 const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
@@ -195,5 +197,40 @@ fn direct_workers_that_end_after_their_requests_have_started() {
         // One that does not last is none.
         fastcgi(world, "bad.fcgi", "#!/usr/bin/perl\nexit 3;\n", "accept = \"direct\"\n");
         until("the crash loop", || !logged(&["pool fail", "site=alice", "state=crash-loop"]).is_empty());
+    });
+}
+
+#[test]
+fn a_broker_that_is_late_does_not_accept_where_workers_do() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        for site in ["alice", "bob"] {
+            assert_eq!(nginx.get(site, "/a.php").status, 200);
+        }
+        // It hears of a connection and of the new settings at once, and accepts as long as there is one.
+        let pid = broker(&daemon);
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        let caller = UnixStream::connect("/run/cellwall/pool/alice.sock").unwrap();
+        let rules =
+            "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 1\n";
+        world.site("alice", &format!("{rules}accept = \"direct\"\n"));
+        world.apply();
+        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200, "{}", logged(&["pool "]).join("\n"));
+        assert_eq!(broker(&daemon), pid, "it was not stuck: {}", logged(&["pool broker"]).join("\n"));
+        drop(caller);
+        // One that never says that it has heard: the next one knows from the start.
+        relayed(world, "children = 1");
+        until("the relay", || !logged(&["pool end", "site=alice", "how=stopped"]).is_empty());
+        let launches = logged(&["launch ", "site=alice"]).len();
+        kill(Pid::from_raw(broker(&daemon)), Signal::SIGSTOP).unwrap();
+        world.site("alice", &format!("{rules}accept = \"direct\"\n"));
+        world.apply();
+        kill(Pid::from_raw(broker(&daemon)), Signal::SIGKILL).unwrap();
+        until("a worker", || logged(&["launch ", "site=alice"]).len() > launches);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
     });
 }

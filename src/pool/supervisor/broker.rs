@@ -161,7 +161,7 @@ impl Supervisor {
             Up::Hello { version } if first && version == VERSION => {}
             Up::Hello { .. } => self.lose_broker(Lost::Nonsense),
             _ if first => self.lose_broker(Lost::Nonsense),
-            Up::Taken { .. } => {}
+            Up::Taken { site, generation } => self.taken(site, generation),
             Up::Want { site, count } => {
                 if let Some(pool) = self.pools.get_mut(&site) {
                     pool.wanted = count;
@@ -197,6 +197,7 @@ impl Supervisor {
             self.journal.say("broker", b"", &format!("state=lost why=\"{lost}\""));
             self.broker.kill();
             self.end_all_runs();
+            self.all_yielded();
         }
     }
 

@@ -50,6 +50,9 @@ pub(super) struct Pool {
     pub(super) listener: Rc<OwnedFd>,
     /// Where it listens, to see whether that has changed.
     pub(super) place: Vec<u8>,
+    /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
+    /// could be about to accept a connection that is gone, and would wait for the next one while all other sites wait for it.
+    pub(super) yielding: bool,
     /// We made the socket, and not the service manager.
     pub(super) ours: bool,
     pub(super) group: u32,
@@ -178,6 +181,7 @@ impl Supervisor {
             deadline_ms: settings.request.deadline_ms,
             metered: is_metered(&settings),
             listener: Rc::new(listener),
+            yielding: false,
             place,
             ours,
             group,
@@ -227,6 +231,9 @@ impl Supervisor {
         pool.record = Rc::clone(&found.record);
         pool.rules = found.rules.or(pool.rules);
         pool.generation = pool.generation.saturating_add(1);
+        let yields = pool.accept == Accept::Relay && settings.accept == Accept::Direct;
+        pool.yielding =
+            (pool.yielding || yields) && settings.accept == Accept::Direct && self.broker.is_alive();
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
         pool.deadline_ms = settings.request.deadline_ms;
@@ -269,9 +276,30 @@ impl Supervisor {
     /// The socket is for the broker or for the workers; the broker hears of it.
     fn settle(&mut self, site: Site) {
         if let Some(pool) = self.pools.get(&site) {
-            let _ = listen::set_blocking(&pool.listener, pool.accept == Accept::Direct);
+            let blocks = pool.accept == Accept::Direct && !pool.yielding;
+            let _ = listen::set_blocking(&pool.listener, blocks);
         }
         self.tell_site(site);
+    }
+
+    /// The broker has these settings of a site. Where its workers accept, it does so no more.
+    pub(super) fn taken(&mut self, site: Site, generation: u32) {
+        if self.pools.get(&site).is_some_and(|pool| pool.generation == generation) {
+            self.yielded(site);
+        }
+    }
+
+    /// The broker is gone, and with it whatever it was about to do. The next one hears how it is now.
+    pub(super) fn all_yielded(&mut self) {
+        let all: Vec<Site> = self.pools.keys().copied().collect();
+        all.into_iter().for_each(|site| self.yielded(site));
+    }
+
+    fn yielded(&mut self, site: Site) {
+        let Some(pool) = self.pools.get_mut(&site).filter(|pool| pool.yielding) else { return };
+        pool.yielding = false;
+        let _ = listen::set_blocking(&pool.listener, true);
+        self.fill(site);
     }
 
     /// Tells the broker of a site, or of its new settings.

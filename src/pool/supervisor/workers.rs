@@ -65,7 +65,7 @@ impl Supervisor {
         loop {
             let Some(pool) = self.pools.get(&site) else { return };
             let serving = self.serving(site, pool.epoch);
-            if self.quit_at.is_some() || serving >= target(pool) {
+            if self.quit_at.is_some() || pool.yielding || serving >= target(pool) {
                 return;
             }
             let now = Instant::now();
