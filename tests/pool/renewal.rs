@@ -234,3 +234,24 @@ fn a_broker_that_is_late_does_not_accept_where_workers_do() {
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
     });
 }
+
+#[test]
+fn a_reload_opens_the_logs_of_a_site_that_has_not_changed() {
+    world(Launcher::Cellwall, |world| {
+        let (log, old) = ("/var/log/cellwall/access.log", "/var/log/cellwall/access.log.1");
+        fs::create_dir_all("/var/log/cellwall").unwrap();
+        relayed(world, &format!("children = 1\naccess_log = \"{log}\""));
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        until("its line", || fs::read_to_string(log).is_ok_and(|text| text.lines().count() == 1));
+        fs::rename(log, old).unwrap();
+        daemon.reload();
+        until("a new file", || fs::exists(log).unwrap());
+        until("its line", || {
+            assert_eq!(nginx.get("alice", "/a.php").status, 200);
+            fs::read_to_string(log).is_ok_and(|text| !text.is_empty())
+        });
+        assert_eq!(fs::read_to_string(old).unwrap().lines().count(), 1);
+    });
+}

@@ -207,7 +207,7 @@ impl Supervisor {
             // Of a later writing, perhaps, which need not be read again.
             pool.rules = found.rules.or(pool.rules);
             // Its logs may have been put away meanwhile.
-            return self.tell_logs(site);
+            return self.tell_lines(site);
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
@@ -319,13 +319,13 @@ impl Supervisor {
         if paused {
             self.tell_broker(&Down::Pause { site }, Vec::new());
         }
-        self.tell_logs(site);
+        self.tell_lines(site);
     }
 
     /// The broker gets a site's own logs, opened anew: after a rotation there is another file by the same name.
-    fn tell_logs(&mut self, site: Site) {
-        let Some(record) = self.pools.get(&site).map(|pool| Rc::clone(&pool.record)) else { return };
-        for (sink, path) in sinks(&record) {
+    fn tell_lines(&mut self, site: Site) {
+        let Some(pool) = self.pools.get(&site).filter(|_| self.broker.is_alive()) else { return };
+        for (sink, path) in sinks(&Rc::clone(&pool.record)) {
             match open_log(&path) {
                 Ok(file) => self.tell_broker(&Down::Lines { site, sink }, vec![Rc::new(file)]),
                 Err(Unfit { why, fix }) => {
