@@ -310,6 +310,18 @@ impl Tree {
         let _ = kill(self.pid, Signal::SIGTERM);
     }
 
+    /// SIGTERM to the root's children, of a zygote the program: each knows what to do with its own.
+    pub fn ask_children(&self) {
+        for child in self.processes() {
+            // The number may mean another process by now: what is held is looked at, and that one is asked.
+            if let Ok(held) = fork::hold(child)
+                && parent_of(child) == Some(self.pid)
+            {
+                let _ = fork::ask(&held);
+            }
+        }
+    }
+
     /// SIGKILL to all. Call it again until it is gone: a group may still be on its way.
     pub fn destroy(&self) {
         // Before the child has entered its group, and where there is none.

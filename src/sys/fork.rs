@@ -177,9 +177,20 @@ pub fn hold(pid: Pid) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// ESRCH: it has ended.
 pub fn end(held: &OwnedFd) -> Result<(), Errno> {
+    tell(held, libc::SIGKILL)
+}
+
+/// SIGTERM to the process that is held, and to no other.
+///
+/// # Errors
+/// ESRCH: it has ended.
+pub fn ask(held: &OwnedFd) -> Result<(), Errno> {
+    tell(held, libc::SIGTERM)
+}
+
+fn tell(held: &OwnedFd, signal: c_int) -> Result<(), Errno> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no information goes with the signal; the others are plain numbers.
-    let sent =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), libc::SIGKILL, none, 0) };
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), signal, none, 0) };
     Errno::result(sent).map(drop)
 }

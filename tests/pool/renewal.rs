@@ -1,10 +1,11 @@
 //! Workers that are replaced, and starts that fail: what serves goes on until something better does.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 use crate::harness::{Launcher, World, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, until};
+use super::host::{Daemon, Nginx, logged, processes, until};
 use super::rows::broker;
 
 /// Answers with its pid.
@@ -253,5 +254,44 @@ fn a_reload_opens_the_logs_of_a_site_that_has_not_changed() {
             fs::read_to_string(log).is_ok_and(|text| !text.is_empty())
         });
         assert_eq!(fs::read_to_string(old).unwrap().lines().count(), 1);
+    });
+}
+
+#[test]
+fn a_stop_ends_the_programs_of_a_site_politely_first() {
+    world(Launcher::Cellwall, |world| {
+        let head = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n";
+        world.script(&world.alice, "plain.cgi", format!("{head}sleep 300\n"));
+        let last = "trap 'echo the last word; exit 0' TERM\nsleep 300 &\nwait\n";
+        world.script(&world.alice, "polite.cgi", format!("{head}{last}"));
+        world.site(
+            "alice",
+            "profile = \"sh\"\n[pool]\nkind = \"cgi\"\ntimeout = \"1h\"\nworkers = { max = 2 }\n",
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let mut begun = ["/plain.cgi", "/polite.cgi"].map(|path| nginx.begun("alice", path));
+        let sleep = |(_, command): &(i32, String)| command.starts_with("sleep");
+        until("both programs", || processes(world.alice.id).iter().filter(|one| sleep(one)).count() == 2);
+        // Of the script its trap is set by then.
+        thread::sleep(Duration::from_millis(200));
+        let start = Instant::now();
+        assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+        until("the end of all of them, zygotes too", || processes(world.alice.id).is_empty());
+        assert!(start.elapsed() < Duration::from_secs(8), "before it was made to: {:?}", start.elapsed());
+        let mut text = String::new();
+        begun[1].read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("the last word\n"), "{text}");
+        assert_eq!(nginx.get("alice", "/plain.cgi").status, 503);
+        assert!(world.cellwall(&["pool", "start", "alice"]).status.success());
+        // One that does not listen is made to.
+        let deaf = "trap '' TERM\nsleep 300\n";
+        world.script(&world.alice, "deaf.cgi", format!("{head}{deaf}"));
+        let _kept = nginx.begun("alice", "/deaf.cgi");
+        until("its program", || processes(world.alice.id).iter().any(sleep));
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        until("the end of a site that is gone", || processes(world.alice.id).is_empty());
     });
 }

@@ -99,6 +99,7 @@ impl Supervisor {
             Wish::Stop => {
                 self.pause(site, true);
                 self.stop_workers(site);
+                self.stop_runs(site);
             }
             Wish::Start => {
                 self.pause(site, false);

@@ -253,6 +253,7 @@ impl Supervisor {
     fn remove(&mut self, site: Site) {
         self.tell_broker(&Down::SiteGone { site }, Vec::new());
         self.stop_workers(site);
+        self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
             if let Some(path) = pool.own_path() {

@@ -262,6 +262,23 @@ impl Supervisor {
         }
     }
 
+    /// A site is stopped: its programs are asked to end, and have as long for it as its workers would. Zygotes without one are let
+    /// go by [`Supervisor::dismiss_idle`].
+    pub(super) fn stop_runs(&mut self, site: Site) {
+        let grace = self.pools.get(&site).map_or(0, |pool| pool.life.grace_ms);
+        let mut asked = Vec::new();
+        for (token, run) in self.runs.iter_mut().filter(|(_, run)| run.site == site && !run.told) {
+            run.told = true;
+            if let Some(zygote) = self.zygotes.get(&run.zygote) {
+                zygote.tree.ask_children();
+            }
+            asked.push(*token);
+        }
+        for token in asked {
+            self.after(Duration::from_millis(grace.into()), Timer::Run(token));
+        }
+    }
+
     pub(super) fn run_timer(&mut self, token: Token) {
         let Some(run) = self.runs.get(&token).filter(|run| run.told) else { return };
         if let Some(zygote) = self.zygotes.get(&run.zygote) {
