@@ -111,6 +111,20 @@ pub fn named(path: &Path, group: u32) -> Result<OwnedFd, Refusal> {
     Ok(listener)
 }
 
+/// Gives a public socket of ours to another group. Nobody but root can put anything else in its place.
+///
+/// # Errors
+/// S07, S08.
+pub fn regroup(path: &Path, group: u32) -> Result<(), Refusal> {
+    let bytes = path.as_os_str().as_bytes();
+    let failed = |why: io::Error| Refusal::about(&FAILED, bytes, &why.to_string());
+    let facts = fs::symlink_metadata(path).map_err(failed)?;
+    if !facts.file_type().is_socket() || facts.uid() != 0 {
+        return Err(Refusal::about(&FOREIGN, bytes, "is not a socket of root's"));
+    }
+    std::os::unix::fs::lchown(path, None, Some(group)).map_err(failed)
+}
+
 /// A worker's own socket: whoever gets into [`WORKERS`] may connect, and that is the broker.
 ///
 /// # Errors

@@ -13,8 +13,9 @@ use nix::unistd::Pid;
 use crate::harness::{Launcher, World, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, processes, until};
+use super::host::{Daemon, Nginx, logged, mode_of, processes, until};
 use super::rows::broker;
+use super::stage::{Client, request_in};
 
 /// Answers with its pid.
 const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
@@ -293,5 +294,34 @@ fn a_stop_ends_the_programs_of_a_site_politely_first() {
         world.site("alice", "profile = \"sh\"\n");
         world.apply();
         until("the end of a site that is gone", || processes(world.alice.id).is_empty());
+    });
+}
+
+#[test]
+fn a_socket_gets_another_group_and_its_site_the_rest_of_the_settings() {
+    world(Launcher::Cellwall, |world| {
+        let socket = "/run/cellwall/pool/alice.sock";
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let kept = UnixStream::connect(socket).unwrap();
+        assert_eq!(mode_of(socket), (0o660, 0, 33));
+        relayed(world, "children = 1\nworkers = { min = 1 }\nsocket_group = \"nogroup\"\nbody_max = 10");
+        until("the change", || !logged(&["pool change", "site=alice"]).is_empty());
+        assert_eq!(mode_of(socket), (0o660, 0, 65534));
+        // Those that are connected stay so.
+        let mut client = Client::over(kept);
+        let root = world.alice.docroot().to_str().unwrap().to_owned();
+        client.ask(&request_in(&root, "/a.php", &[], b"more than ten bytes", true));
+        assert!(client.answer().text().starts_with("Status: 413"), "the other new setting");
+        client.ask(&request_in(&root, "/a.php", &[], b"", false));
+        assert!(client.answer().text().contains("uid="));
+        assert_eq!(nginx.get("alice", "/a.php").status, 502, "the web server is not of that group");
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        until("an answer", || nginx.get("alice", "/a.php").status == 200);
+        assert_eq!(mode_of(socket), (0o660, 0, 33));
+        assert!(logged(&["refuse ", "code=S06"]).is_empty(), "{}", logged(&["refuse "]).join("\n"));
+        assert_eq!(logged(&["launch ", "site=alice"]).len(), 1, "its worker goes on");
     });
 }

@@ -211,8 +211,14 @@ impl Supervisor {
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let moved = pool.place != place || pool.group != group;
+        let moved = pool.place != place;
         let name = pool.name.clone();
+        // One that was handed over has the group that whoever made it wants.
+        if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
+            && let Err(refusal) = listen::regroup(&path, group)
+        {
+            return self.journal.refused(&name, &refusal);
+        }
         let listener = match moved.then(|| self.listener(&settings)) {
             None => None,
             Some(Ok((listener, ours))) => Some((Rc::new(listener), ours)),
@@ -222,11 +228,12 @@ impl Supervisor {
         // A worker lives in the cell that it was started in.
         let same_program = same_rules && same_program(&pool.record, &found.record) && pool.uid == found.uid;
         if let Some((listener, ours)) = listener {
-            if let Some(path) = pool.own_path().filter(|_| pool.place != place) {
+            if let Some(path) = pool.own_path() {
                 drop(std::fs::remove_file(path));
             }
-            (pool.listener, pool.ours, pool.place, pool.group) = (listener, ours, place, group);
+            (pool.listener, pool.ours, pool.place) = (listener, ours, place);
         }
+        pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
         pool.rules = found.rules.or(pool.rules);
