@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -496,5 +497,42 @@ fn a_sites_own_user_may_say_that_it_was_deployed_and_nobody_elses_may() {
         assert_eq!(ask(world.alice.id, &["pool", "reload"]), Some(3));
         assert_eq!(ask(0, &["deployed", "nobody"]), Some(1));
         assert_eq!(logged(&["launch ", "site=alice"]).len(), 2);
+    });
+}
+
+#[test]
+fn a_crowd_at_the_control_socket_keeps_nobody_from_it() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        until("a worker", || !logged(&["launch ", "site=alice"]).is_empty());
+        // None is older than four seconds.
+        let text = "use Socket; my @all; sub one { socket(my $s, PF_UNIX, SOCK_SEQPACKET, 0); \
+                    connect($s, pack_sockaddr_un('/run/cellwall/control.sock')) or die; return $s }\n\
+                    push @all, one() for 1 .. 64; $| = 1; print \"there\\n\";\n\
+                    while (1) { for my $i (0 .. 63) { $all[$i] = one(); select undef, undef, undef, 0.06; } }";
+        let mut crowd = Command::new("/usr/bin/perl");
+        std::os::unix::process::CommandExt::uid(&mut crowd, world.bob.id);
+        let mut crowd = crate::harness::spawn(crowd.args(["-e", text]).stdout(std::process::Stdio::piped()));
+        let mut line = String::new();
+        BufReader::new(crowd.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        for words in [["pool", "reload"].as_slice(), &["pool", "restart", "alice"], &["pool", "reload"]] {
+            let said = world.cellwall(words);
+            assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+        }
+        let id = world.alice.id.to_string();
+        let said = crate::harness::run(Command::new("/usr/bin/setpriv").args([
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "/usr/bin/cellwall",
+            "deployed",
+            "alice",
+        ]));
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+        crowd.kill().unwrap();
+        crowd.wait().unwrap();
     });
 }

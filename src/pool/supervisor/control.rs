@@ -50,8 +50,12 @@ impl Supervisor {
         let Ok(number) = u64::try_from(socket.as_raw_fd()) else { return };
         // Anybody may connect: nobody may keep others from it.
         self.control.clients.retain(|_, client| client.waits.is_some() || client.since.elapsed() < PATIENCE);
-        if self.control.clients.len() >= CLIENTS_MAX {
-            return;
+        let known = self.control.clients.iter();
+        let known: Vec<_> = known.map(|(number, client)| (client.since, *number, client.uid)).collect();
+        match room(&known, peer.uid()) {
+            Room::Is => {}
+            Room::Of(oldest) => drop(self.control.clients.remove(&oldest)),
+            Room::No => return,
         }
         if self.watch(&socket, CLIENTS | number, EpollFlags::EPOLLIN).is_ok() {
             let client = Client { socket, uid: peer.uid(), waits: None, since: Instant::now() };
@@ -159,8 +163,58 @@ impl Supervisor {
     }
 }
 
+/// Whether there is room for one more.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Is,
+    /// This one goes for it.
+    Of(u64),
+    No,
+}
+
+/// Room for a connection of this uid, among those that are known: since when, which, whose. A user who has too many gives up
+/// his own oldest one, so that he takes nothing from others; root has room as long as not all are root's.
+fn room(known: &[(Instant, u64, u32)], uid: u32) -> Room {
+    let own = known.iter().filter(|(.., whose)| *whose == uid);
+    let go = if uid != 0 && own.clone().count() >= USERS_MAX {
+        own.min()
+    } else if known.len() >= CLIENTS_MAX {
+        known.iter().filter(|(.., whose)| *whose != 0).min()
+    } else {
+        return Room::Is;
+    };
+    go.map_or(Room::No, |(_, number, _)| Room::Of(*number))
+}
+
 const CLIENTS_MAX: usize = 64;
+/// Of them a user who is not root has so many.
+const USERS_MAX: usize = 8;
 /// A connection without a request is closed after so long, when others come.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for old workers.
 const WAIT: Duration = Duration::from_secs(90);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections of these users, the oldest first, numbered from 0.
+    fn known(users: &[u32]) -> Vec<(Instant, u64, u32)> {
+        let start = Instant::now();
+        (0..).zip(users).map(|(number, uid)| (start + Duration::from_millis(number), number, *uid)).collect()
+    }
+
+    #[test]
+    fn a_crowd_takes_room_from_itself_and_never_from_root() {
+        assert_eq!(room(&known(&[]), 1), Room::Is);
+        assert_eq!(room(&known(&[0, 1, 1, 1, 1, 1, 1, 1]), 1), Room::Is);
+        assert_eq!(room(&known(&[0, 2, 1, 1, 1, 1, 1, 1, 1, 1]), 1), Room::Of(2), "his own oldest");
+        assert_eq!(room(&known(&[0, 2, 1, 1, 1, 1, 1, 1, 1, 1]), 2), Room::Is);
+        // Many users who are one: whoever has a range of uids of his own.
+        let crowd: Vec<u32> = (0..64).collect();
+        assert_eq!(room(&known(&crowd), 0), Room::Of(1));
+        assert_eq!(room(&known(&crowd), 1000), Room::Of(1));
+        assert_eq!(room(&known(&[0; 64]), 0), Room::No);
+        assert_eq!(room(&known(&[0; 64]), 1), Room::No);
+    }
+}
