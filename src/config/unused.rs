@@ -55,7 +55,7 @@ fn of_kind(name: &str, shape: &Shape, own: &Rules) -> Option<Told> {
             "only kind \"fastcgi\" has threads",
             "remove the line; the children of kind \"parent\" are counted by `children`",
         )),
-        "requests" | "memory" | "start_timeout" | "stop_timeout" if shape.kind == Kind::Cgi => Some((
+        "requests" | "memory" | "start_timeout" if shape.kind == Kind::Cgi => Some((
             "a pool of kind \"cgi\" has no workers, each request is a start of its own",
             "remove the line",
         )),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::errno::Errno;
 
 use crate::policy::names::is_plain_path;
-use crate::policy::{Format, Record, Sink, decode, encode};
+use crate::policy::{Format, Record, Sink, Site, decode, encode};
 use crate::pool::settings;
 
 use super::accounts::{Account, Accounts, Listed};
@@ -316,20 +316,23 @@ pub fn record(
     let (account, _, place) = cells.first()?;
     let (uid, user, place) = (account.uid, account.name.clone(), place.clone());
     let cells: Vec<Cell> = cells.into_iter().map(|(_, cell, _)| cell).collect();
+    let sites: Vec<_> = cells.iter().map(Cell::site).collect();
+    let pool = |(cell, site): (&Cell, &Site<'_>)| {
+        Some((cell.pool.as_ref()?.record.clone(), settings::rules(user.as_bytes(), site)))
+    };
+    let pools: Vec<(Vec<u8>, u64)> = cells.iter().zip(&sites).filter_map(pool).collect();
     let bytes = encode::record(&Record {
         host: host.cell.host(),
         uid,
         user: user.as_bytes(),
         listed: compiler.accounts.is_local(&user, uid),
-        sites: cells.iter().map(Cell::site).collect(),
+        sites,
     });
     // The launcher's own reader has the last word: what it would refuse is never written.
     if let Err(error) = decode::record(&bytes) {
         let message = format!("the record of uid {uid} is not one that the launcher takes: {error}");
         compiler.problems.error(Some(&place), message, "divide its sites among several users, or report it");
     }
-    let pools: Vec<Vec<u8>> =
-        cells.iter().filter_map(|cell| Some(cell.pool.as_ref()?.record.clone())).collect();
     let pools = (!pools.is_empty()).then(|| settings::encode_file(uid, &pools));
     (compiler.problems.errors() == errors).then_some(Ready { uid, bytes, pools, cells })
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
 
@@ -84,6 +85,17 @@ pub fn set_blocking(socket: impl AsFd, blocks: bool) -> Result<(), Errno> {
     let flags = OFlag::from_bits_truncate(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
     let flags = if blocks { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+/// Whether somebody has shut a listening socket down: nobody can connect any more.
+#[must_use]
+pub fn is_shut(socket: impl AsFd) -> bool {
+    let shut = PollFlags::from_bits_retain(libc::POLLRDHUP) | PollFlags::POLLHUP;
+    let mut asked = [PollFd::new(socket.as_fd(), shut)];
+    let _ = poll(&mut asked, PollTimeout::ZERO);
+    let [asked] = asked;
+    // None: a flag that the library has no name for, which is POLLRDHUP.
+    asked.revents().is_none_or(|found| found.intersects(shut))
 }
 
 /// Where a public socket of this name is.

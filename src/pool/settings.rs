@@ -7,11 +7,13 @@
 //!
 //! Distrusted as the policy is: a record is used whole or not at all. May not: know TOML, or a path that is not plain.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::launch::interpreter::is_php_cgi;
 use crate::policy::decode::{Body, Malformed, body};
 use crate::policy::names::{is_plain_path, may_pass, may_pass_prefix};
+use crate::policy::{Site, Source};
 
 /// A `<uid>.pool` file. (1 and 2 are kinds of the policy.)
 pub const KIND_FILE: u16 = 3;
@@ -31,6 +33,19 @@ pub struct File<'a> {
     pub uid: u32,
     /// One record of [`KIND_SETTINGS`] for each site.
     pub pools: Vec<&'a [u8]>,
+    /// For each of them a digest of what the policy says of its site: see [`rules`].
+    pub rules: Vec<u64>,
+}
+
+/// A digest of what the policy says of a site, without the time of its file: a worker lives in the cell that it was started in, so
+/// a site's workers are old when this has changed, and not when a comment, or another site of the same user, has. Root alone writes
+/// policies: nobody looks for two with one digest.
+#[must_use]
+pub fn rules(user: &[u8], site: &Site<'_>) -> u64 {
+    let source = Source { modified: 0, ..site.source };
+    let mut hasher = DefaultHasher::new();
+    (user, Site { source, ..site.clone() }).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What one pool is and may.
@@ -222,8 +237,12 @@ pub struct Seen<'a> {
 /// [`Malformed`].
 pub fn file(bytes: &[u8]) -> Result<File<'_>, Malformed> {
     let mut body = body(bytes, KIND_FILE)?;
-    let file = File { uid: body.u32()?, pools: body.list("pools", Body::bytes)? };
+    let (uid, pools) = (body.u32()?, body.list("pools", Body::bytes)?);
+    let file = File { uid, pools, rules: body.list("rules", Body::u64)? };
     body.end()?;
+    if file.rules.len() != file.pools.len() {
+        return Err(Malformed::Field("rules"));
+    }
     for pool in &file.pools {
         settings(pool)?;
     }
@@ -387,10 +406,11 @@ mod encoding {
 
     /// The file of one uid.
     #[must_use]
-    pub fn encode_file(uid: u32, pools: &[Vec<u8>]) -> Vec<u8> {
+    pub fn encode_file(uid: u32, pools: &[(Vec<u8>, u64)]) -> Vec<u8> {
         let mut body = Body::default();
         body.u32(uid);
-        body.list(pools, |body, pool| body.bytes(pool));
+        body.list(pools, |body, (pool, _)| body.bytes(pool));
+        body.list(pools, |body, (_, rules)| body.u64(*rules));
         body.seal(KIND_FILE)
     }
 
@@ -536,8 +556,9 @@ mod tests {
             let one = Settings { listen, ..example() };
             let bytes = encode(&one);
             assert_eq!(settings(&bytes), Ok(one));
-            let whole = encode_file(1001, &[bytes.clone(), bytes.clone()]);
-            assert_eq!(file(&whole), Ok(File { uid: 1001, pools: vec![&bytes[..]; 2] }));
+            let whole = encode_file(1001, &[(bytes.clone(), 7), (bytes.clone(), u64::MAX)]);
+            let read = File { uid: 1001, pools: vec![&bytes[..]; 2], rules: vec![7, u64::MAX] };
+            assert_eq!(file(&whole), Ok(read));
         }
     }
 

@@ -211,10 +211,7 @@ fn who_comes_while_no_worker_can_be_started_is_told_at_once() {
     let mut client = stage.client();
     client.stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let page = client.get("/b.php");
-    assert!(
-        page.text().starts_with("Status: 503 ") && page.text().contains("\r\nRetry-After: 30\r\n"),
-        "{page:?}"
-    );
+    assert!(page.text().starts_with("Status: 503 ") && page.text().contains("\r\nRetry-After: "), "{page:?}");
     assert!(stage.log().contains("code=B05 "), "{}", stage.log());
     // One that is there after all serves.
     stage.actor(1, |_, stream| answer(stream, HELLO));

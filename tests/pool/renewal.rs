@@ -325,3 +325,51 @@ fn a_socket_gets_another_group_and_its_site_the_rest_of_the_settings() {
         assert_eq!(logged(&["launch ", "site=alice"]).len(), 1, "its worker goes on");
     });
 }
+
+#[test]
+fn a_site_that_goes_again_at_once_gives_nothing_to_workers_that_end() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        for round in 0..8 {
+            assert_eq!(nginx.get("alice", "/a.php").status, 200, "{round}: {}", logged(&[""]).join("\n"));
+            for word in ["stop", "start"] {
+                assert!(world.cellwall(&["pool", word, "alice"]).status.success());
+            }
+        }
+    });
+}
+
+/// Shuts each listening socket of a process down, as whoever runs in it could.
+const SHUTS: &str = "\
+import ctypes, os, socket, sys
+pid = int(sys.argv[1])
+held = os.pidfd_open(pid)
+for name in os.listdir(f'/proc/{pid}/fd'):
+    fd = ctypes.CDLL(None).syscall(438, held, int(name), 0)
+    try:
+        one = socket.socket(fileno=fd)
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): one.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+";
+
+#[test]
+fn what_a_broker_has_shut_down_the_next_one_gets_anew() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let pid = broker(&daemon);
+        let shut = Command::new("/usr/bin/python3").args(["-c", SHUTS, &pid.to_string()]).status().unwrap();
+        assert!(shut.success());
+        until("sockets that are shut", || nginx.get("alice", "/a.php").status == 502);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        for site in ["alice", "bob"] {
+            until("its new socket", || nginx.get(site, "/a.php").status == 200);
+            assert_eq!(logged(&["pool listen ", &format!("site={site} ")]).len(), 1);
+        }
+    });
+}

@@ -102,6 +102,7 @@ impl Supervisor {
         self.welcome_again();
         let all: Vec<Site> = self.pools.keys().copied().collect();
         for site in all {
+            self.revive(site);
             self.tell_site(site);
             self.tell_workers(site);
         }

@@ -2,7 +2,6 @@
 //! broker alive.
 //!
 //! * `pools`: which pools there are: start and reload.
-//! * `rules`: whether a site's workers are in the cell of today.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
@@ -22,7 +21,6 @@ mod broker;
 mod control;
 mod pools;
 mod pulse;
-mod rules;
 mod runs;
 pub mod seal;
 mod slow;

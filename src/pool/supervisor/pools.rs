@@ -24,7 +24,6 @@ use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings,
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::Supervisor;
-use super::rules::{Rules, Today};
 use super::runs::Serial;
 
 /// One pool.
@@ -33,8 +32,8 @@ pub(super) struct Pool {
     pub(super) uid: u32,
     /// Its settings, as `apply` wrote them.
     pub(super) record: Rc<[u8]>,
-    /// The rules that its workers were started under; none: they could not be read.
-    rules: Option<Rules>,
+    /// The rules that its workers were started under ([`settings::rules`]).
+    rules: u64,
     /// Counts changes of the settings, for the broker.
     pub(super) generation: u32,
     /// Counts what makes all workers old: changes of the settings, deployments, restarts.
@@ -72,6 +71,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// A program expects that it waits, the broker that it does not.
+    fn set_blocking(&self) {
+        let blocks = self.accept == Accept::Direct && !self.yielding;
+        let _ = listen::set_blocking(&self.listener, blocks);
+    }
+
     /// The socket's path, where it has one and we made it.
     fn own_path(&self) -> Option<std::path::PathBuf> {
         (self.ours && !self.place.starts_with(b"/")).then(|| listen::path(&self.place))
@@ -82,15 +87,7 @@ impl Pool {
 struct Found {
     uid: u32,
     record: Rc<[u8]>,
-    rules: Option<Rules>,
-}
-
-impl Found {
-    /// Workers of this pool are in the cell that the rules describe. Rules that cannot be read say nothing against it; the next
-    /// reload looks again.
-    fn has_rules_of(&self, pool: &Pool) -> bool {
-        self.rules.is_none_or(|now| pool.rules.is_some_and(|rules| rules.are_those(now)))
-    }
+    rules: u64,
 }
 
 impl Supervisor {
@@ -137,11 +134,9 @@ impl Supervisor {
                 return self.as_before(|_| true);
             }
         };
-        let known: BTreeMap<&[u8], Rules> =
-            self.pools.values().filter_map(|pool| Some((&*pool.name, pool.rules?))).collect();
         let mut all = BTreeMap::new();
         for (uid, path) in files {
-            if let Err(why) = read_file(&path, uid, &known, &mut all) {
+            if let Err(why) = read_file(&path, uid, &mut all) {
                 let refusal = Refusal::about(&RECORD, path.as_os_str().as_encoded_bytes(), &why);
                 self.journal.refused(b"-", &refusal);
                 all.extend(self.as_before(|pool| pool.uid == uid));
@@ -201,11 +196,9 @@ impl Supervisor {
 
     /// New settings. The socket stays where it stays the same; workers of the old settings are replaced one by one.
     fn change(&mut self, site: Site, found: &Found) {
-        let Some(pool) = self.pools.get_mut(&site) else { return };
-        let same_rules = found.has_rules_of(pool);
+        let Some(pool) = self.pools.get(&site) else { return };
+        let same_rules = pool.rules == found.rules;
         if pool.record == found.record && pool.uid == found.uid && same_rules {
-            // Of a later writing, perhaps, which need not be read again.
-            pool.rules = found.rules.or(pool.rules);
             // Its logs may have been put away meanwhile.
             return self.tell_lines(site);
         }
@@ -236,7 +229,7 @@ impl Supervisor {
         pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
-        pool.rules = found.rules.or(pool.rules);
+        pool.rules = found.rules;
         pool.generation = pool.generation.saturating_add(1);
         let yields = pool.accept == Accept::Relay && settings.accept == Accept::Direct;
         pool.yielding =
@@ -281,11 +274,30 @@ impl Supervisor {
         }
     }
 
+    /// A broker that was taken over may have shut a public socket down (shutdown(2)), which holds for all who have it: the next
+    /// one gets another.
+    pub(super) fn revive(&mut self, site: Site) {
+        let Some(pool) = self.pools.get(&site).filter(|pool| listen::is_shut(&pool.listener)) else { return };
+        let (name, record) = (pool.name.clone(), Rc::clone(&pool.record));
+        let Ok(settings) = settings::settings(&record) else { return };
+        let (listener, ours) = match self.listener(&settings) {
+            Ok(made) => made,
+            Err(refusal) => return self.journal.refused(&name, &refusal),
+        };
+        self.journal.say("listen", &name, "why=\"the socket was shut down\"");
+        if let Some(pool) = self.pools.get_mut(&site) {
+            (pool.listener, pool.ours) = (Rc::new(listener), ours);
+            pool.set_blocking();
+            if pool.accept == Accept::Direct {
+                self.replace(site);
+            }
+        }
+    }
+
     /// The socket is for the broker or for the workers; the broker hears of it.
     fn settle(&mut self, site: Site) {
         if let Some(pool) = self.pools.get(&site) {
-            let blocks = pool.accept == Accept::Direct && !pool.yielding;
-            let _ = listen::set_blocking(&pool.listener, blocks);
+            pool.set_blocking();
         }
         self.tell_site(site);
     }
@@ -375,12 +387,7 @@ fn files() -> std::io::Result<Vec<(u32, PathBuf)>> {
     Ok(all)
 }
 
-fn read_file(
-    path: &Path,
-    uid: u32,
-    known: &BTreeMap<&[u8], Rules>,
-    all: &mut BTreeMap<Vec<u8>, Found>,
-) -> Result<(), String> {
+fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Result<(), String> {
     let mut file = File::open(path).map_err(|why| why.to_string())?;
     let facts = file.metadata().map_err(|why| why.to_string())?;
     if !facts.is_file() || facts.uid() != 0 || facts.mode() & 0o022 != 0 {
@@ -392,10 +399,8 @@ fn read_file(
     if whole.uid != uid {
         return Err(format!("is for uid {}", whole.uid));
     }
-    let mut today = Today::of(uid);
-    for record in whole.pools {
+    for (record, rules) in whole.pools.into_iter().zip(whole.rules) {
         let name = settings::settings(record).map_err(|why| why.to_string())?.name.to_vec();
-        let rules = today.rules(&name, known.get(&*name).copied());
         all.insert(name, Found { uid, record: Rc::from(record), rules });
     }
     Ok(())

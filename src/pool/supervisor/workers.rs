@@ -185,7 +185,7 @@ impl Supervisor {
         let site = living.site;
         let (next, action) = living.state.after(event);
         let before = std::mem::replace(&mut living.state, next);
-        let (grace, epoch) = (living.grace, living.epoch);
+        let (grace, epoch, relayed) = (living.grace, living.epoch, living.accept == Accept::Relay);
         match action {
             Action::Nothing => {}
             Action::AskDrain => {
@@ -197,6 +197,11 @@ impl Supervisor {
             }
             Action::Polite => {
                 living.told = true;
+                if relayed && event == Event::Stop {
+                    // Its site may go again before it is gone.
+                    self.tell_broker(&Down::Drain { site, worker }, Vec::new());
+                }
+                let Some(living) = self.workers.get_mut(&worker) else { return };
                 living.tree.ask();
                 self.set_timer(worker, grace);
             }
