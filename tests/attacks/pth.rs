@@ -401,13 +401,8 @@ fn pth_08_a_docroot_that_root_linked_elsewhere_works() {
             format!("user = \"alice\"\ndocroot = \"/var/www/alice/linked\"\n{text}"),
         )
         .unwrap();
-        let said = world.cellwall(&["apply"]);
-        if said.status.success() {
-            world.call(&world.alice, "a.cgi").cwd("/var/www/alice/linked").run().ran();
-        } else {
-            let told = String::from_utf8_lossy(&said.stderr).into_owned();
-            assert!(told.contains("/srv/data/alice"), "apply names the real directory: {told}");
-        }
+        world.apply();
+        world.call(&world.alice, "a.cgi").cwd("/var/www/alice/linked").run().ran();
     });
 }
 
