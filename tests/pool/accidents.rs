@@ -4,16 +4,19 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::{Hung, LOG, Launcher, everything, make_directory, put, run, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, processes, until};
+use super::host::{Daemon, Nginx, logged, many_descriptors, processes, until};
+use super::limits::ticks;
+use super::rows::broker;
 
 const LOGS: &str = "/var/log/cellwall";
 
@@ -135,13 +138,12 @@ fn a_log_that_cannot_be_opened_is_told_with_a_command_that_mends_it() {
 }
 
 #[test]
-fn ten_thousand_half_open_connections_keep_nobody_out() {
+fn pool_11_ten_thousand_half_open_connections_keep_nobody_out() {
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 2\nworkers = { min = 1, max = 1 }");
         let _daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice", "bob"], "");
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        many_descriptors(11_000);
         let mut crowd = Vec::new();
         for number in 0..10_000 {
             // The beginning of a BEGIN_REQUEST, and nothing more.
@@ -163,6 +165,56 @@ fn ten_thousand_half_open_connections_keep_nobody_out() {
         }
         drop(crowd);
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
+    });
+}
+
+/// The numbers of a process's descriptors that are open.
+fn descriptors(pid: i32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn pool_14_a_broker_without_a_descriptor_waits_for_one_and_serves_everybody_again() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1, max = 1 }");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        for site in ["alice", "bob"] {
+            assert_eq!(nginx.get(site, "/a.php").status, 200, "{site}");
+        }
+        let pid = broker(&daemon);
+        let most = descriptors(pid).into_iter().max().unwrap() + 21;
+        let limit = format!("--nofile={most}");
+        // As its own user: root of a container may not change another's.
+        let words = ["--pid", &pid.to_string(), &limit];
+        let said = run(Command::new("prlimit").uid(990).gid(990).args(words));
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        // More than there is room for say the beginning of a request to alice, and nothing more: ten seconds each.
+        let room = usize::try_from(most).unwrap() - descriptors(pid).len();
+        let mut crowd = Vec::new();
+        for _ in 0..room + 10 {
+            let mut stream = UnixStream::connect("/run/cellwall/pool/alice.sock").unwrap();
+            stream.write_all(&[1, 1, 0, 1]).unwrap();
+            crowd.push(stream);
+        }
+        let all = usize::try_from(most).unwrap();
+        until("the last descriptor", || descriptors(pid).len() == all);
+        let (before, started) = (ticks(pid), Instant::now());
+        assert_eq!(nginx.get("bob", "/a.php").status, 200, "{}", logged(&[""]).join("\n"));
+        let waited = started.elapsed();
+        assert!(waited > Duration::from_secs(1), "bob had to wait for a descriptor, but {waited:?} only");
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
+        let spent = ticks(pid) - before;
+        assert!(
+            spent < 200,
+            "{spent} hundredths of a second of the processor in {waited:?}: it waits busily"
+        );
+        drop(crowd);
+        for site in ["alice", "bob"] {
+            assert_eq!(nginx.get(site, "/a.php").status, 200, "{site}: {}", logged(&[""]).join("\n"));
+        }
+        assert_eq!(broker(&daemon), pid, "the same broker");
     });
 }
 

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -201,6 +202,17 @@ pub(crate) fn without_groups() {
         let place = mount.split(' ').nth(1).unwrap();
         nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
+}
+
+/// This process, and what it starts from here on, may have as many descriptors as root lets it have: a thousand are not enough
+/// for a crowd.
+pub(crate) fn many_descriptors(needed: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(
+        hard >= needed,
+        "{hard} descriptors at most, and this test needs {needed}; run: ulimit -Hn {needed}"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
 /// Waits for something, as long as a loaded machine may need for it.

@@ -161,7 +161,7 @@ fn two_busy_sites_share_a_processor_by_their_weights() {
 }
 
 /// Processor time of a process, in hundredths of a second.
-fn ticks(pid: i32) -> u64 {
+pub(crate) fn ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let words = stat.rsplit_once(") ").map_or("", |(_, words)| words).split(' ').skip(11).take(2);
     words.map(|word| word.parse::<u64>().unwrap()).sum()

@@ -1,17 +1,21 @@
 //! The relay itself: requests, queues, deadlines, ends; with workers that the test plays.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cellwall::pool::fastcgi::back::{self, Back};
+use cellwall::pool::fastcgi::front::{self, Front};
 use cellwall::pool::fastcgi::record::{Header, kind, put, put_begin, put_end};
 use cellwall::pool::fastcgi::{Ending, Role};
 use cellwall::pool::settings::{Life, Queue, Request, Seen, Settings, Workers};
 use cellwall::pool::wire::{Ended, Site, Up, Why, Worker};
 
+use crate::host::many_descriptors;
 use crate::stage::{Client, DOCROOT, Stage, answer, example, play, request, until};
 
 const HELLO: &[u8] = b"Content-Type: text/plain\r\n\r\nhello";
@@ -169,7 +173,8 @@ fn pool_11_the_slow_hold_nobody_up() {
     let mut stage = Stage::new(&Settings { request: request_rules, ..example() });
     stage.actor(1, |_, stream| answer(stream, HELLO));
     let whole = request("/a.php", &[], b"", true);
-    let mut slow: Vec<Client> = (0..600).map(|_| stage.client()).collect();
+    many_descriptors(4000);
+    let mut slow: Vec<Client> = (0..1000).map(|_| stage.client()).collect();
     for client in &mut slow {
         // Those that were there too long may be closed already.
         let _ = client.stream.write_all(&whole[..20]);
@@ -465,35 +470,119 @@ fn an_abort_ends_the_request_and_keeps_the_connection() {
     assert!(client.get("/ping").text().ends_with("pong"));
 }
 
+/// Beyond what 32 bits count.
+const GIGABYTES: usize = (4 << 30) + (1 << 20);
+const PIECE: usize = 1 << 20;
+
 #[test]
-fn pool_27_large_bodies_pass_both_ways_without_being_kept() {
-    const LENGTH: usize = 100 << 20;
+fn pool_27_an_answer_of_gigabytes_passes_without_being_kept() {
     let mut stage = Stage::new(&example());
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&taken);
-    stage.actor(1, move |heard, stream| {
-        assert_eq!(heard.body.len(), 1 << 20);
-        let piece = vec![b'y'; 65_000];
+    stage.actor(1, move |_, stream| {
         let mut out = Vec::new();
-        put(&mut out, kind::STDOUT, 1, &piece);
-        for _ in 0..LENGTH / piece.len() {
+        put(&mut out, kind::STDOUT, 1, &vec![b'y'; PIECE]);
+        for _ in 0..GIGABYTES / PIECE {
             stream.write_all(&out).unwrap();
-            counter.fetch_add(out.len(), Ordering::Relaxed);
+            counter.fetch_add(PIECE, Ordering::Relaxed);
         }
         out.clear();
         put_end(&mut out, 1, 0, Ending::Complete);
         stream.write_all(&out).unwrap();
     });
     let mut client = stage.client();
-    client.ask(&request("/a.php", &[], &vec![b'x'; 1 << 20], true));
+    client.ask(&request("/a.php", &[], b"", true));
     // Nobody reads for a while: the worker must wait, and the broker keep little.
-    std::thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     let kept = taken.load(Ordering::Relaxed);
-    assert!(kept < 20 << 20, "{kept} bytes are taken while nobody reads {LENGTH}");
-    let mut client_buffer = vec![0; 1 << 20];
-    let mut got = 0;
-    while got < LENGTH {
-        got += client.stream.read(&mut client_buffer).unwrap();
+    assert!(kept < 20 << 20, "{kept} bytes are taken while nobody reads {GIGABYTES}");
+    let (mut codec, mut buffer) = (Back::default(), vec![0; PIECE]);
+    codec.ask();
+    let (mut got, mut end) = (0, None);
+    while end.is_none() {
+        let length = client.stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "cut after {got} bytes");
+        let mut input = &buffer[..length];
+        while let Some(event) = codec.next(&mut input).unwrap() {
+            match event {
+                back::Event::Stdout(bytes) => got += bytes.len(),
+                back::Event::Stderr(bytes) => panic!("{}", String::from_utf8_lossy(bytes)),
+                back::Event::End(status, ending) => end = Some((status, ending)),
+            }
+        }
+    }
+    assert_eq!((got, end), (GIGABYTES, Some((0, Ending::Complete))));
+}
+
+#[test]
+fn pool_27_a_body_of_gigabytes_passes_without_being_kept() {
+    let mut stage = Stage::new(&example());
+    let (_, listener, errors) = stage.worker(1);
+    let (begin, begun) = mpsc::channel();
+    thread::spawn(move || {
+        let _errors = errors;
+        let (mut stream, _) = listener.accept().unwrap();
+        begun.recv().unwrap();
+        let count = body_of(&mut stream);
+        answer(&mut stream, count.to_string().as_bytes());
+    });
+    let mut client = stage.client();
+    let mut writer = client.stream.try_clone().unwrap();
+    client.ask(&head_of(GIGABYTES));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let writes = thread::spawn(move || {
+        let mut out = Vec::new();
+        put(&mut out, kind::STDIN, 1, &vec![b'x'; PIECE]);
+        for _ in 0..GIGABYTES / PIECE {
+            writer.write_all(&out).unwrap();
+            counter.fetch_add(PIECE, Ordering::Relaxed);
+        }
+        out.clear();
+        put(&mut out, kind::STDIN, 1, &[]);
+        writer.write_all(&out).unwrap();
+    });
+    // The worker does not read for a while: the web server must wait, and the broker keep little.
+    thread::sleep(Duration::from_millis(500));
+    let kept = sent.load(Ordering::Relaxed);
+    assert!(kept < 20 << 20, "{kept} bytes are taken while nobody reads {GIGABYTES}");
+    begin.send(()).unwrap();
+    writes.join().unwrap();
+    assert_eq!(client.answer().text(), GIGABYTES.to_string(), "{}", stage.log());
+}
+
+/// The beginning of a request with a body of this length.
+fn head_of(length: usize) -> Vec<u8> {
+    let (mut out, file, length) = (Vec::new(), format!("{DOCROOT}/a.php"), length.to_string());
+    put_begin(&mut out, 1, Role::Responder, true);
+    let mut writer = cellwall::pool::fastcgi::pairs::Writer::new(&mut out, 1);
+    for (name, value) in [
+        ("SCRIPT_FILENAME", file.as_str()),
+        ("SCRIPT_NAME", "/a.php"),
+        ("REQUEST_METHOD", "POST"),
+        ("CONTENT_LENGTH", length.as_str()),
+    ] {
+        assert!(writer.push(name.as_bytes(), value.as_bytes()));
+    }
+    writer.finish();
+    out
+}
+
+/// How long the body of the next request is.
+fn body_of(stream: &mut UnixStream) -> usize {
+    let (mut codec, mut buffer, mut count) = (Front::new(1 << 20), vec![0; PIECE], 0);
+    loop {
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "cut after {count} bytes");
+        let mut input = &buffer[..length];
+        while let Some(event) = codec.next(&mut input).unwrap() {
+            match event {
+                front::Event::Request => {}
+                front::Event::Body(bytes) => count += bytes.len(),
+                front::Event::BodyEnd => return count,
+                other => panic!("a worker heard {other:?}"),
+            }
+        }
     }
 }
 
@@ -681,9 +770,10 @@ fn the_access_and_slow_logs_say_what_happened() {
 }
 
 #[test]
-fn pool_14_descriptors_run_out_and_come_back() {
+fn pool_11_two_thousand_that_say_nothing_hold_nobody_up() {
     let mut stage = Stage::new(&example());
     stage.actor(1, |_, stream| answer(stream, HELLO));
+    many_descriptors(4000);
     // More than the limit of heads: the oldest go.
     let crowd: Vec<Client> = (0..2000).map(|_| stage.client()).collect();
     assert_eq!(stage.client().get("/a.php").out, HELLO);
