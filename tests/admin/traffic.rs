@@ -8,7 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::denials::{audit_alone, in_first_network, told};
-use crate::harness::{Answer, Apache, Ask, Kind, Launcher, World, make_directory, put, run, spawn, world};
+use crate::harness::{
+    Answer, Apache, Ask, Kind, Launcher, World, make_directory, not_shown, put, run, spawn, world,
+};
 use crate::host::{Daemon, Nginx};
 use crate::learn::{HAND, application};
 
@@ -32,6 +34,10 @@ impl Watch {
                     "{all}"
                 );
                 assert!(!child.wait().unwrap().success());
+                not_shown(&format!(
+                    "no audit, so what visitors ask for in vain is not heard: {}",
+                    all.trim()
+                ));
                 return None;
             }
         }

@@ -10,6 +10,7 @@ mod hung;
 mod programs;
 mod record;
 mod report;
+mod shown;
 mod transcript;
 mod world;
 
@@ -20,6 +21,7 @@ pub(crate) use hung::Hung;
 pub(crate) use programs::flup;
 pub(crate) use record::Record;
 pub(crate) use report::Report;
+pub(crate) use shown::not_shown;
 pub(crate) use transcript::as_in_the_manual;
 pub(crate) use world::{
     CELLWALL, LOG, Launcher, Outside, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php,

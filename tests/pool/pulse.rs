@@ -9,7 +9,7 @@ use cellwall::sys::schedule::tick_us;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Launcher, World, world};
+use crate::harness::{Launcher, World, not_shown, world};
 
 use super::host::{Daemon, Nginx, logged, until};
 
@@ -104,6 +104,7 @@ fn while_a_site_computes_and_another_is_asked_there_is_a_pulse() {
         if tick_us() <= 1000 {
             ask_for(&nginx, Duration::from_millis(2500));
             assert_eq!(daemon.child("pulse"), None, "this kernel looks often enough by itself");
+            not_shown("a kernel that looks a thousand times a second, so no pulse is needed");
             return;
         }
         until("the pulse", || {
@@ -149,6 +150,8 @@ fn without_a_class_of_its_own_there_is_no_pulse_and_all_is_served() {
                 ask(&nginx);
                 !logged(&["pool pulse state=absent status=1"]).is_empty()
             });
+        } else {
+            not_shown("a kernel that looks a thousand times a second, so no pulse is missed");
         }
         ask_for(&nginx, Duration::from_millis(2500));
         assert_eq!(daemon.child("pulse"), None);
