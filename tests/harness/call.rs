@@ -6,12 +6,13 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::record::Record;
 use super::report::Report;
-use super::world::{CELLWALL, Launcher, SUEXEC, User, World, orders, spawn};
+use super::world::{CELLWALL, Launcher, SUEXEC, User, World, drained, orders, spawn};
 
 /// A launch that is being put together.
 pub(crate) struct Call<'w> {
@@ -203,13 +204,10 @@ impl<'w> Call<'w> {
             self.starter().env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()),
         );
         let pid = child.id();
-        let (mut to, mut from, mut errors) =
-            (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let input = self.input;
+        let (mut to, input) = (child.stdin.take().unwrap(), self.input);
         // Each pipe has its reader: none may fill up while another is awaited.
         let feed = thread::spawn(move || drop(to.write_all(&input)));
-        let out = thread::spawn(move || drain(&mut from));
-        let err = thread::spawn(move || drain(&mut errors));
+        let (out, err) = (drained(child.stdout.take().unwrap()), drained(child.stderr.take().unwrap()));
         let attended = attend(child.id());
         let status = loop {
             if let Some(status) = attended {
@@ -225,11 +223,19 @@ impl<'w> Call<'w> {
             thread::sleep(Duration::from_micros(300));
         };
         let took = started.elapsed();
+        // What it left behind may hold its output.
+        let end = started + Duration::from_secs(20);
+        let whole = |from: Receiver<Vec<u8>>| {
+            let rest = end.saturating_duration_since(Instant::now()).max(Duration::from_secs(5));
+            from.recv_timeout(rest)
+                .unwrap_or_else(|_| panic!("the launch's output did not end in 20 seconds"))
+        };
+        let (out, err) = (whole(out), whole(err));
         feed.join().unwrap();
         Outcome {
             status,
-            out: out.join().unwrap(),
-            err: err.join().unwrap(),
+            out,
+            err,
             records: Vec::new(),
             marks: self.world.marks().into_iter().filter(|mark| !marks.contains(mark)).collect(),
             took,
@@ -251,12 +257,6 @@ pub(crate) fn traced() -> Vec<String> {
 
 /// Where strace writes.
 pub(crate) const TRACE: &str = "/mnt/trace";
-
-fn drain(from: &mut impl std::io::Read) -> Vec<u8> {
-    let mut all = Vec::new();
-    from.read_to_end(&mut all).unwrap();
-    all
-}
 
 impl Outcome {
     /// The probe ran: its report, with exactly one record.

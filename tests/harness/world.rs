@@ -7,8 +7,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{LazyLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io, mem, panic, thread};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -504,10 +505,32 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     panic!("{command:?}: it is open for writing, for seconds");
 }
 
-/// Runs a program to its end.
+/// How long a program may take that is not a launch: longer than any does on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs a program to its end, and to the end of its output.
 pub(crate) fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn(command).wait_with_output().unwrap()
+    let mut child = spawn(command);
+    let (out, err) = (drained(child.stdout.take().unwrap()), drained(child.stderr.take().unwrap()));
+    let end = Instant::now() + PATIENCE;
+    let whole = |from: Receiver<Vec<u8>>| from.recv_timeout(end.saturating_duration_since(Instant::now()));
+    let (Ok(stdout), Ok(stderr)) = (whole(out), whole(err)) else {
+        drop(child.kill());
+        panic!("{command:?} did not end in {PATIENCE:?}");
+    };
+    Output { status: child.wait().unwrap(), stdout, stderr }
+}
+
+/// All that comes out of a pipe, when it has ended: whoever waits for that says for how long.
+pub(crate) fn drained(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        drop(sender.send(all));
+    });
+    receiver
 }
 
 /// A child between fork and exec holds copies of all descriptors: where one is open for writing to a program, that

@@ -99,7 +99,8 @@ impl Daemon {
     /// SIGTERM, and its status.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         kill(self.pid(), Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap().code()
+        until("the daemon's end", || self.has_ended().is_some());
+        self.has_ended().unwrap().code()
     }
 
     /// SIGKILL.
@@ -114,7 +115,14 @@ impl Drop for Daemon {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let _ = kill(self.pid(), Signal::SIGTERM);
         }
-        drop(self.child.wait());
+        let started = Instant::now();
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if started.elapsed() > Duration::from_secs(60) {
+                drop(self.child.kill());
+                assert!(thread::panicking(), "the daemon does not end");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -423,7 +423,13 @@ impl Client {
         let mut answer = Answer::default();
         let mut buffer = vec![0; 65_536];
         while answer.end.is_none() {
-            let Ok(length @ 1..) = self.stream.read(&mut buffer) else { return answer };
+            let length = match self.stream.read(&mut buffer) {
+                Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("neither an end nor a cut in {PATIENCE:?}: {answer:?}")
+                }
+                Ok(0) | Err(_) => return answer,
+                Ok(length) => length,
+            };
             let mut input = &buffer[..length];
             while let Some(event) = self.codec.next(&mut input).unwrap() {
                 match event {
