@@ -8,19 +8,22 @@ use crate::tracer::{Change, Fault, Made};
 
 #[test]
 fn flt_04_when_memory_ends_at_any_call_nothing_is_left_half_done() {
-    let mut cells = 0;
+    let (mut cells, mut met) = (0, 0);
     for scene in [&SCENES[0], &SCENES[2], &LARGE] {
         world(Launcher::Cellwall, |world| {
             let stage = Stage::set(scene, world);
             for at in (0..stage.calls.len()).step_by(stride().div_ceil(4)) {
                 let Made { name, nth, .. } = &stage.calls[at];
-                let (left, _) = stage.disturbed(Fault { name, nth: *nth, change: Change::Starves });
+                let (left, seen) = stage.disturbed(Fault { name, nth: *nth, change: Change::Starves });
                 judge(&left, &stage.ordinary, &format!("{}: starved from call {at}", scene.name));
                 cells += 1;
+                met += usize::from(seen.starved > 0);
             }
         });
     }
-    println!("faults: starved_from={cells}");
+    println!("faults: starved_from={cells} in_vain={met}");
+    // The launcher has memory of its own: few launches ask the kernel for more.
+    assert!(met > 0, "none of {cells} launches asked for memory in vain");
 }
 
 #[test]

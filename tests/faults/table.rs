@@ -47,6 +47,11 @@ impl Table {
         *row.ends.entry(word).or_default() += 1;
     }
 
+    /// How many cells there were.
+    pub(crate) fn cells(&self) -> usize {
+        self.rows.values().map(|row| row.cells).sum()
+    }
+
     /// How many cells ended in this word.
     pub(crate) fn count(&self, word: &str) -> usize {
         self.rows.values().filter_map(|row| row.ends.get(word)).sum()

@@ -66,6 +66,8 @@ pub(crate) struct Seen {
     pub(crate) calls: Vec<Made>,
     /// The call that was to be changed was made.
     pub(crate) hit: bool,
+    /// Calls for memory that were made in vain.
+    pub(crate) starved: usize,
     /// Processes and threads that it made.
     pub(crate) children: usize,
     /// It became another program.
@@ -172,7 +174,9 @@ fn enter(pid: Pid, fault: Option<Fault<'_>>, seen: &mut Seen) -> Option<i64> {
     seen.hit |= here.is_some();
     let change = match fault {
         Some(Fault { change: Change::Starves, .. }) => {
-            (seen.hit && MEMORY.contains(&name.as_str())).then_some(Change::Fails(Errno::ENOMEM))
+            let starves = seen.hit && MEMORY.contains(&name.as_str());
+            seen.starved += usize::from(starves);
+            starves.then_some(Change::Fails(Errno::ENOMEM))
         }
         _ => here.map(|fault| fault.change),
     };
