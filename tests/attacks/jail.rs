@@ -180,6 +180,10 @@ fn jail_07_a_device_in_the_docroot_is_no_device_in_a_view() {
             let way = wishes(&[&format!("open:{}", path.display())]);
             let report = tries(world.call(&world.alice, "a.cgi"), &way);
             assert_eq!(report.attempt("open"), "EACCES", "{name}:\n{}", report.text());
+            // Outside it is a device; not every machine has that disk.
+            if name == "memory" {
+                all_are_done(&outside(&world.alice, Path::new("/"), &way), &way);
+            }
         }
     });
 }
@@ -217,7 +221,7 @@ fn jail_08_calls_that_change_the_world_are_denied() {
             let report = answers("baseline");
             for wish in CALLS {
                 let name = wish.trim_end_matches([':', 'x']);
-                assert!(["EPERM", "ENOSYS"].contains(&report.attempt(name)), "{name}:\n{}", report.text());
+                assert_eq!(report.attempt(name), "EPERM", "{name}:\n{}", report.text());
             }
             // What any user may: only the filter says no to it.
             let open = answers("off");
