@@ -15,7 +15,7 @@ fn a_command_has_the_sites_identity_walls_and_environment_and_its_status_comes_b
             let script = "id -u; id -G; pwd; echo $HOME $USER $LD_PRELOAD; cat /etc/secret; exit 7";
             let said = Command::new("/usr/bin/cellwall")
                 .args(["run", "alice", "--", "sh", "-c", script])
-                .env("LD_PRELOAD", "")
+                .env("LD_PRELOAD", "libc.so.6")
                 .stdin(Stdio::null())
                 .output()
                 .unwrap();

@@ -95,9 +95,12 @@ fn what_follows_a_page_in_the_url_is_no_file() {
         for info in ["/other.php", "/../other.php", "/image.jpg", "/x/y.php", "//", "/%2e%2e/other.php"] {
             let answer = apache.ask(&Ask::get("alice.test", &format!("/tell.php{info}")));
             let told = answer.text();
-            assert!(!told.contains("other ran") || !told.contains("sapi"), "{info}: {told}");
-            if answer.status == 200 && told.contains("sapi") {
-                assert!(told.contains("\"file\":\"/var/www/alice/htdocs/tell.php\""), "{info}: {told}");
+            assert!(!told.contains("image ran"), "{info}: {told}");
+            // With dots the URL is the other page's, and no path behind this one: Apache says so before anybody is asked.
+            if !info.contains("..") && !info.contains("%2e") {
+                let file = "\"file\":\"/var/www/alice/htdocs/tell.php\"";
+                assert!(answer.status == 200 && told.contains(file), "{info}: {} {told}", answer.status);
+                assert!(!told.contains("other ran"), "{info}: {told}");
             }
         }
         let told = apache.get("alice.test", "/tell.php/extra/b.php").text();

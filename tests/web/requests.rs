@@ -159,6 +159,7 @@ fn slow_output_arrives_as_it_is_written() {
             world.script(&world.alice, "slow.pl", text);
             let apache = Apache::start(world, kind, "");
             let mut stream = TcpStream::connect(("127.0.0.1", apache.port())).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let started = Instant::now();
             stream.write_all(b"GET /slow.pl HTTP/1.0\r\nHost: alice.test\r\n\r\n").unwrap();
             let mut told = String::new();

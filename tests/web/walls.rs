@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Apache, Ask, Kind, Launcher, Report, World, everything, make_directory, mode, put, virtual_host, world,
@@ -182,8 +183,14 @@ fn other_processes_are_out_of_sight_and_reach() {
         let apache = Apache::start(world, Kind::Event, "");
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", apache.port())).unwrap();
         stream.write_all(b"GET /long.pl HTTP/1.0\r\nHost: bob.test\r\n\r\n").unwrap();
+        let asked = Instant::now();
         while world.records().is_empty() {
-            thread::sleep(std::time::Duration::from_millis(10));
+            assert!(
+                asked.elapsed() < Duration::from_secs(20),
+                "bob's program is not started\n{}",
+                apache.log()
+            );
+            thread::sleep(Duration::from_millis(10));
         }
         let pid = world.records()[0].field("pid").to_owned();
         let told = apache.get("alice.test", "/ps.cgi").text();
