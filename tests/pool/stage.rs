@@ -35,6 +35,8 @@ pub(crate) struct Stage {
     channel: Channel,
     pub(crate) place: PathBuf,
     broker: Option<JoinHandle<()>>,
+    /// The broker's thread.
+    thread: nix::unistd::Pid,
     heard: Vec<Up>,
     serial: u32,
 }
@@ -111,14 +113,22 @@ impl Stage {
         std::fs::create_dir(&place).unwrap();
         let (ours, theirs) = Channel::pair().unwrap();
         let directory = place.clone();
+        let (tell, told) = std::sync::mpsc::channel();
         let broker = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
             unshare(CloneFlags::CLONE_FS).unwrap();
             std::env::set_current_dir(directory).unwrap();
             // How it ends is the test's business: it is told to, or its supervisor is gone.
             drop(broker::serve(theirs).map_err(|lost| lost.to_string()));
         });
-        let mut stage =
-            Self { channel: Channel::new(ours), place, broker: Some(broker), heard: Vec::new(), serial: 0 };
+        let mut stage = Self {
+            channel: Channel::new(ours),
+            place,
+            broker: Some(broker),
+            thread: told.recv().unwrap(),
+            heard: Vec::new(),
+            serial: 0,
+        };
         let log = File::options().append(true).create(true).open(stage.place.join("log")).unwrap();
         let status = UnixListener::bind(stage.place.join("status")).unwrap();
         status.set_nonblocking(true).unwrap();
@@ -244,6 +254,13 @@ impl Stage {
         Client::new(&self.public(1))
     }
 
+    /// The broker's processor time: other tests of this process have theirs.
+    pub(crate) fn spent(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.thread)).unwrap();
+        let words: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+        Duration::from_millis((words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()) * 10)
+    }
+
     /// The host's log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.place.join("log")).unwrap()
@@ -292,7 +309,7 @@ impl Drop for Stage {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for a condition.
-pub(crate) fn until<T>(condition: impl Fn() -> Option<T>, what: &str) -> T {
+pub(crate) fn until<T>(mut condition: impl FnMut() -> Option<T>, what: &str) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = condition() {
