@@ -14,6 +14,7 @@ use crate::harness::{Apache, Ask, Kind, Launcher, append, make_directory, put, w
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, many_descriptors, processes, until};
+use super::limits::ticks;
 
 /// The broker: a child of the daemon's with the account of its own, as soon as there is one.
 pub(crate) fn broker(daemon: &Daemon) -> i32 {
@@ -201,6 +202,24 @@ fn pool_22_what_one_request_changes_the_next_does_not_find() {
     });
 }
 
+/// Sites whose workers nobody asks for; the first one's uid is `first`.
+fn idle_sites(count: usize, first: u32) {
+    let (mut passwd, mut group) = (String::new(), String::new());
+    for number in 0..count {
+        let (name, id) = (format!("idle{number}"), first + u32::try_from(number).unwrap());
+        passwd += &format!("{name}:x:{id}:{id}::/nonexistent:/bin/sh\n");
+        group += &format!("{name}:x:{id}:\n");
+        make_directory(format!("/var/www/{name}"), id, 0o755);
+        let text = format!(
+            "user = \"{name}\"\ndocroot = \"/var/www/{name}\"\nprofile = \"php\"\n[jail]\nkind = \"host\"\n[pool]\n\
+             kind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n"
+        );
+        fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
+    }
+    append("/etc/passwd", &passwd);
+    append("/etc/group", &group);
+}
+
 #[test]
 fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
     const SITES: usize = 10_000;
@@ -208,26 +227,13 @@ fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
     const FIRST: u32 = 2_000_000;
     many_descriptors(12_000);
     world(Launcher::Cellwall, |world| {
-        let (mut passwd, mut group) = (String::new(), String::new());
-        for number in 0..SITES {
-            let (name, id) = (format!("idle{number}"), FIRST + u32::try_from(number).unwrap());
-            passwd += &format!("{name}:x:{id}:{id}::/nonexistent:/bin/sh\n");
-            group += &format!("{name}:x:{id}:\n");
-            make_directory(format!("/var/www/{name}"), id, 0o755);
-            let text = format!(
-                "user = \"{name}\"\ndocroot = \"/var/www/{name}\"\nprofile = \"php\"\n[jail]\nkind = \"host\"\n[pool]\n\
-                 kind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n"
-            );
-            fs::write(format!("/etc/cellwall/sites.d/{name}.toml"), text).unwrap();
-        }
+        idle_sites(SITES, FIRST);
         world.script(
             &world.alice,
             "a.cgi",
             "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nserved\\n'\n",
         );
         world.site("alice", "profile = \"sh\"\n[limits]\nopen_files = 64\n[pool]\nkind = \"cgi\"\n");
-        append("/etc/passwd", &passwd);
-        append("/etc/group", &group);
         world.apply();
         let daemon = Daemon::start(world);
         until("all sockets", || Path::new(&format!("/run/cellwall/pool/idle{}.sock", SITES - 1)).exists());
@@ -236,12 +242,6 @@ fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
             let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
             line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-        };
-        let ticks = |pid: i32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            let words: Vec<u64> =
-                stat.rsplit_once(") ").unwrap().1.split(' ').map(|word| word.parse().unwrap_or(0)).collect();
-            words[11] + words[12]
         };
         // The broker hears of one site after the other.
         let spent = || own.map(ticks).iter().sum::<u64>();
