@@ -267,17 +267,24 @@ fn accounts() -> String {
 }
 
 #[test]
-fn idn_02_the_number_that_is_no_user_is_refused_and_never_configured() {
+fn idn_02_the_number_that_is_no_user_is_refused_and_never_run() {
     world(Launcher::Cellwall, |world| {
         append("/etc/passwd", "wrap:x:4294967295:4294967295::/home/wrap:/bin/sh\n");
-        append("/etc/group", "wrap:x:4294967295:\n");
+        append("/etc/group", "wrap:x:4294967295:\nclub:x:77777:wrap\n");
         world.probe(&world.alice, "a.cgi");
         for word in ["4294967295", "-1", "wrap", "~4294967295"] {
             world.call(&world.alice, "a.cgi").word(1, word).run().refused("R105", 105);
         }
-        let text = "user = \"wrap\"\ndocroot = \"/var/www/alice/htdocs\"\nprofile = \"static\"\n";
+        make_directory("/var/www/wrap", 0, 0o755);
+        make_directory("/home/wrap", 0, 0o755);
+        let text = "user = \"wrap\"\ngroup = \"club\"\ndocroot = \"/var/www/wrap\"\nprofile = \"static\"\n";
         fs::write("/etc/cellwall/sites.d/wrap.toml", text).unwrap();
-        assert!(!world.cellwall(&["check"]).status.success(), "a site of uid 4294967295 was taken");
+        // For the kernel it means "leave it as it is": who set it and did not look would still be root.
+        let applied = world.cellwall(&["apply"]);
+        let said = world.cellwall(&["run", "wrap", "--", "/usr/bin/id"]);
+        let told = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        let refused = told.contains("(D01)") || !applied.status.success();
+        assert!(!said.status.success() && refused && !told.contains("uid="), "{told}");
     });
 }
 
@@ -285,19 +292,22 @@ fn idn_02_the_number_that_is_no_user_is_refused_and_never_configured() {
 fn idn_03_04_no_site_is_configured_for_a_system_account() {
     world(Launcher::Cellwall, |world| {
         append("/etc/passwd", "toor:x:0:0::/root:/bin/sh\nlow:x:999:30001::/home/low:/bin/sh\n");
-        for (user, group) in [
-            ("root", ""),
-            ("toor", ""),
-            ("low", ""),
-            ("www-data", ""),
-            ("alice", "group = \"root\"\n"),
-            ("alice", "group = \"shadow\"\n"),
+        // Each has its own message, and not one about the docroot, which is alice's.
+        for (user, group, why) in [
+            ("root", "", "no site runs as root"),
+            ("toor", "", "no site runs as root"),
+            ("low", "", "uid 999 of `low` is below"),
+            ("www-data", "", "uid 33 of `www-data` is below"),
+            ("alice", "group = \"root\"\n", "gid 0 is below"),
+            ("alice", "group = \"shadow\"\n", "gid 42 is below"),
         ] {
             let text = format!(
                 "user = \"{user}\"\n{group}docroot = \"/var/www/alice/htdocs\"\nprofile = \"static\"\n"
             );
             fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
-            assert!(!world.cellwall(&["check"]).status.success(), "{user} {group}");
+            let said = world.cellwall(&["check"]);
+            let told = String::from_utf8_lossy(&said.stderr);
+            assert!(!said.status.success() && told.contains(why), "{user} {group}: {told}");
         }
     });
 }

@@ -294,6 +294,7 @@ fn jail_14_the_administrators_door_leads_into_the_same_cell() {
         let said = world.cellwall(&["run", "alice", "--", path.to_str().unwrap()]);
         let door = Report::parse(&said.stdout);
         for fact in FACTS.into_iter().chain(["cwd", "root", "session_key"]) {
+            assert!(!web.all(fact).is_empty(), "{fact} is not told:\n{}", web.text());
             assert_eq!(door.all(fact), web.all(fact), "{fact}:\n{}", door.text());
         }
         for name in ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG"] {
