@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cellwall::pool::settings::{Gate, Settings};
@@ -85,6 +86,39 @@ impl Behind {
         assert!(matches!(status.as_str(), "200" | "403" | "404"), "{status} {text}");
     }
 
+    /// What a hacked site can put into its own directories: links to a neighbour's file and directory, which the web server may
+    /// read, and in the end one in the place of its docroot. Answers whether a link to its own file is followed, and which questions got the
+    /// neighbour's secret.
+    fn links(&self) -> (bool, Vec<&'static str>) {
+        let (site, neighbour) = (1001, 1002);
+        let (place, own) = (&self.server.place, self.server.place.join("htdocs"));
+        let foreign = place.join("neighbour");
+        fs::create_dir(&foreign).unwrap();
+        for (path, text, owner) in
+            [(own.join("own.txt"), "my own", site), (foreign.join("config.txt"), "the password", neighbour)]
+        {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            chown(&path, Some(owner), Some(owner)).unwrap();
+            chown(path.parent().unwrap(), Some(owner), Some(owner)).unwrap();
+        }
+        let link = |to: &Path, from: &Path| {
+            symlink(to, from).unwrap();
+            lchown(from, Some(site), Some(site)).unwrap();
+        };
+        link(&foreign.join("config.txt"), &own.join("file.txt"));
+        link(&foreign, &own.join("directory"));
+        link(Path::new("own.txt"), &own.join("link.txt"));
+        let got = |path: &&str| self.curl(path, &[]).1.contains("the password");
+        assert_eq!(self.curl("/own.txt", &[]), ("200".to_owned(), "my own".to_owned()));
+        let mut stolen: Vec<&str> = ["/file.txt", "/directory/config.txt"].into_iter().filter(got).collect();
+        let follows_own = self.curl("/link.txt", &[]).1 == "my own";
+        fs::rename(&own, place.join("away")).unwrap();
+        link(&foreign, &own);
+        stolen.extend(Some("/config.txt").filter(got));
+        (follows_own, stolen)
+    }
+
     /// What the shipped files say about connections: they are kept, for 40 requests one after another need few.
     fn keeps_connections(&self) {
         for _ in 0..40 {
@@ -140,6 +174,26 @@ fn haproxy_is_understood() {
 #[test]
 fn caddy_is_understood() {
     behind("caddy", web::caddy).is_understood();
+}
+
+#[test]
+fn a_link_to_a_neighbours_file_is_not_served() {
+    let all = web::ALL.into_iter().filter(|(name, _)| !matches!(*name, "HAProxy" | "Caddy"));
+    let without_pool: (&str, Start) = ("Apache, suEXEC", web::apache_without_pool);
+    for (name, start) in all.chain([without_pool]) {
+        let behind = behind("links", start);
+        assert_eq!(behind.links(), (name != "lighttpd", Vec::new()), "{name}: {}", behind.server.words());
+    }
+}
+
+/// What docs/web-servers.md and Caddy's own file warn of. HAProxy serves no files.
+#[test]
+fn caddy_follows_links_as_its_file_warns() {
+    assert_eq!(
+        behind("links-caddy", web::caddy).links().1,
+        ["/file.txt", "/directory/config.txt", "/config.txt"]
+    );
+    assert!(include_str!("../../packaging/caddy/pool.caddy").contains("Caddy follows every link"));
 }
 
 #[test]

@@ -94,19 +94,27 @@ pub(crate) fn apache_by_url(place: &Path, hosts: &[Host]) -> Command {
     apache(include_str!("../../packaging/apache/pool-proxypass.conf"), place, hosts)
 }
 
+/// The file for CGI programs by suEXEC. Its files need no user, its programs are not started here.
+pub(crate) fn apache_without_pool(place: &Path, hosts: &[Host]) -> Command {
+    let shipped = include_str!("../../packaging/apache/cellwall.conf");
+    apache(&shipped.replace("SuexecUserGroup shop shop", "SuexecUserGroup #1001 #1001"), place, hosts)
+}
+
 fn apache(shipped: &str, place: &Path, hosts: &[Host]) -> Command {
-    let modules = ["mpm_event", "authz_core", "dir", "proxy", "proxy_fcgi"];
+    let modules = ["mpm_event", "authz_core", "dir", "mime", "proxy", "proxy_fcgi", "suexec"];
     let modules: String = modules
         .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
-        .concat();
+        .concat()
+        + "TypesConfig /dev/null\n";
     let site = |host: &Host| {
         let port = format!("127.0.0.1:{}", host.port);
         format!("Listen {port}\n{}", host.filled_in(shipped, &host.name, &port))
     };
     let (sites, place_text) = (hosts.iter().map(site).collect::<String>(), place.display());
+    // What Debian's own configuration says of / is what a host's file has to undo.
     let text = format!(
         "{modules}ServerRoot {place_text}\nServerName localhost\nPidFile {place_text}/pid\nErrorLog {place_text}/error\n\
-         User www-data\nGroup www-data\n{sites}"
+         User www-data\nGroup www-data\n<Directory />\nOptions FollowSymLinks\nRequire all denied\n</Directory>\n{sites}"
     );
     program("/usr/sbin/apache2", &["-f", &written(place, &text), "-DFOREGROUND"])
 }
