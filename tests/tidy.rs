@@ -316,6 +316,44 @@ fn all_that_the_manifest_names_is_in_the_repository() {
     empty(&missing, "packaging/manifest names these files, and they are not there");
 }
 
+/// The values that a unit has for a key.
+fn values(unit: &str, key: &str) -> Vec<String> {
+    let text = text(format!("packaging/systemd/{unit}"));
+    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_daemons_unit_lets_requests_finish_as_the_manual_promises() {
+    // control-group would end workers and the broker at the daemon's own first signal.
+    assert_eq!(values("cellwalld.service", "KillMode"), ["mixed"]);
+    assert!(text("docs/man/cellwalld.8").contains("let requests finish for 20 seconds"));
+    let [patience] = &values("cellwalld.service", "TimeoutStopSec")[..] else { panic!("no TimeoutStopSec") };
+    let seconds: u32 = patience.strip_suffix('s').unwrap().parse().unwrap();
+    assert!(seconds > 30, "{seconds} s: the daemon needs 20, and time to end workers");
+}
+
+/// Directories are shown as they are, and change with the host; a single file is the one that was there when the view was made.
+#[test]
+fn the_path_unit_watches_each_file_that_a_piece_shows() {
+    let directories = "alternatives crypto-policies fonts ghostscript gnutls my.cnf.d mysql perl php.d pki/tls/certs \
+                       postgresql-common";
+    let directories: BTreeSet<String> = directories.split(' ').map(|name| format!("/etc/{name}")).collect();
+    let watched = values("cellwall-views.path", "PathChanged");
+    let pieces = files(&[".toml"]).into_iter().filter(|path| path.starts_with("policy/pieces"));
+    let texts: Vec<String> = pieces.map(text).collect();
+    let shown = texts.iter().flat_map(|text| text.split('"').skip(1).step_by(2));
+    let shown = shown.map(|path| path.trim_end_matches('?').to_owned());
+    let shown: BTreeSet<String> = shown
+        .filter(|path| path.starts_with("/etc/") && !path.contains(['*', '|']) && !path.contains("cellwall"))
+        .collect();
+    assert!(shown.len() > 20, "{shown:?}");
+    let missing: Vec<String> =
+        shown.difference(&directories).filter(|path| !watched.contains(path)).cloned().collect();
+    empty(&missing, "packaging/systemd/cellwall-views.path should watch these; or they are directories");
+    assert_eq!(values("cellwall-views.service", "StartLimitIntervalSec"), ["0"]);
+}
+
 #[test]
 fn each_program_has_a_manual_page_and_each_command_is_in_it() {
     let programs: Vec<String> =
