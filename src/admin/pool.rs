@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
+use crate::config::store;
 use crate::pool::control::{FRAME, Outcome, SOCKET, Wish};
 
 use super::{End, say};
@@ -92,7 +93,8 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
 /// After `apply`: the daemon, if there is one, reads what was written.
 pub fn reload_if_running() {
     match ask(Wish::Reload, "") {
-        Ok(Outcome::Done) | Err(Errno::ENOENT | Errno::ECONNREFUSED) => {}
+        Ok(Outcome::Done) => {}
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => absent(),
         Ok(_) => {
             say::note("warning: the pool's daemon did not take the new policy: systemctl reload cellwalld")
         }
@@ -101,6 +103,21 @@ pub fn reload_if_running() {
                 "warning: the pool's daemon was not told of the new policy: {}",
                 errno.desc()
             ));
+        }
+    }
+}
+
+/// Nobody has to run the daemon, but who has written `[pool]` meant it; his web server answers 502 until then.
+fn absent() {
+    let has_pools = |uid: &u32| store::read(&store::pool_name(*uid)).is_some();
+    match store::uids().iter().filter(|uid| has_pools(uid)).count() {
+        0 => {}
+        count => {
+            let users = say::counted(count, "user");
+            say::note(format_args!(
+                "note: sites of {users} have a pool, and cellwalld, which serves it, does not run"
+            ));
+            say::note("  help: systemctl enable --now cellwalld");
         }
     }
 }

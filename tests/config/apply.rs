@@ -576,3 +576,17 @@ fn a_set_of_one_number_keeps_the_others_of_a_lower_layer() {
     let policy = cage.good(&["policy", "shop"]);
     assert!(policy.contains("pool.workers: max = 4, min = 2, spare = 0, idle = 9s"), "{policy}");
 }
+
+#[test]
+fn a_pool_without_a_daemon_is_told_with_the_command_that_starts_it() {
+    let cage = Cage::new();
+    cage.small("shop", "bob", "");
+    let said = cage.cellwall(&["apply"]).err;
+    assert!(!said.contains("cellwalld"), "{said}");
+    cage.small("shop", "bob", "[pool]\nkind = \"cgi\"\n");
+    for _ in 0..2 {
+        let said = cage.cellwall(&["apply"]).err;
+        assert!(said.contains("note: sites of 1 user have a pool, and cellwalld"), "{said}");
+        assert!(said.contains("help: systemctl enable --now cellwalld"), "{said}");
+    }
+}
