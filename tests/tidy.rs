@@ -299,6 +299,14 @@ fn installed_modes_are_those_that_the_code_makes() {
         let listed = manifest.get(path).unwrap_or_else(|| panic!("packaging/manifest has no {path}"));
         assert_eq!(made, listed.2, "{path}: code makes {made:04o}, the manifest says {:04o}", listed.2);
     }
+    let sockets = manifest.get(cellwall::pool::settings::SOCKETS).unwrap();
+    assert!(text("src/pool/listen.rs").contains(&format!("(SOCKETS, 0, 0o{:o})", sockets.2)));
+    let line = format!("d {} 0{:o} root root -\n", cellwall::pool::settings::SOCKETS, sockets.2);
+    assert!(
+        text("packaging/tmpfiles/cellwall.conf").contains(&line),
+        "packaging/tmpfiles/cellwall.conf: {line}"
+    );
+    assert_eq!(values("cellwalld@.socket", "DirectoryMode"), [format!("0{:o}", sockets.2)]);
     assert!(manifest.contains_key(policy::VIEW_DIRECTORY));
     assert!(manifest.contains_key(cellwall::config::HOST_FILE));
     assert!(manifest.contains_key(cellwall::config::SITES_DIRECTORY));

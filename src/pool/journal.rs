@@ -1,7 +1,7 @@
-//! The supervisor's own lines in the host's log, and what it knows of the host: who the web server is, who the broker.
+//! The supervisor's own lines in the host's log, and what it knows of the host: who the broker is.
 //!
 //! A line is `pool EVENT key=value…`, written as the launcher writes its own. Names of accounts are looked up in /etc/passwd
-//! alone: the daemon's and the web server's are accounts of this host, and root asks no name service.
+//! alone: the broker's is an account of this host, and root asks no name service.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,6 @@ use crate::refusal::{Refusal, Untrusted};
 /// Where the supervisor writes.
 pub struct Journal {
     log: Log<'static>,
-    web_group: u32,
 }
 
 impl Journal {
@@ -26,21 +25,13 @@ impl Journal {
         let bytes = match read::host() {
             Ok(bytes) => bytes,
             Err(read::Unreadable::Missing) => {
-                return Ok(Self { log: Log::open(None), web_group: 0 });
+                return Ok(Self { log: Log::open(None) });
             }
             Err(why) => return Err(io::Error::other(format!("the host's policy: {why}"))),
         };
         let host =
             decode::host(&bytes).map_err(|why| io::Error::other(format!("the host's policy: {why}")))?;
-        let caller = host.callers.first().copied();
-        let web_group = caller.and_then(|caller| account(|_, uid| uid == caller)).map_or(0, |found| found.1);
-        Ok(Self { log: Log::open(Some(&host.log)), web_group })
-    }
-
-    /// The group of the web server's account; 0: not known.
-    #[must_use]
-    pub fn web_group(&self) -> u32 {
-        self.web_group
+        Ok(Self { log: Log::open(Some(&host.log)) })
     }
 
     /// One line: what happened, to which site, and more `key=value`.

@@ -29,12 +29,13 @@ pub const RUN: &str = "/run/cellwall";
 /// The broker's root directory, with the workers' sockets. Its group is the broker's: it may pass through.
 pub const WORKERS: &str = "/run/cellwall/broker";
 
-/// Makes the directories: root's, and `web` may enter the one with public sockets, `broker` its own.
+/// Makes the directories, all root's. Anybody may pass through the one with public sockets, and list nothing: each socket says
+/// itself who may connect (`pool.socket_group`), and web servers have more than one group. `broker` may pass its own.
 ///
 /// # Errors
 /// When the file system says no, or something else is there.
-pub fn directories(web: u32, broker: u32) -> io::Result<()> {
-    for (path, group, mode) in [(RUN, 0, 0o755), (SOCKETS, web, 0o750), (WORKERS, broker, 0o710)] {
+pub fn directories(broker: u32) -> io::Result<()> {
+    for (path, group, mode) in [(RUN, 0, 0o755), (SOCKETS, 0, 0o711), (WORKERS, broker, 0o710)] {
         match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::harness::{Apache, Ask, Kind, Launcher, append, make_directory, put, w
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, many_descriptors, processes, until};
 use super::limits::ticks;
+use super::web::{self, Host, Server};
 
 /// The broker: a child of the daemon's with the account of its own, as soon as there is one.
 pub(crate) fn broker(daemon: &Daemon) -> i32 {
@@ -83,6 +85,40 @@ fn pool_05_a_socket_is_only_ever_made_in_roots_directory() {
         let _daemon = Daemon::start(world);
         let (rights, owner, _) = super::host::mode_of("/run/cellwall/pool");
         assert_eq!((rights & 0o022, owner), (0, 0), "nobody else can put a socket there");
+    });
+}
+
+/// A web server with a group of its own reaches the pool that names it, and nobody else does: neither the group of the others
+/// nor a neighbour.
+#[test]
+fn pool_08_a_socket_group_decides_who_connects() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nclients = [\"haproxy\"]\nsocket_group = \"haproxy\"");
+        let _daemon = Daemon::start(world);
+        let place = Path::new("/tmp/server");
+        make_directory(place, 0, 0o777);
+        let host = Host {
+            site: "alice".to_owned(),
+            name: "alice.test".to_owned(),
+            port: 9001,
+            docroot: world.alice.docroot(),
+            socket: "/run/cellwall/pool/alice.sock".into(),
+            ending: ".php",
+        };
+        let server = Server::start(web::haproxy_as_itself, place, &[host]);
+        let answer = Ask::get("alice.test", "/a.php").send(9001);
+        assert_eq!(answer.status, 200, "{} {}", answer.text(), server.words());
+        assert_eq!(super::host::mode_of("/run/cellwall/pool"), (0o711, 0, 0));
+        for uid in [33, world.bob.id] {
+            let mut tool = Command::new("/usr/bin/cgi-fcgi");
+            tool.args(["-bind", "-connect", "/run/cellwall/pool/alice.sock"]).env_clear();
+            tool.env("SCRIPT_NAME", "/ping").env("REQUEST_METHOD", "GET").stdin(Stdio::null());
+            let output = tool.uid(uid).gid(uid).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.stdout.is_empty() && said.contains("Could not connect"), "{uid}: {said}");
+            let mut list = Command::new("/bin/ls");
+            assert!(!list.arg("/run/cellwall/pool").uid(uid).gid(uid).output().unwrap().status.success());
+        }
     });
 }
 

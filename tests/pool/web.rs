@@ -151,6 +151,15 @@ pub(crate) fn haproxy(place: &Path, hosts: &[Host]) -> Command {
     as_www_data(program("/usr/sbin/haproxy", &["-db", "-f", &written(place, &text)]))
 }
 
+/// As Debian runs it, without its chroot: root at first, then a user and a group of its own.
+pub(crate) fn haproxy_as_itself(place: &Path, hosts: &[Host]) -> Command {
+    drop(haproxy(place, hosts));
+    let file = place.join("server.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("global\n", "global\n    user haproxy\n    group haproxy\n", 1)).unwrap();
+    program("/usr/sbin/haproxy", &["-db", "-f", file.to_str().unwrap()])
+}
+
 pub(crate) fn caddy(place: &Path, hosts: &[Host]) -> Command {
     let site = |host: &Host| {
         let text = host.filled_in(

@@ -329,7 +329,7 @@ impl Supervisor {
         many_descriptors()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let journal = Journal::open()?;
-        super::listen::directories(journal.web_group(), account.gid)?;
+        super::listen::directories(account.gid)?;
         let control = control::Control::open()?;
         super::listen::sweep()?;
         let status = super::listen::named(std::path::Path::new(STATUS), 0)
