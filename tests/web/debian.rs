@@ -63,14 +63,15 @@ fn bare(world: &World) {
 }
 
 /// Every file with what it is, whose it is and what is in it; what package tools and servers log and
-/// cache is left out, and the age of links (update-alternatives makes its own again).
+/// cache is left out, of the accounts' files all but what is in them, and the age of links (update-alternatives makes its own again).
 fn tree() -> String {
     let said = run(Command::new("/bin/sh").args([
         "-c",
         "find /etc /usr /var /run /srv /home -xdev \\( -path /var/cache -o -path /var/log/alternatives.log \
-         -o -path /var/lib/dpkg/alternatives -o -path /var/log/apache2 \\) -prune -o \
+         -o -path /var/lib/dpkg/alternatives -o -path /var/log/apache2 -o -path '/etc/passwd*' -o -path '/etc/group*' \
+         -o -path '/etc/shadow*' -o -path '/etc/gshadow*' -o -path /etc/.pwd.lock \\) -prune -o \
          \\( -type d -printf '%p %M %U %G\\n' -o -type l -printf '%p %l\\n' -o -printf '%p %M %U %G %s %T@\\n' \\) | LC_ALL=C sort; \
-         update-alternatives --query suexec",
+         update-alternatives --query suexec; cat /etc/passwd /etc/group /etc/shadow /etc/gshadow",
     ]));
     String::from_utf8(said.stdout).unwrap()
 }

@@ -1,5 +1,6 @@
 //! Debian's Apache starts suEXEC from one compiled-in path, which is a link of update-alternatives(1).
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
@@ -16,16 +17,32 @@ const TOOL: &str = "update-alternatives";
 /// Below Debian's own (10 and 20): whoever has a suEXEC keeps it until an administrator chooses.
 const PRIORITY: &str = "5";
 
-/// Registers the launcher; with `activate` Apache uses it from now on. Answers the choice before, for [`restore`].
-pub(crate) fn register(activate: bool) -> Outcome<String> {
+/// The choice before, for [`restore`].
+pub(crate) fn before() -> Outcome<String> {
+    if run::is_there(TOOL) { choice() } else { Ok("none".to_owned()) }
+}
+
+/// Is Debian's Apache here? Without it nobody starts a suEXEC, and the link has no directory.
+pub(crate) fn is_apache_here() -> bool {
+    Path::new(LINK).parent().is_some_and(Path::is_dir)
+}
+
+/// Registers the launcher; with `activate` Apache uses it from now on.
+pub(crate) fn register(activate: bool) -> Outcome {
     if !run::is_there(TOOL) {
         say::notice(&format!(
             "There is no {TOOL} here. Apache starts its suEXEC from the path that `apachectl -V`"
         ));
         say::note("shows as SUEXEC_BIN; put a link to the launcher there.");
-        return Ok("none".to_owned());
+        return Ok(());
     }
-    let before = choice()?;
+    if !is_apache_here() {
+        say::note(
+            "there is no Apache of Debian's here, so no suEXEC whose place could be taken; once there is,",
+        );
+        say::note("install again");
+        return Ok(());
+    }
     run::quietly(
         "update-alternatives",
         Command::new(TOOL).args(["--install", LINK, "suexec", LAUNCHER, PRIORITY]),
@@ -34,10 +51,10 @@ pub(crate) fn register(activate: bool) -> Outcome<String> {
         run::quietly("update-alternatives", Command::new(TOOL).args(["--set", "suexec", LAUNCHER]))?;
     }
     say::note(&format!("Apache's suEXEC: {LINK} is {}", chosen()?));
-    Ok(before)
+    Ok(())
 }
 
-/// Takes the registration back. `before` is what [`register`] answered.
+/// Takes the registration back. `before` is what [`before`] answered.
 pub(crate) fn restore(before: &str) -> Outcome {
     if !run::is_there(TOOL) || !registered()? {
         return Ok(());

@@ -60,6 +60,7 @@ pub(crate) const TEST: &[&str] = &[
     "ruby-fcgi",
     "libnss-extrausers",
     "strace",
+    "systemd",
     "wordpress",
 ];
 

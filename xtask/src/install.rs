@@ -9,10 +9,14 @@ use std::process::Command;
 
 use crate::Outcome;
 use crate::manifest::{self, Entry, Kind};
-use crate::{alternative, build, run, say, tree};
+use crate::{account, alternative, build, run, say, service, tree};
 
-/// What an installation made that the manifest does not name: directories above, and Apache's choice before.
+/// What an installation made that the manifest does not name: directories above, an account, and Apache's choice before.
 pub(crate) const MADE: &str = "/var/lib/cellwall/installed";
+/// The line of [`MADE`] that says that the account is ours.
+pub(crate) const ACCOUNT: &str = "account";
+/// What stands for the web server's group in the manifest, and in the files that name it.
+const GROUP: &str = "www-data";
 
 /// How to install.
 pub(crate) struct Options {
@@ -26,7 +30,7 @@ pub(crate) struct Options {
 
 /// `install [--destdir DIR] [--group NAME] [--activate] [--built]`
 pub(crate) fn command(words: &[String]) -> Outcome {
-    let mut options = Options { destdir: PathBuf::new(), group: "www-data".to_owned(), activate: false };
+    let mut options = Options { destdir: PathBuf::new(), group: GROUP.to_owned(), activate: false };
     let mut built = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -58,18 +62,26 @@ pub(crate) fn everything(options: &Options) -> Outcome {
     let here = options.destdir.as_os_str().is_empty();
     let place = if here { "this machine".to_owned() } else { options.destdir.display().to_string() };
     say::step(&format!("Installing to {place}"));
-    let mut installer = Installer { options, made: BTreeSet::new() };
-    for entry in manifest::read()? {
-        installer.entry(&entry).map_err(|why| format!("{}: {why}", entry.path))?;
+    let entries = manifest::read()?;
+    let listed = entries.iter().map(|entry| beneath(&options.destdir, &entry.path)).collect();
+    let mut installer = Installer { options, made: BTreeSet::new(), listed };
+    for entry in &entries {
+        installer.entry(entry).map_err(|why| format!("{}: {why}", entry.path))?;
     }
     if !here {
         say::note("Apache's choice of suEXEC belongs to this machine and is left as it is.");
         return Ok(());
     }
-    let before = alternative::register(options.activate)?;
-    installer.remember(&before).map_err(|why| format!("{MADE}: {why}"))?;
-    systemd()?;
+    // Before anything is made that only the notes tell of: whatever fails from here on, `uninstall` knows.
+    let lacks_account = !account::is_there();
+    installer.remember(&alternative::before()?, lacks_account).map_err(|why| format!("{MADE}: {why}"))?;
+    if lacks_account {
+        account::make()?;
+    }
+    alternative::register(options.activate)?;
+    service::reload()?;
     compile();
+    service::renew()?;
     advice(options.activate);
     Ok(())
 }
@@ -77,6 +89,8 @@ pub(crate) fn everything(options: &Options) -> Outcome {
 struct Installer<'a> {
     options: &'a Options,
     made: BTreeSet<PathBuf>,
+    /// All paths of the manifest.
+    listed: BTreeSet<PathBuf>,
 }
 
 impl Installer<'_> {
@@ -87,15 +101,55 @@ impl Installer<'_> {
         let ids = Ids { owner, group };
         match entry.kind {
             Kind::Dir | Kind::State | Kind::Settings => directory(&path, ids, entry.mode),
-            Kind::Tree => tree(&tree::root().join(&entry.source), &path, ids),
+            Kind::Tree => self.tree(&tree::root().join(&entry.source), &path, ids),
             Kind::Config if path.exists() => {
                 say::note(&format!("{} is there already and stays as it is", entry.path));
                 return Ok(());
             }
-            Kind::Program => file(&tree::dist().join(&entry.source), &path, ids, entry.mode),
-            Kind::Config | Kind::File => file(&tree::root().join(&entry.source), &path, ids, entry.mode),
+            Kind::Program => bytes(&tree::dist().join(&entry.source))
+                .and_then(|bytes| file(&bytes, &path, ids, entry.mode)),
+            Kind::Config | Kind::File => {
+                self.text(entry).and_then(|bytes| file(&bytes, &path, ids, entry.mode))
+            }
         }?;
         say::note(&format!("{:04o} {}:{:<8} {}", entry.mode, entry.owner, self.group(entry), path.display()));
+        Ok(())
+    }
+
+    /// What is in a file: where it names the web server's group, the one of this machine. The manual keeps its words.
+    fn text(&self, entry: &Entry) -> io::Result<Vec<u8>> {
+        let text = bytes(&tree::root().join(&entry.source))?;
+        let names_it = entry.kind == Kind::Config || entry.source.starts_with("packaging/");
+        if self.options.group == GROUP || !names_it {
+            return Ok(text);
+        }
+        let text = String::from_utf8(text).map_err(io::Error::other)?;
+        Ok(text.replace(GROUP, &self.options.group).into_bytes())
+    }
+
+    /// All files below, and no others: what an older version brought and this one has not goes.
+    fn tree(&self, from: &Path, to: &Path, ids: Ids) -> io::Result<()> {
+        directory(to, ids, 0o755)?;
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let (source, target) = (entry.path(), to.join(entry.file_name()));
+            names.insert(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                self.tree(&source, &target, ids)?;
+            } else {
+                file(&bytes(&source)?, &target, ids, 0o644)?;
+            }
+        }
+        for entry in fs::read_dir(to)? {
+            let entry = entry?;
+            let path = entry.path();
+            let belongs = names.contains(&entry.file_name())
+                || self.listed.iter().any(|listed| listed.starts_with(&path));
+            if !belongs {
+                gone(&path, entry.file_type()?.is_dir())?;
+            }
+        }
         Ok(())
     }
 
@@ -111,7 +165,7 @@ impl Installer<'_> {
     }
 
     fn group<'e>(&'e self, entry: &'e Entry) -> &'e str {
-        if entry.group == "www-data" { &self.options.group } else { &entry.group }
+        if entry.group == GROUP { &self.options.group } else { &entry.group }
     }
 
     fn ids(&self, entry: &Entry) -> io::Result<(u32, u32)> {
@@ -119,12 +173,15 @@ impl Installer<'_> {
     }
 
     /// Writes down what `uninstall` cannot know otherwise; an earlier installation's notes stay.
-    fn remember(&self, before: &str) -> io::Result<()> {
+    fn remember(&self, before: &str, makes_account: bool) -> io::Result<()> {
         let old = fs::read_to_string(MADE).unwrap_or_default();
         let mut lines: BTreeSet<String> = old.lines().map(str::to_owned).collect();
         lines.extend(self.made.iter().map(|path| format!("made {}", path.display())));
         if !lines.iter().any(|line| line.starts_with("apache ")) {
             lines.insert(format!("apache {before}"));
+        }
+        if makes_account {
+            lines.insert(ACCOUNT.to_owned());
         }
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         fs::write(MADE, text)
@@ -167,28 +224,22 @@ fn directory(path: &Path, ids: Ids, mode: u32) -> io::Result<()> {
 }
 
 /// Written beside, finished, then renamed: nobody ever starts half a program, and a running one is not overwritten.
-fn file(from: &Path, to: &Path, ids: Ids, mode: u32) -> io::Result<()> {
-    let bytes = fs::read(from)
-        .map_err(|why| io::Error::new(why.kind(), format!("cannot read {}: {why}", from.display())))?;
+fn file(bytes: &[u8], to: &Path, ids: Ids, mode: u32) -> io::Result<()> {
     let fresh = to.with_extension("cellwall-new");
     let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-    out.write_all(&bytes)?;
+    out.write_all(bytes)?;
     ids.give(&fresh, mode)?;
     out.sync_all()?;
     fs::rename(&fresh, to)
 }
 
-fn tree(from: &Path, to: &Path, ids: Ids) -> io::Result<()> {
-    directory(to, ids, 0o755)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            tree(&source, &target, ids)?;
-        } else {
-            file(&source, &target, ids, 0o644)?;
-        }
-    }
+fn bytes(from: &Path) -> io::Result<Vec<u8>> {
+    fs::read(from).map_err(|why| io::Error::new(why.kind(), format!("cannot read {}: {why}", from.display())))
+}
+
+fn gone(path: &Path, is_directory: bool) -> io::Result<()> {
+    if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+    say::note(&format!("removed {}, which this version does not have", path.display()));
     Ok(())
 }
 
@@ -215,22 +266,18 @@ fn compile() {
     }
 }
 
-fn systemd() -> Outcome {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Ok(());
-    }
-    run::quietly("systemctl daemon-reload", Command::new("systemctl").arg("daemon-reload"))
-}
-
 fn advice(active: bool) {
     say::step("Next");
     say::note("write a site file in /etc/cellwall/sites.d (see cellwall.toml(5)), then: cellwall apply");
-    if Path::new("/run/systemd/system").is_dir() {
+    if service::is_here() {
         say::note(
             "views at boot:             systemctl enable --now cellwall-views.service cellwall-views.path",
         );
+        say::note("sites with [pool]:         systemctl enable --now cellwalld");
+    } else {
+        say::note("sites with [pool]:         start cellwalld at boot, as root; it needs no options");
     }
-    if !active {
+    if !active && alternative::is_apache_here() {
         say::note(&format!("let Apache use Cellwall:   {}", alternative::CHOOSE));
         say::note(&format!("and go back:               {}", alternative::GO_BACK));
     }

@@ -3,6 +3,7 @@
 //! One file for each command; `say` talks, `run` starts programs and shows that they are alive, `debian` installs
 //! the packages that a command needs, `tree` knows where things are.
 
+mod account;
 mod alternative;
 mod bench;
 mod build;
@@ -20,6 +21,7 @@ mod race;
 mod reproduce;
 mod run;
 mod say;
+mod service;
 mod test;
 mod tree;
 mod uninstall;

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::install::{MADE, absolute, beneath};
+use crate::install::{ACCOUNT, MADE, absolute, beneath};
 use crate::manifest::{self, Entry, Kind};
-use crate::{alternative, run, say, tree};
+use crate::{account, alternative, run, say, service, tree};
 
 /// Where views are pinned: each is a mount.
 const RUN: &str = "/run/cellwall";
-const UNITS: [&str; 2] = ["cellwall-views.path", "cellwall-views.service"];
 
 /// `uninstall [--destdir DIR] [--keep-config]`
 pub(crate) fn command(words: &[String]) -> Outcome {
@@ -39,8 +38,9 @@ fn everything(destdir: &Path, keep: bool) -> Outcome {
     say::step(&format!("Removing Cellwall from {place}"));
     let notes = if here { fs::read_to_string(MADE).unwrap_or_default() } else { String::new() };
     if here {
+        // First: what runs uses all that is removed from here on.
+        service::stop()?;
         alternative::restore(notes.lines().find_map(|line| line.strip_prefix("apache ")).unwrap_or("auto"))?;
-        stop_units()?;
         unmount()?;
         control_groups()?;
     }
@@ -61,7 +61,10 @@ fn everything(destdir: &Path, keep: bool) -> Outcome {
         drop(fs::remove_dir(directory));
     }
     if here {
-        reload()?;
+        if notes.lines().any(|line| line == ACCOUNT) {
+            account::remove();
+        }
+        service::reload()?;
     }
     Ok(())
 }
@@ -124,26 +127,6 @@ fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Outcome<Vec<PathBuf>> {
         }
     }
     Ok(points)
-}
-
-fn stop_units() -> Outcome {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Ok(());
-    }
-    for unit in UNITS {
-        let known = run::output(Command::new("systemctl").args(["list-unit-files", "--no-legend", unit]))?;
-        if !known.is_empty() {
-            run::quietly("systemctl disable", Command::new("systemctl").args(["disable", "--now", unit]))?;
-        }
-    }
-    Ok(())
-}
-
-fn reload() -> Outcome {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Ok(());
-    }
-    run::quietly("systemctl daemon-reload", Command::new("systemctl").arg("daemon-reload"))
 }
 
 /// All directories above installed paths, beneath and including the destination.

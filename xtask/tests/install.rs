@@ -23,13 +23,16 @@ const COPY: &str = "
     mount -t cgroup -o none,name=cellwall-test cgroup /mnt/groups
     rm -rf /etc/cellwall /var/lib/cellwall /var/log/cellwall /usr/lib/cellwall /usr/share/cellwall
 ";
-/// Every file with what it is, whose it is, what is in it; without what package tools log and cache.
+/// Every file with what it is, whose it is, what is in it; without what package tools log and cache. Of the accounts' files what
+/// is in them: to make an account and to take it away again makes them anew.
 const LIST: &str = "
     list() {
         find /etc /usr/lib /usr/bin /usr/sbin /usr/share /var /run /srv -xdev \\
-            \\( -path /var/cache -o -path /var/log/alternatives.log -o -path /var/lib/dpkg/alternatives \\) -prune -o \\
+            \\( -path /var/cache -o -path /var/log/alternatives.log -o -path /var/lib/dpkg/alternatives -o -path '/etc/passwd*' \\
+            -o -path '/etc/group*' -o -path '/etc/shadow*' -o -path '/etc/gshadow*' -o -path /etc/.pwd.lock \\) -prune -o \\
             \\( -type d -printf '%p %M %U %G\\n' -o -printf '%p %M %U %G %s %T@ %l\\n' \\) | sort
         update-alternatives --query suexec 2>/dev/null || true
+        cat /etc/passwd /etc/group /etc/shadow /etc/gshadow
     }
 ";
 
@@ -61,6 +64,7 @@ fn uninstall_leaves_nothing() {
         list > /mnt/before
         $XTASK install > /mnt/install
         list > /mnt/between
+        getent passwd cellwall | cut -d: -f1,7 && getent group cellwall | cut -d: -f1
         # What the programs make, and what people write.
         touch /var/log/cellwall/cellwall.log
         printf 'user = \"shop\"\ndocroot = \"/var/www/shop\"\nprofile = \"static\"\n' > /etc/cellwall/sites.d/shop.toml
@@ -76,8 +80,111 @@ fn uninstall_leaves_nothing() {
         diff /mnt/before /mnt/after && echo SAME
         ",
     );
+    assert!(said.starts_with("cellwall:/usr/sbin/nologin\ncellwall\n"), "the broker's account: {said}");
     assert!(said.lines().any(|line| line == "1"), "one view was to be kept:\n{said}");
     assert!(said.ends_with("SAME\n") && !said.contains("NOTHING WAS INSTALLED"), "{said}");
+}
+
+#[test]
+fn an_account_that_was_there_stays() {
+    let said = in_a_copy_of_the_host(
+        "
+        useradd --system --user-group --shell /bin/false cellwall
+        $XTASK install > /mnt/said
+        $XTASK uninstall > /mnt/said
+        getent passwd cellwall | cut -d: -f1,7
+        ",
+    );
+    assert_eq!(said, "cellwall:/bin/false\n");
+}
+
+#[test]
+fn a_machine_without_apache_gets_all_but_the_link() {
+    let said = in_a_copy_of_the_host(
+        "
+        update-alternatives --quiet --remove-all suexec
+        rm -rf /usr/lib/apache2
+        list > /mnt/before
+        $XTASK install
+        test -s /var/lib/cellwall/policy/host
+        test ! -e /usr/lib/apache2
+        $XTASK uninstall > /mnt/uninstall
+        list > /mnt/after
+        diff /mnt/before /mnt/after && echo SAME
+        ",
+    );
+    assert!(said.contains("there is no Apache of Debian's here") && said.ends_with("SAME\n"), "{said}");
+    assert!(!said.contains("let Apache use Cellwall"), "{said}");
+}
+
+#[test]
+fn what_an_installation_made_is_written_down_when_it_fails_as_well() {
+    let said = in_a_copy_of_the_host(
+        "
+        list > /mnt/before
+        cp /usr/bin/update-alternatives /mnt/tool
+        printf '#!/bin/sh\ntest \"$1\" != --install || exit 2\nexec /mnt/tool \"$@\"\n' > /mnt/broken
+        chmod 755 /mnt/broken
+        mount --bind /mnt/broken /usr/bin/update-alternatives
+        ! $XTASK install > /mnt/said 2>&1
+        cat /var/lib/cellwall/installed
+        umount /usr/bin/update-alternatives
+        $XTASK uninstall > /mnt/said
+        list > /mnt/after
+        diff /mnt/before /mnt/after && echo SAME
+        ",
+    );
+    assert!(said.starts_with("account\napache auto\n") && said.ends_with("SAME\n"), "{said}");
+}
+
+/// A systemctl that writes down what it is asked, where systemd seems to run.
+const SYSTEMD: &str = "
+    mkdir -p /run/systemd/system
+    printf '#!/bin/sh\necho \"$*\" >> /mnt/asked\necho unit\n' > /mnt/systemctl
+    chmod 755 /mnt/systemctl
+    mount --bind /mnt/systemctl /usr/bin/systemctl
+";
+
+#[test]
+fn the_daemon_is_renewed_by_install_and_ended_first_by_uninstall() {
+    let said = in_a_copy_of_the_host(&format!(
+        "{SYSTEMD}
+        $XTASK install > /mnt/said
+        grep -o 'systemctl enable --now cellwalld$' /mnt/said
+        systemd-analyze verify --man=no /usr/lib/systemd/system/cellwall*
+        $XTASK uninstall > /mnt/said
+        grep -v list-unit-files /mnt/asked
+        "
+    ));
+    let expected = "systemctl enable --now cellwalld\ndaemon-reload\nis-active --quiet cellwalld.service\n\
+                    try-restart cellwalld.service\n\
+                    disable cellwall-views.path cellwall-views.service cellwalld@.socket cellwalld.service\n\
+                    stop cellwall-views.path cellwall-views.service cellwalld@*.socket cellwalld.service\ndaemon-reload\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_daemon_that_nobody_manages_is_told_by_install_and_stops_uninstall() {
+    let said = in_a_copy_of_the_host(
+        "
+        $XTASK install > /mnt/said
+        cellwalld 2> /mnt/daemon &
+        for turn in $(seq 100); do test -S /run/cellwall/status.sock && break; sleep 0.1; done
+        $XTASK install | grep '  !'
+        $XTASK uninstall 2>&1 && exit 1
+        test -x /usr/sbin/cellwalld -a -d /run/cellwall/pool
+        kill -TERM $!
+        wait $!
+        $XTASK uninstall > /mnt/said
+        test ! -e /usr/sbin/cellwalld && echo GONE
+        ",
+    );
+    let remedy = "kill -TERM $(pgrep -o -x cellwalld)";
+    assert!(
+        said.contains(&format!("cellwalld still runs as it was before. Start it again after: {remedy}")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("End it first: {remedy}")) && said.ends_with("GONE\n"), "{said}");
 }
 
 #[test]
@@ -137,13 +244,14 @@ fn configuration_survives_a_second_installation_and_keep_config() {
         "
         $XTASK install > /mnt/said
         echo '# mine' >> /etc/cellwall/cellwall.toml
+        echo '# mine too' >> /etc/logrotate.d/cellwall
         $XTASK install > /mnt/said
         $XTASK uninstall --keep-config > /mnt/said
-        tail -n 1 /etc/cellwall/cellwall.toml
+        tail -qn 1 /etc/cellwall/cellwall.toml /etc/logrotate.d/cellwall
         find / -xdev -name 'cellwall*' -not -path '/proc/*' -path '/usr/*'
         ",
     );
-    assert_eq!(said, "# mine\n");
+    assert_eq!(said, "# mine\n# mine too\n");
 }
 
 #[test]
@@ -165,6 +273,59 @@ fn a_destination_directory_is_left_empty_and_gone() {
     assert!(directory.join("usr/share/cellwall/profiles/php.toml").is_file());
     run("uninstall");
     assert!(!Path::new(&directory).exists());
+}
+
+#[test]
+fn another_group_is_named_wherever_the_web_servers_stands() {
+    assert_root();
+    let directory = std::env::temp_dir().join(format!("cellwall-own-group-{}", process::id()));
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["install", "--built", "--group", "games", "--destdir"])
+        .arg(&directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = Command::new("grep")
+        .args(["-r", "-h", "-x", "-E", "[^#]*\\b(games|www-data)\\b.*"])
+        .args(["etc", "usr/lib"])
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let mut lines: Vec<&str> = found.lines().filter(|line| !line.contains("matches")).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["SocketGroup=games", "caller = \"games\""]);
+}
+
+#[test]
+fn what_an_older_version_brought_goes_with_the_next_installation() {
+    assert_root();
+    let directory = std::env::temp_dir().join(format!("cellwall-older-{}", process::id()));
+    let install = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args(["install", "--built", "--destdir"])
+            .arg(&directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!install().contains("this version does not have"));
+    let share = directory.join("usr/share");
+    let old = [
+        share.join("cellwall/pieces/old.toml"),
+        share.join("cellwall/older/x"),
+        share.join("doc/cellwall/examples/old"),
+    ];
+    fs::create_dir(share.join("cellwall/older")).unwrap();
+    old.iter().for_each(|path| fs::write(path, "").unwrap());
+    let said = install();
+    assert_eq!(said.matches("this version does not have").count(), 3, "{said}");
+    assert!(old.iter().all(|path| !path.exists()));
+    assert!(share.join("cellwall/pieces/php.toml").exists());
+    assert!(share.join("doc/cellwall/examples/nginx/pool.conf").exists());
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
