@@ -62,10 +62,14 @@ fn hosts(sites: &[(User, &'static str)], first: u16) -> Vec<Host> {
     sites.iter().zip(first..).map(host).collect()
 }
 
-/// nginx that passes everything on as it comes.
+/// nginx that passes everything on as it comes, however much it is.
 fn unbuffered(place: &Path, hosts: &[Host]) -> Command {
     let off = "fastcgi_request_buffering off; fastcgi_buffering off; fastcgi_keep_conn on";
-    web::nginx_with(place, hosts, |text| text.replace("fastcgi_keep_conn on", off))
+    let change = |text: String| {
+        text.replace("fastcgi_keep_conn on", off)
+            .replace("client_max_body_size 64m", "client_max_body_size 0")
+    };
+    web::nginx_with(place, hosts, change)
 }
 
 #[test]

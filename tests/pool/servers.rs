@@ -186,6 +186,23 @@ fn a_link_to_a_neighbours_file_is_not_served() {
     }
 }
 
+/// HAProxy stores no bodies; Apache those alone whose length is not told, and those not at all.
+#[test]
+fn a_body_without_end_does_not_fill_the_web_servers_disk() {
+    for (name, start) in web::ALL.into_iter().filter(|(name, _)| *name != "HAProxy") {
+        let behind = behind("endless", start);
+        let body = behind.server.place.join("body");
+        fs::File::create(&body).unwrap().set_len(65 << 20).unwrap();
+        let upload = format!("@{}", body.to_str().unwrap());
+        let got = |length: &str| {
+            behind.curl("/a.php", &["--data-binary", &upload, "-H", "Expect:", "-H", length]).0
+        };
+        let expected = if name.starts_with("Apache") { ["403", "200"] } else { ["413", "413"] };
+        let got = ["Transfer-Encoding: chunked", "X-Length: told"].map(got);
+        assert_eq!(got, expected, "{name}: {}", behind.server.words());
+    }
+}
+
 /// What docs/web-servers.md and Caddy's own file warn of. HAProxy serves no files.
 #[test]
 fn caddy_follows_links_as_its_file_warns() {
