@@ -186,6 +186,25 @@ fn a_link_to_a_neighbours_file_is_not_served() {
     }
 }
 
+#[test]
+fn what_a_site_writes_into_its_htaccess_reaches_no_pool() {
+    let starts: [Start; 3] = [web::apache_by_handler, web::apache_by_url, web::apache_with_a_list];
+    for (start, reads_some) in starts.into_iter().zip([false, false, true]) {
+        let behind = behind("htaccess", start);
+        let htdocs = behind.server.place.join("htdocs");
+        fs::write(htdocs.join("own.txt"), "my own").unwrap();
+        let socket = behind.stage.public(1);
+        let write = |text: &str| fs::write(htdocs.join(".htaccess"), text).unwrap();
+        write(&format!("SetHandler \"proxy:unix:{}|fcgi://bob\"\n", socket.display()));
+        let (status, text) = behind.curl("/own.txt", &[]);
+        let right = if reads_some { status == "500" } else { text == "my own" };
+        assert!(right, "{status} {text}");
+        write("FallbackResource /own.txt\n");
+        let (status, text) = behind.curl("/not/there", &[]);
+        assert!(if reads_some { text == "my own" } else { status == "404" }, "{status} {text}");
+    }
+}
+
 /// HAProxy stores no bodies; Apache those alone whose length is not told, and those not at all.
 #[test]
 fn a_body_without_end_does_not_fill_the_web_servers_disk() {

@@ -90,6 +90,14 @@ pub(crate) fn apache_by_handler(place: &Path, hosts: &[Host]) -> Command {
     apache(include_str!("../../packaging/apache/pool.conf"), place, hosts)
 }
 
+/// With the directives that its comment allows to a site's `.htaccess`.
+pub(crate) fn apache_with_a_list(place: &Path, hosts: &[Host]) -> Command {
+    let shipped = include_str!("../../packaging/apache/pool.conf");
+    assert!(shipped.contains("#AllowOverrideList "));
+    let shipped = shipped.replace("#AllowOverrideList ", "AllowOverrideList ");
+    apache(&shipped, place, hosts)
+}
+
 pub(crate) fn apache_by_url(place: &Path, hosts: &[Host]) -> Command {
     apache(include_str!("../../packaging/apache/pool-proxypass.conf"), place, hosts)
 }
@@ -101,7 +109,7 @@ pub(crate) fn apache_without_pool(place: &Path, hosts: &[Host]) -> Command {
 }
 
 fn apache(shipped: &str, place: &Path, hosts: &[Host]) -> Command {
-    let modules = ["mpm_event", "authz_core", "dir", "mime", "proxy", "proxy_fcgi", "suexec"];
+    let modules = ["mpm_event", "alias", "authz_core", "dir", "mime", "proxy", "proxy_fcgi", "suexec"];
     let modules: String = modules
         .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
         .concat()
