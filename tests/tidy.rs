@@ -389,6 +389,21 @@ fn each_program_has_a_manual_page_and_each_command_is_in_it() {
     empty(&missing, "docs/man/cellwall.8 needs a section (.SS) for each of these commands");
 }
 
+/// The page has each section, and each key that stands in none; what a section's keys mean is in policy/README.md.
+#[test]
+fn the_page_of_the_configuration_names_each_section_and_each_key_outside_of_one() {
+    let (page, keys) = (text("docs/man/cellwall.toml.5"), text("policy/README.md"));
+    let rows = keys.split("\n## Pieces").next().unwrap().lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.filter_map(|row| row.split('`').next()).filter(|name| !name.contains(['/', ' ']));
+    let names: BTreeSet<&str> = names.map(|name| name.split('.').next().unwrap()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let words: BTreeSet<&str> = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let missing: Vec<String> =
+        names.iter().filter(|name| !words.contains(*name)).map(|name| (*name).to_owned()).collect();
+    empty(&missing, "docs/man/cellwall.toml.5 says nothing of these");
+    assert!(!text("SECURITY.md").contains("unsafe blocks,"), "the figures are those of docs/audit.md");
+}
+
 #[test]
 fn the_changelog_has_a_place_for_what_is_new() {
     let changelog = text("CHANGELOG.md");
