@@ -347,7 +347,16 @@ fn the_path_unit_watches_each_file_that_a_piece_shows() {
     let directories = "alternatives crypto-policies fonts ghostscript gnutls my.cnf.d mysql perl php.d pki/tls/certs \
                        postgresql-common";
     let directories: BTreeSet<String> = directories.split(' ').map(|name| format!("/etc/{name}")).collect();
-    let watched = values("cellwall-views.path", "PathChanged");
+    let accounts = values("cellwall-views.path", "PathChanged");
+    assert_eq!(accounts, ["/etc/passwd", "/etc/group"], "every other file is watched by a unit of its own");
+    assert_eq!(values("cellwall-views@.path", "PathChanged"), ["%f"]);
+    // systemd.unit(5): a path as an instance has - for / and \\x2d for -.
+    let instance = |unit: String| {
+        let name = unit.strip_prefix("cellwall-views@")?.strip_suffix(".path")?;
+        Some(format!("/{}", name.replace('-', "/").replace("\\x2d", "-")))
+    };
+    let watched = values("cellwall-views.path", "Wants").into_iter().filter_map(instance);
+    let watched: BTreeSet<String> = watched.chain(accounts).collect();
     let pieces = files(&[".toml"]).into_iter().filter(|path| path.starts_with("policy/pieces"));
     let texts: Vec<String> = pieces.map(text).collect();
     let shown = texts.iter().flat_map(|text| text.split('"').skip(1).step_by(2));
@@ -357,7 +366,7 @@ fn the_path_unit_watches_each_file_that_a_piece_shows() {
         .collect();
     assert!(shown.len() > 20, "{shown:?}");
     let missing: Vec<String> =
-        shown.difference(&directories).filter(|path| !watched.contains(path)).cloned().collect();
+        shown.difference(&directories).filter(|path| !watched.contains(*path)).cloned().collect();
     empty(&missing, "packaging/systemd/cellwall-views.path should watch these; or they are directories");
     assert_eq!(values("cellwall-views.service", "StartLimitIntervalSec"), ["0"]);
 }
