@@ -99,9 +99,9 @@ impl Show {
             .filter(|line| !line.trim().is_empty())
             .for_each(|line| println!("        {}", line.trim_end()));
         let remedy = story.lines().find_map(|line| line.trim().strip_prefix("repair")).unwrap_or_default();
-        let pasted = Command::new("sh").args(["-c", remedy.trim()]).status();
+        let pasted = Command::new("sh").args(["-c", remedy.trim()]).output();
         let answer = web::get(sites.rose.name, "/guestbook.cgi")?;
-        let good = pasted.is_ok_and(|status| status.success()) && answer.status == 200;
+        let good = pasted.is_ok_and(|said| said.status.success()) && answer.status == 200;
         let page = first_line(&answer.body);
         self.seen(
             good,
