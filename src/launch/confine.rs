@@ -1,7 +1,7 @@
 //! Root's last act: control groups, jail, limits, capabilities; then root is gone, and proven gone.
 //!
 //! Root. Uses only paths that the policy names and that root owns, ancestor by ancestor.
-//! Refuses with C02, C03, D109, D110, D01 and those of [`super::groups`] and [`super::jail`].
+//! Refuses with C02, C03, D109, D110, D01 and those of `groups` and [`super::jail`].
 
 use nix::errno::Errno;
 use nix::sys::prctl;
