@@ -154,7 +154,8 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
             let found = format!("{} asked for memory and got none", shown(&event.program));
             Some(cause(1, "memory", found, format!("`limits.memory` is {}", size_of(size)), Some(repair)))
         }
-        ("clone" | "fork" | "vfork", "EAGAIN") => {
+        // At execve(2) the kernel says so of a program that is not the first.
+        ("clone" | "fork" | "vfork" | "execve" | "execveat", "EAGAIN") => {
             let most = limit(ground, Resource::PROCESSES)?;
             let repair = set(ground, "limits.processes", &most.saturating_mul(2).to_string());
             let found = format!("{} could not start a process", shown(&event.program));

@@ -228,6 +228,12 @@ impl<'h> Compiler<'h> {
         };
         if account.uid == 0 {
             self.problems.error(Some(&user.place), "no site runs as root", "give the site a user of its own");
+        } else if account.uid == u32::MAX {
+            let message = format!(
+                "uid {} of `{}` is no user's: the kernel takes it for \"leave it\"",
+                account.uid, account.name
+            );
+            self.problems.error(Some(&user.place), message, "give the account another uid: usermod -u");
         } else if account.uid < self.host.uid_min {
             let message = format!(
                 "uid {} of `{}` is below minimum_uid {}",
