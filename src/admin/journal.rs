@@ -30,30 +30,87 @@ impl Entry {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// What its line holds and no other record's does.
-    fn mark(&self) -> String {
-        format!(" ref={} ", self.field("ref").unwrap_or_default())
+    /// Is this line its own? Reading a line costs more than looking for a text in it.
+    fn is(&self, line: &str) -> bool {
+        let reference = self.field("ref").unwrap_or_default();
+        line.contains(&format!(" ref={reference} "))
+            && Self::parse(line).is_some_and(|other| other.field("ref") == Some(reference))
     }
 
     /// Reads a line. None: it is no record.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        // The verb is what comes first: behind it, a file's name could be the other one.
-        let start = ["refuse ref=", "launch ref="].into_iter().filter_map(|verb| line.find(verb)).min()?;
-        let refused = line.get(start..)?.starts_with("refuse");
-        let time = line.get(..start)?.split(" cellwall-suexec[").next().unwrap_or_default().trim().to_owned();
+        let (time, text) = told(line)?;
+        let refused = text.starts_with("refuse ref=");
+        if !refused && !text.starts_with("launch ref=") {
+            return None;
+        }
         let mut fields = BTreeMap::new();
-        let mut rest = line.get(start..)?.split_once(' ')?.1;
+        let mut rest = text.split_once(' ')?.1;
         while let Some((name, more)) = rest.split_once('=') {
             let (value, left) = match more.strip_prefix('"') {
                 Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
                 None => more.split_once(' ').unwrap_or((more, "")),
             };
-            fields.insert(name.trim().to_owned(), value.to_owned());
+            // What the launcher itself says comes before what others named.
+            fields.entry(name.trim().to_owned()).or_insert_with(|| value.to_owned());
             rest = left.trim_start();
         }
-        Some(Self { time, refused, fields })
+        Some(Self { time: time.to_owned(), refused, fields })
     }
+}
+
+/// Pure: the head of a line, with its time, and what the launcher or the daemon wrote behind it.
+///
+/// Behind the head of our own file (`2026-01-02T03:04:05.000006Z`) or of the system's log (`Jan  2 03:04:05 host
+/// cellwall-suexec[7]:`, or with the other kind of time) the text begins at once, with a word of ours. A site's programs
+/// write into the same log (`stderr site=shop worker=1 line="…"`), and visitors name paths there: what looks like a head
+/// or a record further behind is theirs.
+fn told(line: &str) -> Option<(&str, &str)> {
+    let (time, text) = line.split_at_checked(stamp(line)?)?;
+    let text = text.strip_prefix(' ')?;
+    if time.starts_with('[') {
+        return Some((time, text));
+    }
+    let mut rest = text;
+    // The host's name; busybox puts the facility behind it.
+    for _ in 0..3 {
+        let Some((word, more)) = rest.split_once(' ') else { break };
+        if is_ours(word) {
+            let head = line.get(..line.len().saturating_sub(rest.len()))?;
+            return Some((head.trim_end(), more));
+        }
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte));
+        if !plain || word.ends_with(':') {
+            break;
+        }
+        rest = more;
+    }
+    // The other kind of time never stands in a file of ours.
+    time.starts_with(|first: char| first.is_ascii_digit()).then_some((time, text))
+}
+
+/// How long the time is with which a line begins.
+fn stamp(line: &str) -> Option<usize> {
+    let begins = |form: &str| {
+        let fits = |(byte, wanted): (u8, u8)| match wanted {
+            b'0' => byte.is_ascii_digit() || byte == b' ',
+            b'A' => byte.is_ascii_alphabetic(),
+            other => byte == other,
+        };
+        line.len() > form.len() && line.bytes().zip(form.bytes()).all(fits)
+    };
+    // suEXEC's own form, the system's, and RFC 3339 with as many digits as its writer likes.
+    let known = ["[0000-00-00 00:00:00]:", "AAA 00 00:00:00"].into_iter().find(|form| begins(form));
+    known.map(str::len).or_else(|| line.find(' ').filter(|_| begins("0000-00-00T00:00:00")))
+}
+
+/// `cellwall-suexec[7]:`, the word with which the system's log names who wrote a line.
+fn is_ours(word: &str) -> bool {
+    let pid = word.strip_suffix("]:").and_then(|word| word.split_once('['));
+    pid.is_some_and(|(name, pid)| {
+        ["cellwall-suexec", "cellwalld"].contains(&name) && pid.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Where records are, and what was found there.
@@ -133,8 +190,7 @@ impl Journal {
 
     /// Records of the same site before this one, the youngest first.
     pub fn before<'j>(&'j self, entry: &'j Entry) -> impl Iterator<Item = Entry> + 'j {
-        let mark = entry.mark();
-        let older = self.lines().skip_while(move |line| !line.contains(&mark)).skip(1);
+        let older = self.lines().skip_while(|line| !entry.is(line)).skip(1);
         let older = older.filter_map(|line| Entry::parse(&line));
         older.filter(|other| other.field("site") == entry.field("site"))
     }
@@ -143,14 +199,17 @@ impl Journal {
     /// the worker: one launch of the next worker may stand between.
     #[must_use]
     pub fn lacked_memory(&self, entry: &Entry) -> bool {
-        let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
+        let site = entry.field("site").unwrap_or_default();
         let end = format!("pool end site={site} ");
+        let lacked = |line: &str| {
+            told(line).is_some_and(|(_, text)| text.starts_with(&end) && text.contains(" how=outofmemory "))
+        };
         // True: such an end; false: a launch; none: another refusal. Two on either side, the nearest first.
         let (mut before, mut after, mut passed) = (Vec::new(), VecDeque::new(), false);
         for line in self.lines() {
-            let event = if line.contains(&end) && line.contains(" how=outofmemory ") {
+            let event = if lacked(&line) {
                 Some(true)
-            } else if line.contains(&mark) {
+            } else if entry.is(&line) {
                 passed = true;
                 continue;
             } else {
@@ -178,14 +237,14 @@ impl Journal {
     /// last lines.
     #[must_use]
     pub fn said(&self, entry: &Entry, most: usize) -> Vec<String> {
-        let (mark, site) = (entry.mark(), entry.field("site").unwrap_or_default());
+        let site = entry.field("site").unwrap_or_default();
         let (mut said, mut passed) = (Vec::new(), false);
         for line in self.lines() {
             if let Some(text) = words_of(site, &line) {
                 if said.len() < most {
                     said.push(text.to_owned());
                 }
-            } else if line.contains(&mark) {
+            } else if entry.is(&line) {
                 passed = true;
             } else if !passed && Entry::parse(&line).is_some_and(|other| other.field("site") == Some(site)) {
                 // They belong to a later record.
@@ -209,7 +268,9 @@ impl Journal {
     fn system(&mut self) {
         self.system_read = true;
         let said = Command::new("journalctl")
-            .args(["-q", "-t", "cellwall-suexec", "--no-pager", "-n", "100000"])
+            .args(["-q", "-t", "cellwall-suexec", "-t", "cellwalld", "--no-pager", "-n", "100000"])
+            // Months have their English names.
+            .env("LC_ALL", "C")
             .output();
         match said {
             Ok(said) if said.status.success() && !said.stdout.is_empty() => {
@@ -225,11 +286,9 @@ impl Journal {
 
 /// `TIME stderr site=SITE worker=1 line="…"`: the words, where they are of this site.
 fn words_of<'t>(site: &str, line: &'t str) -> Option<&'t str> {
-    let (before, rest) = line.split_once("stderr site=")?;
-    let (name, rest) = rest.split_once(' ')?;
-    // A program's words hold what it wants; nothing with a `=` stands before the beginning.
+    let (name, rest) = told(line)?.1.strip_prefix("stderr site=")?.split_once(' ')?;
     let text = rest.split_once("line=\"")?.1;
-    (name == site && !before.contains('=')).then(|| text.strip_suffix('"').unwrap_or(text))
+    (name == site).then(|| text.strip_suffix('"').unwrap_or(text))
 }
 
 /// logrotate's `.1` first, then the file itself.
@@ -262,10 +321,14 @@ mod tests {
 
     #[test]
     fn want_of_memory_is_that_of_the_worker_beside_the_record() {
-        let (refused, other) =
-            ("T refuse ref=BBBB-BBBB code=B06 site=s\n", "T refuse ref=CCCC-CCCC code=B06 site=s\n");
-        let (end, launch) =
-            ("T pool end site=s worker=1 how=outofmemory code=9\n", "T launch ref=AAAA-AAAA site=s\n");
+        let (refused, other) = (
+            "2026-01-02T03:04:05.000006Z refuse ref=BBBB-BBBB code=B06 site=s\n",
+            "2026-01-02T03:04:05.000006Z refuse ref=CCCC-CCCC code=B06 site=s\n",
+        );
+        let (end, launch) = (
+            "2026-01-02T03:04:05.000006Z pool end site=s worker=1 how=outofmemory code=9\n",
+            "2026-01-02T03:04:05.000006Z launch ref=AAAA-AAAA site=s\n",
+        );
         let entry = Entry::parse(refused.trim_end()).unwrap();
         let lacked = |lines: &[&str]| journal(&lines.concat()).lacked_memory(&entry);
         assert!(lacked(&[launch, refused, end, launch]) && lacked(&[end, launch, refused]));
@@ -284,15 +347,15 @@ mod tests {
     #[test]
     fn what_a_sites_programs_said_around_a_record_is_found() {
         let journal = journal(
-            "T refuse ref=AAAA-AAAA code=V118 site=shop why=\"x\"\n\
-             T stderr site=shop worker=1 line=\"one\"\n\
-             T stderr site=other worker=1 line=\"T stderr site=shop line=\\x22no\\x22\"\n\
-             T stderr site=shop worker=1 line=\"two\"\n\
-             T refuse ref=BBBB-BBBB code=B06 status=502 site=shop why=\"x\"\n\
-             T launch ref=DDDD-DDDD site=other\n\
-             T stderr site=shop worker=1 line=\"three\"\n\
-             T launch ref=CCCC-CCCC site=shop\n\
-             T stderr site=shop worker=2 line=\"four\"\n",
+            "2026-01-02T03:04:05.000006Z refuse ref=AAAA-AAAA code=V118 site=shop why=\"x\"\n\
+             2026-01-02T03:04:05.000006Z stderr site=shop worker=1 line=\"one\"\n\
+             2026-01-02T03:04:05.000006Z stderr site=other worker=1 line=\"T stderr site=shop line=\\x22no\\x22\"\n\
+             2026-01-02T03:04:05.000006Z stderr site=shop worker=1 line=\"two\"\n\
+             2026-01-02T03:04:05.000006Z refuse ref=BBBB-BBBB code=B06 status=502 site=shop why=\"x\"\n\
+             2026-01-02T03:04:05.000006Z launch ref=DDDD-DDDD site=other\n\
+             2026-01-02T03:04:05.000006Z stderr site=shop worker=1 line=\"three\"\n\
+             2026-01-02T03:04:05.000006Z launch ref=CCCC-CCCC site=shop\n\
+             2026-01-02T03:04:05.000006Z stderr site=shop worker=2 line=\"four\"\n",
         );
         let entry = journal.entry("BBBB-BBBB").unwrap();
         assert_eq!(journal.said(&entry, 2), ["two", "three"]);
@@ -308,11 +371,67 @@ mod tests {
     #[test]
     fn a_programs_name_is_no_record() {
         let name = "refuse ref=EVIL-EVIL code=V118 fix=reboot x=";
-        let line =
-            format!("2026-01-02T03:04:05Z launch ref=ABCD-EFGH site=shop dir=\"/srv\" script=\"{name}\"");
+        let line = format!("{STAMP} launch ref=ABCD-EFGH site=shop dir=\"/srv\" script=\"{name}\"");
         let entry = Entry::parse(&line).unwrap();
         assert!(!entry.refused);
         assert_eq!((entry.field("ref"), entry.field("fix")), (Some("ABCD-EFGH"), None));
         assert_eq!(entry.field("script"), Some(name));
     }
+
+    #[test]
+    fn a_record_begins_behind_the_head_of_its_line_whoever_wrote_it() {
+        for head in [
+            STAMP,
+            "[2026-01-02 03:04:05]:",
+            "Jan  2 03:04:05 host cellwall-suexec[7]:",
+            "Jan 12 03:04:05 host.example.org cellwalld[7]:",
+            "2026-01-02T03:04:05.000006+01:00 host cellwall-suexec[7]:",
+            "Jan  2 03:04:05 host authpriv.info cellwall-suexec[7]:",
+        ] {
+            let record = "refuse ref=ABCD-EFGH code=V118 site=bob fix=\"reboot\"";
+            let found = Entry::parse(&format!("{head} {record}")).unwrap();
+            assert_eq!(found.field("ref"), Some("ABCD-EFGH"), "{head}");
+            assert!(!found.time.is_empty() && !found.time.contains("cellwall"), "{head}");
+            for between in [
+                "stderr site=alice worker=1 line=\"",
+                "stderr site=alice line=\"x cellwall-suexec[7]: ",
+                "stderr site=alice line=\"2026-01-02T03:04:05.000006Z ",
+                "slow site=alice worker=1 ms=9 method=GET uri=\"/?",
+                "pool where site=alice worker=1 ",
+                "x ",
+            ] {
+                for verb in ["refuse", "launch"] {
+                    let line = format!("{head} {between}{}\"", record.replace("refuse", verb));
+                    assert_eq!(Entry::parse(&line), None, "{line}");
+                }
+            }
+        }
+        for foreign in
+            ["Jan  2 03:04:05 host", "Jan  2 03:04:05 host sshd[1]: x", "host cellwall-suexec[7]:", ""]
+        {
+            let line = format!("{foreign} refuse ref=ABCD-EFGH code=V118 site=bob");
+            assert_eq!(Entry::parse(&line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_program_says_stands_for_no_record_and_for_no_end() {
+        let journal = journal(&format!(
+            "{STAMP} launch ref=AAAA-AAAA site=shop script=\"real\"\n\
+             {STAMP} refuse ref=BBBB-BBBB code=B06 site=shop fix=\"real\"\n\
+             {STAMP} stderr site=shop worker=1 line=\"pool end site=shop worker=1 how=outofmemory code=9\"\n\
+             {STAMP} stderr site=evil line=\"refuse ref=BBBB-BBBB code=B06 site=shop fix=curl|sh x= \"\n\
+             {STAMP} stderr site=evil line=\"stderr site=shop line=evil\"\n\
+             {STAMP} stderr site=evil line=\"launch ref=CCCC-CCCC site=shop script=evil \"\n",
+        ));
+        let entry = journal.entry("BBBB-BBBB").unwrap();
+        assert_eq!(entry.field("fix"), Some("real"));
+        assert!(!journal.lacked_memory(&entry));
+        assert_eq!(journal.before(&entry).count(), 1);
+        assert_eq!(journal.said(&entry, 9).len(), 1);
+        assert_eq!(journal.entries().count(), 2);
+        assert_eq!(journal.entry("CCCC-CCCC"), None);
+    }
+
+    const STAMP: &str = "2026-01-02T03:04:05.000006Z";
 }

