@@ -16,7 +16,7 @@ use crate::refusal::{Pasted, Untrusted};
 
 use super::again::Run;
 use super::fix;
-use super::ground::{Ground, hand, list_of, piece};
+use super::ground::{Ground, list_of, piece};
 use super::trace::{Ended, Event};
 
 /// One cause.
@@ -296,14 +296,20 @@ fn open_up(closed: &Path, way: bool, want: u32, ground: &Ground<'_>) -> Option<S
         let mut docroots = ground.site.docroots.iter();
         let deployed = docroots.any(|docroot| closed.starts_with(OsStr::from_bytes(docroot)));
         return Some(if owner == user {
-            format!("{}chmod u+rwX {word}", hand(closed)?)
+            format!("{}chmod u+rwX {word}", ground.hand(closed)?)
         } else if deployed {
             fix::command(ground.site.name, &[closed])
-        } else {
+        } else if closed.parent().and_then(|above| ground.hand(above)).is_some_and(|hand| hand.is_empty()) {
             format!("chown -h --from={owner} {user}:{group} {word}")
+        } else {
+            // What stands there when it is pasted may be another one's file.
+            format!(
+                "# it belongs to uid {owner}: whoever put it there takes it away, and the site writes its own"
+            )
         });
     }
-    if ground.dangerous(closed).is_some() || facts.uid() != 0 || want & 2 != 0 {
+    let roots = ground.hand(closed).is_some_and(|hand| hand.is_empty());
+    if ground.dangerous(closed).is_some() || !roots || want & 2 != 0 {
         return None;
     }
     Some(if way { format!("chmod o+x {word}") } else { format!("chmod o+r {word}") })
@@ -385,7 +391,7 @@ fn print_header(script: &Path, head: &[u8], ground: &Ground<'_>) -> Option<Strin
         "python" => format!(r#"print("Content-Type: text/{kind}\\n", flush=True)"#),
         _ => return None,
     };
-    Some(format!("sed -i '1a {line}' {}", pasted(script)))
+    Some(format!("{}sed -i '1a {line}' {}", ground.hand(script)?, pasted(script)))
 }
 
 fn told(how: &Result<u8, String>) -> String {

@@ -1,4 +1,5 @@
-//! `cellwall fix`: owners and modes below a site's docroots that the launcher refuses, and the commands that mend them. Root.
+//! `cellwall fix`: owners and modes below a site's docroots that the launcher refuses, and the commands that mend them; and,
+//! of a program that is named, a second name or capabilities. Root.
 //!
 //! The site's owner may change the tree while root walks through it. So nothing is followed: each entry is opened in its
 //! held directory without links (openat2), judged by what is held, and changed on that descriptor. A file of another
@@ -6,18 +7,23 @@
 //! chown would meet whatever the owner has put there by the time it is pasted: each command is this one again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
 use crate::policy::{Jail, Links, PathRule, Record, Site};
+use crate::record::reference;
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files;
 
@@ -87,18 +93,19 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
     };
     let written = site.landlock.rules.iter().filter(|rule| rule.rights & PathRule::WRITE != 0);
     let written = written.map(|rule| PathBuf::from(cut.clone() + &String::from_utf8_lossy(rule.path)));
-    let absolute = args.paths.iter().map(|path| std::path::absolute(path).map_err(|error| error.to_string()));
+    let asked = args.paths.iter().map(|path| Ok(outside(site, std::path::absolute(path)?)));
+    let only: BTreeSet<PathBuf> = asked.collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
     let mut walk = Walk {
         site,
         uid: record.uid,
-        only: absolute.collect::<Result<_, _>>()?,
+        only: only.into_iter().collect(),
         met: BTreeSet::new(),
         wants: written.map(|path| (path, own)).collect(),
         apply: args.apply,
         found: Vec::new(),
     };
     for docroot in &site.docroots {
-        let path = Path::new(std::ffi::OsStr::from_bytes(docroot));
+        let path = Path::new(OsStr::from_bytes(docroot));
         if let Err((path, errno)) = walk.docroot(path, code, 0) {
             walk.note(&path, errno.desc().to_owned());
         }
@@ -108,6 +115,17 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
         walk.note(&path, "is not there, or not below a docroot of the site".to_owned());
     }
     Ok(walk.found)
+}
+
+/// A path as a record of a chroot has it, outside of the chroot.
+fn outside(site: &Site<'_>, path: PathBuf) -> PathBuf {
+    let Jail::Chroot(directory) = &site.jail else { return path };
+    let near = |path: &Path| {
+        let docroots = site.docroots.iter().map(|docroot| Path::new(OsStr::from_bytes(docroot)));
+        docroots.into_iter().any(|docroot| path.starts_with(docroot) || docroot.starts_with(path))
+    };
+    let outside = Path::new(OsStr::from_bytes(directory)).join(path.strip_prefix("/").unwrap_or(&path));
+    if !near(&path) && near(&outside) { outside } else { path }
 }
 
 struct Walk<'a> {
@@ -131,7 +149,25 @@ struct Wrong {
     off: u32,
     /// Mode bits to give.
     on: u32,
+    /// It has more names than this one.
+    linked: bool,
+    /// It has file capabilities.
+    capable: bool,
 }
+
+impl Wrong {
+    /// The mode that it gets.
+    fn mode(&self, facts: &FileStat) -> Mode {
+        Mode::from_bits_truncate(facts.st_mode & 0o7777 & !self.off | self.on)
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.owner.is_none() && self.off | self.on == 0 && !self.linked && !self.capable
+    }
+}
+
+/// The name of an entry, and the directory that it is in, held.
+type Name<'a> = Option<(&'a OwnedFd, &'a [u8])>;
 
 impl Walk<'_> {
     /// Is it, or does it lead to, what was asked for?
@@ -172,7 +208,7 @@ impl Walk<'_> {
                 self.above(&here, &path, &facts, owner.0);
             }
         }
-        self.entry(&here, &path, owner, 0);
+        self.entry(&here, None, &path, owner, 0);
         Ok(())
     }
 
@@ -180,21 +216,21 @@ impl Walk<'_> {
     fn above(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: u32) {
         let foreign = facts.st_uid != 0 && facts.st_uid != owner;
         let owner = foreign.then_some((0, facts.st_gid));
-        self.judge(held, path, facts, Wrong { owner, off: facts.st_mode & 0o022, on: 0 });
+        self.judge(held, None, path, facts, Wrong { owner, off: facts.st_mode & 0o022, ..Wrong::default() });
     }
 
-    fn entry(&mut self, held: &OwnedFd, path: &Path, owner: (u32, u32), depth: u32) {
+    fn entry(&mut self, held: &OwnedFd, name: Name<'_>, path: &Path, owner: (u32, u32), depth: u32) {
         let owner = self.wants.get(path).copied().unwrap_or(owner);
         let Ok(facts) = fstat(held) else { return };
         let mode = facts.st_mode;
         let wrong = |off| Wrong {
             owner: ((facts.st_uid, facts.st_gid) != owner).then_some(owner),
             off: mode & off,
-            on: 0,
+            ..Wrong::default()
         };
         match mode & libc::S_IFMT {
             libc::S_IFDIR => {
-                self.judge(held, path, &facts, wrong(0o022));
+                self.judge(held, None, path, &facts, wrong(0o022));
                 self.children(held, path, owner, depth);
             }
             libc::S_IFREG if wrong(0).owner.is_some() && facts.st_nlink > 1 => {
@@ -204,9 +240,13 @@ impl Walk<'_> {
             }
             libc::S_IFREG => {
                 let on = self.lacks(path, mode, owner.0);
-                self.judge(held, path, &facts, Wrong { on, ..wrong(0o6022) });
+                // Of a site's other files these are nobody's concern, and a copy takes room.
+                let named = self.only.iter().any(|one| one == path);
+                let linked = named && facts.st_nlink > 1 && !self.site.hard_links;
+                let capable = named && opened(held).is_ok_and(|file| files::has_attribute(&file, CAPABILITY));
+                self.judge(held, name, path, &facts, Wrong { on, linked, capable, ..wrong(0o6022) });
             }
-            libc::S_IFLNK => self.judge(held, path, &facts, wrong(0)),
+            libc::S_IFLNK => self.judge(held, None, path, &facts, wrong(0)),
             _ => self.note(path, "is no file, directory or link: no site needs it".to_owned()),
         }
     }
@@ -237,7 +277,7 @@ impl Walk<'_> {
         names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
         names.sort();
         for name in names {
-            let path = path.join(std::ffi::OsStr::from_bytes(&name));
+            let path = path.join(OsStr::from_bytes(&name));
             if !self.towards(&path) {
                 continue;
             }
@@ -246,7 +286,7 @@ impl Walk<'_> {
                 other => other,
             };
             match opened {
-                Ok(child) => self.entry(&child, &path, owner, depth + 1),
+                Ok(child) => self.entry(&child, Some((held, &name)), &path, owner, depth + 1),
                 Err(Errno::EXDEV) => {
                     self.note(&path, "is another file system: name it as a docroot".to_owned())
                 }
@@ -258,8 +298,8 @@ impl Walk<'_> {
     }
 
     /// What is held has the owner and the right mode, or it deviates.
-    fn judge(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, wrong: Wrong) {
-        if !self.asked(path) || wrong.owner.is_none() && wrong.off | wrong.on == 0 {
+    fn judge(&mut self, held: &OwnedFd, name: Name<'_>, path: &Path, facts: &FileStat, wrong: Wrong) {
+        if !self.asked(path) || wrong.is_nothing() {
             return;
         }
         let mode = facts.st_mode & 0o7777;
@@ -274,7 +314,17 @@ impl Walk<'_> {
         ] {
             whys.extend((bits != 0).then(|| format!("{what} ({mode:04o})")));
         }
-        let mended = self.apply && mend(held, facts, &wrong).is_ok();
+        whys.extend(wrong.linked.then(|| format!("has {} hard links", facts.st_nlink)));
+        whys.extend(wrong.capable.then(|| "has file capabilities".to_owned()));
+        let mend = || match name.filter(|_| wrong.linked) {
+            Some((above, name)) => copy(held, above, name, facts, &wrong),
+            None => mend(held, facts, &wrong).map_err(std::io::Error::from),
+        };
+        let ended = if self.apply { Some(mend()) } else { None };
+        let mended = matches!(ended, Some(Ok(())));
+        if let Some(Err(error)) = ended {
+            whys.push(format!("and that stays: {error}"));
+        }
         let command = Some(command(self.site.name, &[path]));
         self.found.push(Deviation { path: path.to_owned(), why: whys.join(", "), command, mended });
     }
@@ -299,18 +349,58 @@ fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<PathBu
 /// Changes what is held, and nothing else. The mode first: between the two nobody gets a right that he had not.
 fn mend(held: &OwnedFd, facts: &FileStat, wrong: &Wrong) -> Result<(), Errno> {
     if wrong.off | wrong.on != 0 {
-        // fchmod(2) wants more than an O_PATH descriptor; the same inode is opened anew through /proc.
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let open = nix::fcntl::openat(AT_FDCWD, path.as_str(), flags, Mode::empty())?;
-        fchmod(&open, Mode::from_bits_truncate(facts.st_mode & 0o7777 & !wrong.off | wrong.on))?;
+        // fchmod(2) wants more than an O_PATH descriptor.
+        fchmod(&opened(held)?, wrong.mode(facts))?;
     }
-    if let Some((uid, gid)) = wrong.owner {
+    // Capabilities go with each change of the owner, also to the same one (chown(2)).
+    if let Some((uid, gid)) = wrong.owner.or(wrong.capable.then_some((facts.st_uid, facts.st_gid))) {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fchownat(held.as_fd(), c"", uid, gid, AtFlags::AT_EMPTY_PATH)?;
     }
     Ok(())
 }
+
+/// What is held, opened anew through /proc for reading: the same inode.
+fn opened(held: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, path.as_str(), flags, Mode::empty())
+}
+
+/// Puts a copy of what is held in the place of this name of its. The copy is the owner's already when it gets the name: whatever
+/// the owner does to the directory meanwhile, it could have put such a file there itself.
+fn copy(held: &OwnedFd, above: &OwnedFd, name: &[u8], facts: &FileStat, wrong: &Wrong) -> io::Result<()> {
+    let from = opened(held)?;
+    if files::has_attribute(&from, c"system.posix_acl_access") {
+        return Err(io::Error::other("it has an access list: copy it yourself"));
+    }
+    let beside = format!(".cellwall-{}", reference());
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let to = openat(above, beside.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let copied = filled(File::from(from), File::from(to), facts, wrong);
+    let named = copied.and_then(|()| Ok(renameat(above, beside.as_str(), above, OsStr::from_bytes(name))?));
+    if named.is_err() {
+        let _ = unlinkat(above, beside.as_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    named
+}
+
+/// Bytes, times, owner and mode.
+fn filled(from: File, mut to: File, facts: &FileStat, wrong: &Wrong) -> io::Result<()> {
+    if io::copy(&mut from.take(LARGEST + 1), &mut to)? > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {} MiB: copy it yourself", LARGEST >> 20)));
+    }
+    fchown(&to, Some(Uid::from_raw(facts.st_uid)), Some(Gid::from_raw(facts.st_gid)))?;
+    fchmod(&to, wrong.mode(facts))?;
+    let (read, written) = ((facts.st_atime, facts.st_atime_nsec), (facts.st_mtime, facts.st_mtime_nsec));
+    let [read, written] = [read, written].map(|(seconds, rest)| TimeSpec::new(seconds, rest));
+    Ok(futimens(&to, &read, &written)?)
+}
+
+/// No program is larger; a file of holes would fill the disk.
+const LARGEST: u64 = 256 << 20;
+
+const CAPABILITY: &CStr = c"security.capability";
 
 fn print(site: &str, found: &[Deviation], apply: bool) {
     for one in found {

@@ -100,7 +100,21 @@ impl Ground<'_> {
     pub fn searchable(&self, directory: &Path) -> Option<String> {
         let (_, letter) = self.class(&fs::metadata(directory).ok()?);
         let word = Pasted(directory.as_os_str().as_bytes());
-        Some(format!("{}chmod {letter}+x {word}", hand(directory)?))
+        Some(format!("{}chmod {letter}+x {word}", self.hand(directory)?))
+    }
+
+    /// With what a command begins that changes `path`: where somebody else than root could put a link in its place, or in that
+    /// of a directory above, it is done with the site's own rights. None: it is root's in such a place, or a third one's, who
+    /// has more of the kind elsewhere.
+    #[must_use]
+    pub fn hand(&self, path: &Path) -> Option<String> {
+        let found = host::Ground::default().find(Path::new("/"), path);
+        if found.foreign.is_none() && found.open.is_none() {
+            return Some(String::new());
+        }
+        let uid = fs::symlink_metadata(path).ok()?.uid();
+        let gid = self.site.identity.gid;
+        (uid == self.uid).then(|| format!("setpriv --reuid={uid} --regid={gid} --clear-groups "))
     }
 
     /// Why nobody should open this for a site by a pasted command. None: nothing speaks against it.
@@ -138,18 +152,6 @@ pub fn is_roots_program(path: &Path) -> bool {
         && found.foreign.is_none()
         && found.open.is_none()
         && fs::metadata(&found.real).is_ok_and(|facts| runs(facts.mode()))
-}
-
-/// With what a command begins that changes `path`: where somebody else than root could put a link in its place, or in that of
-/// a directory above, it is done with the owner's rights. None: it is root's in such a place.
-#[must_use]
-pub fn hand(path: &Path) -> Option<String> {
-    let found = host::Ground::default().find(Path::new("/"), path);
-    if found.foreign.is_none() && found.open.is_none() {
-        return Some(String::new());
-    }
-    let facts = fs::symlink_metadata(path).ok().filter(|facts| facts.uid() != 0)?;
-    Some(format!("setpriv --reuid={} --regid={} --clear-groups ", facts.uid(), facts.gid()))
 }
 
 /// The named piece that lists this path, the smallest one; `base` never, which every profile has. With the package that

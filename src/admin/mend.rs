@@ -11,7 +11,7 @@ use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Jail, Record, decode};
 use crate::refusal::Pasted;
 
-use super::ground::{Ground, hand, is_roots_program};
+use super::ground::{Ground, is_roots_program};
 use super::journal::Entry;
 use super::{fix, policy};
 
@@ -30,15 +30,15 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V117" if why.contains("No such file") => beside(path),
         "V117" if why.contains("ermission denied") => search(path.parent()?, entry),
         "V03" | "P114" => harmless(path, entry).and_then(|()| set("docroot", &word)),
-        "V06" | "V08" => None,
+        "V08" => None,
         "V11" => interpreter(path, entry).or_else(|| {
             is_roots_program(path).then_some(())?;
             harmless(path, entry).and_then(|()| set("files.execute", &word))
         }),
-        "V12" if why.contains("begins neither") => first_line(path, &word),
+        "V12" if why.contains("begins neither") => first_line(path, &word, entry),
         "V15" if is_roots_program(path) => set("interpreters", &word),
         "V14" | "V15" => Some(NOT_ROOTS.to_owned()),
-        "V01" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
+        "V01" | "V06" | "V07" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
         "V120" => fixed(&[path.parent()?, path], entry),
         "V111" | "V115" | "S03" if why.contains("ermission denied") => {
             search(path, entry).or_else(|| closed_docroot(uid(entry)?))
@@ -178,9 +178,10 @@ fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
     let (old, new) = (path.to_str()?, found.to_str()?);
     let plain =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
+    let hand = with_ground(uid(entry)?, |ground| ground.hand(&script))?;
     (plain(old) && plain(new)).then(|| {
         format!(
-            "sed -i '1s|{}|{new}|' {}",
+            "{hand}sed -i '1s|{}|{new}|' {}",
             old.replace('.', "\\."),
             word(script.to_str().unwrap_or_default())
         )
@@ -213,7 +214,7 @@ fn script(entry: &Entry) -> Option<PathBuf> {
 }
 
 /// A script without `#!`: its ending tells what it is.
-fn first_line(path: &Path, word: &str) -> Option<String> {
+fn first_line(path: &Path, word: &str, entry: &Entry) -> Option<String> {
     let interpreter = match path.extension()?.to_str()? {
         "pl" => "/usr/bin/perl",
         "py" => "/usr/bin/python3",
@@ -221,7 +222,8 @@ fn first_line(path: &Path, word: &str) -> Option<String> {
         "sh" => "/bin/sh",
         _ => return None,
     };
-    Path::new(interpreter).exists().then(|| format!("sed -i '1i #!{interpreter}' {word}"))
+    let hand = with_ground(uid(entry)?, |ground| ground.hand(path))?;
+    Path::new(interpreter).exists().then(|| format!("{hand}sed -i '1i #!{interpreter}' {word}"))
 }
 
 /// The first directory on the way that the site's user may not search.
@@ -251,7 +253,7 @@ fn missing(path: &Path, word: &str, entry: &Entry) -> Option<String> {
     let uid = uid(entry)?;
     with_ground(uid, |ground| {
         (!path.exists() && ground.own(path)).then_some(())?;
-        let hand = hand(path.ancestors().find(|above| above.exists())?)?;
+        let hand = ground.hand(path.ancestors().find(|above| above.exists())?)?;
         Some(if hand.is_empty() {
             format!("install -d -m 755 -o {uid} -g {} {word}", ground.site.identity.gid)
         } else {

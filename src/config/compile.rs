@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -404,7 +405,7 @@ impl<'h> Compiler<'h> {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
             let (owner, _) = owners(self.code_owner, account, rules);
-            let help = format!("make it: {}", directory_made(path, &owner, account, rules));
+            let help = format!("make it: {}", directory_made(&found, &owner, account, rules));
             self.problems.warning(Some(place), message, help);
         }
         let owned = self.owned(&found, place, account);
@@ -460,7 +461,8 @@ impl<'h> Compiler<'h> {
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
-                let help = format!("run: chown root {0} # or: chown {1} {0}", pasted(top), account.name);
+                let help =
+                    format!("run: chown -h root {0} # or: chown -h {1} {0}", pasted(top), account.name);
                 self.complain(place, message, help);
                 false
             }
@@ -550,9 +552,14 @@ impl Site<'_> {
 }
 
 /// The command that makes a directory of a site's; the launcher wants its group as well.
-pub(super) fn directory_made(path: &Path, owner: &str, account: &Account, rules: &Rules) -> String {
-    let (_, group) = owners(None, account, rules);
-    format!("install -d -o {owner} -g {group} {}", pasted(path))
+pub(super) fn directory_made(found: &Found, owner: &str, account: &Account, rules: &Rules) -> String {
+    let ((_, group), path) = (owners(None, account, rules), pasted(&found.real));
+    let own = |above: &Path| above.symlink_metadata().is_ok_and(|facts| facts.uid() == account.uid);
+    if !found.nearest.ancestors().any(own) {
+        return format!("install -d -o {owner} -g {group} {path}");
+    }
+    // The site could put a link there before root makes anything: it is made with no more rights.
+    format!("setpriv --reuid={owner} --regid={group} --clear-groups mkdir -p -m 755 {path}")
 }
 
 /// Whose the programs of a site and their directories are, and their group.

@@ -269,7 +269,7 @@ impl Work<'_, '_, '_> {
         let help = if rights & PathRule::WRITE == 0 {
             "until it does, the site is refused; `?` at its end makes it optional".to_owned()
         } else {
-            let made = directory_made(path, &account.name, account, rules);
+            let made = directory_made(found, &account.name, account, rules);
             format!("make it: {made} # until then the site is refused; `?` at its end makes it optional")
         };
         self.compiler.problems.warning(Some(place), message, help);
@@ -524,7 +524,7 @@ impl Work<'_, '_, '_> {
         }
         if let Some((top, owner)) = &found.foreign {
             let message = format!("{} belongs to uid {owner}, who could replace {text}", top.display());
-            problems.error(Some(place), message, format!("run: chown root {}", pasted(top)));
+            problems.error(Some(place), message, format!("run: chown -h root {}", pasted(top)));
             return false;
         }
         if !matches!(found.kind, Kind::File | Kind::Hidden) || found.open.is_some() {

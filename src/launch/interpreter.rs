@@ -12,7 +12,7 @@ use crate::refusal::{Card, Refusal};
 use crate::sys::files;
 
 use super::verify::open_for_reading;
-use super::walk::{Follow, Rules, walk};
+use super::walk::{Follow, MEND, Rules, walk};
 
 /// What a program begins with.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,9 +142,16 @@ const FIRST_BYTES: usize = 256;
 /// EM_X86_64, EM_AARCH64.
 const MACHINE_NUMBER: Option<u16> = if cfg!(target_arch = "aarch64") { Some(183) } else { Some(62) };
 
+/// Whoever owns the file may write to it, and to nothing of root's that a link in its place leads to.
+pub(super) const OWNERS: &str = "setpriv --reuid=UID --regid=GID --clear-groups ";
+
 static GONE: Card = Card { code: "V08", status: 86, remedy: "ls -l {}" };
-static CAPABILITY: Card = Card { code: "V07", status: 86, remedy: "setcap -r {}" };
-static LINE_END: Card = Card { code: "V10", status: 255, remedy: "sed -i 's/\\r$//' {}" };
+static CAPABILITY: Card = Card { code: "V07", status: 86, remedy: MEND };
+static LINE_END: Card = Card {
+    code: "V10",
+    status: 255,
+    remedy: "setpriv --reuid=UID --regid=GID --clear-groups sed -i 's/\\r$//' {}",
+};
 static MISSING: Card = Card {
     code: "V11",
     status: 255,

@@ -18,6 +18,7 @@ use crate::refusal::{Card, Refusal};
 use crate::sys::{self, Root, files};
 
 use super::exec::SEAL;
+use super::verify::named;
 use super::walk::{Follow, Rules, walk};
 
 /// An opened rule set that is not in force yet.
@@ -136,7 +137,9 @@ fn hold(uid: u32, site: &Site<'_>, rule: &PathRule<'_>) -> Result<Option<OwnedFd
             // The code owner's links lead to code; what the site writes to is its own.
             let owner = if rule.rights & PathRule::WRITE != 0 { uid } else { site.owner(uid) };
             let rules = Rules { owner, follow: Follow::Owners(owner), fence: b"" };
-            walk(rule.path, rules).map(|reached| Some(reached.held))
+            walk(rule.path, rules)
+                .map(|reached| Some(reached.held))
+                .map_err(|refusal| named(refusal, uid, site))
         }
         Err(errno) => Err(Refusal::about(&PATH, rule.path, errno.desc())),
     }

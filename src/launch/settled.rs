@@ -33,6 +33,7 @@ use super::exec::{SEAL, Sealed, filter_calls};
 use super::jail::Inside;
 use super::landlock;
 use super::request::Request;
+use super::verify::named;
 use super::walk::{MISSING, climb};
 
 /// A process in its cell that can do nothing any more that the site's programs may not.
@@ -57,7 +58,8 @@ type Seen = Option<(libc::dev_t, libc::ino_t)>;
 /// Looks at the ways to a site's docroots. To be called outside of the cell, with the site's eyes; changes the working directory.
 #[must_use]
 pub fn ways<'a>(uid: u32, site: &Site<'a>) -> Ways<'a> {
-    site.docroots.iter().map(|docroot| (*docroot, way(site.owner(uid), docroot))).collect()
+    let looked = |docroot| way(site.owner(uid), docroot).map_err(|refusal| named(refusal, uid, site));
+    site.docroots.iter().map(|docroot| (*docroot, looked(docroot))).collect()
 }
 
 fn way(owner: u32, docroot: &[u8]) -> Result<(), Refusal> {

@@ -19,7 +19,7 @@ use crate::sys::files;
 use super::arrival::Arrival;
 use super::authorize::{Target, is_beneath, outside};
 use super::confine::{Dropped, Facts};
-use super::interpreter::{self, First};
+use super::interpreter::{self, First, OWNERS};
 use super::jail::Inside;
 use super::request::Request;
 use super::walk::{Follow, MEND, Reached, Rules, climb, walk};
@@ -68,7 +68,7 @@ impl<'a> Dropped<'a> {
             Target::Program { request } => program(at, request, arrival),
             Target::Command(words) => command(at, words),
         };
-        verified.map_err(|refusal| named(refusal, site))
+        verified.map_err(|refusal| named(refusal, uid, site))
     }
 }
 
@@ -86,14 +86,25 @@ impl Verified<'_> {
     }
 }
 
-/// A remedy for the whole site names it.
-fn named(refusal: Refusal, site: &Site<'_>) -> Refusal {
-    if refusal.card.remedy != MEND {
+/// A remedy for the site's tree names the site, or whose files they are.
+pub(super) fn named(refusal: Refusal, uid: u32, site: &Site<'_>) -> Refusal {
+    let Refusal { fix, .. } = &refusal;
+    let fix = if fix.starts_with(TREE) {
+        // A path that a record cannot hold is found with all others.
+        let lost = ["\\x", "[cut]"].iter().any(|mark| fix.contains(mark));
+        let fix = if lost { TREE } else { fix };
+        fix.replacen("SITE", &Pasted(site.name).to_string(), 1)
+    } else if let Some(command) = fix.strip_prefix(OWNERS) {
+        let (uid, gid) = (site.owner(uid).to_string(), site.identity.gid.to_string());
+        OWNERS.replace("UID", &uid).replace("GID", &gid) + command
+    } else {
         return refusal;
-    }
-    let fix = MEND.replace("SITE", &Pasted(site.name).to_string());
+    };
     Refusal { fix, ..refusal }
 }
+
+/// How [`MEND`] begins.
+const TREE: &str = "cellwall fix --apply SITE";
 
 type At<'a> = (u32, &'a Site<'a>, Inside<'a>, Facts);
 
@@ -316,38 +327,30 @@ fn check(
 
 /// V121. The owner's bit counts for a program of the site's own, the group's for one of its code owner.
 fn executable(file: &FileStat, uid: u32, full: &[u8]) -> Result<(), Refusal> {
-    let (bit, who) = if file.st_uid == uid { (0o100, "u") } else { (0o010, "ug") };
+    let bit = if file.st_uid == uid { 0o100 } else { 0o010 };
     if file.st_mode & bit != 0 {
         return Ok(());
     }
     let why = format!("is not executable ({:04o})", file.st_mode & 0o7777);
-    let fix = format!("chmod {who}+x {}", Pasted(full));
-    Err(Refusal { fix, ..Refusal::about(&EXECUTABLE, full, &why) })
+    Err(Refusal::about(&EXECUTABLE, full, &why))
 }
 
-/// V120. The remedy changes what was seen and nothing else: no link's target, nothing of another owner put in its place.
+/// V120.
 fn belongs(file: &FileStat, folder: &FileStat, want: (u32, u32), full: &[u8]) -> Result<(), Refusal> {
     let above = full.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
-    let (mut whys, mut fixes) = (Vec::new(), Vec::new());
+    let (mut whys, mut words) = (Vec::new(), Vec::new());
     for (what, path, facts) in [("the file", full, file), ("its directory", above, folder)] {
         let have = (facts.st_uid, facts.st_gid);
         if have != want {
             whys.push(format!("{what} belongs to {}:{}", have.0, have.1));
-            fixes.push(format!(
-                "chown -h --from={}:{} {}:{} {}",
-                have.0,
-                have.1,
-                want.0,
-                want.1,
-                Pasted(path)
-            ));
+            words.push(Pasted(path).to_string());
         }
     }
     if whys.is_empty() {
         return Ok(());
     }
     let why = format!("{}, not to {}:{}", whys.join(", "), want.0, want.1);
-    Err(Refusal { fix: fixes.join(" && "), ..Refusal::about(&OWNER, full, &why) })
+    Err(Refusal { fix: MEND.replace("{}", &words.join(" ")), ..Refusal::about(&OWNER, full, &why) })
 }
 
 /// A request's bytes have no NUL in them: they were C strings.
@@ -373,12 +376,12 @@ static CWD: Card = Card {
 static PROGRAM: Card = Card { code: "V117", status: 117, remedy: "ls -l {}" };
 static FILE_WRITABLE: Card = Card { code: "V118", status: 118, remedy: MEND };
 static SET_ID: Card = Card { code: "V119", status: 119, remedy: MEND };
-static OWNER: Card = Card { code: "V120", status: 120, remedy: "chown USER:GROUP {}" };
-static EXECUTABLE: Card = Card { code: "V121", status: 121, remedy: "chmod u+x {}" };
+static OWNER: Card = Card { code: "V120", status: 120, remedy: MEND };
+static EXECUTABLE: Card = Card { code: "V121", status: 121, remedy: MEND };
 static MOVED: Card = Card { code: "V04", status: 86, remedy: "cellwall apply" };
 static KIND: Card = Card { code: "V05", status: 86, remedy: "put a regular file at {}" };
 static HARD_LINKS: Card = Card {
     code: "V06",
     status: 86,
-    remedy: "cp -p --remove-destination {} {}.new && mv -T {}.new {} # or set hard_links = true in the site's file",
+    remedy: "cellwall fix --apply SITE {} # or set hard_links = true in the site's file",
 };

@@ -157,9 +157,9 @@ fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
 }
 
-/// For owners and modes: it judges what it holds. A `chmod` of a path, pasted later, would change what the site's owner has put
-/// there meanwhile: a link to /dev/log.
-pub(super) const MEND: &str = "cellwall fix --apply SITE";
+/// For owners, modes and names: it judges what it holds. A `chmod` of a path, pasted later, would change what the site's owner
+/// has put there meanwhile: a link to /dev/log.
+pub(super) const MEND: &str = "cellwall fix --apply SITE {}";
 
 /// As many as the web server's own `current -> releases/42` needs, and a few of the system's.
 const LINKS_MAX: u32 = 8;

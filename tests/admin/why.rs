@@ -284,6 +284,119 @@ fn a_remedy_changes_nothing_behind_a_link_that_was_put_there_since() {
     });
 }
 
+/// The launcher's own remedy is the same one: records are read without `why`, too.
+#[test]
+fn a_second_name_is_taken_away_whatever_stands_beside_it() {
+    world(Launcher::Cellwall, |world| {
+        let top = world.alice.docroot();
+        let sub = top.join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        make_directory("/var/www/precious", 0, 0o755);
+        let path = world.probe(&world.alice, "sub/a.cgi");
+        std::fs::hard_link(&path, top.join("second")).unwrap();
+        for name in ["a.cgi.new", ".cellwall-a"] {
+            symlink("/var/www/precious", sub.join(name)).unwrap();
+        }
+        let refused = world.call(&world.alice, "a.cgi").cwd(&sub).run().refused("V06", 86);
+        let fix = format!("cellwall fix --apply alice {}", path.display());
+        assert_eq!(repair(world), fix);
+        assert!(refused.field("fix").starts_with(&fix), "{}", refused.line);
+        std::fs::rename(&sub, top.join("before")).unwrap();
+        symlink("/var/www/precious", &sub).unwrap();
+        std::fs::hard_link(top.join("second"), "/var/www/precious/a.cgi").unwrap();
+        assert!(!pasted(&fix));
+        assert_eq!(std::fs::metadata("/var/www/precious/a.cgi").unwrap().nlink(), 3);
+        std::fs::remove_file("/var/www/precious/a.cgi").unwrap();
+        std::fs::remove_file(&sub).unwrap();
+        std::fs::rename(top.join("before"), &sub).unwrap();
+        let facts = |path: &std::path::Path| {
+            let facts = std::fs::metadata(path).unwrap();
+            (facts.uid(), facts.gid(), facts.mode(), facts.mtime(), facts.mtime_nsec(), facts.size())
+        };
+        let before = facts(&path);
+        assert!(pasted(refused.field("fix")), "{}", refused.line);
+        world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
+        assert_eq!(facts(&path), before);
+        assert_eq!(facts(&top.join("second")), before);
+        assert_eq!(std::fs::metadata(&path).unwrap().nlink(), 1);
+        assert_eq!(std::fs::read_dir("/var/www/precious").unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&sub).unwrap().count(), 3, "nothing is left beside it");
+        // No file of another owner is given a copy, nor one that is not named.
+        put("/var/www/bobs", b"secret", world.bob.id, 0o600);
+        std::fs::hard_link("/var/www/bobs", top.join("theirs")).unwrap();
+        std::fs::hard_link(&path, top.join("third")).unwrap();
+        for words in [vec!["theirs"], vec![]] {
+            let paths = words.iter().map(|name| top.join(name).display().to_string());
+            let words: Vec<String> =
+                ["fix", "--apply", "alice"].map(str::to_owned).into_iter().chain(paths).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(world.cellwall(&words).status.code(), Some(1));
+        }
+        assert_eq!(std::fs::metadata("/var/www/bobs").unwrap().nlink(), 2);
+        assert_eq!(std::fs::metadata(&path).unwrap().nlink(), 2);
+    });
+}
+
+#[test]
+fn capabilities_are_taken_from_what_is_held() {
+    world(Launcher::Cellwall, |world| {
+        let path = world.probe(&world.alice, "a.cgi");
+        let capable = |path: &str| pasted(&format!("setcap cap_net_raw+ep {path}"));
+        assert!(capable(path.to_str().unwrap()));
+        let refused = world.call(&world.alice, "a.cgi").run().refused("V07", 86);
+        put("/srv/tool", b"x", 0, 0o755);
+        assert!(capable("/srv/tool"));
+        let before = world.alice.docroot().join("before");
+        std::fs::rename(&path, &before).unwrap();
+        symlink("/srv/tool", &path).unwrap();
+        pasted(refused.field("fix"));
+        assert!(pasted("getcap /srv/tool | grep -q cap_net_raw"), "{}", refused.line);
+        std::fs::rename(&before, &path).unwrap();
+        assert!(pasted(refused.field("fix")), "{}", refused.line);
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+#[test]
+fn a_script_is_edited_with_its_owners_rights() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let top = world.alice.docroot();
+        let sub = top.join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        make_directory("/srv/precious", 0, 0o755);
+        let answer = "printf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        let hand = format!("setpriv --reuid={0} --regid={0} --clear-groups sed -i ", world.alice.id);
+        world.script(&world.alice, "a.cgi", format!("#!/usr/local/bin/sh\n{answer}"));
+        world.call(&world.alice, "a.cgi").run().refused("V11", 255);
+        let command = repair(world);
+        assert!(command.starts_with(&hand) && pasted(&command), "{command}");
+        assert!(world.call(&world.alice, "a.cgi").run().out_text().contains("ran"), "{command}");
+        for (code, first) in [("V10", "#!/bin/sh\r\n"), ("V12", "")] {
+            let text = format!("{first}{answer}");
+            world.script(&world.alice, "sub/a.sh", &text);
+            put("/srv/precious/a.sh", text.as_bytes(), 0, 0o644);
+            let refused = world.call(&world.alice, "a.sh").cwd(&sub).run().refused_somehow();
+            assert_eq!(refused.field("code"), code, "{}", refused.line);
+            let repair = repair(world);
+            assert!(repair.starts_with(&hand), "{repair}");
+            if code == "V10" {
+                assert_eq!(refused.field("fix"), repair);
+            }
+            std::fs::rename(&sub, top.join("before")).unwrap();
+            symlink("/srv/precious", &sub).unwrap();
+            assert!(!pasted(&repair), "{repair}");
+            assert_eq!(std::fs::read("/srv/precious/a.sh").unwrap(), text.as_bytes(), "{repair}");
+            std::fs::remove_file(&sub).unwrap();
+            std::fs::rename(top.join("before"), &sub).unwrap();
+            assert!(pasted(&repair), "{repair}");
+            let ran = world.call(&world.alice, "a.sh").cwd(&sub).run();
+            assert!(ran.out_text().contains("ran"), "{}", ran.story());
+        }
+    });
+}
+
 #[test]
 fn a_closed_directory_is_opened_with_its_owners_rights() {
     world(Launcher::Cellwall, |world| {
@@ -307,6 +420,28 @@ fn a_closed_directory_is_opened_with_its_owners_rights() {
             assert!(pasted(&repair), "{repair}");
             world.call(&world.alice, "a.cgi").cwd(&sub).run().ran();
         }
+    });
+}
+
+#[test]
+fn what_another_one_put_into_the_home_is_not_given_away_by_its_path() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[files]\nread = [\"/home/alice\"]\n");
+        world.apply();
+        let sub = world.alice.home().join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        put(sub.join("x"), b"x", world.bob.id, 0o600);
+        let again = |text: &str| {
+            world.script(&world.alice, "a.cgi", text);
+            world.call(&world.alice, "a.cgi").run();
+            said(&world.cellwall(&["why", "--last", "--again"]))
+        };
+        let told = again(&format!("#!/bin/sh\nread line <{}\n", sub.join("x").display()));
+        assert!(told.contains("denied by the modes of /home/alice/sub/x"), "{told}");
+        assert!(!told.contains("chown") && told.contains("# it belongs to uid"), "{told}");
+        let told = again("#!/bin/sh\necho hello\n");
+        let hand = format!("setpriv --reuid={0} --regid={0} --clear-groups sed -i '1a ", world.alice.id);
+        assert!(told.contains(&hand), "{told}");
     });
 }
 

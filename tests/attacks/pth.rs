@@ -103,7 +103,8 @@ fn pth_10_every_directory_above_is_nobody_elses_to_change() {
                 mode(place, rights);
                 let refused = call().refused("V116", 116);
                 assert!(refused.field("why").starts_with(&format!("{place}:")), "{}", refused.line);
-                assert_eq!(refused.field("fix"), "cellwall fix --apply alice", "{}", refused.line);
+                let fix = format!("cellwall fix --apply alice {place}");
+                assert_eq!(refused.field("fix"), fix, "{}", refused.line);
             }
             mode(place, 0o755);
             call().ran();

@@ -203,7 +203,7 @@ const CASES: &[Case] = &[
     ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
     ("group = \"nogrouphere\"", 3, 9, "there is no group", "addgroup"),
     ("group = \"www-data\"", 3, 9, "gid 33 is below minimum_gid 1000", "own group"),
-    ("programs = [\"/home/alice\"]", 3, 13, "belongs to uid 20001", "chown root"),
+    ("programs = [\"/home/alice\"]", 3, 13, "belongs to uid 20001", "chown -h root"),
     ("interpreters = [\"/etc\"]", 3, 17, "is no program", ""),
     ("hard_links = \"yes\"", 3, 14, "invalid type", "true or false"),
     ("symlinks = 3", 3, 12, "invalid type", "in quotes"),
@@ -232,7 +232,7 @@ const CASES: &[Case] = &[
         2,
         12,
         "belongs to uid 20002",
-        "chown root /srv/www/bob",
+        "chown -h root /srv/www/bob",
     ),
 ];
 

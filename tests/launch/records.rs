@@ -52,6 +52,7 @@ fn long_names_push_no_fact_out_of_a_record() {
         // A remedy is whole, or it is the way to the manual.
         let fix = refused.field("fix");
         assert!(fix == "cellwall explain V118" || fix == "cellwall fix --apply alice", "{}", refused.line);
+        assert!(!fix.contains("[cut]") && !fix.contains("\\x"), "{}", refused.line);
     });
 }
 

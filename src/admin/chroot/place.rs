@@ -53,7 +53,12 @@ impl Place {
     /// It is not there, not root's alone, or somebody else is at work.
     pub fn open(directory: &Path, make: bool) -> Result<Self, String> {
         let bytes = directory.as_os_str().as_bytes();
-        let refused = |refusal: crate::refusal::Refusal| format!("{}\n  help: {}", refusal.why, refusal.fix);
+        let refused = |refusal: crate::refusal::Refusal| {
+            // No site's tree: only root can put another directory in the place of the first one that is not right.
+            let own = refusal.fix.strip_prefix("cellwall fix --apply SITE ");
+            let help = own.map(|path| format!("run: chown -h root {path} && chmod go-w {path}"));
+            format!("{}\n  help: {}", refusal.why, help.unwrap_or(refusal.fix))
+        };
         let failed = |errno: Errno| format!("{}: {}", directory.display(), errno.desc());
         // Modes are as they are written here.
         umask(Mode::empty());
