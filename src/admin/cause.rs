@@ -270,7 +270,8 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
     };
     // What is looked up by a directory's name is used by the names in it.
     let library = event.paths.iter().any(|path| shown(path).contains(".so"));
-    let (key, place) = match place.parent().filter(|_| library) {
+    let wide = |directory: &&Path| library && ground.dangerous(directory).is_none();
+    let (key, place) = match place.parent().filter(wide) {
         Some(directory) => ("files.execute", directory),
         None => (key, place),
     };

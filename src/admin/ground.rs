@@ -6,11 +6,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::config::ground as host;
 use crate::config::problem::Problems;
 use crate::config::profiles::{Kind, all, load};
-use crate::policy::{Jail, PathRule, Site, StepKind};
+use crate::config::store;
+use crate::policy::{Jail, PathRule, Site, StepKind, decode};
 use crate::refusal::Pasted;
 
 /// A site, as far as paths matter to it.
@@ -125,8 +127,12 @@ impl Ground<'_> {
             if let Some((_, reason)) = SECRETS.iter().find(|(secret, _)| name.starts_with(secret)) {
                 return Some((*reason).to_owned());
             }
-            if name.parent().is_none_or(|parent| parent == Path::new("/")) {
+            let whole = |parent| ["/", "/var"].contains(&parent) && name != Path::new("/var/www");
+            if name.parent().is_none_or(|parent| parent.to_str().is_some_and(whole)) {
                 return Some("a whole tree of the host would be opened".to_owned());
+            }
+            if let Some(reason) = self.holds(name) {
+                return Some(reason);
             }
             let ending = name.extension().and_then(OsStr::to_str).unwrap_or_default();
             if matches!(ending, "key" | "p12" | "pfx" | "keytab") {
@@ -135,13 +141,74 @@ impl Ground<'_> {
         }
         let stranger = real.ancestors().find_map(|above| {
             let owner = fs::symlink_metadata(above).ok()?.uid();
-            (owner >= self.uid_min && owner != self.uid && owner != 65534).then_some((above, owner))
+            (owner >= self.uid_min && owner != self.uid && owner != NOBODY).then_some((above, owner))
         });
         stranger.map(|(above, owner)| {
             format!("{} belongs to uid {owner}, another site or person", above.display())
         })
     }
+
+    /// Why nobody should open this directory: by what is in it. A site's program can ask for any directory, and a rule opens
+    /// all beneath.
+    fn holds(&self, directory: &Path) -> Option<String> {
+        if let Some((secret, reason)) =
+            SECRETS.iter().find(|(secret, _)| Path::new(secret).starts_with(directory))
+        {
+            return Some(format!("{secret} is in it: {reason}"));
+        }
+        let own = |other: &Other| other.uid == self.uid && other.site.as_bytes() == self.site.name;
+        let home = Path::new(OsStr::from_bytes(self.site.identity.home));
+        let foreign =
+            |other: &&Other| !own(other) && other.place != home && other.place.starts_with(directory);
+        if let Some(other) = others().iter().find(foreign) {
+            return Some(format!("{} is in it, which is site {}'s", other.place.display(), other.site));
+        }
+        let entries = fs::read_dir(directory).ok()?.flatten().take(LOOKED_AT);
+        let mut owners = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.uid())));
+        let stranger =
+            owners.find(|(_, owner)| *owner >= self.uid_min && *owner != self.uid && *owner != NOBODY);
+        stranger.map(|(path, owner)| {
+            format!("{} is in it, which belongs to uid {owner}, another site or person", path.display())
+        })
+    }
 }
+
+/// A place of some site's.
+#[derive(Debug)]
+struct Other {
+    uid: u32,
+    site: String,
+    place: PathBuf,
+}
+
+/// The docroots and homes of all sites, where they are and where their links lead. Read once: there may be thousands.
+fn others() -> &'static [Other] {
+    static ALL: OnceLock<Vec<Other>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = Vec::new();
+        for uid in store::uids() {
+            let bytes = store::read(&uid.to_string()).unwrap_or_default();
+            let Ok(record) = decode::record(&bytes) else { continue };
+            for site in &record.sites {
+                let name = String::from_utf8_lossy(site.name).into_owned();
+                for place in site.docroots.iter().copied().chain([site.identity.home]) {
+                    let place = Path::new(OsStr::from_bytes(place));
+                    let real = fs::canonicalize(place).ok().filter(|real| real != place);
+                    let places = [Some(place.to_owned()), real].into_iter().flatten();
+                    let other = |place| Other { uid, site: name.clone(), place };
+                    all.extend(places.filter(|place| place.is_absolute()).map(other));
+                }
+            }
+        }
+        all
+    })
+}
+
+/// Entries of a directory that are looked at.
+const LOOKED_AT: usize = 10_000;
+
+/// Whose nobody's files are.
+const NOBODY: u32 = 65534;
 
 /// A program that root put there, and that nobody else can exchange.
 #[must_use]
@@ -188,7 +255,7 @@ fn lists(item: &str, path: &Path) -> bool {
 }
 
 /// What no proposal names, and why.
-const SECRETS: [(&str, &str); 26] = [
+const SECRETS: [(&str, &str); 27] = [
     ("/etc/shadow", "it holds everybody's password hashes"),
     ("/etc/gshadow", "it holds password hashes"),
     ("/etc/shadow-", "it holds everybody's password hashes"),
@@ -204,6 +271,7 @@ const SECRETS: [(&str, &str); 26] = [
     ("/etc/nginx", "it names every site of the host"),
     ("/etc/mysql/debian.cnf", "it holds a password of the database's"),
     ("/var/lib/cellwall", "it holds the rules and private files of all sites"),
+    ("/run/cellwall", "it holds the cells and sockets of all sites"),
     ("/var/log", "it holds what other sites and visitors did"),
     ("/var/backups", "it holds copies of accounts"),
     ("/var/spool", "it holds mail and jobs of others"),

@@ -72,6 +72,52 @@ fn what_an_unknown_application_needs_is_proposed_and_suffices() {
     });
 }
 
+/// A program can ask for any directory; what it opens would be opened beneath, too.
+#[test]
+fn no_directory_is_proposed_that_holds_what_is_another_sites_or_secret() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", HAND);
+        world.site("bob", HAND);
+        world.apply();
+        make_directory("/srv/homes", 0, 0o755);
+        make_directory("/srv/homes/carol", world.carol.id, 0o755);
+        make_directory("/srv/open", 0, 0o755);
+        put("/srv/open/a", b"x", 0, 0o644);
+        // Beneath the first one bob's docroot lies, beneath the second the records; where a link leads counts as well.
+        std::os::unix::fs::symlink("/var/www", "/srv/open/link").unwrap();
+        let asked = "ls /var/www /var/lib /var/cache /etc/ssl /srv/homes /srv/open/link/ /srv/open >/dev/null\n\
+             touch /srv/homes/new /var/www/new /var/lib/new\n";
+        world.script(
+            &world.alice,
+            "a.cgi",
+            format!("#!/bin/sh\n{asked}printf 'Content-Type: text/plain\\n\\n'\n"),
+        );
+        for place in ["/var/cache", "/etc/ssl"] {
+            std::fs::create_dir_all(place).unwrap();
+        }
+        let said = world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]);
+        let text = told(&said);
+        let proposed: Vec<&str> =
+            text.lines().filter(|line| line.contains("cellwall set alice files")).collect();
+        assert_eq!(proposed, ["# cellwall set alice files.read /srv/open"], "{text}");
+        for (path, reason) in [
+            ("/var/www", "which is site bob's"),
+            ("/var/lib", "a whole tree"),
+            ("/etc/ssl", "/etc/ssl/private is in it"),
+            ("/srv/homes", "belongs to uid"),
+            ("/srv/open/link", "which is site bob's"),
+        ] {
+            let is =
+                |line: &&str| line.starts_with(&format!("# NOT proposed: {path} (")) && line.contains(reason);
+            assert!(text.lines().any(|line| is(&line)), "{path}, {reason}:\n{text}");
+        }
+        // A script of the site's, called from above all sites, makes no docroot of that.
+        world.call(&world.alice, "a.cgi").cwd("/var/www").run().refused_somehow();
+        let told = told(&world.cellwall(&["why", "--last"]));
+        assert!(!told.contains("docroot /var/www"), "{told}");
+    });
+}
+
 #[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {
