@@ -5,7 +5,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, mkdtemp};
 
 use crate::config::seccomp::BASELINE;
+use crate::sys::fork::apart;
 
 use super::trace::Story;
 
@@ -75,13 +75,13 @@ impl Plan<'_> {
             command.args(["-u", user]);
         }
         let (out, err) = (place.join("out"), place.join("err"));
-        let mut child = command
+        // The site's program could open the administrator's terminal and read what is typed there.
+        let mut child = apart(&mut command)
             .arg("--")
             .args(&self.command)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory)
-            .process_group(0)
             .stdin(Stdio::null())
             .stdout(File::create(&out).map_err(failed)?)
             .stderr(File::create(&err).map_err(failed)?)

@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe, pipe2};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe, pipe2, setsid};
 
 use crate::config::store;
 use crate::launch::arrival::Arrival;
@@ -101,7 +101,8 @@ fn child(input: &str, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) 
     match fork().map_err(failed)? {
         Side::Child => {
             drop((to_child, from_child, refusal));
-            let ready = dup2_stdin(&from_us).and(dup2_stdout(&to_us)).and(dup2_stderr(&to_us));
+            // The administrator's terminal stays behind, too.
+            let ready = setsid().and(dup2_stdin(&from_us)).and(dup2_stdout(&to_us)).and(dup2_stderr(&to_us));
             drop((from_us, to_us));
             // The child has nothing to clean up.
             std::process::exit(if ready.is_ok() && entered(to_refuse, work) { 0 } else { REFUSED });

@@ -1,25 +1,27 @@
 //! `cellwall run SITE -- COMMAND…`: any command in a site's cell, by the launcher's own stages. Root.
 //!
-//! At a terminal the command gets a terminal of its own: with the administrator's it could push characters into the
-//! administrator's input (CVE-2016-2779).
+//! Where one of our descriptors is a terminal, the command gets a terminal of its own in its place: with the administrator's
+//! it could push characters into the administrator's input (CVE-2016-2779), or read what is typed. Where none is, it has none.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::stat::fstat;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgrp, getpid, getsid, tcgetpgrp};
 
 use crate::launch::arrival::Arrival;
 use crate::launch::enter;
 use crate::policy::{Record, Site};
-use crate::sys::fork::{Side, copy_window_size, fork, take_terminal};
+use crate::sys::fork::{Side, copy_window_size, fork, hold, leave_terminal, take_terminal};
 use crate::sys::{self, Root};
 
 use super::{End, cell, say};
@@ -49,14 +51,83 @@ fn inside(args: &Args) -> Result<ExitCode, String> {
     enter_cell(&args.site, command)
 }
 
-/// The command in the site's cell, at a terminal of its own when we are at one.
+/// The command in the site's cell, at a terminal of its own in the place of ours.
 pub(super) fn enter_cell(site: &str, command: Vec<CString>) -> Result<ExitCode, String> {
     cell::with_site(site, |record, site| {
-        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            return at_terminal(record, site, command, cell::root()?).map_err(|errno| errno.to_string());
+        let failed = |error: io::Error| error.to_string();
+        let root = cell::root()?;
+        let ours = Ours::look().map_err(failed)?;
+        let become_it = || become_command(record, site, command, root);
+        match ours.screen().map_err(failed)? {
+            Some(screen) => at_terminal(&ours, &screen, become_it),
+            None => alone(become_it),
         }
-        Ok(become_command(record, site, command, cell::root()?))
+        .map_err(failed)
     })
+}
+
+/// Which of our descriptors are the administrator's terminal.
+#[derive(Debug, Clone, Copy)]
+struct Ours {
+    input: bool,
+    output: bool,
+    errors: bool,
+}
+
+impl Ours {
+    /// What is typed is not the command's where another program of a pipeline may be waiting for it, or we are in the
+    /// background: its input is empty then.
+    fn look() -> io::Result<Self> {
+        let (stdin, stdout) = (io::stdin(), io::stdout());
+        let mut ours = Self {
+            input: stdin.is_terminal(),
+            output: stdout.is_terminal(),
+            errors: io::stderr().is_terminal(),
+        };
+        let kind = fstat(&stdout)?.st_mode & libc::S_IFMT;
+        // Of a terminal that does not control us nobody is in front.
+        let front = || tcgetpgrp(&stdin).map_or(true, |group| group == getpgrp());
+        if ours.input && (kind == libc::S_IFIFO || !front()) {
+            dup2_stdin(File::open("/dev/null")?)?;
+            ours.input = false;
+        }
+        Ok(ours)
+    }
+
+    /// Where the administrator sees what the command's terminal shows. None: no descriptor is a terminal.
+    fn screen(self) -> io::Result<Option<File>> {
+        let held = if self.output {
+            io::stdout().as_fd().try_clone_to_owned()?
+        } else if self.errors {
+            io::stderr().as_fd().try_clone_to_owned()?
+        } else if self.input {
+            io::stdin().as_fd().try_clone_to_owned()?
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(File::from(held)))
+    }
+}
+
+/// Without a terminal among its descriptors; and without the one that controls us, which it could open.
+fn alone(become_it: impl FnOnce() -> ExitCode) -> io::Result<ExitCode> {
+    let options = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).clone();
+    let terminal = match options.open("/dev/tty") {
+        Ok(terminal) => terminal,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => {
+            return Ok(become_it());
+        }
+        Err(error) => return Err(error),
+    };
+    // Whoever leads a session takes the terminal from all of it.
+    if getsid(None)? == getpid()
+        && let Side::Parent(child) = fork()?
+    {
+        return Ok(ended(child)?);
+    }
+    leave_terminal(terminal.as_fd())?;
+    drop(terminal);
+    Ok(become_it())
 }
 
 /// Returns only when it was refused.
@@ -77,76 +148,92 @@ pub(super) fn become_command(
     }
 }
 
-fn at_terminal(
-    record: &Record<'_>,
-    site: &Site<'_>,
-    command: Vec<CString>,
-    root: Root,
-) -> Result<ExitCode, nix::Error> {
+fn at_terminal(ours: &Ours, screen: &File, become_it: impl FnOnce() -> ExitCode) -> io::Result<ExitCode> {
     let pty = openpty(None, None)?;
-    copy_window_size(pty.master.as_raw_fd());
+    copy_window_size(screen.as_raw_fd(), pty.master.as_raw_fd());
     match fork()? {
         Side::Child => {
             drop(pty.master);
-            dup2_stdin(&pty.slave)?;
-            dup2_stdout(&pty.slave)?;
-            dup2_stderr(&pty.slave)?;
+            take_terminal(pty.slave.as_fd())?;
+            if ours.input {
+                dup2_stdin(&pty.slave)?;
+            }
+            if ours.output {
+                dup2_stdout(&pty.slave)?;
+            }
+            if ours.errors {
+                dup2_stderr(&pty.slave)?;
+            }
             drop(pty.slave);
-            take_terminal()?;
-            Ok(become_command(record, site, command, root))
+            Ok(become_it())
         }
         Side::Parent(child) => {
             drop(pty.slave);
-            let before = tcgetattr(std::io::stdin())?;
-            let ended = relay(&before, &pty.master, child);
-            tcsetattr(std::io::stdin(), SetArg::TCSANOW, &before)?;
-            ended
+            let before = if ours.input { Some(tcgetattr(io::stdin())?) } else { None };
+            if let Some(before) = &before {
+                let mut raw = before.clone();
+                cfmakeraw(&mut raw);
+                tcsetattr(io::stdin(), SetArg::TCSANOW, &raw)?;
+            }
+            let relayed = hold(child).map(|held| relay(ours.input, screen, &pty.master, &held));
+            if let Some(before) = &before {
+                tcsetattr(io::stdin(), SetArg::TCSANOW, before)?;
+            }
+            relayed??;
+            Ok(ended(child)?)
         }
     }
 }
 
-/// Carries bytes both ways until the child's side of the terminal is closed.
-fn relay(before: &Termios, master: &OwnedFd, child: Pid) -> Result<ExitCode, nix::Error> {
-    let mut raw = before.clone();
-    cfmakeraw(&mut raw);
-    tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw)?;
-    let mut inner = File::from(master.try_clone().map_err(|_| nix::Error::EMFILE)?);
-    let (mut input, mut output) = (std::io::stdin(), std::io::stdout());
-    let mut open = true;
+/// Carries bytes both ways until the child has ended, and all that it wrote is here: what it left behind gets nothing that is
+/// typed from then on.
+fn relay(typed: bool, mut screen: &File, master: &OwnedFd, child: &OwnedFd) -> io::Result<()> {
+    let mut inner = File::from(master.try_clone()?);
+    let mut input = io::stdin();
+    let (mut open, mut rest) = (typed, REST);
     let mut buffer = [0; 4096];
     loop {
-        let (stdin, terminal) = (std::io::stdin(), inner.as_fd());
-        let mut ready = vec![PollFd::new(terminal, PollFlags::POLLIN)];
-        if open {
+        let (stdin, terminal) = (io::stdin(), inner.as_fd());
+        let mut ready =
+            vec![PollFd::new(terminal, PollFlags::POLLIN), PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        if open && rest == REST {
             ready.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
         // The time-out notices a window that has changed its size.
         match poll(&mut ready, PollTimeout::from(250_u8)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err(errno.into()),
         }
-        let [from_child, from_user] =
-            [0, 1].map(|place| ready.get(place).and_then(PollFd::any).unwrap_or(false));
+        let [from_child, over, from_user] =
+            [0, 1, 2].map(|place| ready.get(place).and_then(PollFd::any).unwrap_or(false));
         drop(ready);
-        copy_window_size(master.as_raw_fd());
+        copy_window_size(screen.as_raw_fd(), master.as_raw_fd());
         if from_child {
             match inner.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => drop(
-                    output.write_all(buffer.get(..count).unwrap_or_default()).and_then(|()| output.flush()),
-                ),
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(count) => drop(screen.write_all(buffer.get(..count).unwrap_or_default())),
             }
         }
-        if from_user {
+        rest -= usize::from(over);
+        if over && !from_child || rest == 0 {
+            return Ok(());
+        }
+        if from_user && !over {
             match input.read(&mut buffer) {
                 Ok(0) | Err(_) => open = false,
                 Ok(count) => drop(inner.write_all(buffer.get(..count).unwrap_or_default())),
             }
         }
     }
+}
+
+/// Blocks that are still read when the child has ended: more than a terminal holds.
+const REST: usize = 64;
+
+/// Waits for the command, and tells its end as a shell does.
+fn ended(child: Pid) -> nix::Result<ExitCode> {
     Ok(match waitpid(child, None)? {
         WaitStatus::Exited(_, status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
-        // As a shell tells it.
         WaitStatus::Signaled(_, signal, _) => ExitCode::from(signal_status(signal)),
         _ => ExitCode::FAILURE,
     })

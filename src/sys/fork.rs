@@ -3,6 +3,8 @@
 use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
@@ -28,21 +30,38 @@ pub fn fork() -> Result<Side, Errno> {
     }
 }
 
-/// Makes the terminal behind descriptor 0 the controlling one of a new session.
+/// Makes this terminal the controlling one of a new session.
 ///
 /// # Errors
 /// EPERM, when this process leads a group already.
-pub fn take_terminal() -> Result<(), Errno> {
+pub fn take_terminal(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
     nix::unistd::setsid()?;
     // SAFETY: a plain number as the argument.
-    Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
 }
 
-/// Gives the terminal behind `to` the size of the one behind descriptor 0.
-pub fn copy_window_size(to: i32) {
+/// Gives up the controlling terminal, open here, for this process and those that it will start; others of its session keep it,
+/// unless this process leads the session (`ioctl_tty(2)`).
+///
+/// # Errors
+/// ENOTTY: it does not control this process.
+pub fn leave_terminal(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: there is no argument.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) }).map(drop)
+}
+
+/// What is started by this leads a session of its own, which has no terminal.
+pub fn apart(command: &mut Command) -> &mut Command {
+    let leave = || nix::unistd::setsid().map(drop).map_err(std::io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call, and touches no memory.
+    unsafe { command.pre_exec(leave) }
+}
+
+/// Gives the terminal behind `to` the size of the one behind `from`.
+pub fn copy_window_size(from: i32, to: i32) {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: `size` outlives the call.
-    let got = unsafe { libc::ioctl(0, libc::TIOCGWINSZ, &raw mut size) };
+    let got = unsafe { libc::ioctl(from, libc::TIOCGWINSZ, &raw mut size) };
     if got == 0 {
         // SAFETY: `size` outlives the call.
         unsafe { libc::ioctl(to, libc::TIOCSWINSZ, &raw const size) };

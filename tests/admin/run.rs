@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Launcher, everything, world};
+use crate::harness::{Launcher, everything, make_directory, put, world};
 
 #[test]
 fn a_command_has_the_sites_identity_walls_and_environment_and_its_status_comes_back() {
@@ -76,4 +76,98 @@ fn read_until(terminal: &mut std::fs::File, text: &mut String, wanted: &str) {
         let count = terminal.read(&mut buffer).unwrap();
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
+}
+
+/// Leaves a process behind that is no part of any group of ours, and that goes for every terminal that it can reach.
+const THIEF: &str = r#"#!/usr/bin/perl
+use POSIX; use Fcntl;
+$SIG{$_} = 'IGNORE' for qw(TTOU TTIN HUP);
+exit 0 if fork();
+POSIX::setpgid(0, 0);
+open(my $out, '>>', '/srv/out/thief'); select($out); $| = 1;
+sleep 1;
+my @all = grep { defined } map { my $fd; open($fd, "+<&=$_") ? $fd : undef } 0 .. 2;
+fcntl($_, F_SETFL, fcntl($_, F_GETFL, 0) | O_NONBLOCK) for @all;
+print $out "began\n";
+if (sysopen(my $tty, '/dev/tty', O_RDWR)) { push @all, $tty; print $out "opened\n" }
+for my $fd (@all) { POSIX::tcsetpgrp(fileno($fd), getpgrp()); ioctl($fd, 0x5412, my $letter = 'X') }
+my $end = time + 3;
+while (time < $end) {
+    my $bits = ''; vec($bits, fileno($_), 1) = 1 for grep { -t $_ } @all;
+    select($bits, undef, undef, 0.2) or next;
+    for my $fd (grep { vec($bits, fileno($_), 1) } @all) { sysread($fd, my $text, 99) and print $out "read $text\n" }
+    select(undef, undef, undef, 0.05);
+}
+"#;
+
+/// An administrator's shell, at a terminal that controls its session: types a word when the command runs or has ended, and
+/// tells who got it and who is in front.
+const SHELL: &str = r#"
+import os, pty, select, signal, subprocess, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    subprocess.run(sys.argv[1], shell=True)
+    ready = select.select([0], [], [], 6)[0]
+    try: got = os.read(0, 99) if ready else b''
+    except OSError as error: got = repr(error).encode()
+    front = os.tcgetpgrp(0) == os.getpgrp()
+    open('/srv/out/shell', 'w').write('got %r front %s' % (got, front))
+    os._exit(0)
+until = time.time() + 2
+typed = False
+while True:
+    if not typed and time.time() > until:
+        os.write(terminal, b'secret\n'); typed = True
+    if select.select([terminal], [], [], 0.1)[0]:
+        try:
+            if not os.read(terminal, 999): break
+        except OSError: break
+os.waitpid(pid, 0)
+"#;
+
+#[test]
+fn no_program_in_a_cell_reaches_the_administrators_terminal() {
+    for command in [
+        "cellwall run alice -- /srv/out/thief.pl",
+        "cellwall run alice -- /srv/out/thief.pl >/srv/log",
+        "cellwall run alice -- /srv/out/thief.pl </dev/null",
+        "cellwall run alice -- /srv/out/thief.pl 2>/srv/log",
+        "cellwall run alice -- /srv/out/thief.pl </dev/null >/srv/log 2>&1",
+        "cellwall run alice -- /srv/out/thief.pl | cat",
+        "cellwall learn alice -- /srv/out/thief.pl",
+    ] {
+        world(Launcher::Cellwall, |world| {
+            make_directory("/srv/out", world.alice.id, 0o755);
+            put("/srv/out/thief.pl", THIEF.as_bytes(), world.alice.id, 0o755);
+            // No wall but that there is nothing to reach.
+            world.site(
+                "alice",
+                "profile = \"perl\"\n[jail]\nkind = \"host\"\nseccomp = \"off\"\nlandlock = \"off\"\n",
+            );
+            world.apply();
+            let said = crate::harness::run(Command::new("/usr/bin/python3").args(["-c", SHELL, command]));
+            let read = |name: &str| std::fs::read_to_string(format!("/srv/out/{name}")).unwrap_or_default();
+            let thief = read("thief");
+            assert!(thief.contains("began"), "{command}: {thief} {said:?}");
+            assert!(!thief.contains("opened") && !thief.contains("read"), "{command}: {thief}");
+            assert_eq!(read("shell"), "got b'secret\\n' front True", "{command}: {thief}");
+        });
+    }
+}
+
+#[test]
+fn what_is_no_terminal_stays_what_it_is() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let text = "import pty,sys; pty.spawn(['/bin/sh', '-c', sys.argv[1]])";
+        let script = "test -t 1 || echo file; test -t 0 && test -t 2 && echo own >&2; exit 5";
+        let line = format!("cellwall run alice -- sh -c '{script}' >/srv/log; echo status $?");
+        let said = crate::harness::run(
+            Command::new("/usr/bin/python3").args(["-c", text, &line]).stdin(Stdio::null()),
+        );
+        let shown = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(shown.contains("own") && shown.contains("status 5"), "{shown}");
+        assert_eq!(std::fs::read_to_string("/srv/log").unwrap(), "file\n");
+    });
 }
