@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +32,18 @@ pub struct Run {
     pub err: String,
     /// It was ended after this time.
     pub cut: Option<Duration>,
+    /// It was ended because it did too much to be watched, or its beginning is all that was read.
+    pub full: bool,
+}
+
+impl Run {
+    /// What must be said of a run of which not all is known.
+    #[must_use]
+    pub fn limit(&self) -> Option<String> {
+        let most = MOST >> 20;
+        self.full
+            .then(|| format!("it was cut off: it did or printed more than {most} MiB of a trace can tell"))
+    }
 }
 
 /// A run that is being put together.
@@ -88,17 +101,21 @@ impl Plan<'_> {
             .spawn()
             .map_err(failed)?;
         let started = Instant::now();
-        let mut cut = None;
-        while child.try_wait().map_err(failed)?.is_none() {
-            if cut.is_none() && started.elapsed() > self.most {
-                cut = Some(self.most);
+        let (mut cut, mut full) = (None, false);
+        for round in 0_u32.. {
+            if child.try_wait().map_err(failed)?.is_some() {
+                break;
+            }
+            full |= round.is_multiple_of(LOOKS) && size(place) > MOST;
+            if full || started.elapsed() > self.most {
+                cut = (!full).then_some(self.most);
                 let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
                 // Not even a hung program is left behind; strace ends with its last one.
                 killpg(group, Signal::SIGKILL).ok();
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let story = self.story(place);
+        let (story, whole) = self.story(place);
         if story.events.is_empty() && story.ends.is_empty() {
             let said = String::from_utf8_lossy(&beginning(&err)).trim().to_owned();
             return Err(format!("the program did not start: {said}"));
@@ -108,21 +125,47 @@ impl Plan<'_> {
             out: beginning(&out),
             err: String::from_utf8_lossy(&beginning(&err)).into_owned(),
             cut,
+            full: full || !whole,
         })
     }
 
-    fn story(&self, place: &Path) -> Story {
+    /// What the traces tell, as far as they are read; false: there is more.
+    fn story(&self, place: &Path) -> (Story, bool) {
         let launcher = self.command.first().map(PathBuf::from).unwrap_or_default();
-        let mut story = Story::default();
+        let (mut story, mut left) = (Story::default(), MOST);
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b"trace.") {
-                let text = fs::read(entry.path()).unwrap_or_default();
-                story.add(&String::from_utf8_lossy(&text), &launcher);
+            if !entry.file_name().as_encoded_bytes().starts_with(b"trace.") {
+                continue;
             }
+            let Ok(file) = File::open(entry.path()) else { continue };
+            let mut text = BufReader::new(file.take(left));
+            story.add(lines(&mut text), &launcher);
+            left = text.get_ref().limit();
         }
-        story
+        story.in_order();
+        let whole = left > 0 && !story.full;
+        (story, whole)
     }
 }
+
+/// The lines of a trace, one at a time.
+fn lines(text: &mut impl BufRead) -> impl Iterator<Item = String> + '_ {
+    text.split(b'\n').map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Bytes of all files of a run, each counted with the block that it takes at least.
+fn size(place: &Path) -> u64 {
+    let files = fs::read_dir(place).into_iter().flatten().flatten();
+    let sizes = files.filter_map(|file| file.metadata().ok()).map(|facts| facts.len().max(BLOCK));
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// What the files of a run take at most: a program can make calls, print and start others without end.
+const MOST: u64 = 64 << 20;
+const BLOCK: u64 = 4096;
+
+/// Rounds of waiting for each look at the size.
+const LOOKS: u32 = 5;
 
 /// Ends what left the run: a program that made a session or a daemon of itself is nobody's, and would live on unwatched.
 fn end_all() {
@@ -181,9 +224,9 @@ fn calls() -> String {
 }
 
 fn beginning(path: &Path) -> Vec<u8> {
-    let mut bytes = fs::read(path).unwrap_or_default();
-    bytes.truncate(65_536);
-    bytes
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(65_536).read_to_end(&mut bytes));
+    read.map_or_else(|_| Vec::new(), |_| bytes)
 }
 
 const STRACE: [&str; 2] = ["/usr/bin/strace", "/usr/local/bin/strace"];

@@ -96,6 +96,9 @@ fn outside(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<ExitCode
     let events = &ran.story.events;
     let calls = say::counted(events.len(), "call");
     head(&args.site, &format!("{calls} of {} were watched", programs(events)), record);
+    if let Some(limit) = ran.limit() {
+        say::out(format_args!("# It is not all known: {limit}."));
+    }
     for ended in ran.story.ends.iter().filter(|ended| ended.first && ended.how != Ok(0)) {
         let how = ended.how.as_ref().map_or_else(Clone::clone, |status| format!("status {status}"));
         say::out(format_args!("# It ended with {how}: what comes after that is not known."));

@@ -13,6 +13,8 @@ pub struct Story {
     pub events: Vec<Event>,
     /// Ends.
     pub ends: Vec<Ended>,
+    /// There were more calls than are kept.
+    pub full: bool,
 }
 
 /// One system call.
@@ -53,14 +55,16 @@ pub struct Ended {
 
 impl Story {
     /// Adds the file of one process. What `launcher` did before it became the program is left out.
-    pub fn add(&mut self, text: &str, launcher: &Path) {
-        let first = text.lines().next().and_then(|line| event(line, Path::new(""))).is_some_and(|event| {
+    pub fn add(&mut self, lines: impl IntoIterator<Item = String>, launcher: &Path) {
+        let mut lines = lines.into_iter().peekable();
+        let first = lines.peek().and_then(|line| event(line, Path::new(""))).is_some_and(|event| {
             event.call == "execve" && event.paths.first().is_some_and(|path| path == launcher)
         });
         let mut program = PathBuf::new();
         let mut started = if first { 2_u8 } else { 0 };
         let (mut begin, mut sent_by_kernel) = (None, false);
-        for line in text.lines() {
+        for line in lines {
+            let line = line.as_str();
             let at = time(line);
             if let Some(event) = event(line, &program) {
                 let became = event.call.starts_with("execve") && event.error.is_none() && !event.waits;
@@ -71,7 +75,7 @@ impl Story {
                 }
                 if started == 0 {
                     begin = begin.or(at);
-                    self.events.push(Event { program: program.clone(), ..event });
+                    self.keep(Event { program: program.clone(), ..event });
                 }
             } else if line.contains(" --- SIG") {
                 sent_by_kernel = line.contains("si_code=SI_KERNEL");
@@ -82,9 +86,24 @@ impl Story {
                 self.ends.push(Ended { program: program.clone(), how, kernel, took, first });
             }
         }
+    }
+
+    fn keep(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MOST {
+            self.events.push(event);
+        } else {
+            self.full = true;
+        }
+    }
+
+    /// By time, when all files were added.
+    pub fn in_order(&mut self) {
         self.events.sort_by_key(|event| event.at);
     }
 }
+
+/// A program can call as often as it likes, and does not fill the memory with it.
+const EVENTS_MOST: usize = 200_000;
 
 fn time(line: &str) -> Option<u64> {
     let (seconds, micros) = line.split(' ').next()?.split_once('.')?;
@@ -240,7 +259,8 @@ mod tests {
 
     fn story(more: &str) -> Story {
         let mut story = Story::default();
-        story.add(&format!("{LAUNCHER}{more}"), Path::new("/usr/lib/cellwall/cellwall-suexec"));
+        let text = format!("{LAUNCHER}{more}");
+        story.add(text.lines().map(str::to_owned), Path::new("/usr/lib/cellwall/cellwall-suexec"));
         story
     }
 
@@ -266,6 +286,14 @@ mod tests {
         assert_eq!(ended.how, Err("SIGALRM".to_owned()));
         assert!(ended.kernel && ended.first && ended.took == 2_500_000);
         assert_eq!(ended.program, Path::new("/srv/a.cgi"));
+    }
+
+    #[test]
+    fn of_calls_without_end_the_first_are_kept() {
+        let mut story = Story::default();
+        let call = "1.000000 openat(AT_FDCWD</>, \"/a\", O_RDONLY) = 3".to_owned();
+        story.add(std::iter::repeat_n(call, EVENTS_MOST + 1), Path::new("/x"));
+        assert_eq!((story.events.len(), story.full), (EVENTS_MOST, true));
     }
 
     #[test]

@@ -208,6 +208,9 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let site = record.sites.iter().find(|site| site.name == name.as_bytes());
     let site = site.ok_or_else(|| format!("there is no site {name} any more"))?;
     let run = watched(args, entry, &whole, &record, site)?;
+    if let Some(limit) = run.limit() {
+        line("again", &limit);
+    }
     let found = causes(&run, &Ground { site, uid, uid_min: record.host.uid_min });
     found.first().map_or_else(
         || say::out("\n  again     it ran to its end, and nothing failed"),

@@ -119,6 +119,28 @@ fn no_directory_is_proposed_that_holds_what_is_another_sites_or_secret() {
 }
 
 #[test]
+fn a_program_that_calls_and_prints_without_end_is_cut_off_and_told() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", HAND);
+        world.apply();
+        for code in ["1 while !-e '/none' x 600", "print 'x' x 65536 while 1"] {
+            let started = Instant::now();
+            // The address space of the command itself: it holds neither the trace nor the output.
+            let line = format!(
+                "ulimit -v 400000; exec cellwall learn alice --most 200 -- /usr/bin/perl -e \"{code}\""
+            );
+            let said = run(Command::new("/bin/sh").args(["-c", &line]));
+            let text = told(&said);
+            assert!(
+                said.status.success() && text.contains("# It is not all known: it was cut off"),
+                "{text}"
+            );
+            assert!(started.elapsed() < Duration::from_secs(150), "{:?}", started.elapsed());
+        }
+    });
+}
+
+#[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {
         world.site("alice", HAND);
