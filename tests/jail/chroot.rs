@@ -127,7 +127,7 @@ fn in_a_built_chroot_php_perl_python_and_sh_work_and_every_probe_passes() {
 fn what_is_copied_is_roots_and_nobody_else_can_change_it() {
     world(Launcher::Cellwall, |world| {
         site("[\"sh\"]", "");
-        fs::set_permissions("/usr/bin/date", fs::Permissions::from_mode(0o4775)).unwrap();
+        fs::set_permissions("/usr/bin/date", fs::Permissions::from_mode(0o4755)).unwrap();
         good(world, &["build", JAIL, "--site", "alice"]);
         let said = run(Command::new("find")
             .args([JAIL, "-not", "-uid", "0", "-o", "-perm", "/7022", "-not", "-type", "l"]));
@@ -278,7 +278,7 @@ fn a_place_that_others_can_write_to_is_no_place_for_a_jail() {
         }
         make_directory(JAIL, world.alice.id, 0o755);
         let (said, status) = jail(world, &["build", JAIL, "--site", "alice"]);
-        assert!(status == 3 && said.contains("chown root "), "{said}");
+        assert!(status == 3 && said.contains("chown -h root "), "{said}");
         chown(JAIL, Some(0), Some(0)).unwrap();
         let (said, status) = jail(world, &["refresh", JAIL]);
         assert!(status == 3 && said.contains("no build made"), "{said}");
@@ -351,5 +351,42 @@ fn what_a_chroot_was_also_built_for_and_is_gone_keeps_no_copy_old() {
         let (said, status) = jail(world, &["refresh", JAIL]);
         assert!(status == 3 && said.contains("nothing that") && said.contains("site alice"), "{said}");
         assert!(Path::new(&format!("{JAIL}/etc/passwd")).exists());
+    });
+}
+
+/// What one of the sites may write must not become a program of root's in another one's chroot.
+#[test]
+fn of_a_tree_nothing_is_copied_that_others_may_change() {
+    world(Launcher::Cellwall, |world| {
+        site("\"static\"", "[files]\nexecute = [\"/srv/tools\"]\n");
+        for (name, owner, rights) in
+            [("", 0, 0o755), ("sub", 0, 0o755), ("bobs", world.bob.id, 0o755), ("open", 0, 0o777)]
+        {
+            make_directory(Path::new("/srv/tools").join(name), owner, rights);
+        }
+        for (name, owner, rights) in [
+            ("good", 0, 0o755),
+            ("sub/good", 0, 0o755),
+            ("sub/bobs-tool", world.bob.id, 0o755),
+            ("sub/everybodys", 0, 0o757),
+            ("bobs/tool", 0, 0o755),
+            ("open/tool", 0, 0o755),
+        ] {
+            put(Path::new("/srv/tools").join(name), b"#!/bin/sh\n", owner, rights);
+        }
+        nix::unistd::mkfifo("/srv/tools/pipe", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let said = good(world, &["build", JAIL, "--site", "alice"]);
+        for name in ["sub/bobs-tool", "sub/everybodys", "bobs", "open"] {
+            let told = format!("/srv/tools/{name} is left out: others than root may change it");
+            assert!(said.contains(&told), "{name}: {said}");
+            assert!(!Path::new(&format!("{JAIL}/srv/tools/{name}")).exists(), "{name}: {said}");
+        }
+        for name in ["good", "sub/good"] {
+            assert!(Path::new(&format!("{JAIL}/srv/tools/{name}")).exists(), "{name}: {said}");
+        }
+        // Named itself it is no other.
+        put("/srv/alone", b"#!/bin/sh\n", 0, 0o777);
+        let (said, _) = jail(world, &["build", JAIL, "--site", "alice", "--program", "/srv/alone"]);
+        assert!(said.contains("/srv/alone is left out: others than root may change it"), "{said}");
     });
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use object::elf::{
     DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, FileHeader32, FileHeader64, PT_LOAD,
 };
@@ -13,6 +14,7 @@ use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _};
 use object::{Endianness, FileKind, ReadCache, ReadRef};
 
 use crate::config::ground::{Ground, Kind};
+use crate::sys::files;
 
 /// What a file asks for before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +40,17 @@ pub struct Machine {
     pub places: Vec<String>,
 }
 
-/// Reads the beginning of a regular file.
+/// Reads the beginning of a regular file, which is reached without a link: anything else is not waited for.
 ///
 /// # Errors
 /// It cannot be opened.
 pub fn needs(path: &Path) -> std::io::Result<Needs> {
-    let mut file = File::open(path)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let mut file = File::from(files::open_plain(AT_FDCWD, bytes, flags, ResolveFlag::empty())?);
+    if !file.metadata()?.is_file() {
+        return Ok(Needs::None);
+    }
     let mut first = Vec::new();
     (&mut file).take(256).read_to_end(&mut first)?;
     if first.starts_with(b"#!") {
@@ -233,6 +240,17 @@ mod tests {
             Loader::of(Path::new("/")).find(library, &machine, Path::new("/"), &mut Ground::default());
         assert!(found.iter().all(|path| path.ends_with(library)) && !found.is_empty(), "{found:?}");
         assert!(machine.interpreter.is_some_and(|path| path.is_absolute()));
+    }
+
+    #[test]
+    fn nothing_is_followed_or_waited_for() {
+        let place = std::env::temp_dir().join(format!("cellwall-needs-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        nix::unistd::mkfifo(&place.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", place.join("link")).unwrap();
+        assert_eq!(needs(&place.join("pipe")).unwrap(), Needs::None);
+        assert!(needs(&place.join("link")).is_err());
+        fs::remove_dir_all(place).unwrap();
     }
 
     #[test]

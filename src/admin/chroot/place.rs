@@ -152,13 +152,7 @@ impl Place {
             }
             Thing::Text(text) => self.write(&above, name, &mut text.as_bytes(), 0o644, None)?,
             Thing::Copy(copied) => {
-                let source = files::open_plain(
-                    AT_FDCWD,
-                    copied.source.as_os_str().as_bytes(),
-                    OFlag::O_RDONLY | OFlag::O_NONBLOCK,
-                    ResolveFlag::empty(),
-                )?;
-                let mut source = File::from(source);
+                let mut source = open_source(&copied.source)?;
                 let facts = source.metadata()?;
                 if Copied::now(&copied.source, &facts).as_ref() != Some(copied) {
                     return Err(io::Error::other("it changed meanwhile; run it again"));
@@ -254,7 +248,7 @@ impl Place {
 
     /// Byte by byte: a copy that was tampered with has whatever size and time it likes.
     fn equals(&self, above: &OwnedFd, name: &std::ffi::OsStr, source: &Path) -> io::Result<bool> {
-        let (mut one, mut other) = (self.open_file(above, name)?, File::open(source)?);
+        let (mut one, mut other) = (self.open_file(above, name)?, open_source(source)?);
         let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
         loop {
             let (here, there) = (fill(&mut one, &mut left)?, fill(&mut other, &mut right)?);
@@ -266,6 +260,12 @@ impl Place {
             }
         }
     }
+}
+
+/// A file of the host's, by its path without links.
+fn open_source(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    Ok(File::from(files::open_plain(AT_FDCWD, path.as_os_str().as_bytes(), flags, ResolveFlag::empty())?))
 }
 
 const BLOCK: usize = 65_536;

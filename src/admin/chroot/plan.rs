@@ -294,7 +294,15 @@ impl Gathering<'_> {
     /// Root's all the way, or a service's file (resolv.conf of systemd-resolved).
     fn taken(&self, found: &Arc<Found>) -> bool {
         let service = |owner: u32| owner < self.uid_min && found.kind == Kind::File;
-        found.open.is_none() && found.foreign.as_ref().is_none_or(|(_, owner)| service(*owner))
+        let own = found.kind != Kind::File
+            || fs::symlink_metadata(&found.real).is_ok_and(|facts| self.roots(&facts));
+        own && found.open.is_none() && found.foreign.as_ref().is_none_or(|(_, owner)| service(*owner))
+    }
+
+    /// The same of one entry of a directory that is root's.
+    fn roots(&self, facts: &fs::Metadata) -> bool {
+        let owner = facts.uid() == 0 || facts.is_file() && facts.uid() < self.uid_min;
+        owner && facts.mode() & 0o022 == 0
     }
 
     /// Until nothing more is needed.
@@ -329,6 +337,8 @@ impl Gathering<'_> {
                 self.note(format!("{} is left out: its name", path.display()));
             } else if facts.is_symlink() {
                 self.wish(&path, false);
+            } else if (facts.is_dir() || facts.is_file()) && !self.roots(&facts) {
+                self.note(format!("{} is left out: others than root may change it", path.display()));
             } else if facts.is_dir() {
                 self.tree(&path);
             } else if facts.is_file() {
