@@ -50,10 +50,14 @@ pub fn leave_terminal(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) }).map(drop)
 }
 
-/// What is started by this leads a session of its own, which has no terminal.
+/// What is started by this leads a session of its own, which has no terminal, and ends with this process: nobody would look after
+/// it.
 pub fn apart(command: &mut Command) -> &mut Command {
-    let leave = || nix::unistd::setsid().map(drop).map_err(std::io::Error::from);
-    // SAFETY: between fork and exec the closure makes one system call, and touches no memory.
+    let leave = || {
+        nix::unistd::setsid()?;
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, and touches no memory.
     unsafe { command.pre_exec(leave) }
 }
 
