@@ -78,7 +78,12 @@ impl Sealed<'_> {
         sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
         let (directory, name) = &verified.shown;
         let full = [directory, &b"/"[..], name].concat();
-        Err(Refusal::about(if errno == Errno::ETXTBSY { &BUSY } else { &EXEC }, &full, why(errno)))
+        let card = match errno {
+            Errno::ETXTBSY => &BUSY,
+            Errno::EAGAIN => &MANY,
+            _ => &EXEC,
+        };
+        Err(Refusal::about(card, &full, why(errno)))
     }
 
     /// For `explain`.
@@ -195,5 +200,10 @@ static EXEC: Card = Card {
     code: "X255",
     status: 255,
     remedy: "see that {} and its interpreter are named in `execute` of the site's [files]",
+};
+static MANY: Card = Card {
+    code: "X255",
+    status: 255,
+    remedy: "raise processes in the site's [limits], then: cellwall apply # or see what of the site's does not end: ps -u USER",
 };
 static BUSY: Card = Card { code: "X26", status: 255, remedy: "ask again when the upload of {} has ended" };

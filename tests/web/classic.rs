@@ -251,7 +251,8 @@ const AFTER: [Mistake; 25] = [
     }),
     after("processes", "processes", |world| {
         shell(world, "echo | cat | cat >/dev/null");
-        by_hand(world, "[limits]\nprocesses = 1\n");
+        // Of a pool, what starts its programs is one of them for the launch that `why --again` makes.
+        by_hand(world, "[limits]\nprocesses = 2\n");
     }),
     after("the wall clock", "wall", |world| {
         shell(world, "sleep 1.2");

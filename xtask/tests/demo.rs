@@ -77,7 +77,7 @@ fn it_shows_what_it_promises_and_leaves_nothing() {
         "read          denied        denied",
         "connected     connected     connected",
         "more: cellwall explain v118",
-        "the remedy, pasted: cellwall fix --apply rose; a visitor sees: 200",
+        "the remedy, pasted: cellwall fix --apply rose /var/www/rose/htdocs/guestbook.cgi; a visitor sees: 200",
         "ratio ",
         "jail=view landlock=",
         "Everything is as promised.",

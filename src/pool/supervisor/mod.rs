@@ -106,6 +106,8 @@ enum Timer {
     Settled(Worker),
     /// A run is ended again.
     Run(Token),
+    /// The broker is told of a site again.
+    Tell(Site),
     /// A site may start workers again.
     Site(Site),
     /// The first worker of new settings has lived long enough to be believed.
@@ -190,6 +192,7 @@ impl Supervisor {
                 Timer::Unready(worker) => self.unready_timer(worker),
                 Timer::Settled(worker) => self.settled_timer(worker),
                 Timer::Run(token) => self.run_timer(token),
+                Timer::Tell(site) => self.tell_timer(site),
                 Timer::Site(site) => self.fill(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
                 Timer::Broker => self.start_broker(),

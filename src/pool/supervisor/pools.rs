@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -23,8 +23,8 @@ use super::super::outlook::Outlook;
 use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings, Workers};
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
-use super::Supervisor;
 use super::runs::Serial;
+use super::{Supervisor, Timer};
 
 /// One pool.
 pub(super) struct Pool {
@@ -52,6 +52,8 @@ pub(super) struct Pool {
     /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
     /// could be about to accept a connection that is gone, and would wait for the next one while all other sites wait for it.
     pub(super) yielding: bool,
+    /// The broker could not be told of this.
+    untold: bool,
     /// We made the socket, and not the service manager.
     pub(super) ours: bool,
     pub(super) group: u32,
@@ -177,6 +179,7 @@ impl Supervisor {
             metered: is_metered(&settings),
             listener: Rc::new(listener),
             yielding: false,
+            untold: false,
             place,
             ours,
             group,
@@ -330,16 +333,29 @@ impl Supervisor {
         let Some(pool) = self.pools.get(&site) else { return };
         let message = Down::Site { site, generation: pool.generation };
         let (listener, record, paused) = (Rc::clone(&pool.listener), Rc::clone(&pool.record), pool.paused);
-        match memory_file(&record) {
+        let told = memory_file(&record);
+        if let Some(pool) = self.pools.get_mut(&site) {
+            pool.untold = told.is_err();
+        }
+        match told {
             Ok(file) => self.tell_broker(&message, vec![listener, Rc::new(file)]),
             Err(errno) => {
-                self.journal.say("error", b"", &format!("call=memfd_create why=\"{}\"", errno.desc()))
+                self.journal.say("error", b"", &format!("call=memfd_create why=\"{}\"", errno.desc()));
+                return self.after(AGAIN, Timer::Tell(site));
             }
         }
         if paused {
             self.tell_broker(&Down::Pause { site }, Vec::new());
         }
         self.tell_lines(site);
+    }
+
+    /// What the broker could not be told of a site: nobody would accept for it.
+    pub(super) fn tell_timer(&mut self, site: Site) {
+        if self.pools.get(&site).is_some_and(|pool| pool.untold) {
+            self.tell_site(site);
+            self.tell_workers(site);
+        }
     }
 
     /// The broker gets a site's own logs, opened anew: after a rotation there is another file by the same name.
@@ -498,6 +514,9 @@ pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
     fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }
+
+/// Until the broker is told again of what it could not be told.
+const AGAIN: Duration = Duration::from_secs(1);
 
 static RECORD: Card = Card { code: "S09", status: 88, remedy: "cellwall apply" };
 static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };
