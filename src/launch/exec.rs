@@ -78,12 +78,8 @@ impl Sealed<'_> {
         sys::process::quiet_signals().map_err(failed("rt_sigaction"))?;
         let (directory, name) = &verified.shown;
         let full = [directory, &b"/"[..], name].concat();
-        let card = match errno {
-            Errno::ETXTBSY => &BUSY,
-            Errno::EAGAIN => &MANY,
-            _ => &EXEC,
-        };
-        Err(Refusal::about(card, &full, why(errno)))
+        let refusal = Refusal::about(if errno == Errno::ETXTBSY { &BUSY } else { &EXEC }, &full, why(errno));
+        Err(if errno == Errno::EAGAIN { Refusal { fix: FEWER.to_owned(), ..refusal } } else { refusal })
     }
 
     /// For `explain`.
@@ -201,9 +197,6 @@ static EXEC: Card = Card {
     status: 255,
     remedy: "see that {} and its interpreter are named in `execute` of the site's [files]",
 };
-static MANY: Card = Card {
-    code: "X255",
-    status: 255,
-    remedy: "raise processes in the site's [limits], then: cellwall apply # or see what of the site's does not end: ps -u USER",
-};
+/// The remedy where the user has as many processes as it may have.
+const FEWER: &str = "raise processes in the site's [limits], then: cellwall apply # or see what does not end";
 static BUSY: Card = Card { code: "X26", status: 255, remedy: "ask again when the upload of {} has ended" };
