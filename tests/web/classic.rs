@@ -250,9 +250,9 @@ const AFTER: [Mistake; 25] = [
         by_hand(world, "[limits]\nmemory = \"64M\"\ncgroup = \"required\"\n");
     }),
     after("processes", "processes", |world| {
-        shell(world, "echo | cat | cat >/dev/null");
-        // Of a pool, what starts its programs is one of them for the launch that `why --again` makes.
-        by_hand(world, "[limits]\nprocesses = 2\n");
+        shell(world, "for one in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; wait");
+        // What starts a pool's programs counts as well for the launch that `why --again` makes; there may be some.
+        by_hand(world, "[limits]\nprocesses = 6\n");
     }),
     after("the wall clock", "wall", |world| {
         shell(world, "sleep 1.2");
