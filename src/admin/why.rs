@@ -131,10 +131,25 @@ fn find(args: &Args, journal: &Journal) -> Option<Entry> {
         (Some(reference), _) => journal.entry(&spelled(reference)),
         (None, site) => {
             let site = site.as_deref().unwrap_or_default();
+            let uid = policy::holder(site).map(|uid| uid.to_string()).ok().filter(|_| !site.is_empty());
             journal.entries().find(|entry| {
-                entry.refused != args.again && (site.is_empty() || entry.field("site") == Some(site))
+                entry.refused != args.again && (site.is_empty() || is_about(entry, site, uid.as_deref()))
             })
         }
+    }
+}
+
+/// A request that was refused before its site was known (another group than the site's, for one) was for this site's user.
+fn is_about(entry: &Entry, site: &str, uid: Option<&str>) -> bool {
+    let user = || {
+        entry
+            .field("asked")
+            .and_then(|asked| asked.split(' ').next())
+            .map(|word| word.trim_start_matches('~'))
+    };
+    match entry.field("site") {
+        Some("-") => uid.is_some() && user() == uid,
+        named => named == Some(site),
     }
 }
 

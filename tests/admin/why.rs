@@ -81,6 +81,16 @@ fn the_last_refusal_of_a_site_is_found_without_its_reference() {
 }
 
 #[test]
+fn a_request_that_was_refused_before_its_site_was_known_is_the_sites_users() {
+    world(Launcher::Cellwall, |world| {
+        let other = world.bob.id.to_string();
+        world.call(&world.alice, "a.cgi").word(2, &other).run().refused("P02", 83);
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("P02, exit status 83"));
+        assert_eq!(world.cellwall(&["why", "--last", "bob"]).status.code(), Some(1));
+    });
+}
+
+#[test]
 fn a_launch_can_be_asked_about_too() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
