@@ -39,6 +39,7 @@ cargo xtask bench launch [OPTIONS]
   --sites N     sites and accounts of the large host (default 100000)
   --seconds N   of each run through Apache (default 2)
   --only NAME   one table: limits, launch, stages, sites or apache
+  --beside FILE instead of tables: another build of the launcher beside target/dist's
   --run TEXT    instead of tables: a command of the shell's on the benchmark's host (strace, perf)";
 
 fn main() {
@@ -56,6 +57,10 @@ fn main() {
         std::process::exit(ended.code().unwrap_or(1));
     }
     println!("added time of a launch, in microseconds; {}\n", host.machine());
+    if let Some(other) = &options.beside {
+        host.add_launcher(other);
+        return tables::beside(&host, &options, other);
+    }
     if options.wants("limits") {
         tables::limits(&host);
     }

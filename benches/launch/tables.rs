@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::USAGE;
-use super::host::{Host, OURS, STOCK, Switch, Variant};
+use super::host::{Host, OTHER, OURS, STOCK, Switch, Variant};
 use super::meter::{self, Start};
 use super::numbers::{Times, added, median, micros, part, verdict};
 use super::payloads::{self, PERL, PHP, TINY};
@@ -16,12 +16,15 @@ pub(crate) struct Options {
     pub(crate) seconds: u32,
     /// Runs on the benchmark's host instead of it.
     pub(crate) run: Option<String>,
+    /// Another build of the launcher, measured beside this one.
+    pub(crate) beside: Option<String>,
     only: Option<String>,
 }
 
 impl Options {
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { rounds: 300, sites: 100_000, seconds: 2, run: None, only: None };
+        let mut options =
+            Self { rounds: 300, sites: 100_000, seconds: 2, run: None, beside: None, only: None };
         // cargo adds `--bench`.
         let mut words = words.filter(|word| word != "--bench");
         while let Some(word) = words.next() {
@@ -32,6 +35,7 @@ impl Options {
                 "--sites" => options.sites = number()?,
                 "--seconds" => options.seconds = number()?.max(1),
                 "--run" => options.run = Some(value),
+                "--beside" => options.beside = Some(value),
                 "--only" if USAGE.contains(&value) => options.only = Some(value),
                 _ => return Err(format!("there is no option {word} {value}")),
             }
@@ -106,6 +110,27 @@ pub(crate) fn launch(host: &Host, options: &Options, switch: Switch, target: f64
             part(own.clone(), 0.1),
             part(own, 0.9),
         );
+    }
+    println!();
+}
+
+/// Another build of the launcher beside this one, start by start.
+pub(crate) fn beside(host: &Host, options: &Options, other: &str) {
+    println!("BESIDE {other}");
+    println!("  {:18} | added: {:>8} {:>8} {:>6}", "program", "other", "this", "ratio");
+    for payload in [TINY, PERL] {
+        let starts = [
+            host.direct(host.whole, payload),
+            host.through(OTHER, host.whole, payload),
+            host.through(OURS, host.whole, payload),
+        ];
+        match measured(&starts, options.rounds) {
+            Ok([direct, other, this]) => {
+                let (other, this) = (median(added(&other, &direct)), median(added(&this, &direct)));
+                println!("  {:18} |        {other:8.0} {this:8.0} {:6.3}", payload.what, this / other);
+            }
+            Err(why) => println!("  {:18} not measured: {why}", payload.what),
+        }
     }
     println!();
 }
