@@ -3,7 +3,7 @@
 //! Refuses with A01 and A02, and later with A03. May not: look at arguments, open anything but the working directory.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -14,13 +14,14 @@ use nix::unistd::{Pid, getgid, getuid};
 
 use crate::policy::Resource;
 use crate::refusal::{Card, Refusal};
+use crate::sys::clock::Moment;
 use crate::sys::{self, Root};
 
 /// What the caller handed over, and what was kept of it.
 #[derive(Debug)]
 pub struct Arrival {
     /// When it came.
-    pub(super) since: Instant,
+    pub(super) since: Moment,
     /// The real uid and gid that called.
     pub(super) caller: (u32, u32),
     /// The caller's environment, entry by entry.
@@ -39,7 +40,7 @@ impl Arrival {
     /// # Errors
     /// A01: started without root's rights. A02: a call of the clean-up failed.
     pub fn clean() -> Result<(Self, Root), Refusal> {
-        let since = Instant::now();
+        let since = Moment::now();
         let environment = sys::process::take_environment();
         let caller = (getuid().as_raw(), getgid().as_raw());
         let failed = |call: &'static str| move |errno: Errno| Refusal::call(&CLEAN_UP, call, errno);
@@ -65,17 +66,17 @@ impl Arrival {
     /// from the working directory with this environment.
     #[must_use]
     pub fn as_if(caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
-        Self { fastcgi: false, ..Self::new(Instant::now(), caller, environment) }
+        Self { fastcgi: false, ..Self::new(Moment::now(), caller, environment) }
     }
 
     /// For the pool's daemon, which calls in the place of the web server, from a child of its own that is clean already.
     /// The program ends with the daemon, `parent`.
     #[must_use]
     pub fn in_pool(caller: (u32, u32), environment: Vec<Vec<u8>>, parent: Pid) -> Self {
-        Self { follows: Some(parent), ..Self::new(Instant::now(), caller, environment) }
+        Self { follows: Some(parent), ..Self::new(Moment::now(), caller, environment) }
     }
 
-    pub(super) fn new(since: Instant, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+    pub(super) fn new(since: Moment, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
         let directory = sys::files::hold(AT_FDCWD, b".", nix::fcntl::ResolveFlag::empty())
             .and_then(|held| Ok((held, sys::files::working_directory()?)));
         Self { since, caller, environment, directory, follows: None, fastcgi: sys::process::stdin_listens() }

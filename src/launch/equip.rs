@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 use crate::refusal::{Card, Refusal};
+use crate::sys::clock::Moment;
 
 use super::arrival::Arrival;
 use super::environment::{self, Forced};
@@ -24,7 +25,7 @@ pub struct Equipped<'a> {
     pub(super) dropped: usize,
     pub(super) ruleset: Option<Ruleset>,
     pub(super) caller: u32,
-    pub(super) since: std::time::Instant,
+    pub(super) since: Moment,
 }
 
 impl<'a> Verified<'a> {

@@ -14,6 +14,7 @@ use nix::unistd::{execve, execveat, fchdir};
 use crate::policy::Site;
 use crate::refusal::{Card, Refusal};
 use crate::sys;
+use crate::sys::clock::Moment;
 
 use super::confine::limit_self;
 use super::equip::Equipped;
@@ -27,7 +28,7 @@ pub struct Sealed<'a> {
     environment: Vec<CString>,
     dropped: usize,
     caller: u32,
-    since: std::time::Instant,
+    since: Moment,
 }
 
 impl<'a> Equipped<'a> {

@@ -12,7 +12,6 @@
 
 use std::convert::Infallible;
 use std::os::fd::AsFd as _;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -23,6 +22,7 @@ use nix::unistd::{Pid, chdir, setsid};
 use crate::policy::{Record, Resource, Site};
 use crate::record::Log;
 use crate::refusal::Refusal;
+use crate::sys::clock::Moment;
 use crate::sys::{self, Root};
 
 use super::arrival::Arrival;
@@ -64,7 +64,7 @@ pub fn ways<'a>(uid: u32, site: &Site<'a>) -> Ways<'a> {
 
 fn way(owner: u32, docroot: &[u8]) -> Result<(), Refusal> {
     chdir(docroot).map_err(|errno| Refusal::about(&MISSING, docroot, errno.desc()))?;
-    match Arrival::new(Instant::now(), (0, 0), Vec::new()).directory {
+    match Arrival::new(Moment::now(), (0, 0), Vec::new()).directory {
         Ok((held, path)) => climb(&held, &path, owner),
         Err(errno) => Err(Refusal::call(&SEAL, "getcwd", errno)),
     }
@@ -115,7 +115,7 @@ impl<'a> Settled<'a> {
     /// A request with this environment from the working directory, by this caller (uid and gid).
     #[must_use]
     pub fn arrival(&self, caller: u32, environment: Vec<Vec<u8>>) -> Arrival {
-        let mut arrival = Arrival::new(Instant::now(), (caller, caller), environment);
+        let mut arrival = Arrival::new(Moment::now(), (caller, caller), environment);
         if let Ok((_, path)) = &mut arrival.directory {
             *path = self.inside.outside(path);
         }

@@ -12,12 +12,14 @@ use std::cell::UnsafeCell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The allocator of the setuid program, which has one thread.
+/// The allocator of the setuid program, which has one thread. In this order: what is before the place is in a page that the
+/// program has touched already.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Memory {
-    place: UnsafeCell<[u8; SIZE]>,
     /// Bytes of the place that are given away.
     used: AtomicUsize,
+    place: UnsafeCell<[u8; SIZE]>,
 }
 
 /// Bytes. In .bss: pages that nobody touches do not exist.
