@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, id};
+use std::thread;
+use std::time::Duration;
 
 use crate::harness::{Apache, CELLWALL, Kind, Launcher, World, put, run, world};
 
@@ -62,13 +66,13 @@ fn bare(world: &World) {
     put(world.alice.docroot().join("page.php"), b"<?php echo posix_getuid();", world.alice.id, 0o644);
 }
 
-/// Every file with what it is, whose it is and what is in it; what package tools and servers log and
-/// cache is left out, of the accounts' files all but what is in them, and the age of links (update-alternatives makes its own again).
+/// Every file with what it is, whose it is and what is in it; what package tools and servers log, cache and know of themselves
+/// is left out, of the accounts' files all but what is in them, and the age of links (update-alternatives makes its own again).
 fn tree() -> String {
     let said = run(Command::new("/bin/sh").args([
         "-c",
         "find /etc /usr /var /run /srv /home -xdev \\( -path /var/cache -o -path /var/log/alternatives.log \
-         -o -path /var/lib/dpkg/alternatives -o -path /var/log/apache2 -o -path '/etc/passwd*' -o -path '/etc/group*' \
+         -o -path /var/log/dpkg.log -o -path /var/lib/dpkg -o -path /var/log/apache2 -o -path '/etc/passwd*' -o -path '/etc/group*' \
          -o -path '/etc/shadow*' -o -path '/etc/gshadow*' -o -path /etc/.pwd.lock \\) -prune -o \
          \\( -type d -printf '%p %M %U %G\\n' -o -type l -printf '%p %l\\n' -o -printf '%p %M %U %G %s %T@\\n' \\) | LC_ALL=C sort; \
          update-alternatives --query suexec; cat /etc/passwd /etc/group /etc/shadow /etc/gshadow",
@@ -156,6 +160,83 @@ fn a_choice_made_by_hand_is_put_back() {
         assert_eq!(behind(), own);
         differences(&before, &tree());
     });
+}
+
+/// What dpkg does with the package, on a machine that never had it: all that `install` does, and its end.
+#[test]
+fn the_package_comes_serves_is_renewed_goes_and_leaves_nothing() {
+    let repository = Repository::open();
+    let said = repository.xtask(&["package", "--built"]);
+    let file = said.lines().rev().find_map(|line| line.trim().strip_prefix("sudo apt install "));
+    let package = fs::read(file.unwrap()).unwrap();
+    world(Launcher::Stock, |world| {
+        bare(world);
+        put("/mnt/cellwall.deb", &package, 0, 0o644);
+        let stock = behind();
+        let before = without_the_account(&tree());
+
+        // Apache came later: its place for a suEXEC was not there yet.
+        sh("mv /usr/lib/apache2 /usr/lib/apache2.later && dpkg -i /mnt/cellwall.deb");
+        sh("rm -r /usr/lib/apache2 2> /dev/null; mv /usr/lib/apache2.later /usr/lib/apache2");
+        assert!(!offered(), "there was no Apache");
+        sh("dpkg-trigger --by-package=apache2-bin /usr/lib/apache2 && dpkg --triggers-only --pending");
+        assert!(offered() && behind() == stock, "it is there to be chosen, and nobody chose it");
+        let launcher = fs::metadata(CELLWALL).unwrap();
+        assert_eq!((launcher.mode() & 0o7777, launcher.uid(), launcher.gid()), (0o4750, 0, 33));
+        sh("getent passwd cellwall");
+
+        first_site(world);
+        sh(&format!("update-alternatives --set suexec {CELLWALL}"));
+        let works = |world: &World| {
+            let (who, page) = ask(world);
+            assert!(who.starts_with(&format!("{}\n", world.alice.id)) && !who.contains("/home\n"), "{who}");
+            assert_eq!(page, 200);
+        };
+        works(world);
+
+        // What people wrote and chose is still there after an upgrade.
+        sh("echo '# mine' >> /etc/cellwall/cellwall.toml && dpkg -i /mnt/cellwall.deb");
+        assert!(fs::read_to_string("/etc/cellwall/cellwall.toml").unwrap().ends_with("# mine\n"));
+        assert_eq!(behind(), CELLWALL);
+        works(world);
+
+        a_daemon_that_runs_keeps_it();
+        sh("dpkg -r cellwall");
+        assert!(!offered() && behind() == stock);
+        assert_eq!(ask(world).1, 500, "stock suEXEC runs no page without a first line");
+        assert!(Path::new("/etc/cellwall/sites.d/alice.toml").exists(), "removed is not purged");
+        sh("dpkg --purge cellwall");
+        drop(fs::remove_dir_all("/tmp/apache"));
+        differences(&before, &without_the_account(&tree()));
+    });
+}
+
+/// A daemon that systemd did not start would go on as root with its program gone: the package stays until it has ended.
+fn a_daemon_that_runs_keeps_it() {
+    let mut daemon = Command::new("/usr/sbin/cellwalld").spawn().unwrap();
+    let socket = Path::new("/run/cellwall/status.sock");
+    for _ in 0..200 {
+        if UnixStream::connect(socket).is_ok() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let said = run(Command::new("dpkg").args(["-r", "cellwall"]));
+    let why = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && why.contains("End it first: kill -TERM"), "{why}");
+    assert!(Path::new(CELLWALL).exists() && behind() == CELLWALL);
+    sh(&format!("kill -TERM {}", daemon.id()));
+    daemon.wait().unwrap();
+}
+
+fn offered() -> bool {
+    let said = run(Command::new("update-alternatives").args(["--list", "suexec"]));
+    String::from_utf8_lossy(&said.stdout).lines().any(|line| line == CELLWALL)
+}
+
+/// Debian's packages leave their accounts behind: the number could become somebody else's.
+fn without_the_account(tree: &str) -> String {
+    tree.lines().filter(|line| !line.starts_with("cellwall:")).map(|line| format!("{line}\n")).collect()
 }
 
 /// Not one file more, not one less, none changed.

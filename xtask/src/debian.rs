@@ -64,6 +64,9 @@ pub(crate) const TEST: &[&str] = &[
     "wordpress",
 ];
 
+/// What finds out which libraries a package needs.
+pub(crate) const PACKAGE: &[&str] = &["dpkg-dev"];
+
 /// What pools are measured beside.
 pub(crate) const BENCH: &[&str] =
     &["fcgiwrap", "libfcgi-dev", "multiwatch", "nginx-light", "php-fpm", "spawn-fcgi", "wrk"];

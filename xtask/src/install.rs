@@ -16,7 +16,7 @@ pub(crate) const MADE: &str = "/var/lib/cellwall/installed";
 /// The line of [`MADE`] that says that the account is ours.
 pub(crate) const ACCOUNT: &str = "account";
 /// What stands for the web server's group in the manifest, and in the files that name it.
-const GROUP: &str = "www-data";
+pub(crate) const GROUP: &str = "www-data";
 
 /// How to install.
 pub(crate) struct Options {

@@ -16,6 +16,7 @@ mod fuzz;
 mod install;
 mod manifest;
 mod oracle;
+mod package;
 mod python;
 mod race;
 mod reproduce;
@@ -54,6 +55,7 @@ cargo xtask COMMAND
       --group NAME          the web server's group (default: www-data)
       --activate            let Debian's Apache use it at once
       --built               install what target/dist holds
+  package [--built]         a package of Debian's, in target/package (root)
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall
@@ -79,6 +81,7 @@ fn dispatch(words: &[String]) -> Outcome {
     match (command.as_str(), options) {
         ("build", []) => build::programs(),
         ("install", _) => install::command(options),
+        ("package", _) => package::command(options),
         ("uninstall", _) => uninstall::command(options),
         ("demo", []) => demo::outside(),
         (demo::INSIDE, []) => demo::inside(),
