@@ -267,7 +267,7 @@ fn working_directory(
     let mut fence = docroot.to_vec();
     if !is_beneath(path, docroot) {
         // The docroot leads through links of the site's: where it ends is where the site is today.
-        let follow = if site.links == Links::OwnerMatch { Follow::Owners(owner) } else { Follow::None };
+        let follow = if site.links == Links::OwnerMatch { Follow::Match(owner) } else { Follow::None };
         fence = walk(docroot, Rules { owner, follow, fence: b"" })?.path;
         if !is_beneath(path, &fence) {
             return Err(outside(path, uid));
