@@ -163,11 +163,11 @@ fn environment(caller: &[Vec<u8>]) {
 /// The `#!` line: what is found stands in it, and is a path that a system call can take.
 pub(crate) fn first_line(data: &[u8]) {
     match parse(data) {
-        Ok(First::Script(program)) => {
+        Ok(First::Script(program, php)) => {
             assert!(data.starts_with(b"#!") && program.starts_with(b"/"));
             assert!(!program.iter().any(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' ' | b'\t')));
             assert!(data.windows(program.len()).any(|part| part == program));
-            let _ = is_php_cgi(&program);
+            assert!(php || !is_php_cgi(&program));
         }
         Ok(First::Compiled) => assert!(data.starts_with(b"\x7fELF")),
         Ok(First::Unreadable) => panic!("bytes were read"),

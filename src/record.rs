@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -28,8 +28,6 @@ pub struct Log<'a> {
     file: Option<File>,
     /// Of the file, when it was opened; bytes.
     length: u64,
-    /// The file ends in the middle of a line of ours.
-    torn: bool,
     socket: Option<UnixDatagram>,
 }
 
@@ -68,7 +66,6 @@ impl<'a> Log<'a> {
             format,
             length: file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |facts| facts.len()),
             file,
-            torn: false,
             socket,
         }
     }
@@ -184,11 +181,14 @@ impl<'a> Log<'a> {
     fn write(&mut self, line: &str) -> bool {
         let line = cut(line);
         if let Some(file) = &mut self.file {
-            let begin = if self.torn { "\n" } else { "" };
+            // What another one is writing at this moment is whole a moment later.
+            let torn = is_torn(file) && {
+                std::thread::sleep(MOMENT);
+                is_torn(file)
+            };
+            let begin = if torn { "\n" } else { "" };
             let line = format!("{begin}{} {line}\n", stamp(self.format));
-            let left = append(file, line.as_bytes());
-            self.torn = self.torn && left == line.len() || (1..line.len()).contains(&left);
-            if left == 0 {
+            if append(file, line.as_bytes()) {
                 return true;
             }
         }
@@ -199,16 +199,23 @@ impl<'a> Log<'a> {
     }
 }
 
-/// How many bytes are left that could not be written. A disk that is just full takes a part.
-fn append(file: &mut File, line: &[u8]) -> usize {
-    let mut rest = line;
-    while let Ok(written @ 1..) = file.write(rest) {
-        rest = rest.get(written..).unwrap_or_default();
-        if rest.is_empty() {
-            break;
+/// It ends in the middle of a line, whosever: a disk that was full took a part, or a site's owner lowered the limit of file
+/// sizes of a launch of his (prlimit(2) asks for no more than the uid). What is written behind that would be nobody's record.
+fn is_torn(file: &File) -> bool {
+    let end = file.metadata().map_or(0, |facts| facts.len());
+    let mut last = *b"\n";
+    end.checked_sub(1).is_some_and(|place| file.read_at(&mut last, place).is_ok()) && last != *b"\n"
+}
+
+/// `true`: the whole line. A disk that is just full takes a part.
+fn append(file: &mut File, mut line: &[u8]) -> bool {
+    while let Ok(written @ 1..) = file.write(line) {
+        line = line.get(written..).unwrap_or_default();
+        if line.is_empty() {
+            return true;
         }
     }
-    rest.len()
+    false
 }
 
 /// A daemon that does not read for 50 ms does not get it.
@@ -270,7 +277,7 @@ fn cut(line: &str) -> &str {
 fn open_file(path: &[u8]) -> Option<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
     let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
     let facts = file.metadata().ok()?;
     (facts.is_file() && facts.uid() == 0 && facts.nlink() == 1).then_some(file)
@@ -299,6 +306,8 @@ pub(crate) fn reference() -> String {
     format!("{first}-{last}")
 }
 
+/// Longer than a line takes.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Bytes that others may append to the log while this launch goes on.
 const ROOM: u64 = 1 << 20;
 

@@ -31,9 +31,10 @@ pub(crate) fn tree(data: &[u8]) {
     let path = place(*path);
     let owner = if rules & 1 == 0 { OWNER } else { 0 };
     let follow = match rules >> 1 & 3 {
-        0 | 3 => Follow::None,
+        0 => Follow::None,
         1 => Follow::Roots,
-        _ => Follow::Owners(owner),
+        2 => Follow::Owners(owner),
+        _ => Follow::Match(owner),
     };
     let fence: &[u8] = if rules & 8 == 0 { b"" } else { b"/mnt/a" };
     let rules = Rules { owner, follow, fence };

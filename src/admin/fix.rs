@@ -3,8 +3,9 @@
 //!
 //! The site's owner may change the tree while root walks through it. So nothing is followed: each entry is opened in its
 //! held directory without links (openat2), judged by what is held, and changed on that descriptor. A file of another
-//! owner with several names is not touched: one of the names may be /etc/shadow. A command that names a path to chmod or
-//! chown would meet whatever the owner has put there by the time it is pasted: each command is this one again.
+//! owner with several names is not touched: one of the names may be /etc/shadow. Where a link of the owner's leads, only what
+//! is the owner's is looked at, and the way there is left as it is. A command that names a path to chmod or chown would meet
+//! whatever the owner has put there by the time it is pasted: each command is this one again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, OsStr};
@@ -106,7 +107,7 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
     };
     for docroot in &site.docroots {
         let path = Path::new(OsStr::from_bytes(docroot));
-        if let Err((path, errno)) = walk.docroot(path, code, 0) {
+        if let Err((path, errno)) = walk.docroot(path, code, Way::default()) {
             walk.note(&path, errno.desc().to_owned());
         }
     }
@@ -139,6 +140,14 @@ struct Walk<'a> {
     wants: BTreeMap<PathBuf, (u32, u32)>,
     apply: bool,
     found: Vec<Deviation>,
+}
+
+/// The links on the way to a docroot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    hops: u8,
+    /// One of them is the site's owner's, who says where it leads.
+    owners: bool,
 }
 
 /// What is to change.
@@ -184,7 +193,7 @@ impl Walk<'_> {
     }
 
     /// The way to a docroot, then all that is in it.
-    fn docroot(&mut self, docroot: &Path, owner: (u32, u32), hops: u8) -> Result<(), (PathBuf, Errno)> {
+    fn docroot(&mut self, docroot: &Path, owner: (u32, u32), way: Way) -> Result<(), (PathBuf, Errno)> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |errno| (path, errno)
@@ -197,26 +206,37 @@ impl Walk<'_> {
             let next = files::hold(&here, part.as_bytes(), ResolveFlag::empty());
             // Links of root's and the owner's on the way to a docroot are followed, as the launcher does.
             let links = self.site.links == Links::OwnerMatch;
-            if matches!(next, Err(Errno::ELOOP)) && links && hops < 8 {
-                let mut target = target(&here, part.as_bytes(), &path, owner.0).map_err(at(&path))?;
+            if matches!(next, Err(Errno::ELOOP)) && links && way.hops < 8 {
+                let (mut target, own) = target(&here, part.as_bytes(), &path, owner.0).map_err(at(&path))?;
                 target.extend(parts.iter().skip(number + 1));
-                return self.docroot(&target, owner, hops + 1);
+                let way = Way { hops: way.hops + 1, owners: way.owners || own };
+                return self.docroot(&target, owner, way);
             }
             here = next.map_err(at(&path))?;
             let facts = fstat(&here).map_err(at(&path))?;
             if number + 1 < parts.len() {
-                self.above(&here, &path, &facts, owner.0);
+                self.above(&here, &path, &facts, owner.0, way.owners);
             }
         }
-        self.entry(&here, None, &path, owner, 0);
+        let end = fstat(&here).map_err(at(&path))?.st_uid;
+        if way.owners && end != owner.0 {
+            self.note(&path, format!("belongs to uid {end}, and a link of the site's leads to it"));
+        } else {
+            self.entry(&here, None, &path, owner, 0);
+        }
         Ok(())
     }
 
-    /// A directory above the docroot: root's or the owner's, and nobody else may write to it.
-    fn above(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: u32) {
+    /// A directory above the docroot: root's or the owner's, and nobody else may write to it. `led`: the owner chose it.
+    fn above(&mut self, held: &OwnedFd, path: &Path, facts: &FileStat, owner: u32, led: bool) {
         let foreign = facts.st_uid != 0 && facts.st_uid != owner;
         let owner = foreign.then_some((0, facts.st_gid));
-        self.judge(held, None, path, facts, Wrong { owner, off: facts.st_mode & 0o022, ..Wrong::default() });
+        let wrong = Wrong { owner, off: facts.st_mode & 0o022, ..Wrong::default() };
+        if led && !wrong.is_nothing() {
+            self.note(path, "may be changed by others, and a link of the site's leads through it".to_owned());
+        } else {
+            self.judge(held, None, path, facts, wrong);
+        }
     }
 
     fn entry(&mut self, held: &OwnedFd, name: Name<'_>, path: &Path, owner: (u32, u32), depth: u32) {
@@ -336,14 +356,16 @@ impl Walk<'_> {
     }
 }
 
-/// Where a link of root's or the owner's leads.
-fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<PathBuf, Errno> {
+/// Where a link of root's or the owner's leads; true: it is the owner's, or in a directory of the owner's.
+fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<(PathBuf, bool), Errno> {
     let link = files::hold_link(held, name)?;
     let facts = fstat(&link)?;
     let text = PathBuf::from(readlinkat(&link, c"")?);
     let plain = text.components().all(|part| !matches!(part, Component::ParentDir));
     let good = plain && (facts.st_uid == 0 || facts.st_uid == owner);
-    if good { Ok(path.parent().unwrap_or(Path::new("/")).join(text)) } else { Err(Errno::ELOOP) }
+    let target = path.parent().unwrap_or(Path::new("/")).join(text);
+    let owners = facts.st_uid != 0 || fstat(held)?.st_uid != 0;
+    if good { Ok((target, owners)) } else { Err(Errno::ELOOP) }
 }
 
 /// Changes what is held, and nothing else. The mode first: between the two nobody gets a right that he had not.

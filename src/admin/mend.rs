@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::{Jail, Record, decode};
-use crate::refusal::Pasted;
+use crate::policy::{Jail, Links, Record, decode};
+use crate::refusal::{Pasted, Untrusted};
+use crate::sys::files::birth;
 
 use super::ground::{Ground, is_roots_program};
 use super::journal::Entry;
@@ -26,7 +27,9 @@ pub fn remedy(entry: &Entry) -> Option<String> {
     let set = |key: &str, value: &str| site.as_ref().map(|site| format!("cellwall set {site} {key} {value}"));
     match code {
         "V117" if why.contains("is a symbolic link") => Some(NO_LINK.to_owned()),
-        "V02" if why.contains("is a symbolic link") => set("symlinks", "owner-match"),
+        "V02" if !why.contains("is a symbolic link") => None,
+        "V02" if follows_links(entry) => Some(OTHER_LINK.to_owned()),
+        "V02" => set("symlinks", "owner-match"),
         "V117" if why.contains("No such file") => beside(path),
         "V117" if why.contains("ermission denied") => search(path.parent()?, entry),
         "V03" | "P114" => harmless(path, entry).and_then(|()| set("docroot", &word)),
@@ -56,12 +59,13 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         "A01" if why.contains("nosuid") => {
             Some(format!("mount -o remount,suid $(findmnt -n -o TARGET --target {LAUNCHER})"))
         }
-        "A01" if why.contains("no_new_privs") => Some(UNIT.to_owned()),
+        "A01" if why.contains("no_new_privs") => Some(without("NoNewPrivileges")),
         "E02" => {
             let count: u32 = why.split(' ').next()?.parse().ok()?;
             Some(format!("cellwall set {} environment.entries_max {}", site(entry)?, count.saturating_mul(2)))
         }
         "P121" => unapplied(entry),
+        "P03" if is_hidden(why, uid(entry)?) => Some(without("ProtectHome")),
         "P03" | "P01" => Some("cellwall apply".to_owned()),
         "V111" => closed_docroot(uid(entry)?),
         _ => None,
@@ -71,6 +75,10 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
 /// No key lets the launcher run one.
 const NO_LINK: &str =
     "# put the program itself in the link's place: a link is never run, whatever `symlinks` says";
+
+/// Where links are followed already.
+const OTHER_LINK: &str =
+    "# make the link again as the site's user or root, without `..` in it, and at most eight links deep";
 
 /// The site's owner wrote the path into a first line: no command that takes its word for it.
 const NOT_ROOTS: &str = "# let the first line name a program of root's; an interpreter of the site's own is named in \
@@ -83,9 +91,24 @@ const LOOKED_AT: usize = 1000;
 pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
 
 /// A unit's own word is undone by a file beside it.
-const UNIT: &str = "mkdir -p /etc/systemd/system/apache2.service.d && printf '[Service]\\nNoNewPrivileges=no\\n' > \
-                    /etc/systemd/system/apache2.service.d/cellwall.conf && systemctl daemon-reload && systemctl restart \
-                    apache2";
+fn without(option: &str) -> String {
+    let unit = "/etc/systemd/system/apache2.service.d";
+    format!(
+        "mkdir -p {unit} && printf '[Service]\\n{option}=no\\n' > {unit}/cellwall-{option}.conf && \
+         systemctl daemon-reload && systemctl restart apache2"
+    )
+}
+
+/// A home that was another one, or none, is from here the one that it was: whoever called sees something else there.
+fn is_hidden(why: &str, uid: u32) -> bool {
+    let same = |record: &Record<'_>| {
+        record.sites.iter().map(|site| &site.identity).find_map(|identity| {
+            let told = why.starts_with(&format!("{}: ", Untrusted(identity.home)));
+            (told && birth(identity.home) == Ok((identity.home_inode, identity.home_born))).then_some(())
+        })
+    };
+    with_record(uid, same).is_some()
+}
 
 fn word(text: &str) -> String {
     Pasted(text.as_bytes()).to_string()
@@ -192,6 +215,15 @@ fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
 fn with_record<T>(uid: u32, ask: impl FnOnce(&Record<'_>) -> Option<T>) -> Option<T> {
     let bytes = store::read(&uid.to_string())?;
     ask(&decode::record(&bytes).ok()?)
+}
+
+fn follows_links(entry: &Entry) -> bool {
+    let follows = |record: &Record<'_>| {
+        let site =
+            record.sites.iter().find(|site| entry.field("site").map(str::as_bytes) == Some(site.name))?;
+        (site.links == Links::OwnerMatch).then_some(())
+    };
+    uid(entry).and_then(|uid| with_record(uid, follows)).is_some()
 }
 
 /// The ground of a user's first site.

@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::statfs::{AUTOFS_SUPER_MAGIC, statfs};
+
 use crate::policy::names::is_plain_path;
 use crate::policy::{Enforcement, Links};
 use crate::refusal::Pasted;
@@ -353,7 +355,11 @@ impl<'h> Compiler<'h> {
         }
         // The inode says whose home it is only where nobody but root can put another one there.
         let above = account.home.parent().map(|parent| self.ground.find(Path::new("/"), parent));
-        let bound = above.is_some_and(|found| found.kind == Kind::Directory && found.foreign.is_none());
+        let bound = above.is_some_and(|found| {
+            // An automounter shows an empty place at one time, and the home at another.
+            let shown = statfs(&found.real).is_ok_and(|facts| facts.filesystem_type() == AUTOFS_SUPER_MAGIC);
+            found.kind == Kind::Directory && found.foreign.is_none() && !shown
+        });
         let home = std::fs::symlink_metadata(&account.home).ok().filter(|home| bound && home.is_dir());
         let born = home.and_then(|_| files::birth(account.home.as_os_str().as_bytes()).ok());
         (account.home.clone(), born.unwrap_or_default())

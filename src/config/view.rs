@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::policy::{PathRule, Step, StepKind, decode::checksum};
+use crate::policy::{MEMORY, PathRule, Step, StepKind, decode::checksum};
 
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
@@ -221,6 +221,9 @@ pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
             all.push(0);
         }
         all.push(step.flags);
+        if step.kind == StepKind::Memory {
+            all.extend(MEMORY.to_bytes());
+        }
         if step.kind == StepKind::BindDirectory {
             all.extend(mounts::here().beneath(&step.source));
             // Those that others than root may replace the launcher looks at itself (`launch::jail::stamp`).

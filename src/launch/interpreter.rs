@@ -17,8 +17,8 @@ use super::walk::{Follow, MEND, Rules, walk};
 /// What a program begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum First {
-    /// A `#!` line, and the interpreter it names.
-    Script(Vec<u8>),
+    /// A `#!` line: the interpreter that it names, and whether any word of it is php-cgi, which `env` looks for and starts.
+    Script(Vec<u8>, bool),
     /// A compiled program for this machine.
     Compiled,
     /// The site may execute, and not read it: the kernel will know.
@@ -75,12 +75,14 @@ pub fn parse(bytes: &[u8]) -> Result<First, NoProgram> {
     if let Some(line) = bytes.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let name = line.split(blank).find(|word| !word.is_empty()).unwrap_or_default();
+        let mut words = line.split(blank).filter(|word| !word.is_empty());
+        let php = words.clone().any(is_php_cgi);
+        let name = words.next().unwrap_or_default();
         if name.contains(&b'\r') || line.ends_with(b"\r") {
             return Err(NoProgram::CarriageReturn);
         }
         let whole = name.starts_with(b"/") && !name.contains(&0);
-        return if whole { Ok(First::Script(name.to_vec())) } else { Err(NoProgram::NoInterpreter) };
+        return if whole { Ok(First::Script(name.to_vec(), php)) } else { Err(NoProgram::NoInterpreter) };
     }
     match bytes {
         [] => Err(NoProgram::Empty),
@@ -184,9 +186,13 @@ mod tests {
 
     #[test]
     fn first_lines_are_read_as_the_kernel_reads_them() {
-        assert_eq!(parse(b"#!/bin/sh\necho"), Ok(First::Script(b"/bin/sh".to_vec())));
-        assert_eq!(parse(b"#! \t/usr/bin/env perl -w\n"), Ok(First::Script(b"/usr/bin/env".to_vec())));
-        assert_eq!(parse(b"#!/bin/sh"), Ok(First::Script(b"/bin/sh".to_vec())));
+        let script = |program: &[u8], php| Ok(First::Script(program.to_vec(), php));
+        assert_eq!(parse(b"#!/bin/sh\necho"), script(b"/bin/sh", false));
+        assert_eq!(parse(b"#! \t/usr/bin/env perl -w\n"), script(b"/usr/bin/env", false));
+        assert_eq!(parse(b"#!/bin/sh"), script(b"/bin/sh", false));
+        assert_eq!(parse(b"#!/usr/bin/env -S php-cgi8.4 -q\n"), script(b"/usr/bin/env", true));
+        assert_eq!(parse(b"#!/usr/bin/php-cgi\nphp-cgi"), script(b"/usr/bin/php-cgi", true));
+        assert_eq!(parse(b"#!/usr/bin/env php\nphp-cgi"), script(b"/usr/bin/env", false));
         assert_eq!(parse(b"#!/bin/sh\r\necho"), Err(NoProgram::CarriageReturn));
         assert_eq!(parse(b"#!/usr/bin/perl -w\r\n"), Err(NoProgram::CarriageReturn));
         assert_eq!(parse(b"#!\n"), Err(NoProgram::NoInterpreter));

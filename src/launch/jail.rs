@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{chroot, fchdir, symlinkat};
 
 use crate::policy::decode::checksum;
-use crate::policy::{Jail, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
+use crate::policy::{Jail, MEMORY, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
 
@@ -210,7 +210,7 @@ impl Builder<'_> {
                 self.directory(target)?;
                 let flags =
                     if step.flags & Step::NO_EXEC == 0 { MsFlags::empty() } else { MsFlags::MS_NOEXEC };
-                mount::memory(self.root, &self.outside(target)?, c"mode=1777,size=64m", flags).map_err(at)
+                mount::memory(self.root, &self.outside(target)?, MEMORY, flags).map_err(at)
             }
             StepKind::Processes => {
                 self.directory(target)?;

@@ -136,7 +136,7 @@ fn hold(uid: u32, site: &Site<'_>, rule: &PathRule<'_>) -> Result<Option<OwnedFd
         Err(Errno::ELOOP) if site.links == Links::OwnerMatch => {
             // The code owner's links lead to code; what the site writes to is its own.
             let owner = if rule.rights & PathRule::WRITE != 0 { uid } else { site.owner(uid) };
-            let rules = Rules { owner, follow: Follow::Owners(owner), fence: b"" };
+            let rules = Rules { owner, follow: Follow::Match(owner), fence: b"" };
             walk(rule.path, rules)
                 .map(|reached| Some(reached.held))
                 .map_err(|refusal| named(refusal, uid, site))

@@ -171,9 +171,9 @@ fn native(
     full: Vec<u8>,
 ) -> Result<(), Refusal> {
     let first = interpreter::look(&reached.held, request.command, &full)?;
-    if let First::Script(program) = &first {
+    if let First::Script(program, php) = first {
         let (listed, owner) = (&verified.site.interpreters, verified.site.owner(verified.uid));
-        verified.php = interpreter::trusted(program, listed, owner)?.then_some(full);
+        verified.php = (interpreter::trusted(&program, listed, owner)? || php).then_some(full);
     }
     verified.words.push(text(request.command)?);
     // What php-cgi finds among its words are options; mod_fcgid's words are not the visitor's.
@@ -267,7 +267,7 @@ fn working_directory(
     let mut fence = docroot.to_vec();
     if !is_beneath(path, docroot) {
         // The docroot leads through links of the site's: where it ends is where the site is today.
-        let follow = if site.links == Links::OwnerMatch { Follow::Owners(owner) } else { Follow::None };
+        let follow = if site.links == Links::OwnerMatch { Follow::Match(owner) } else { Follow::None };
         fence = walk(docroot, Rules { owner, follow, fence: b"" })?.path;
         if !is_beneath(path, &fence) {
             return Err(outside(path, uid));

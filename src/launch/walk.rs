@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{ResolveFlag, readlinkat};
 use nix::sys::stat::{FileStat, fstat};
 
-use crate::refusal::{Card, Refusal};
+use crate::refusal::{Card, Pasted, Refusal, Untrusted};
 use crate::sys::files;
 
 /// Which links a walk follows.
@@ -21,6 +21,8 @@ pub enum Follow {
     Roots,
     /// Root's and this uid's.
     Owners(u32),
+    /// The same; but where one leads that this uid made, or could have put there, must be this uid's as well.
+    Match(u32),
 }
 
 /// Whose directories a walk passes through.
@@ -53,7 +55,7 @@ pub struct Reached {
 pub fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
     let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
     let mut here = start(rules)?;
-    let mut links = 0;
+    let (mut links, mut owners) = (0, false);
     while let Some(part) = rest.pop_front() {
         let fence = !rules.fence.is_empty() && here.path.len() >= rules.fence.len();
         let more = if fence { ResolveFlag::RESOLVE_NO_XDEV } else { ResolveFlag::empty() };
@@ -62,7 +64,9 @@ pub fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
             Ok(held) => here = passed(held, path, rules)?,
             Err(Errno::ELOOP) => {
                 links += 1;
-                let text = follow(&here.held, &part, &path, rules.follow, links)?;
+                let (text, owner) = follow(&here.held, &part, &path, rules.follow, links)?;
+                // Whoever has the directory can put any link of root's there that he may rename.
+                owners |= owner != 0 || here.facts.st_uid != 0;
                 if text.starts_with(b"/") {
                     here = start(rules)?;
                 }
@@ -78,7 +82,18 @@ pub fn walk(path: &[u8], rules: Rules<'_>) -> Result<Reached, Refusal> {
             Err(errno) => return Err(Refusal::about(&MISSING, &path, errno.desc())),
         }
     }
-    Ok(here)
+    match rules.follow {
+        Follow::Match(uid) if owners && here.facts.st_uid != uid => Err(not_its_own(path, &here)),
+        _ => Ok(here),
+    }
+}
+
+/// A link of the site's to `/` would make of a rule about one directory a rule about everything.
+fn not_its_own(path: &[u8], reached: &Reached) -> Refusal {
+    let (end, owner) = (called(&reached.path), reached.facts.st_uid);
+    let why =
+        format!("leads through a link of the site's to {}, which belongs to uid {owner}", Untrusted(end));
+    Refusal { fix: ITSELF.replace("{}", &Pasted(end).to_string()), ..Refusal::about(&LINK, path, &why) }
 }
 
 /// From a held directory up to the root that it was opened under, by `..`: a view makes the directories above the site
@@ -125,14 +140,14 @@ fn called(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"/" } else { path }
 }
 
-/// The text of a link that the rules let pass.
+/// The text of a link that the rules let pass, and whose it is.
 fn follow(
     directory: &OwnedFd,
     part: &[u8],
     path: &[u8],
     rule: Follow,
     links: u32,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<(Vec<u8>, u32), Refusal> {
     use std::os::unix::ffi::OsStringExt as _;
     let failed = |errno: Errno| Refusal::about(&MISSING, path, errno.desc());
     let link = files::hold_link(directory, part).map_err(failed)?;
@@ -140,7 +155,7 @@ fn follow(
     let allowed = match rule {
         Follow::None => false,
         Follow::Roots => owner == 0,
-        Follow::Owners(uid) => owner == 0 || owner == uid,
+        Follow::Owners(uid) | Follow::Match(uid) => owner == 0 || owner == uid,
     };
     if !allowed || links > LINKS_MAX {
         return Err(Refusal::about(&LINK, path, &format!("is a symbolic link of uid {owner}")));
@@ -150,7 +165,7 @@ fn follow(
     if parts(&text).any(|part| part == b"..") {
         return Err(Refusal::about(&LINK, path, "is a symbolic link with `..` in it"));
     }
-    Ok(text)
+    Ok((text, owner))
 }
 
 fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
@@ -172,6 +187,8 @@ static LINK: Card = Card {
     status: 86,
     remedy: "name the real directory behind {} as docroot, or set symlinks = \"owner-match\" in the site's file, then: cellwall apply",
 };
+/// The remedy where the end of a link is somebody else's.
+const ITSELF: &str = "name {} itself in the site's file, if the site may have it, then: cellwall apply";
 static MOUNT: Card = Card {
     code: "V03",
     status: 86,

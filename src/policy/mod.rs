@@ -12,6 +12,8 @@ pub mod encode;
 pub mod names;
 pub mod read;
 
+use std::ffi::CStr;
+
 /// Where `cellwall apply` leaves the records and the launcher finds them.
 pub const DIRECTORY: &str = "/var/lib/cellwall/policy";
 /// The file name, inside [`DIRECTORY`], of the record for requests that name no known uid.
@@ -24,6 +26,8 @@ pub const ACCOUNTS_STAMP: &str = "/var/lib/cellwall/policy/accounts";
 pub const VIEW_DIRECTORY: &str = "/run/cellwall/views";
 /// An empty directory that `apply` keeps; the root of a view is mounted on it inside the view's own namespace.
 pub const VIEW_ROOT: &str = "/var/lib/cellwall/root";
+/// How a [`StepKind::Memory`] is mounted. An empty file takes none of the size, and a kilobyte of the kernel's own memory.
+pub const MEMORY: &CStr = c"mode=1777,size=64m,nr_inodes=16k";
 /// Directories that belong to a site alone (its /tmp, its sessions): `<PRIVATE>/<uid>/<site>/<name>`.
 pub const PRIVATE_DIRECTORY: &str = "/var/lib/cellwall/private";
 
@@ -255,7 +259,7 @@ pub enum StepKind {
     BindDirectory,
     /// A file or device of the host.
     BindFile,
-    /// An empty file system in memory, mode 1777, at most 64 MiB.
+    /// An empty file system in memory, mode 1777, at most 64 MiB and 16,384 files.
     Memory,
     /// A process file system that shows the caller's own processes only.
     Processes,

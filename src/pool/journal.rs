@@ -3,8 +3,9 @@
 //! A line is `pool EVENT key=value…`, written as the launcher writes its own. Names of accounts are looked up in /etc/passwd
 //! alone: the broker's is an account of this host, and root asks no name service.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use crate::policy::{decode, read};
@@ -55,7 +56,10 @@ impl Journal {
     /// The log itself, for the broker: an append-only file, or a datagram socket.
     #[must_use]
     pub fn sink(&self) -> Option<Rc<OwnedFd>> {
-        self.log.sink().and_then(|sink| sink.try_clone_to_owned().ok()).map(Rc::new)
+        let sink = self.log.sink()?;
+        // Opened anew: the broker has no business reading it. A socket cannot be.
+        let anew = OpenOptions::new().append(true).open(format!("/proc/self/fd/{}", sink.as_raw_fd()));
+        anew.map(OwnedFd::from).or_else(|_| sink.try_clone_to_owned()).ok().map(Rc::new)
     }
 }
 

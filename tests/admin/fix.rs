@@ -116,3 +116,48 @@ fn nothing_is_followed_and_no_second_name_of_a_strangers_file_is_given_away() {
         assert_eq!((elsewhere.uid(), elsewhere.permissions().mode() & 0o7777), (0, 0o777));
     });
 }
+
+/// Where the site may link, its owner says where a docroot leads: to what is root's, or through a neighbour's home.
+#[test]
+fn nothing_is_given_to_a_site_because_its_own_link_leads_there() {
+    world(Launcher::Cellwall, |world| {
+        let (base, id) = ("/var/www/alice", world.alice.id);
+        make_directory(format!("{base}/releases"), id, 0o755);
+        make_directory("/srv/roots", 0, 0o755);
+        put("/srv/roots/key", b"secret", 0, 0o600);
+        make_directory(world.bob.home().join("alices"), id, 0o755);
+        make_directory("/srv/open", 0, 0o1777);
+        make_directory("/srv/open/alices", id, 0o755);
+        let text = format!(
+            "user = \"alice\"\ndocroot = \"{base}/current\"\nsymlinks = \"owner-match\"\nprofile = \"sh\"\n"
+        );
+        fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+        let link = format!("{base}/current");
+        let leads = |to: &str, owner: u32| {
+            drop(fs::remove_file(&link));
+            symlink(to, &link).unwrap();
+            std::os::unix::fs::lchown(&link, Some(owner), None).unwrap();
+        };
+        leads("releases", id);
+        world.apply();
+        let facts =
+            |path: &str| fs::metadata(path).map(|facts| (facts.uid(), facts.mode() & 0o7777)).unwrap();
+        let all = ["/srv/roots", "/srv/roots/key", "/home/bob", "/srv/open"];
+        let before = all.map(facts);
+        for (to, left) in
+            [("/srv/roots", 1), ("/home/bob/alices", 1), ("/srv/open/alices", 1), ("releases", 0)]
+        {
+            leads(to, id);
+            let said = world.cellwall(&["fix", "--apply", "alice"]);
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert_eq!(said.status.code(), Some(left), "{to}: {text}");
+            assert_eq!(left == 1, text.contains("a link of the site's leads"), "{to}: {text}");
+            assert_eq!(all.map(facts), before, "{to}: {text}");
+        }
+        // A link of root's says where the site is, and there all is mended.
+        leads("releases", 0);
+        put(format!("{base}/releases/a.cgi"), b"#!/bin/sh\n", 0, 0o775);
+        assert_eq!(world.cellwall(&["fix", "--apply", "alice"]).status.code(), Some(0));
+        assert_eq!(facts(&format!("{base}/releases/a.cgi")), (id, 0o755));
+    });
+}

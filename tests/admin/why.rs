@@ -485,3 +485,47 @@ fn words_that_exclude_each_other_are_not_taken_together() {
         assert_eq!(told.status.code(), Some(2), "{}", said(&told));
     });
 }
+
+/// `ProtectHome=` of the web server's unit: the home is another one, or none, for whoever calls, and no `apply` changes that.
+#[test]
+fn a_home_that_the_web_servers_unit_hides_is_told_from_one_that_changed() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let hidden =
+            ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o mode=0 none /home && exec \"$@\"", "sh"];
+        let refused = world.call(&world.alice, "a.cgi").behind(&hidden).run().refused("P03", 83);
+        let told = said(&world.cellwall(&["why", refused.field("ref")]));
+        assert!(told.contains("ProtectHome=no") && !told.contains("repair    cellwall apply"), "{told}");
+        std::fs::rename(world.alice.home(), "/home/before").unwrap();
+        make_directory(world.alice.home(), world.alice.id, 0o755);
+        let refused = world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        let told = said(&world.cellwall(&["why", refused.field("ref")]));
+        assert!(told.contains("cellwall apply") && !told.contains("ProtectHome"), "{told}");
+    });
+}
+
+/// What is set already mends nothing.
+#[test]
+fn of_a_link_that_is_not_followed_where_links_are_no_key_is_the_remedy() {
+    world(Launcher::Cellwall, |world| {
+        let (base, id) = ("/var/www/alice", world.alice.id);
+        make_directory(format!("{base}/releases"), id, 0o755);
+        world.probe_at(&world.alice, format!("{base}/releases/a.cgi"));
+        let text = format!(
+            "user = \"alice\"\ndocroot = \"{base}/current\"\nsymlinks = \"owner-match\"\n{}",
+            small("host")
+        );
+        std::fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+        symlink("releases", format!("{base}/current")).unwrap();
+        let becomes =
+            |owner| std::os::unix::fs::lchown(format!("{base}/current"), Some(owner), None).unwrap();
+        becomes(id);
+        world.apply();
+        let call = || world.call(&world.alice, "a.cgi").cwd(format!("{base}/releases")).run();
+        call().ran();
+        becomes(world.bob.id);
+        let refused = call().refused("V02", 86);
+        let told = said(&world.cellwall(&["why", refused.field("ref")]));
+        assert!(told.contains("make the link again") && !told.contains("cellwall set"), "{told}");
+    });
+}

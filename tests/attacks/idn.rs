@@ -1,8 +1,11 @@
 //! Whom a launch may become: IDN-01 to IDN-12 of the threat catalogue.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 
-use crate::harness::{Launcher, append, each_jail, make_directory, traced, world};
+use nix::mount::{MsFlags, mount};
+
+use crate::harness::{Launcher, append, each_jail, make_directory, not_shown, traced, world};
 
 /// What is set is read back and asked for again, by the launcher itself: no kernel of ours leaves anything to be found.
 #[test]
@@ -180,6 +183,30 @@ fn idn_11_a_home_that_is_another_one_is_refused() {
         let refused = world.call(&world.alice, "a.cgi").run().refused("P03", 83);
         assert!(refused.field("why").contains("/home/alice"), "{}", refused.line);
         world.apply();
+        world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+/// It was not mounted when the policy was applied.
+#[test]
+fn idn_11_a_home_of_an_automounters_is_whichever_is_there() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/mnt/auto", 0, 0o755);
+        let (_pipe, end) = nix::unistd::pipe().unwrap();
+        // Processes of this group are the automounter itself to the kernel, and wait for nobody.
+        let (end, group) = (end.as_raw_fd(), nix::unistd::getpgrp());
+        let options = format!("fd={end},pgrp={group},minproto=5,maxproto=5,indirect");
+        let mounted =
+            mount(Some("auto"), "/mnt/auto", Some("autofs"), MsFlags::empty(), Some(options.as_str()));
+        if mounted.is_err() {
+            return not_shown("homes of an automounter: this kernel has no autofs");
+        }
+        make_directory("/mnt/auto/alice", 0, 0o755);
+        let homes = accounts().replace(":/home/alice:", ":/mnt/auto/alice:");
+        fs::write("/etc/passwd", homes).unwrap();
+        world.apply();
+        world.probe(&world.alice, "a.cgi");
+        mount(Some("none"), "/mnt/auto/alice", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         world.call(&world.alice, "a.cgi").run().ran();
     });
 }

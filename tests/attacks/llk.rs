@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
 
 use crate::harness::{Launcher, World, each_jail, make_directory, put, small, world};
@@ -198,6 +198,44 @@ fn llk_07_a_path_of_the_rules_that_is_missing_is_no_wider_rule() {
 }
 
 #[cfg(target_arch = "x86_64")]
+/// Where a site may link, what it may read or write to is still a part of its own.
+#[test]
+fn llk_07_a_link_of_the_sites_makes_no_rule_wider() {
+    each_jail(|world| {
+        let (base, id) = ("/var/www/alice", world.alice.id);
+        outside(world);
+        chown(base, Some(id), Some(id)).unwrap();
+        for name in ["data", "real"] {
+            make_directory(format!("{base}/{name}"), id, 0o755);
+        }
+        let text = fs::read_to_string("/etc/cellwall/sites.d/alice.toml").unwrap();
+        let text = text.replace("write = [", &format!("read = [\"{base}/data\"]\nwrite = ["));
+        fs::write("/etc/cellwall/sites.d/alice.toml", format!("symlinks = \"owner-match\"\n{text}")).unwrap();
+        world.apply();
+        let leads = |to: &str, owner: u32| {
+            let link = format!("{base}/data");
+            drop(fs::remove_dir(&link));
+            drop(fs::remove_file(&link));
+            symlink(to, &link).unwrap();
+            lchown(&link, Some(owner), None).unwrap();
+        };
+        let opens = || {
+            let ways = ["open:/srv/alice/file".to_owned()];
+            tries(world.call(&world.alice, "a.cgi"), &ways).attempt("open") == "done"
+        };
+        assert!(!opens());
+        leads("real", id);
+        assert!(!opens());
+        for (to, owner) in [("/", id), ("/usr", id), ("/usr", 0)] {
+            leads(to, owner);
+            world.call(&world.alice, "a.cgi").run().refused("V02", 86);
+        }
+        // Root's own link in root's own directory may.
+        chown(base, Some(0), Some(0)).unwrap();
+        assert!(!opens());
+    });
+}
+
 #[test]
 fn llk_08_doors_of_other_architectures_are_walled_up() {
     each_jail(|world| {

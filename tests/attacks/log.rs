@@ -114,6 +114,37 @@ fn log_02_a_full_disk_stops_a_strict_host_and_no_other() {
     });
 }
 
+/// prlimit(2) asks for no more than the same uid: a site's owner keeps his own launch from writing all of its line.
+#[test]
+fn log_02_half_a_line_of_a_sites_is_no_beginning_of_its_neighbours() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").run().ran();
+        let half = fs::metadata(LOG).unwrap().len() + 150;
+        let slow = ["-e", "trace=seccomp", "-e", "inject=seccomp:delay_enter=2000000"];
+        let strace = world.call(&world.alice, "a.cgi").strace(&slow).watch(Duration::ZERO);
+        let mut launcher = String::new();
+        until("the launcher is alice's", || {
+            let child = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
+            launcher = child.unwrap_or_default().trim().to_owned();
+            let status = fs::read_to_string(format!("/proc/{launcher}/status")).unwrap_or_default();
+            status.contains(&format!("Uid:\t{0}\t{0}\t{0}\t{0}", world.alice.id))
+        });
+        let words = ["/usr/bin/prlimit", "--pid", &launcher, &format!("--fsize={half}")];
+        world.outside(&world.alice, &words).end();
+        until("half a line is there", || fs::metadata(LOG).unwrap().len() >= half);
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(fs::metadata(LOG).unwrap().len(), half, "the launch was not cut short");
+        let next = world.call(&world.bob, "missing").unrecorded();
+        assert_eq!(next.status.code(), Some(117), "{}", next.story());
+        let text = fs::read_to_string(LOG).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.contains(" site=bob ") && !last.contains(" site=alice "), "{text}");
+        let told = world.cellwall(&["why", "--last", "bob"]);
+        assert!(String::from_utf8_lossy(&told.stdout).contains("V117"), "{told:?}");
+    });
+}
+
 fn world_full(place: &str) {
     let options = Some("size=4k,nr_inodes=10,mode=755");
     nix::mount::mount(Some("tmpfs"), place, Some("tmpfs"), nix::mount::MsFlags::empty(), options).unwrap();

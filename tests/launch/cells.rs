@@ -269,3 +269,15 @@ fn sites_of_one_user_are_told_apart_by_their_place() {
         assert_eq!((first.records[0].field("site"), second.records[0].field("site")), ("alice", "second"));
     });
 }
+
+/// An empty file takes a kilobyte of the kernel's own memory, and nothing of a size.
+#[test]
+fn memory_that_is_a_directory_holds_no_number_of_files() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let said = world.cellwall(&["run", "alice", "--", "/usr/bin/stat", "-f", "-c", "%T %c", "/dev/shm"]);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let count = text.trim().strip_prefix("tmpfs ").and_then(|count| count.parse::<u64>().ok());
+        assert!(count.is_some_and(|count| count <= 16_384), "{text}{said:?}");
+    });
+}

@@ -272,6 +272,33 @@ fn another_owners_page_is_never_the_script() {
     });
 }
 
+/// `env` looks for php-cgi and starts it: the script is still the file that was verified, not the one behind it in the path.
+#[test]
+fn a_script_whose_first_line_looks_for_php_is_the_one_that_runs() {
+    each_kind_of_php(|world| {
+        make_directory(world.alice.docroot().join("up"), world.alice.id, 0o755);
+        put(world.alice.docroot().join("up/evil.jpg"), b"<?php echo 'an upload ran';", world.alice.id, 0o644);
+        for line in ["/usr/bin/php-cgi", "/usr/bin/env php-cgi", "/usr/bin/env -S php-cgi -q"] {
+            world.script(&world.alice, "front.cgi", format!("#!{line}\n<?php echo 'the script ran';"));
+            let outcome = world
+                .call(&world.alice, "front.cgi")
+                .env("SCRIPT_FILENAME=/var/www/alice/htdocs/front.cgi")
+                .env("PATH_INFO=/up/evil.jpg")
+                .env("PATH_TRANSLATED=/var/www/alice/htdocs/up/evil.jpg")
+                .env("REDIRECT_URL=/nice/up/evil.jpg")
+                .env("REDIRECT_STATUS=200")
+                .env("SERVER_NAME=x")
+                .run();
+            let told = outcome.out_text();
+            assert!(
+                told.contains("the script ran") && !told.contains("upload"),
+                "{line}: {}",
+                outcome.story()
+            );
+        }
+    });
+}
+
 #[test]
 fn only_the_launchers_own_word_satisfies_phps_guard() {
     each_kind_of_php(|world| {
