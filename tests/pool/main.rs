@@ -33,5 +33,6 @@ mod slow;
 mod stage;
 mod supervisor;
 mod web;
+mod wishes;
 mod workers;
 mod zygotes;

@@ -98,7 +98,12 @@ impl Supervisor {
             return Some(Outcome::Done);
         }
         let Some((site, _)) = found else { return Some(Outcome::Unknown) };
-        self.journal.say("asked", name, &format!("caller={uid} for={}", format!("{wish:?}").to_lowercase()));
+        let renews = matches!(wish, Wish::Restart | Wish::Deployed);
+        // Whoever asks without end fills no log.
+        if !(renews && self.is_to_be_renewed(site)) {
+            let what = format!("{wish:?}").to_lowercase();
+            self.journal.say("asked", name, &format!("caller={uid} for={what}"));
+        }
         match wish {
             Wish::Stop => {
                 self.pause(site, true);
@@ -110,8 +115,7 @@ impl Supervisor {
                 self.fill(site);
             }
             Wish::Restart | Wish::Deployed => {
-                self.replace(site);
-                let epoch = self.pools.get(&site).map_or(0, |pool| pool.epoch);
+                let epoch = self.renew(site);
                 if let Some(client) = self.control.clients.get_mut(&client) {
                     client.waits = Some((site, epoch));
                     client.since = Instant::now();
@@ -137,7 +141,7 @@ impl Supervisor {
     pub(super) fn answer_waiting(&mut self) {
         let old = |site: Site, epoch: u32| {
             self.workers.values().any(|one| one.site == site && one.epoch < epoch)
-                || self.pools.get(&site).is_some_and(|pool| pool.proving)
+                || self.pools.get(&site).is_some_and(|pool| pool.proving || pool.epoch < epoch)
         };
         let done: Vec<(u64, Outcome)> = self
             .control

@@ -110,6 +110,8 @@ enum Timer {
     Tell(Site),
     /// A site may start workers again.
     Site(Site),
+    /// A site's workers may be renewed again.
+    Renew(Site),
     /// The first worker of new settings has lived long enough to be believed.
     Vanguard(Site),
     /// The broker may be started again.
@@ -194,6 +196,7 @@ impl Supervisor {
                 Timer::Run(token) => self.run_timer(token),
                 Timer::Tell(site) => self.tell_timer(site),
                 Timer::Site(site) => self.fill(site),
+                Timer::Renew(site) => self.renew_timer(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
                 Timer::Broker => self.start_broker(),
                 Timer::Second => self.second(),

@@ -65,6 +65,10 @@ pub(super) struct Pool {
     pub(super) not_before: Option<Instant>,
     /// Workers of an older epoch wait for the first of this one to prove itself.
     pub(super) proving: bool,
+    /// When somebody asked last for new workers and got them.
+    pub(super) renewed: Option<Instant>,
+    /// Somebody has asked since: they are renewed once more.
+    pub(super) again: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
     pub(super) zygotes: Vec<Serial>,
@@ -188,6 +192,8 @@ impl Supervisor {
             failures: Failures::default(),
             not_before: None,
             proving: false,
+            renewed: None,
+            again: false,
             zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),

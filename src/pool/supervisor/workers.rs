@@ -412,18 +412,48 @@ impl Supervisor {
         self.journal.say("fail", &name, &format!("state={state} retry_ms={retry_after_ms} {line}"));
     }
 
+    /// Somebody wants new workers, as often as he likes: a site gets them once a second, and then as they are by then. Returns
+    /// the epoch that is his.
+    pub(super) fn renew(&mut self, site: Site) -> u32 {
+        let Some(pool) = self.pools.get_mut(&site) else { return 0 };
+        let next = pool.epoch.saturating_add(1);
+        match pool.renewed.map(|last| last + RENEWAL).filter(|due| *due > Instant::now()) {
+            Some(due) => {
+                pool.again = true;
+                self.at(due, Timer::Renew(site));
+            }
+            None => {
+                pool.renewed = Some(Instant::now());
+                self.replace(site);
+            }
+        }
+        next
+    }
+
+    pub(super) fn is_to_be_renewed(&self, site: Site) -> bool {
+        self.pools.get(&site).is_some_and(|pool| pool.again)
+    }
+
+    pub(super) fn renew_timer(&mut self, site: Site) {
+        if self.pools.get_mut(&site).is_some_and(|pool| std::mem::take(&mut pool.again)) {
+            self.renew(site);
+        }
+    }
+
     /// Replaces all workers of a site: one new one first; when it is believed, the others, and the old ones drain.
     pub(super) fn replace(&mut self, site: Site) {
         let Some(pool) = self.pools.get_mut(&site) else { return };
         pool.epoch = pool.epoch.saturating_add(1);
         (pool.not_before, pool.failures) = (None, super::super::life::Failures::default());
-        pool.proving = true;
+        let watched = std::mem::replace(&mut pool.proving, true);
         if target(pool) == 0 {
             // None is wanted at the moment: nothing proves anything.
             return self.proven(site);
         }
         self.fill(site);
-        self.after(PROBATION, Timer::Vanguard(site));
+        if !watched {
+            self.after(PROBATION, Timer::Vanguard(site));
+        }
     }
 
     /// The first worker of a new epoch lives still.
@@ -603,6 +633,8 @@ pub(super) fn errno(error: std::io::Error) -> Errno {
 static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
 const KILL: u32 = 9;
+/// From one renewal of a site's workers that somebody asked for to the next: longer than [`PROBATION`].
+const RENEWAL: Duration = Duration::from_secs(1);
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.

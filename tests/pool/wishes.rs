@@ -1,0 +1,64 @@
+//! What administrators and site owners ask the daemon for: often, in vain, or by a signal.
+
+use std::os::fd::AsRawFd as _;
+use std::time::Instant;
+
+use cellwall::pool::control::{SOCKET, Wish};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
+
+use crate::harness::{Launcher, World, world};
+
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+/// Answers with its pid.
+const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+
+fn site(world: &World, program: &str, more: &str) {
+    let path = world.script(&world.alice, "app.fcgi", program);
+    let rules = format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\n{more}\n", path.display());
+    world.site("alice", &rules);
+    world.apply();
+}
+
+/// Says it and does not wait for the answer.
+fn say(wish: Wish, site: &str) {
+    let frame = wish.encode(site.as_bytes()).unwrap();
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(SOCKET).unwrap()).unwrap();
+    send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL).unwrap();
+}
+
+#[test]
+fn a_site_that_is_deployed_without_end_is_renewed_once_a_second() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 2, min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let before = nginx.get("alice", "/app.fcgi").text();
+        let started = Instant::now();
+        for _ in 0..400 {
+            say(Wish::Deployed, "alice");
+        }
+        // The last of them counts as the first does.
+        say(Wish::Deployed, "alice");
+        until("the second renewal", || logged(&["pool start ", "site=alice"]).len() >= 3);
+        let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
+        let starts = logged(&["pool start ", "site=alice"]).len();
+        assert!(starts <= 2 * (seconds + 2), "{starts} starts in {seconds} s");
+        let asked = logged(&["pool asked ", "site=alice"]).len();
+        assert!((1..=seconds + 2).contains(&asked), "{asked} lines in {seconds} s");
+        until("one worker", || processes(world.alice.id).len() == 1);
+        let answer = nginx.get("alice", "/app.fcgi");
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.text(), before);
+        // Where nothing runs there is nothing to renew, and as little to write.
+        site(world, GOOD, "workers = { max = 2, idle = \"0\" }");
+        until("no worker", || processes(world.alice.id).is_empty());
+        let asked = logged(&["pool asked ", "site=alice"]).len();
+        (0..200).for_each(|_| say(Wish::Deployed, "alice"));
+        assert!(world.cellwall(&["deployed", "alice"]).status.success());
+        let more = logged(&["pool asked ", "site=alice"]).len() - asked;
+        assert!((1..5).contains(&more), "{more}");
+    });
+}
