@@ -1,7 +1,7 @@
 //! What administrators and site owners ask the daemon for: often, in vain, or by a signal.
 
 use std::os::fd::AsRawFd as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cellwall::pool::control::{SOCKET, Wish};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
@@ -60,5 +60,28 @@ fn a_site_that_is_deployed_without_end_is_renewed_once_a_second() {
         assert!(world.cellwall(&["deployed", "alice"]).status.success());
         let more = logged(&["pool asked ", "site=alice"]).len() - asked;
         assert!((1..5).contains(&more), "{more}");
+    });
+}
+
+#[test]
+fn who_deploys_a_program_that_does_not_start_is_told() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 2, min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let before = nginx.get("alice", "/app.fcgi").text();
+        world.script(&world.alice, "app.fcgi", "#!/usr/bin/perl\ndie 'a mistake';\n");
+        let started = Instant::now();
+        let said = world.cellwall(&["deployed", "alice"]);
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{words}");
+        assert!(words.contains("error: the new workers of `alice` do not start"), "{words}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        assert_eq!(nginx.get("alice", "/app.fcgi").text(), before, "the old one goes on");
+        // Mended and deployed: at once, and not after the pause of the starts that failed.
+        world.script(&world.alice, "app.fcgi", GOOD);
+        let said = world.cellwall(&["deployed", "alice"]);
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+        assert_ne!(nginx.get("alice", "/app.fcgi").text(), before);
     });
 }

@@ -143,6 +143,10 @@ impl Supervisor {
             self.workers.values().any(|one| one.site == site && one.epoch < epoch)
                 || self.pools.get(&site).is_some_and(|pool| pool.proving || pool.epoch < epoch)
         };
+        let fails = |site: Site, epoch: u32| {
+            let pool = self.pools.get(&site).filter(|pool| pool.proving && pool.epoch >= epoch);
+            pool.is_some_and(|pool| pool.failures.is_loop())
+        };
         let done: Vec<(u64, Outcome)> = self
             .control
             .clients
@@ -151,6 +155,7 @@ impl Supervisor {
                 let (site, epoch) = client.waits?;
                 match (old(site, epoch), client.since.elapsed() > WAIT) {
                     (false, _) => Some((*number, Outcome::Done)),
+                    (true, _) if fails(site, epoch) => Some((*number, Outcome::Failing)),
                     (true, true) => Some((*number, Outcome::Slow)),
                     (true, false) => None,
                 }
