@@ -77,6 +77,13 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
             say::note("note: old workers still finish their requests; new requests go to the new ones");
             return End::Good.into();
         }
+        Ok(Outcome::Failing) => {
+            say::note(format_args!("error: the new workers of `{site}` do not start; old ones go on"));
+            say::note(format_args!(
+                "  help: what ended them is in the log, in the last lines of site={site}; where they wrote, in those with stderr"
+            ));
+            End::Findings
+        }
         Ok(Outcome::Nonsense) => {
             say::note("error: the daemon is of another version\n  help: systemctl restart cellwalld");
             End::Failed

@@ -298,6 +298,35 @@ fn a_stop_ends_the_programs_of_a_site_politely_first() {
 }
 
 #[test]
+fn a_request_may_take_longer_from_the_time_on_that_says_so() {
+    world(Launcher::Cellwall, |world| {
+        let slow = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    if ($ENV{QUERY_STRING}) { $SIG{TERM} = 'IGNORE'; sleep 20; } print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+        let rules = |timeout: u32| {
+            let more = format!("timeout = {timeout}\nstop_timeout = 1\nworkers = {{ max = 2 }}\n");
+            fastcgi(world, "app.fcgi", slow, &more);
+        };
+        rules(5);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let old = nginx.get("alice", "/app.fcgi").text();
+        let mut slow = nginx.begun("alice", "/app.fcgi?1");
+        thread::sleep(Duration::from_millis(500));
+        // Its worker is to finish within fifteen seconds, as its requests are by then; and then they have more.
+        let mut restart =
+            Command::new("/usr/bin/cellwall").args(["pool", "restart", "alice"]).spawn().unwrap();
+        until("the new one", || logged(&["pool start ", "site=alice"]).len() == 2);
+        // It is believed after half a second, and the old one told.
+        thread::sleep(Duration::from_millis(1500));
+        rules(60);
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&old), "{answer}");
+        assert!(restart.wait().unwrap().success());
+    });
+}
+
+#[test]
 fn a_socket_gets_another_group_and_its_site_the_rest_of_the_settings() {
     world(Launcher::Cellwall, |world| {
         let socket = "/run/cellwall/pool/alice.sock";
@@ -371,5 +400,26 @@ fn what_a_broker_has_shut_down_the_next_one_gets_anew() {
             until("its new socket", || nginx.get(site, "/a.php").status == 200);
             assert_eq!(logged(&["pool listen ", &format!("site={site} ")]).len(), 1);
         }
+    });
+}
+
+#[test]
+fn a_child_of_phps_that_is_stuck_is_ended_alone() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2\ntimeout = 2");
+        let text = "<?php sleep((int) ($_GET['s'] ?? 0)); echo posix_getppid();";
+        world.script(&world.alice, "a.php", text);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let parent = nginx.get("alice", "/a.php").text();
+        for _ in 0..2 {
+            let children = processes(world.alice.id);
+            assert_eq!(nginx.get("alice", "/a.php?s=30").status, 504);
+            let others = || processes(world.alice.id).iter().filter(|one| !children.contains(one)).count();
+            until("another child", || others() == 1 && processes(world.alice.id).len() == 3);
+            let answer = nginx.get("alice", "/a.php");
+            assert_eq!((answer.status, answer.text()), (200, parent.clone()), "what it has loaded stays");
+        }
+        assert_eq!(logged(&["pool start ", "site=alice"]).len(), 1);
     });
 }

@@ -78,6 +78,8 @@ pub struct Supervisor {
     pulse: pulse::Pulse,
     control: control::Control,
     handed_over: BTreeMap<Vec<u8>, OwnedFd>,
+    /// Public sockets by place, during a reload.
+    left: BTreeMap<Vec<u8>, pools::Left>,
     null: Rc<OwnedFd>,
     status: Rc<OwnedFd>,
     last_site: u32,
@@ -110,6 +112,8 @@ enum Timer {
     Tell(Site),
     /// A site may start workers again.
     Site(Site),
+    /// A site's workers may be renewed again.
+    Renew(Site),
     /// The first worker of new settings has lived long enough to be believed.
     Vanguard(Site),
     /// The broker may be started again.
@@ -194,6 +198,7 @@ impl Supervisor {
                 Timer::Run(token) => self.run_timer(token),
                 Timer::Tell(site) => self.tell_timer(site),
                 Timer::Site(site) => self.fill(site),
+                Timer::Renew(site) => self.renew_timer(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
                 Timer::Broker => self.start_broker(),
                 Timer::Second => self.second(),
@@ -214,8 +219,8 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGCHLD) => self.reap(),
-                Some(Signal::SIGHUP) => self.reload(),
-                Some(Signal::SIGTERM | Signal::SIGINT) => self.quit(),
+                Some(signal) if RELOAD.contains(&signal) => self.reload(),
+                Some(signal) if END.contains(&signal) => self.quit(),
                 _ => {}
             }
         }
@@ -306,6 +311,7 @@ impl Supervisor {
             self.bury(tree);
         }
         self.dismiss_idle();
+        self.hear_clients_again();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
@@ -321,9 +327,8 @@ impl Supervisor {
     fn new(setup: Setup) -> io::Result<Self> {
         let Setup { account, environment } = setup;
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPIPE] {
-            mask.add(signal);
-        }
+        let heard = [Signal::SIGCHLD, Signal::SIGPIPE].into_iter().chain(RELOAD).chain(END);
+        heard.for_each(|signal| mask.add(signal));
         // Whoever started us may have had SIGCHLD ignored, and no child's end would ever be told (wait(2)).
         crate::sys::process::default_signals()?;
         crate::sys::process::quiet_signals()?;
@@ -356,6 +361,7 @@ impl Supervisor {
             pulse: pulse::Pulse::new(),
             control,
             handed_over: super::notify::handed_over(&environment),
+            left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),
             last_site: 0,
@@ -381,6 +387,10 @@ fn many_descriptors() -> io::Result<()> {
     Ok(())
 }
 
+/// All that a signal can ask for, whatever a daemon of the kind calls it: who is used to php-fpm sends SIGUSR1 to have logs opened
+/// anew, SIGUSR2 to have everything read anew, and SIGQUIT to have requests finished.
+const RELOAD: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+const END: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 /// The status service of the broker: root's alone.
 pub const STATUS: &str = "/run/cellwall/status.sock";
 const SECOND: Duration = Duration::from_secs(1);

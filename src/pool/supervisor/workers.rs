@@ -41,6 +41,8 @@ pub(super) struct Living {
     pub(super) since: Instant,
     /// When its state's time is over; a timer for another time is stale.
     due: Option<Instant>,
+    /// It was told to finish what it has.
+    drains: Option<Instant>,
     grace: Duration,
     /// Its private socket, until it has answered: the kernel tells whether somebody waits there in vain.
     listener: Option<OwnedFd>,
@@ -75,6 +77,19 @@ impl Supervisor {
             if let Err(errno) = self.start(site) {
                 self.start_failed(site, Ended::Exited, &format!("why=\"{}\"", errno.desc()));
             }
+        }
+    }
+
+    /// Other numbers: more workers are started. Fewer the broker asks for, of those without work; of those that accept for
+    /// themselves the last ones are asked to end, and finish what they have.
+    pub(super) fn resize(&mut self, site: Site) {
+        self.fill(site);
+        let Some(pool) = self.pools.get(&site).filter(|pool| pool.accept == Accept::Direct) else { return };
+        let most = usize::try_from(target(pool)).unwrap_or(usize::MAX);
+        let own = self.workers.iter().filter(|(_, one)| one.site == site && one.epoch == pool.epoch);
+        let serving = own.filter(|(_, one)| one.state.serves()).map(|(worker, _)| *worker);
+        for worker in serving.skip(most).collect::<Vec<_>>() {
+            self.happen(worker, Event::Stop);
         }
     }
 
@@ -127,6 +142,7 @@ impl Supervisor {
                 tree,
                 since: Instant::now(),
                 due: None,
+                drains: None,
                 grace,
                 listener: watched,
                 name,
@@ -189,6 +205,7 @@ impl Supervisor {
         match action {
             Action::Nothing => {}
             Action::AskDrain => {
+                living.drains = Some(Instant::now());
                 let deadline_ms = self.pools.get(&site).map_or(0, |pool| pool.deadline_ms);
                 if let Some(time) = drain(deadline_ms) {
                     self.set_timer(worker, time);
@@ -271,9 +288,20 @@ impl Supervisor {
     }
 
     pub(super) fn worker_timer(&mut self, worker: Worker, now: Instant) {
-        let due = self.workers.get(&worker).and_then(|living| living.due);
-        if due.is_some_and(|due| due <= now) {
-            self.happen(worker, Event::Timer);
+        let Some(living) = self.workers.get(&worker) else { return };
+        if living.due.is_none_or(|due| due > now) {
+            return;
+        }
+        // Its requests may take longer by now than they could when it was told to finish them.
+        let deadline_ms = self.pools.get(&living.site).map_or(0, |pool| pool.deadline_ms);
+        match living
+            .drains
+            .filter(|_| living.state == State::Draining)
+            .map(|since| (since, drain(deadline_ms)))
+        {
+            Some((since, Some(time))) if since + time > now => self.set_timer(worker, since + time - now),
+            Some((_, None)) => {}
+            _ => self.happen(worker, Event::Timer),
         }
     }
 
@@ -412,18 +440,48 @@ impl Supervisor {
         self.journal.say("fail", &name, &format!("state={state} retry_ms={retry_after_ms} {line}"));
     }
 
+    /// Somebody wants new workers, as often as he likes: a site gets them once a second, and then as they are by then. Returns
+    /// the epoch that is his.
+    pub(super) fn renew(&mut self, site: Site) -> u32 {
+        let Some(pool) = self.pools.get_mut(&site) else { return 0 };
+        let next = pool.epoch.saturating_add(1);
+        match pool.renewed.map(|last| last + RENEWAL).filter(|due| *due > Instant::now()) {
+            Some(due) => {
+                pool.again = true;
+                self.at(due, Timer::Renew(site));
+            }
+            None => {
+                pool.renewed = Some(Instant::now());
+                self.replace(site);
+            }
+        }
+        next
+    }
+
+    pub(super) fn is_to_be_renewed(&self, site: Site) -> bool {
+        self.pools.get(&site).is_some_and(|pool| pool.again)
+    }
+
+    pub(super) fn renew_timer(&mut self, site: Site) {
+        if self.pools.get_mut(&site).is_some_and(|pool| std::mem::take(&mut pool.again)) {
+            self.renew(site);
+        }
+    }
+
     /// Replaces all workers of a site: one new one first; when it is believed, the others, and the old ones drain.
     pub(super) fn replace(&mut self, site: Site) {
         let Some(pool) = self.pools.get_mut(&site) else { return };
         pool.epoch = pool.epoch.saturating_add(1);
         (pool.not_before, pool.failures) = (None, super::super::life::Failures::default());
-        pool.proving = true;
+        let watched = std::mem::replace(&mut pool.proving, true);
         if target(pool) == 0 {
             // None is wanted at the moment: nothing proves anything.
             return self.proven(site);
         }
         self.fill(site);
-        self.after(PROBATION, Timer::Vanguard(site));
+        if !watched {
+            self.after(PROBATION, Timer::Vanguard(site));
+        }
     }
 
     /// The first worker of a new epoch lives still.
@@ -603,6 +661,8 @@ pub(super) fn errno(error: std::io::Error) -> Errno {
 static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
 const KILL: u32 = 9;
+/// From one renewal of a site's workers that somebody asked for to the next: longer than [`PROBATION`].
+const RENEWAL: Duration = Duration::from_secs(1);
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.

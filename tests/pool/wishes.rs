@@ -1,0 +1,157 @@
+//! What administrators and site owners ask the daemon for: often, in vain, or by a signal.
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cellwall::pool::control::{SOCKET, Wish};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
+
+use crate::harness::{Launcher, World, world};
+
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+/// Answers with its pid.
+const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+
+fn site(world: &World, program: &str, more: &str) {
+    let path = world.script(&world.alice, "app.fcgi", program);
+    let rules = format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\n{more}\n", path.display());
+    world.site("alice", &rules);
+    world.apply();
+}
+
+/// Says it and does not wait for the answer.
+fn say(wish: Wish, site: &str) {
+    let frame = wish.encode(site.as_bytes()).unwrap();
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(SOCKET).unwrap()).unwrap();
+    send(socket.as_raw_fd(), &frame, MsgFlags::MSG_NOSIGNAL).unwrap();
+}
+
+#[test]
+fn a_site_that_is_deployed_without_end_is_renewed_once_a_second() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 2, min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let before = nginx.get("alice", "/app.fcgi").text();
+        let started = Instant::now();
+        for _ in 0..400 {
+            say(Wish::Deployed, "alice");
+        }
+        // The last of them counts as the first does.
+        say(Wish::Deployed, "alice");
+        until("the second renewal", || logged(&["pool start ", "site=alice"]).len() >= 3);
+        let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
+        let starts = logged(&["pool start ", "site=alice"]).len();
+        assert!(starts <= 2 * (seconds + 2), "{starts} starts in {seconds} s");
+        let asked = logged(&["pool asked ", "site=alice"]).len();
+        assert!((1..=seconds + 2).contains(&asked), "{asked} lines in {seconds} s");
+        until("one worker", || processes(world.alice.id).len() == 1);
+        let answer = nginx.get("alice", "/app.fcgi");
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.text(), before);
+        // Where nothing runs there is nothing to renew, and as little to write.
+        site(world, GOOD, "workers = { max = 2, idle = \"0\" }");
+        until("no worker", || processes(world.alice.id).is_empty());
+        let asked = logged(&["pool asked ", "site=alice"]).len();
+        (0..200).for_each(|_| say(Wish::Deployed, "alice"));
+        assert!(world.cellwall(&["deployed", "alice"]).status.success());
+        let more = logged(&["pool asked ", "site=alice"]).len() - asked;
+        assert!((1..5).contains(&more), "{more}");
+    });
+}
+
+#[test]
+fn who_deploys_a_program_that_does_not_start_is_told() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 2, min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let before = nginx.get("alice", "/app.fcgi").text();
+        world.script(&world.alice, "app.fcgi", "#!/usr/bin/perl\ndie 'a mistake';\n");
+        let started = Instant::now();
+        let said = world.cellwall(&["deployed", "alice"]);
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{words}");
+        assert!(words.contains("error: the new workers of `alice` do not start"), "{words}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        assert_eq!(nginx.get("alice", "/app.fcgi").text(), before, "the old one goes on");
+        // Mended and deployed: at once, and not after the pause of the starts that failed.
+        world.script(&world.alice, "app.fcgi", GOOD);
+        let said = world.cellwall(&["deployed", "alice"]);
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+        assert_ne!(nginx.get("alice", "/app.fcgi").text(), before);
+    });
+}
+
+#[test]
+fn signals_of_other_daemons_of_the_kind_do_what_they_do_there() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1 }\naccess_log = \"/var/log/cellwall/access.log\"");
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        for (round, signal) in [Signal::SIGUSR1, Signal::SIGUSR2].into_iter().enumerate() {
+            fs::rename("/var/log/cellwall/access.log", format!("/var/log/cellwall/access.{round}")).ok();
+            kill(daemon.pid(), signal).unwrap();
+            until("another file", || {
+                assert!(daemon.has_ended().is_none(), "{signal} ended it");
+                fs::exists("/var/log/cellwall/access.log").unwrap()
+            });
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+        }
+        kill(daemon.pid(), Signal::SIGQUIT).unwrap();
+        until("its end", || daemon.has_ended().is_some());
+        assert_eq!(daemon.has_ended().unwrap().code(), Some(0));
+        assert!(processes(world.alice.id).is_empty());
+    });
+}
+
+#[test]
+fn fewer_workers_that_accept_for_themselves_are_fewer() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 4 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        until("four", || processes(world.alice.id).len() == 4);
+        // They are up, and are not old.
+        thread::sleep(Duration::from_millis(1500));
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 1 }");
+        until("one", || processes(world.alice.id).len() == 1);
+        assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+        assert_eq!(logged(&["pool end ", "site=alice", "how=stopped"]).len(), 3);
+        assert_eq!(logged(&["pool start ", "site=alice"]).len(), 4);
+    });
+}
+
+#[test]
+fn the_control_socket_costs_nothing_where_nobody_can_be_accepted() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1 }");
+        let daemon = Daemon::start(world);
+        let pid = daemon.pid().to_string();
+        // The soft limit alone: the other one cannot be raised again everywhere.
+        let limit = |most: u64| {
+            let words = ["--pid", &pid, &format!("--nofile={most}:")].map(str::to_owned);
+            assert!(crate::harness::run(Command::new("/usr/bin/prlimit").args(words)).status.success());
+        };
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        limit(open.try_into().unwrap());
+        let spent = || {
+            let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let words: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+            words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
+        };
+        let before = spent();
+        say(Wish::Reload, "");
+        thread::sleep(Duration::from_secs(3));
+        assert!(spent() - before < 30, "{} hundredths of a second in three", spent() - before);
+        limit(1000);
+        assert!(world.cellwall(&["pool", "restart", "alice"]).status.success());
+    });
+}
