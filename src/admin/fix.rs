@@ -28,7 +28,7 @@ use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files;
 
 use super::json::Json;
-use super::{End, cell, say};
+use super::{End, Stop, cell, say};
 
 /// Arguments of `cellwall fix`.
 #[derive(Debug, clap::Args)]
@@ -68,11 +68,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Ok(if open == 0 { End::Good } else { End::Findings })
     });
-    let ended = ended.unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed
-    });
-    ended.into()
+    ended.unwrap_or_else(Stop::said).into()
 }
 
 /// The command for some entries of a site's; for all where none is named, or one has no name that can be pasted.

@@ -590,3 +590,41 @@ fn a_pool_without_a_daemon_is_told_with_the_command_that_starts_it() {
         assert!(said.contains("help: systemctl enable --now cellwalld"), "{said}");
     }
 }
+
+#[test]
+fn an_answer_that_could_not_be_written_is_no_success() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for words in [&["policy", "shop"][..], &["apply", "--json"], &["check"]] {
+        let full = fs::File::create("/dev/full").unwrap();
+        let said = said(&command(words).stdout(full).output().unwrap());
+        assert!(said.status == Some(3) && said.err.contains("No space left"), "{words:?}: {}", said.err);
+        // Who reads only the beginning has what he wants.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(command(words).stdout(writer).status().unwrap().code(), Some(0), "{words:?}");
+    }
+}
+
+#[test]
+fn a_site_that_there_is_not_has_one_status_whatever_is_asked() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for words in [
+        &["policy", "none"][..],
+        &["apply", "none"],
+        &["set", "none", "limits.cpu", "7"],
+        &["fix", "none"],
+        &["run", "none", "--", "true"],
+        &["learn", "none", "--", "true"],
+        &["jail", "show", "none"],
+        &["jail", "check", "none"],
+        &["denials", "none"],
+    ] {
+        let said = cage.cellwall(words);
+        assert!(said.err.contains("there is no site `none`"), "{words:?}: {}", said.err);
+        assert_eq!(said.status, Some(1), "{words:?}: {}", said.err);
+    }
+}

@@ -601,6 +601,23 @@ fn a_link_of_roots_is_followed_and_none_that_another_could_turn() {
     assert!(said.status == Some(1) && said.err.contains("run: chmod go-w /srv/sites\n"), "{}", said.err);
 }
 
+#[test]
+fn a_site_and_its_file_are_not_taken_for_each_other_without_a_word() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    let said = cage.cellwall(&["check", "shop"]);
+    assert!(
+        said.status == Some(1) && said.err.contains(&format!("run: cellwall check {file}")),
+        "{}",
+        said.err
+    );
+    for name in ["shop.toml", file] {
+        let said = cage.cellwall(&["apply", name]);
+        assert!(said.status == Some(1) && said.err.contains("did you mean `shop`?"), "{}", said.err);
+    }
+}
+
 /// The command behind `make it: ` in what was said.
 fn remedy(said: &str) -> Option<&str> {
     said.lines().find_map(|line| line.split_once("make it: ")).map(|(_, command)| command)
