@@ -565,6 +565,23 @@ fn a_set_through_a_link_changes_the_file_that_it_leads_to() {
 }
 
 #[test]
+fn a_set_leaves_the_files_group_and_one_that_fails_its_time() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    std::os::unix::fs::chown(file, None, Some(4)).unwrap();
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    cage.good(&["apply"]);
+    cage.good(&["set", "shop", "limits.cpu", "7s"]);
+    assert_eq!(mode(file), (0o640, 0, 4));
+    // Each launch would tell that the file is younger than the policy.
+    assert_eq!(cage.cellwall(&["set", "shop", "limits.memory", "7"]).status, Some(1));
+    let said = cage.cellwall(&["policy", "shop"]);
+    assert!(said.status == Some(0) && said.err.is_empty(), "{}", said.err);
+    assert_eq!(mode(file), (0o640, 0, 4));
+}
+
+#[test]
 fn a_set_of_one_number_keeps_the_others_of_a_lower_layer() {
     let cage = Cage::new();
     cage.host("caller = \"www-data\"\n[defaults.pool]\nworkers = { max = 6, min = 2, idle = \"9s\" }\n");
