@@ -22,7 +22,8 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
-use crate::policy::{Jail, Links, PathRule, Record, Site};
+use crate::config::store;
+use crate::policy::{Jail, Links, PathRule, Record, Site, decode};
 use crate::record::reference;
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files;
@@ -59,6 +60,7 @@ struct Deviation {
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let ended = cell::with_site(&args.site, |record, site| {
+        apart(record.uid, site).map_err(Stop::asked)?;
         let found = deviations(record, site, args)?;
         let open = found.iter().filter(|one| !one.mended).count();
         if args.json {
@@ -111,6 +113,29 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
         walk.note(&path, "is not there, or not below a docroot of the site".to_owned());
     }
     Ok(walk.found)
+}
+
+/// No docroot of another user lies beneath one of the site's: whose what is in it is could not be told.
+fn apart(uid: u32, site: &Site<'_>) -> Result<(), String> {
+    let path = |docroot: &[u8]| PathBuf::from(OsStr::from_bytes(docroot));
+    let ours: Vec<PathBuf> = site.docroots.iter().map(|docroot| path(docroot)).collect();
+    for other in store::uids().into_iter().filter(|other| *other != uid) {
+        let bytes = store::read(&other.to_string()).unwrap_or_default();
+        let Ok(record) = decode::record(&bytes) else { continue };
+        for (site, docroot) in
+            record.sites.iter().flat_map(|site| site.docroots.iter().map(move |one| (site, one)))
+        {
+            let docroot = path(docroot);
+            if let Some(above) = ours.iter().find(|above| docroot.starts_with(above) && docroot != **above) {
+                let (above, docroot, name) = (above.display(), docroot.display(), Untrusted(site.name));
+                return Err(format!(
+                    "{above} holds {docroot}, a docroot of site `{name}`: nothing in it was looked at\n  \
+                     help: name a directory of its own in the site's file"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A path as a record of a chroot has it, outside of the chroot.

@@ -26,7 +26,7 @@ use super::profiles::Presets;
 use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{environment, jail, limits, pool, seccomp};
+use super::{environment, jail, limits, pool, seccomp, store};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -43,6 +43,25 @@ const DANGEROUS_GROUPS: &[&str] = &[
     "kvm",
     "staff",
     "systemd-journal",
+];
+
+/// Directories of the host's own, in and below which no site has its programs.
+const HOSTS_OWN: &[&str] =
+    &["/boot", "/dev", "/etc", "/proc", "/root", "/sys", "/var/lib/cellwall", "/var/log/cellwall"];
+/// And such in which none has, but below them one may.
+const HOSTS_SHARED: &[&str] = &[
+    "/bin",
+    "/lib",
+    "/lib64",
+    "/run",
+    "/sbin",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/sbin",
+    "/var",
+    "/var/lib",
 ];
 
 /// Only PHP's program for CGI has this variable's name in it (sapi/cgi/cgi_main.c), not the one for the command line.
@@ -401,6 +420,11 @@ impl<'h> Compiler<'h> {
             return None;
         }
         let found = self.ground.find(Path::new("/"), path);
+        if is_hosts_own(&found) {
+            let message = format!("docroot {} is the host's own", path.display());
+            self.complain(place, message, "name a directory of its own, as /srv/www/NAME".to_owned());
+            return None;
+        }
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
@@ -427,9 +451,14 @@ impl<'h> Compiler<'h> {
             // A FastCGI program reads what it may read; one that is started belongs to its site, and so does its directory.
             (None, Kind::Directory) if found.foreign.is_none() && rules.pool_command.is_none() => {
                 let (owner, group) = owners(self.code_owner, account, rules);
+                let help = if holds_others(&found.real, self.code_owner.unwrap_or(account.uid)) {
+                    format!("name the directory of the site's own: what lies in it is not {owner}'s")
+                } else {
+                    format!("run: chown {owner}:{group} {}", pasted(&found.real))
+                };
                 (
                     format!("docroot {path} is root's: a program that lies in it itself is refused (V120)"),
-                    format!("run: chown {owner}:{group} {}", pasted(&found.real)),
+                    help,
                 )
             }
             (None, Kind::File | Kind::Device | Kind::Channel) => {
@@ -461,8 +490,15 @@ impl<'h> Compiler<'h> {
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
-                let help =
-                    format!("run: chown -h root {0} # or: chown -h {1} {0}", pasted(top), account.name);
+                // A command that takes it away would end their sites.
+                let help = if store::is_known(*owner) {
+                    format!(
+                        "name a path of {}'s or of root's: uid {owner} is whose sites these are",
+                        account.name
+                    )
+                } else {
+                    format!("run: chown -h root {0} # or: chown -h {1} {0}", pasted(top), account.name)
+                };
                 self.complain(place, message, help);
                 false
             }
@@ -567,6 +603,22 @@ fn owners(code_owner: Option<u32>, account: &Account, rules: &Rules) -> (String,
     let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
     (code_owner.map_or_else(|| account.name.clone(), |uid| uid.to_string()), group)
 }
+
+/// A directory that no site can have, whatever is in it.
+fn is_hosts_own(found: &Found) -> bool {
+    let own = HOSTS_OWN.iter().any(|own| found.real.starts_with(own));
+    let shared = HOSTS_SHARED.iter().any(|shared| found.real == Path::new(shared));
+    found.foreign.is_none() && (own || shared)
+}
+
+/// Whether anything in a directory is another one's: whoever gets the directory may replace it.
+fn holds_others(directory: &Path, owner: u32) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.take(MOST_LOOKED_AT).any(|entry| !entry.metadata().is_ok_and(|facts| facts.uid() == owner))
+}
+
+/// Entries of one directory.
+const MOST_LOOKED_AT: usize = 1000;
 
 /// The first link on the way to a path of the site's own.
 fn own_link(found: &Found) -> Option<&Path> {

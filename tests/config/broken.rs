@@ -234,6 +234,20 @@ const CASES: &[Case] = &[
         "belongs to uid 20002",
         "chown -h root /srv/www/bob",
     ),
+    (
+        "!user = \"alice\"\ndocroot = \"/etc\"",
+        2,
+        11,
+        "docroot /etc is the host's own",
+        "a directory of its own",
+    ),
+    (
+        "!user = \"alice\"\ndocroot = \"/proc/self\"",
+        2,
+        11,
+        "docroot /proc/self is the host's own",
+        "of its own",
+    ),
 ];
 
 fn text(text: &str) -> String {
@@ -599,6 +613,22 @@ fn a_link_of_roots_is_followed_and_none_that_another_could_turn() {
     fs::set_permissions("/srv/sites", open).unwrap();
     let said = cage.cellwall(&["check"]);
     assert!(said.status == Some(1) && said.err.contains("run: chmod go-w /srv/sites\n"), "{}", said.err);
+}
+
+#[test]
+fn no_remedy_gives_away_what_is_the_hosts_or_another_sites() {
+    let cage = Cage::new();
+    cage.small("blog", "bob", "");
+    cage.good(&["apply"]);
+    // All sites lie beneath this one: it is nobody's to have.
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www\"\n");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("docroot /srv/www is root's") && !said.contains("chown"), "{said}");
+    assert!(said.contains("what lies in it is not alice's"), "{said}");
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www/bob\"\n");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("/srv/www/bob belongs to uid 20002") && !said.contains("chown"), "{said}");
+    assert!(said.contains("whose sites these are"), "{said}");
 }
 
 #[test]
