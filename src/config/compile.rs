@@ -66,6 +66,8 @@ const HOSTS_SHARED: &[&str] = &[
 
 /// Only PHP's program for CGI has this variable's name in it (sapi/cgi/cgi_main.c), not the one for the command line.
 const PHPS: &[u8] = b"PHP_FCGI_CHILDREN\0";
+/// And only that one has this (sapi/cli/php_cli_server.c).
+const PHPS_CLI: &[u8] = b"PHP_CLI_SERVER_WORKERS\0";
 /// Bytes of a program that is looked into: PHP's with all that can be compiled in is a third of it.
 const PROGRAM_MAX: u64 = 64 << 20;
 
@@ -85,8 +87,8 @@ pub struct Compiler<'h> {
     hierarchies: Hierarchies,
     dangerous: BTreeSet<u32>,
     pub(super) root_links: Vec<(PathBuf, PathBuf)>,
-    /// Programs of root's that were looked into: whether each is PHP's for CGI.
-    pub(super) php: BTreeMap<PathBuf, bool>,
+    /// Programs of root's that were looked into.
+    php: BTreeMap<PathBuf, Option<Php>>,
     /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
     one_of_many: bool,
     left_out: bool,
@@ -239,9 +241,15 @@ impl<'h> Compiler<'h> {
             return None;
         };
         let Some(account) = self.accounts.user(&user.value) else {
-            let help = match super::reader::nearest(&user.value, self.accounts.names()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => self.account_made(&user.value),
+            let renamed = self.renamed(&file.name);
+            let help = match (renamed, super::reader::nearest(&user.value, self.accounts.names())) {
+                (Some((name, uid)), _) => {
+                    format!(
+                        "uid {uid}, which has this site, is `{name}` now: write that if it is the same person"
+                    )
+                }
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => self.account_made(&user.value),
             };
             self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
             return None;
@@ -266,6 +274,13 @@ impl<'h> Compiler<'h> {
             self.problems.error(Some(&user.place), message, "give the site a user of its own");
         }
         Some(account)
+    }
+
+    /// Whose the installed site is, where that account is still there.
+    fn renamed(&mut self, site: &str) -> Option<(String, u32)> {
+        let uid = store::holders(site, None).pop_first()?;
+        let account = self.accounts.user_of(uid).ok().flatten()?;
+        Some((account.name, uid))
     }
 
     /// How to make an account that may have a site. Not a system account: its uid is below `minimum_uid`.
@@ -360,7 +375,7 @@ impl<'h> Compiler<'h> {
     pub(super) fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
         let found = self.accounts.group(&group.value);
         if found.is_none() {
-            let help = format!("make it: addgroup {}", group.value);
+            let help = format!("make it: groupadd {}", group.value);
             self.problems.error(Some(&group.place), format!("there is no group `{}`", group.value), help);
         }
         found
@@ -428,6 +443,14 @@ impl<'h> Compiler<'h> {
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
+            if path.as_os_str().as_bytes().contains(&b'*') {
+                self.problems.error(
+                    Some(place),
+                    message,
+                    "no pattern is filled in here: name each directory",
+                );
+                return None;
+            }
             let (owner, _) = owners(self.code_owner, account, rules);
             let help = format!("make it: {}", directory_made(&found, &owner, account, rules));
             self.problems.warning(Some(place), message, help);
@@ -517,14 +540,17 @@ impl<'h> Compiler<'h> {
         plain
     }
 
-    /// Whether a program of root's is PHP's for CGI, whatever it is called.
-    pub(super) fn is_php(&mut self, program: &Path) -> bool {
+    /// Which of PHP's programs one of root's is, whatever it is called.
+    pub(super) fn php(&mut self, program: &Path) -> Option<Php> {
         if let Some(known) = self.php.get(program) {
             return *known;
         }
         let small = std::fs::metadata(program).is_ok_and(|facts| facts.len() <= PROGRAM_MAX);
         let bytes = small.then(|| std::fs::read(program).ok()).flatten().unwrap_or_default();
-        let found = bytes.starts_with(b"\x7fELF") && bytes.windows(PHPS.len()).any(|part| part == PHPS);
+        let has = |mark: &[u8]| bytes.windows(mark.len()).any(|part| part == mark);
+        let kinds = [(PHPS, Php::Cgi), (PHPS_CLI, Php::CommandLine)];
+        let elf = bytes.starts_with(b"\x7fELF");
+        let found = kinds.into_iter().find(|(mark, _)| elf && has(mark)).map(|(_, kind)| kind);
         self.php.insert(program.to_owned(), found);
         found
     }
@@ -570,6 +596,15 @@ impl<'h> Compiler<'h> {
             );
         }
     }
+}
+
+/// One of PHP's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Php {
+    /// php-cgi.
+    Cgi,
+    /// php.
+    CommandLine,
 }
 
 /// A site on its way through the compiler.

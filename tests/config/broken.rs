@@ -201,7 +201,7 @@ const CASES: &[Case] = &[
     ("[pool]\nworkers = 8", 4, 11, "expected a table like { max = 8 }", ""),
     ("[pool]\nworkers = { maxx = 1 }", 4, 13, "unknown field `maxx`", ""),
     ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
-    ("group = \"nogrouphere\"", 3, 9, "there is no group", "addgroup"),
+    ("group = \"nogrouphere\"", 3, 9, "there is no group", "groupadd nogrouphere"),
     ("group = \"www-data\"", 3, 9, "gid 33 is below minimum_gid 1000", "own group"),
     ("programs = [\"/home/alice\"]", 3, 13, "belongs to uid 20001", "chown -h root"),
     ("interpreters = [\"/etc\"]", 3, 17, "is no program", ""),
@@ -247,6 +247,21 @@ const CASES: &[Case] = &[
         11,
         "docroot /proc/self is the host's own",
         "of its own",
+    ),
+    ("!user = \"alice\"\ndocroot = \"/srv/www/*\"", 2, 11, "/srv/www/* does not exist", "no pattern"),
+    (
+        "[handlers]\n\".x\" = \"/usr/bin/perl -w\"",
+        4,
+        1,
+        "/usr/bin/perl -w does not exist",
+        "write [\"/usr/bin/perl\", \"-w\"]",
+    ),
+    (
+        "[pool]\ncommand = \"/usr/bin/perl -w\"",
+        4,
+        11,
+        "/usr/bin/perl -w does not exist",
+        "write [\"/usr/bin/perl\", \"-w\"]",
     ),
 ];
 
@@ -629,6 +644,34 @@ fn no_remedy_gives_away_what_is_the_hosts_or_another_sites() {
     let said = cage.cellwall(&["check"]).err;
     assert!(said.contains("/srv/www/bob belongs to uid 20002") && !said.contains("chown"), "{said}");
     assert!(said.contains("whose sites these are"), "{said}");
+}
+
+#[test]
+fn a_user_that_has_another_name_now_is_told_by_it() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    fs::write("/etc/passwd", accounts.replace("\nalice:", "\nmrs-miller:")).unwrap();
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("uid 20001, which has this site, is `mrs-miller` now"), "{said}");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.replace("\"alice\"", "\"mrs-miller\"")).unwrap();
+    assert_eq!(cage.cellwall(&["apply"]).status, Some(0));
+}
+
+#[test]
+fn phps_program_for_the_command_line_is_no_handler() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "[handlers]\n\".php\" = \"/usr/bin/php\"\n");
+    let said = cage.cellwall(&["check"]);
+    let told = "/usr/bin/php is PHP's program for the command line";
+    assert!(said.status == Some(0) && said.err.contains(told), "{}", said.err);
+    assert!(said.err.contains("write /usr/bin/php-cgi"), "{}", said.err);
+    // A FastCGI program may be written in PHP.
+    cage.small("shop", "alice", "[pool]\ncommand = [\"/usr/bin/php\", \"/srv/www/alice/server.php\"]\n");
+    assert!(!cage.cellwall(&["check"]).err.contains("command line"));
 }
 
 #[test]
