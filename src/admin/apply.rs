@@ -16,7 +16,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
-use super::{End, check, chroot, pool, say, views};
+use super::{End, check, chroot, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -329,8 +329,7 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
         let uid = origin.as_ref().and_then(|origin| origin.uid(host, &mut accounts));
         let holders = store::holders(name, uid);
         if origin.is_none() && holders.is_empty() {
-            let help = format!("its file would be {}/{name}.toml", crate::config::SITES_DIRECTORY);
-            problems.error(None, format!("there is no site `{name}`"), help);
+            problems.error(None, format!("there is no site `{name}`"), policy::meant(name));
         }
         waiting.extend(holders.into_iter().chain(uid));
         // A user's own site is found with its uid; a file is named here, for no record may know it yet.

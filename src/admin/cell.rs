@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 use crate::sys::fork::{Side, fork};
 use crate::sys::{self, Root};
 
-use super::{policy, say};
+use super::{Stop, policy, say};
 
 /// What a program said in the cell.
 #[derive(Debug)]
@@ -44,10 +44,10 @@ pub(super) fn root() -> Result<Root, String> {
 /// Does `work` with the record of a site.
 pub(super) fn with_site<T>(
     name: &str,
-    work: impl FnOnce(&Record<'_>, &Site<'_>) -> Result<T, String>,
-) -> Result<T, String> {
+    work: impl FnOnce(&Record<'_>, &Site<'_>) -> Result<T, Stop>,
+) -> Result<T, Stop> {
     let _root = root()?;
-    let uid = policy::holder(name)?;
+    let uid = policy::holder(name).map_err(Stop::asked)?;
     let bytes = store::read(&uid.to_string()).ok_or("its record is gone\n  help: run: cellwall apply")?;
     let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
     let site = record.sites.iter().find(|site| site.name == name.as_bytes());

@@ -10,7 +10,7 @@ use crate::config::accounts::{Accounts, Listed};
 use crate::config::cell::JailCell;
 use crate::config::problem::{Problem, Problems, Weight};
 use crate::config::whole::{self, Origin, Ready, WholeHost};
-use crate::config::{profiles, sites};
+use crate::config::{SITES_DIRECTORY, profiles, sites};
 
 use super::json::Json;
 use super::{End, chroot, say};
@@ -103,7 +103,12 @@ fn candidate(path: &Path, problems: &Problems) -> Option<Origin> {
         }
     }
     let Some(name) = sites::site_name(&file) else {
-        let help = "a site's file is named like shop.toml: small letters, digits, `_`, `-`, `.`";
+        let installed = Path::new(SITES_DIRECTORY).join(format!("{file}.toml"));
+        let help = if installed.exists() {
+            format!("run: cellwall check {}", installed.display())
+        } else {
+            "a site's file is named like shop.toml: small letters, digits, `_`, `-`, `.`".to_owned()
+        };
         problems.error(None, format!("{} is no name of a site's file", path.display()), help);
         return None;
     };

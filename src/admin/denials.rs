@@ -13,7 +13,7 @@ use super::cell::with_site;
 use super::json::Json;
 use super::kernel::{Denial, What, parse, read};
 use super::until::Until;
-use super::{End, say};
+use super::{End, Stop, say};
 
 /// Arguments of `cellwall denials`.
 #[derive(Debug, clap::Args)]
@@ -49,19 +49,17 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Failed.into();
     }
     let ended = match (&args.site, args.switch) {
-        (_, Some(position)) => switch(position),
-        (Some(site), None) => with_site(site, |record, site| match args.watch {
-            Some(time) => watch(record, site, time),
-            None => show(args, record, site),
+        (_, Some(position)) => switch(position).map_err(Stop::from),
+        (Some(site), None) => with_site(site, |record, site| {
+            let told = match args.watch {
+                Some(time) => watch(record, site, time),
+                None => show(args, record, site),
+            };
+            told.map_err(Stop::from)
         }),
-        (None, None) => Err("name a site".to_owned()),
+        (None, None) => Err(Stop::asked("name a site")),
     };
-    ended
-        .unwrap_or_else(|message| {
-            say::note(format_args!("error: {message}"));
-            End::Failed
-        })
-        .into()
+    ended.unwrap_or_else(Stop::said).into()
 }
 
 fn switch(position: Switch) -> Result<End, String> {

@@ -23,13 +23,14 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
-use crate::policy::{Jail, Links, PathRule, Record, Site};
+use crate::config::store;
+use crate::policy::{Jail, Links, PathRule, Record, Site, decode};
 use crate::record::reference;
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files;
 
 use super::json::Json;
-use super::{End, cell, say};
+use super::{End, Stop, cell, say};
 
 /// Arguments of `cellwall fix`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +61,7 @@ struct Deviation {
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let ended = cell::with_site(&args.site, |record, site| {
+        apart(record.uid, site).map_err(Stop::asked)?;
         let found = deviations(record, site, args)?;
         let open = found.iter().filter(|one| !one.mended).count();
         if args.json {
@@ -69,19 +71,14 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Ok(if open == 0 { End::Good } else { End::Findings })
     });
-    let ended = ended.unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed
-    });
-    ended.into()
+    ended.unwrap_or_else(Stop::said).into()
 }
 
-/// The command for some entries of a site's; for all where none is named, or one has no name that can be pasted.
+/// The command for some entries of a site's; for all where none is named, or one has a name that is shown cut.
 pub(super) fn command(site: &[u8], paths: &[&Path]) -> String {
-    let words = paths.iter().map(|path| Pasted(path.as_os_str().as_bytes()).to_string());
-    let words: Vec<String> = words.take_while(|word| !word.contains("\\x")).collect();
-    let named = words.len() == paths.len();
-    let tail: String = words.iter().filter(|_| named).map(|word| format!(" {word}")).collect();
+    let names = || paths.iter().map(|path| path.as_os_str().as_bytes());
+    let whole = names().all(|name| name.len() <= Untrusted::MAX);
+    let tail: String = names().filter(|_| whole).map(|name| format!(" {}", Pasted(name))).collect();
     format!("cellwall fix --apply {}{tail}", Pasted(site))
 }
 
@@ -116,6 +113,29 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
         walk.note(&path, "is not there, or not below a docroot of the site".to_owned());
     }
     Ok(walk.found)
+}
+
+/// No docroot of another user lies beneath one of the site's: whose what is in it is could not be told.
+fn apart(uid: u32, site: &Site<'_>) -> Result<(), String> {
+    let path = |docroot: &[u8]| PathBuf::from(OsStr::from_bytes(docroot));
+    let ours: Vec<PathBuf> = site.docroots.iter().map(|docroot| path(docroot)).collect();
+    for other in store::uids().into_iter().filter(|other| *other != uid) {
+        let bytes = store::read(&other.to_string()).unwrap_or_default();
+        let Ok(record) = decode::record(&bytes) else { continue };
+        for (site, docroot) in
+            record.sites.iter().flat_map(|site| site.docroots.iter().map(move |one| (site, one)))
+        {
+            let docroot = path(docroot);
+            if let Some(above) = ours.iter().find(|above| docroot.starts_with(above) && docroot != **above) {
+                let (above, docroot, name) = (above.display(), docroot.display(), Untrusted(site.name));
+                return Err(format!(
+                    "{above} holds {docroot}, a docroot of site `{name}`: nothing in it was looked at\n  \
+                     help: name a directory of its own in the site's file"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A path as a record of a chroot has it, outside of the chroot.

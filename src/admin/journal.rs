@@ -1,10 +1,12 @@
-//! Records, read back: from the log file, from older ones beside it, and from the system's log.
+//! Records, read back: from the log file, from what rotations made of older ones, and from the system's log.
 //!
 //! From the end, line by line, and as far as needed: a year of a large host does not fit into the memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Cursor;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +14,7 @@ use crate::config::store;
 use crate::policy::{HOST_FILE, Sink, decode};
 
 use super::backwards::Backwards;
+use super::{codes, rotated};
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Entry {
         let (time, text) = told(line)?;
         let refused = text.starts_with("refuse ref=");
         if !refused && !text.starts_with("launch ref=") {
-            return None;
+            return Self::of_suexec(time, text);
         }
         let mut fields = BTreeMap::new();
         let mut rest = text.split_once(' ')?.1;
@@ -58,6 +61,41 @@ impl Entry {
         }
         Some(Self { time: time.to_owned(), refused, fields })
     }
+
+    /// A refusal in suEXEC's form of the log, which has no more: `WHY (reference REF, CODE)`. A site's owner names commands,
+    /// and a pool's program says what it likes: their lines begin otherwise.
+    fn of_suexec(time: &str, text: &str) -> Option<Self> {
+        let (why, end) = text.strip_suffix(')')?.rsplit_once(" (reference ")?;
+        let (reference, code) = end.split_once(", ")?;
+        let others = ["uid: (", "launch ", "refuse ", "pool ", "slow ", "stderr "];
+        if others.iter().any(|other| why.starts_with(other)) || !is_reference(reference) {
+            return None;
+        }
+        codes::section(code)?;
+        let fields = [("ref", reference), ("code", code), ("why", why)];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Some(Self { time: time.to_owned(), refused: true, fields })
+    }
+}
+
+/// `XXXX-XXXX`.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    let part = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.split_once('-').is_some_and(|(one, other)| part(one) && part(other))
+}
+
+/// The path behind a record's word for it, in which `\xNN` stands for a byte that no record holds. None: it is cut.
+#[must_use]
+pub fn path(shown: &str) -> Option<PathBuf> {
+    let mut parts = shown.split("\\x");
+    let mut bytes = parts.next().filter(|_| !shown.ends_with("[cut]"))?.as_bytes().to_vec();
+    for part in parts {
+        let (number, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(number, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(OsString::from_vec(bytes).into())
 }
 
 /// Pure: the head of a line, with its time, and what the launcher or the daemon wrote behind it.
@@ -127,6 +165,8 @@ pub struct Journal {
 #[derive(Debug)]
 enum Source {
     File(PathBuf),
+    /// One that a rotation packed, and what unpacks it.
+    Packed(PathBuf, &'static str),
     /// What a program said.
     Text(Vec<u8>),
 }
@@ -135,6 +175,9 @@ impl Source {
     fn lines(&self) -> Box<dyn Iterator<Item = String> + '_> {
         match self {
             Self::File(path) => Box::new(File::open(path).and_then(Backwards::new).into_iter().flatten()),
+            Self::Packed(path, by) => {
+                Box::new(rotated::unpacked(path, by).and_then(Backwards::new).into_iter().flatten())
+            }
             Self::Text(bytes) => Box::new(Backwards::new(Cursor::new(bytes)).into_iter().flatten()),
         }
     }
@@ -150,7 +193,7 @@ impl Journal {
         let file = rules
             .as_ref()
             .map_or_else(|| "/var/log/cellwall/cellwall.log".to_owned(), |rules| rules.1.clone());
-        for path in with_older(Path::new(&file)) {
+        for path in rotated::with_older(Path::new(&file)) {
             journal.file(&path);
         }
         // Also the fallback of a log file that could not be written.
@@ -183,8 +226,7 @@ impl Journal {
     /// The record with this reference.
     #[must_use]
     pub fn entry(&self, reference: &str) -> Option<Entry> {
-        let mark = format!("ref={reference}");
-        let mut lines = self.lines().filter(|line| line.contains(&mark));
+        let mut lines = self.lines().filter(|line| line.contains(reference));
         lines.find_map(|line| Entry::parse(&line).filter(|entry| entry.field("ref") == Some(reference)))
     }
 
@@ -261,7 +303,11 @@ impl Journal {
     fn file(&mut self, path: &Path) {
         self.places.push(path.display().to_string());
         if File::open(path).is_ok() {
-            self.sources.push(Source::File(path.to_owned()));
+            let path = path.to_owned();
+            self.sources.push(match rotated::packer(&path) {
+                Some(by) => Source::Packed(path, by),
+                None => Source::File(path),
+            });
         }
     }
 
@@ -289,12 +335,6 @@ fn words_of<'t>(site: &str, line: &'t str) -> Option<&'t str> {
     let (name, rest) = told(line)?.1.strip_prefix("stderr site=")?.split_once(' ')?;
     let text = rest.split_once("line=\"")?.1;
     (name == site).then(|| text.strip_suffix('"').unwrap_or(text))
-}
-
-/// logrotate's `.1` first, then the file itself.
-fn with_older(file: &Path) -> Vec<PathBuf> {
-    let older = PathBuf::from(format!("{}.1", file.display()));
-    if older.exists() { vec![older, file.to_owned()] } else { vec![file.to_owned()] }
 }
 
 fn text(bytes: &[u8]) -> String {

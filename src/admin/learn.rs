@@ -19,7 +19,7 @@ use super::cell::{root, with_site};
 use super::ground::{Ground, list_of, piece};
 use super::run::become_command;
 use super::trace::Event;
-use super::{End, say, traffic};
+use super::{End, Stop, say, traffic};
 
 /// Arguments of `cellwall learn`.
 #[derive(Debug, clap::Args)]
@@ -50,23 +50,22 @@ pub struct Args {
 /// Runs the command.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    watch(args).unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed.into()
-    })
+    watch(args).unwrap_or_else(|stop| stop.said().into())
 }
 
-fn watch(args: &Args) -> Result<ExitCode, String> {
+fn watch(args: &Args) -> Result<ExitCode, Stop> {
     with_site(&args.site, |record, site| {
         if matches!(site.jail, Jail::Chroot(_)) {
             return Err(
-                "in a chroot jail every path is another one; nothing can be learned outside of it".to_owned()
+                "in a chroot jail every path is another one; nothing can be learned outside of it".into()
             );
         }
-        if let Some(time) = args.traffic {
-            return heard(args, record, site, time);
-        }
-        if args.inside { inside(args, record, site) } else { outside(args, record, site) }
+        let watched = match args.traffic {
+            Some(time) => heard(args, record, site, time),
+            None if args.inside => inside(args, record, site),
+            None => outside(args, record, site),
+        };
+        watched.map_err(Stop::from)
     })
 }
 

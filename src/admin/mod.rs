@@ -23,6 +23,7 @@ pub mod mend;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
+mod rotated;
 pub mod run;
 pub mod say;
 pub mod set;
@@ -83,7 +84,12 @@ enum Command {
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let ended = done(Cli::parse().command);
+    if say::lost() { End::Failed.into() } else { ended }
+}
+
+fn done(command: Command) -> ExitCode {
+    match command {
         Command::Apply(args) => apply::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Policy(args) => policy::run(&args),
@@ -122,6 +128,38 @@ impl End {
             Self::Findings => 1,
             Self::Failed => 3,
         }
+    }
+}
+
+/// Why nothing was done, and how the command ends.
+#[derive(Debug)]
+pub struct Stop {
+    message: String,
+    end: End,
+}
+
+impl Stop {
+    /// What was asked for is wrong, or is not there.
+    fn asked(message: impl Into<String>) -> Self {
+        Self { message: message.into(), end: End::Findings }
+    }
+
+    /// Says it.
+    fn said(self) -> End {
+        say::note(format_args!("error: {}", self.message));
+        self.end
+    }
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Self {
+        Self { message, end: End::Failed }
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(message: &str) -> Self {
+        Self::from(message.to_owned())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::accounts::Accounts;
 use crate::config::problem::Problems;
 use crate::config::provenance::Origins;
 use crate::config::reader::nearest;
-use crate::config::sites::list;
+use crate::config::sites::{list, site_name};
 use crate::config::whole::{Origin, WholeHost};
 use crate::config::{SITES_DIRECTORY, facts, store};
 use crate::policy::{HOST_FILE, Record, Site, decode};
@@ -96,12 +96,18 @@ pub(super) fn unknown(site: &str) -> Option<String> {
     if site.starts_with('~') || file.exists() {
         return None;
     }
+    Some(format!("there is no site `{site}`\n  help: {}", meant(site)))
+}
+
+/// The site that was probably meant, be it by its file; or where its file would be.
+pub(super) fn meant(site: &str) -> String {
     let names = list(Path::new(SITES_DIRECTORY), &Problems::default());
-    let help = match nearest(site, names.iter().map(String::as_str)) {
+    let by_file = Path::new(site).file_name().and_then(|file| site_name(file.to_str()?));
+    let by_file = by_file.filter(|name| names.iter().any(|known| known == name));
+    match by_file.or_else(|| nearest(site, names.iter().map(String::as_str))) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("its file would be {}", file.display()),
-    };
-    Some(format!("there is no site `{site}`\n  help: {help}"))
+        None => format!("its file would be {SITES_DIRECTORY}/{site}.toml"),
+    }
 }
 
 fn text(record: &Record<'_>, sites: &[&Site<'_>]) {

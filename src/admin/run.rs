@@ -24,7 +24,7 @@ use crate::policy::{Record, Site};
 use crate::sys::fork::{Side, copy_window_size, fork, hold, leave_terminal, take_terminal};
 use crate::sys::{self, Root};
 
-use super::{End, cell, say};
+use super::{Stop, cell};
 
 /// Arguments of `cellwall run`.
 #[derive(Debug, clap::Args)]
@@ -39,22 +39,19 @@ pub struct Args {
 /// Runs the command.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    inside(args).unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed.into()
-    })
+    inside(args).unwrap_or_else(|stop| stop.said().into())
 }
 
-fn inside(args: &Args) -> Result<ExitCode, String> {
+fn inside(args: &Args) -> Result<ExitCode, Stop> {
     let words = args.command.iter().map(|word| CString::new(word.clone().into_vec()));
     let command: Vec<CString> = words.collect::<Result<_, _>>().map_err(|_| "a word has a NUL in it")?;
     enter_cell(&args.site, command)
 }
 
 /// The command in the site's cell, at a terminal of its own in the place of ours.
-pub(super) fn enter_cell(site: &str, command: Vec<CString>) -> Result<ExitCode, String> {
+pub(super) fn enter_cell(site: &str, command: Vec<CString>) -> Result<ExitCode, Stop> {
     cell::with_site(site, |record, site| {
-        let failed = |error: io::Error| error.to_string();
+        let failed = |error: io::Error| Stop::from(error.to_string());
         let root = cell::root()?;
         let ours = Ours::look().map_err(failed)?;
         let become_it = || become_command(record, site, command, root);

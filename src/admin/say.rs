@@ -1,7 +1,7 @@
 //! What the commands print: answers to stdout, everything else to stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one file of the commands that prints")]
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,27 @@ use super::json::Json;
 
 /// An answer.
 pub fn out(line: impl std::fmt::Display) {
-    // A closed pipe (`cellwall policy shop | head`) is no reason to complain.
-    drop(writeln!(std::io::stdout(), "{line}"));
+    kept(writeln!(std::io::stdout(), "{line}"));
 }
+
+/// Remembers that an answer could not be written. A closed pipe (`cellwall policy shop | head`) is no reason to complain.
+fn kept(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        note(format_args!("error: the answer could not be written: {error}"));
+    }
+}
+
+/// Part of the answer could not be written, which was said.
+#[must_use]
+pub fn lost() -> bool {
+    kept(std::io::stdout().flush());
+    LOST.load(Ordering::Relaxed)
+}
+
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Something to know.
 pub fn note(line: impl std::fmt::Display) {

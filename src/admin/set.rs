@@ -3,11 +3,12 @@
 //! What remedies and proposals are made of: a list gains the values, any other key gets the value. A file that does not
 //! compile afterwards is put back as it was. All of it under the lock of `apply`: of two at once each keeps the other's change.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
@@ -20,7 +21,7 @@ use crate::config::values::{Count, Seconds, Workers};
 use crate::config::{SITES_DIRECTORY, sites};
 use crate::policy::names::is_variable;
 
-use super::{End, apply, policy, say};
+use super::{End, Stop, apply, policy, say};
 
 /// Arguments of `cellwall set`.
 #[derive(Debug, clap::Args)]
@@ -44,33 +45,30 @@ pub fn run(args: &Args) -> ExitCode {
         say::note("error: only root can change a site's file\n  help: run it again with sudo");
         return End::Failed.into();
     }
-    match change(args) {
-        Ok(end) => end,
-        Err(message) => {
-            say::note(format_args!("error: {message}"));
-            End::Findings.into()
-        }
-    }
+    change(args).unwrap_or_else(|stop| stop.said().into())
 }
 
-fn change(args: &Args) -> Result<ExitCode, String> {
-    let named = file(&args.site)?;
+fn change(args: &Args) -> Result<ExitCode, Stop> {
+    let named = file(&args.site).map_err(Stop::asked)?;
     let store = Store::open(apply::waiting).map_err(|error| format!("nothing was changed: {error}"))?;
-    let path = real(&named)?;
+    let path = real(&named).map_err(Stop::asked)?;
     let shown = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = fs::read_to_string(&path).map_err(shown)?;
+    let facts = fs::metadata(&path).map_err(shown)?;
     let after = if args.remove {
-        without(&before, &args.key)?
+        without(&before, &args.key)
     } else {
-        edited(&with_lower(&before, args)?, &args.key, &args.values)?
+        with_lower(&before, args).and_then(|text| edited(&text, &args.key, &args.values))
     };
-    replace(&path, &after).map_err(shown)?;
+    let after = after.map_err(Stop::asked)?;
+    replace(&path, &after, &facts, None).map_err(shown)?;
     let sites = vec![args.site.clone()];
     let ended = apply::under(&store, &apply::Args { sites, dry_run: false, json: false });
     if ended != ExitCode::SUCCESS {
         // An editor asks for no lock.
         if fs::read_to_string(&path).map_err(shown)? == after {
-            replace(&path, &before).map_err(shown)?;
+            // With its time: the policy was made of it.
+            replace(&path, &before, &facts, facts.modified().ok()).map_err(shown)?;
             say::note(format_args!("{} is as it was before", path.display()));
         } else {
             say::note(format_args!("{} was changed meanwhile: it is left as it is now", path.display()));
@@ -280,12 +278,15 @@ fn scalar(text: &str) -> Value {
     }
 }
 
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mode = fs::metadata(path)?.mode() & 0o777;
+/// Another text in the file's place, with its owner, group and mode.
+fn replace(path: &Path, text: &str, old: &Metadata, modified: Option<SystemTime>) -> std::io::Result<()> {
     let new = path.with_extension("toml.new");
     drop(fs::remove_file(&new));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
+    fchown(&file, Some(old.uid()), Some(old.gid()))?;
+    file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+    modified.map_or(Ok(()), |modified| file.set_modified(modified))?;
     file.sync_all()?;
     fs::rename(new, path)
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use crate::config::provenance::provenance;
-use crate::config::store;
+use crate::config::{host, store};
 use crate::policy::{Record, Site, decode};
 
 use super::cause::{Cause, causes};
 use super::ground::Ground;
 use super::installed::Fault;
-use super::journal::{Entry, Journal};
+use super::journal::{self, Entry, Journal};
 use super::json::Json;
 use super::pooled::Again;
 use super::{End, again, codes, installed, kernel, mend, policy, pooled, say};
@@ -158,17 +158,11 @@ fn spelled(reference: &str) -> String {
     reference.trim().to_ascii_uppercase().replace('O', "0").replace(['I', 'L'], "1")
 }
 
-/// `XXXX-XXXX`.
-fn is_reference(text: &str) -> bool {
-    let part = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    text.split_once('-').is_some_and(|(one, other)| part(one) && part(other))
-}
-
 /// No record: what was looked for and where; and what keeps a launcher from writing one.
 fn nothing(args: &Args, journal: &Journal) {
     let site = args.last.as_deref().filter(|site| !site.is_empty());
     let what = match (&args.reference, site) {
-        (Some(text), _) if !is_reference(&spelled(text)) => {
+        (Some(text), _) if !journal::is_reference(&spelled(text)) => {
             say::note(format_args!(
                 "error: `{text}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last"
             ));
@@ -204,14 +198,11 @@ fn traces(entry: &Entry) -> Result<(), String> {
 /// The same program in its cell, watched.
 fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let field = |name: &str| entry.field(name).ok_or_else(|| format!("the record has no {name}"));
-    let whole = if entry.refused {
-        PathBuf::from(field("script")?)
-    } else {
-        Path::new(field("dir")?).join(field("script")?)
+    let path = |name: &str| {
+        journal::path(field(name)?)
+            .ok_or_else(|| "the record does not hold the program's whole name".to_owned())
     };
-    if whole.to_str().is_none_or(|text| text.contains("\\x") || text.contains("[cut]")) {
-        return Err("the record does not hold the program's whole name".to_owned());
-    }
+    let whole = if entry.refused { path("script")? } else { path("dir")?.join(path("script")?) };
     let name = field("site")?;
     let uid = match entry.field("uid") {
         Some(uid) => uid.parse().map_err(|_| "the record has no uid")?,
@@ -222,7 +213,10 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
     let site = record.sites.iter().find(|site| site.name == name.as_bytes());
     let site = site.ok_or_else(|| format!("there is no site {name} any more"))?;
-    let run = watched(args, entry, &whole, &record, site)?;
+    let run = match watched(args, entry, &whole, &record, site) {
+        Ok(run) => run,
+        Err(message) => return refused_now(message),
+    };
     if let Some(limit) = run.limit() {
         line("again", &limit);
     }
@@ -231,6 +225,21 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
         || say::out("\n  again     it ran to its end, and nothing failed"),
         |first| told(first, found.get(1..)),
     );
+    Ok(())
+}
+
+/// The second time the launch itself was refused: that record tells why.
+fn refused_now(message: String) -> Result<(), String> {
+    let reference = message.split_once("cellwall: refused, reference ").and_then(|(_, rest)| rest.get(..9));
+    let mut journal = Journal::open();
+    let find = |journal: &Journal| reference.and_then(|reference| journal.entry(reference));
+    let mut found = find(&journal);
+    if found.is_none() && journal.also_system() {
+        found = find(&journal);
+    }
+    let Some(entry) = found else { return Err(message) };
+    say::out("\n  again     this time the launch itself was refused:\n");
+    tell(&entry);
     Ok(())
 }
 
@@ -311,6 +320,9 @@ fn told(first: &Cause, others: Option<&[Cause]>) {
 /// How many less likely causes are told.
 const MOST_OTHERS: usize = 5;
 
+/// Of a record in suEXEC's form.
+const SHORT: &str = "[log] format = \"suexec\" holds no more than this; with \"cellwall\" the site, the rule and more remedies are told";
+
 fn tell(entry: &Entry) {
     let field = |name: &str| entry.field(name).unwrap_or("-");
     let verdict = if entry.refused { "refused" } else { "launched" };
@@ -338,14 +350,19 @@ fn tell(entry: &Entry) {
         return;
     }
     let code = field("code");
-    match entry.field("asked") {
-        Some(asked) => line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller"))),
-        None => {
-            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
+    match (entry.field("site"), entry.field("asked")) {
+        (None, _) => line("note", SHORT),
+        (_, Some(asked)) => {
+            line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller")));
+        }
+        (_, None) => {
+            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")));
         }
     }
-    line("site", if site == "-" { "none" } else { site });
-    line("rule", &rule(code, site, field("why")));
+    if entry.field("site").is_some() {
+        line("site", if site == "-" { "none" } else { site });
+        line("rule", &rule(code, site, field("why")));
+    }
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
     if pooled::is_brokers(entry) {
@@ -358,17 +375,21 @@ fn tell(entry: &Entry) {
 /// What mends it: the launcher's own remedy, or a better one.
 fn repair(entry: &Entry) -> String {
     let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry)).or_else(|| pooled::remedy(entry));
-    better.unwrap_or_else(|| entry.field("fix").unwrap_or("-").to_owned())
+    let own = || entry.field("fix").map(str::to_owned);
+    better.or_else(own).unwrap_or_else(|| format!("cellwall explain {}", entry.field("code").unwrap_or("-")))
 }
 
 /// The key that decided, with its file and line; or that it is no key.
 fn rule(code: &str, site: &str, evidence: &str) -> String {
-    let Some(key) = codes::key(code) else { return "the launcher's own, which no key changes".to_owned() };
+    let Some(key) = codes::key(code, evidence) else {
+        return "the launcher's own, which no key changes".to_owned();
+    };
     // A path of the cell stands in one of many lines.
     let item = evidence.split(": ").next().filter(|path| key == "files" && path.starts_with('/'));
     match provenance(site, key, item) {
         Some((path, line)) => format!("{key}, {}:{line}", path.display()),
-        None if site == "-" => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" && host::has(key) => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" => format!("{key}, of the site's file"),
         None => format!("{key}, at its default (the site's file does not name it)"),
     }
 }

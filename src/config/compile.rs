@@ -28,7 +28,7 @@ use super::profiles::Presets;
 use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{environment, jail, limits, pool, seccomp};
+use super::{environment, jail, limits, pool, seccomp, store};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -47,8 +47,29 @@ const DANGEROUS_GROUPS: &[&str] = &[
     "systemd-journal",
 ];
 
+/// Directories of the host's own, in and below which no site has its programs.
+const HOSTS_OWN: &[&str] =
+    &["/boot", "/dev", "/etc", "/proc", "/root", "/sys", "/var/lib/cellwall", "/var/log/cellwall"];
+/// And such in which none has, but below them one may.
+const HOSTS_SHARED: &[&str] = &[
+    "/bin",
+    "/lib",
+    "/lib64",
+    "/run",
+    "/sbin",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/sbin",
+    "/var",
+    "/var/lib",
+];
+
 /// Only PHP's program for CGI has this variable's name in it (sapi/cgi/cgi_main.c), not the one for the command line.
 const PHPS: &[u8] = b"PHP_FCGI_CHILDREN\0";
+/// And only that one has this (sapi/cli/php_cli_server.c).
+const PHPS_CLI: &[u8] = b"PHP_CLI_SERVER_WORKERS\0";
 /// Bytes of a program that is looked into: PHP's with all that can be compiled in is a third of it.
 const PROGRAM_MAX: u64 = 64 << 20;
 
@@ -68,8 +89,8 @@ pub struct Compiler<'h> {
     hierarchies: Hierarchies,
     dangerous: BTreeSet<u32>,
     pub(super) root_links: Vec<(PathBuf, PathBuf)>,
-    /// Programs of root's that were looked into: whether each is PHP's for CGI.
-    pub(super) php: BTreeMap<PathBuf, bool>,
+    /// Programs of root's that were looked into.
+    php: BTreeMap<PathBuf, Option<Php>>,
     /// The site is one of `[userdir]`: a user whose account or home is odd gets no site, and stops nobody else.
     one_of_many: bool,
     left_out: bool,
@@ -222,9 +243,15 @@ impl<'h> Compiler<'h> {
             return None;
         };
         let Some(account) = self.accounts.user(&user.value) else {
-            let help = match super::reader::nearest(&user.value, self.accounts.names()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => self.account_made(&user.value),
+            let renamed = self.renamed(&file.name);
+            let help = match (renamed, super::reader::nearest(&user.value, self.accounts.names())) {
+                (Some((name, uid)), _) => {
+                    format!(
+                        "uid {uid}, which has this site, is `{name}` now: write that if it is the same person"
+                    )
+                }
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => self.account_made(&user.value),
             };
             self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
             return None;
@@ -249,6 +276,13 @@ impl<'h> Compiler<'h> {
             self.problems.error(Some(&user.place), message, "give the site a user of its own");
         }
         Some(account)
+    }
+
+    /// Whose the installed site is, where that account is still there.
+    fn renamed(&mut self, site: &str) -> Option<(String, u32)> {
+        let uid = store::holders(site, None).pop_first()?;
+        let account = self.accounts.user_of(uid).ok().flatten()?;
+        Some((account.name, uid))
     }
 
     /// How to make an account that may have a site. Not a system account: its uid is below `minimum_uid`.
@@ -343,7 +377,7 @@ impl<'h> Compiler<'h> {
     pub(super) fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
         let found = self.accounts.group(&group.value);
         if found.is_none() {
-            let help = format!("make it: addgroup {}", group.value);
+            let help = format!("make it: groupadd {}", group.value);
             self.problems.error(Some(&group.place), format!("there is no group `{}`", group.value), help);
         }
         found
@@ -407,9 +441,22 @@ impl<'h> Compiler<'h> {
             return None;
         }
         let found = self.ground.find(Path::new("/"), path);
+        if is_hosts_own(&found) {
+            let message = format!("docroot {} is the host's own", path.display());
+            self.complain(place, message, "name a directory of its own, as /srv/www/NAME".to_owned());
+            return None;
+        }
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());
+            if path.as_os_str().as_bytes().contains(&b'*') {
+                self.problems.error(
+                    Some(place),
+                    message,
+                    "no pattern is filled in here: name each directory",
+                );
+                return None;
+            }
             let (owner, _) = owners(self.code_owner, account, rules);
             let help = format!("make it: {}", directory_made(&found, &owner, account, rules));
             self.problems.warning(Some(place), message, help);
@@ -433,9 +480,14 @@ impl<'h> Compiler<'h> {
             // A FastCGI program reads what it may read; one that is started belongs to its site, and so does its directory.
             (None, Kind::Directory) if found.foreign.is_none() && rules.pool_command.is_none() => {
                 let (owner, group) = owners(self.code_owner, account, rules);
+                let help = if holds_others(&found.real, self.code_owner.unwrap_or(account.uid)) {
+                    format!("name the directory of the site's own: what lies in it is not {owner}'s")
+                } else {
+                    format!("run: chown {owner}:{group} {}", pasted(&found.real))
+                };
                 (
                     format!("docroot {path} is root's: a program that lies in it itself is refused (V120)"),
-                    format!("run: chown {owner}:{group} {}", pasted(&found.real)),
+                    help,
                 )
             }
             (None, Kind::File | Kind::Device | Kind::Channel) => {
@@ -467,8 +519,15 @@ impl<'h> Compiler<'h> {
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());
-                let help =
-                    format!("run: chown -h root {0} # or: chown -h {1} {0}", pasted(top), account.name);
+                // A command that takes it away would end their sites.
+                let help = if store::is_known(*owner) {
+                    format!(
+                        "name a path of {}'s or of root's: uid {owner} is whose sites these are",
+                        account.name
+                    )
+                } else {
+                    format!("run: chown -h root {0} # or: chown -h {1} {0}", pasted(top), account.name)
+                };
                 self.complain(place, message, help);
                 false
             }
@@ -487,14 +546,17 @@ impl<'h> Compiler<'h> {
         plain
     }
 
-    /// Whether a program of root's is PHP's for CGI, whatever it is called.
-    pub(super) fn is_php(&mut self, program: &Path) -> bool {
+    /// Which of PHP's programs one of root's is, whatever it is called.
+    pub(super) fn php(&mut self, program: &Path) -> Option<Php> {
         if let Some(known) = self.php.get(program) {
             return *known;
         }
         let small = std::fs::metadata(program).is_ok_and(|facts| facts.len() <= PROGRAM_MAX);
         let bytes = small.then(|| std::fs::read(program).ok()).flatten().unwrap_or_default();
-        let found = bytes.starts_with(b"\x7fELF") && bytes.windows(PHPS.len()).any(|part| part == PHPS);
+        let has = |mark: &[u8]| bytes.windows(mark.len()).any(|part| part == mark);
+        let kinds = [(PHPS, Php::Cgi), (PHPS_CLI, Php::CommandLine)];
+        let elf = bytes.starts_with(b"\x7fELF");
+        let found = kinds.into_iter().find(|(mark, _)| elf && has(mark)).map(|(_, kind)| kind);
         self.php.insert(program.to_owned(), found);
         found
     }
@@ -542,6 +604,15 @@ impl<'h> Compiler<'h> {
     }
 }
 
+/// One of PHP's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Php {
+    /// php-cgi.
+    Cgi,
+    /// php.
+    CommandLine,
+}
+
 /// A site on its way through the compiler.
 pub(super) struct Site<'a> {
     pub(super) file: &'a SiteFile,
@@ -573,6 +644,22 @@ fn owners(code_owner: Option<u32>, account: &Account, rules: &Rules) -> (String,
     let group = rules.group.as_ref().map_or_else(|| account.gid.to_string(), |group| group.value.clone());
     (code_owner.map_or_else(|| account.name.clone(), |uid| uid.to_string()), group)
 }
+
+/// A directory that no site can have, whatever is in it.
+fn is_hosts_own(found: &Found) -> bool {
+    let own = HOSTS_OWN.iter().any(|own| found.real.starts_with(own));
+    let shared = HOSTS_SHARED.iter().any(|shared| found.real == Path::new(shared));
+    found.foreign.is_none() && (own || shared)
+}
+
+/// Whether anything in a directory is another one's: whoever gets the directory may replace it.
+fn holds_others(directory: &Path, owner: u32) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.take(MOST_LOOKED_AT).any(|entry| !entry.metadata().is_ok_and(|facts| facts.uid() == owner))
+}
+
+/// Entries of one directory.
+const MOST_LOOKED_AT: usize = 1000;
 
 /// The first link on the way to a path of the site's own.
 fn own_link(found: &Found) -> Option<&Path> {

@@ -9,7 +9,7 @@ use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
-use super::compile::{Compiler, Site, directory_made, pasted, value};
+use super::compile::{Compiler, Php, Site, directory_made, pasted, value};
 use super::fold;
 use super::ground::{Found, Kind};
 use super::problem::{Located, Place};
@@ -440,6 +440,7 @@ impl Work<'_, '_, '_> {
             match words.first() {
                 Some(program) if self.program(program, place) => {
                     self.named_php(program, place);
+                    self.serving_php(program, place);
                     handlers.push((suffix.clone(), words.clone()));
                 }
                 Some(_) => {}
@@ -498,14 +499,27 @@ impl Work<'_, '_, '_> {
     /// PHP's program for CGI runs what the environment names. The launcher knows it by its name, and puts the file there that
     /// was verified; Debian has it as /usr/lib/cgi-bin/php as well.
     fn named_php(&mut self, text: &str, place: &Place) {
-        let found = self.compiler.ground.find(&self.root, Path::new(text));
-        let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
-        if is_php_cgi(text.as_bytes()) || found.kind != Kind::File || !self.compiler.is_php(&real) {
+        if is_php_cgi(text.as_bytes()) || self.php(text) != Some(Php::Cgi) {
             return;
         }
         let message = format!("{text} is PHP's program for CGI under a name that does not say so");
         let help = "write /usr/bin/php-cgi, or make a link to it that is called php-cgi and name that";
         self.compiler.problems.error(Some(place), message, help);
+    }
+
+    /// The one for the command line is asked for pages by mistake; a script that prints its own headers may want it.
+    fn serving_php(&mut self, text: &str, place: &Place) {
+        if self.php(text) == Some(Php::CommandLine) {
+            let message = format!("{text} is PHP's program for the command line: its pages have no headers");
+            let help = "write /usr/bin/php-cgi, which comes with the package php-cgi";
+            self.compiler.problems.warning(Some(place), message, help);
+        }
+    }
+
+    fn php(&mut self, text: &str) -> Option<Php> {
+        let found = self.compiler.ground.find(&self.root, Path::new(text));
+        let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
+        (found.kind == Kind::File).then(|| self.compiler.php(&real)).flatten()
     }
 
     fn program(&mut self, text: &str, place: &Place) -> bool {
@@ -518,7 +532,14 @@ impl Work<'_, '_, '_> {
         if found.kind == Kind::Missing && found.foreign.is_none() {
             let message =
                 format!("{text} does not exist; the deepest that does is {}", found.nearest.display());
-            let help = self.install(place).unwrap_or_else(|| "install it, or correct the path".to_owned());
+            let words: Vec<&str> = text.split_ascii_whitespace().collect();
+            let first = words
+                .first()
+                .filter(|first| words.len() > 1 && self.root.join(first.trim_start_matches('/')).exists());
+            let help = match first {
+                Some(_) => format!("write {words:?}: each word by itself"),
+                None => self.install(place).unwrap_or_else(|| "install it, or correct the path".to_owned()),
+            };
             problems.error(Some(place), message, help);
             return false;
         }

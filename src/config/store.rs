@@ -210,6 +210,12 @@ pub fn uids() -> BTreeSet<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Whether a uid has sites, as far as the caller may know.
+#[must_use]
+pub fn is_known(uid: u32) -> bool {
+    Path::new(DIRECTORY).join(uid.to_string()).exists()
+}
+
 /// The names of the sites in the record of a uid.
 #[must_use]
 pub fn names(uid: u32) -> BTreeSet<String> {

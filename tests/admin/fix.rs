@@ -161,3 +161,36 @@ fn nothing_is_given_to_a_site_because_its_own_link_leads_there() {
         assert_eq!(facts(&format!("{base}/releases/a.cgi")), (id, 0o755));
     });
 }
+
+/// The docroot of all sites, written by mistake: each owner's files would become one owner's.
+#[test]
+fn a_docroot_above_other_sites_is_left_alone() {
+    world(Launcher::Cellwall, |world| {
+        let file = "/etc/cellwall/sites.d/alice.toml";
+        fs::write(file, "user = \"alice\"\ndocroot = \"/var/www\"\nprofile = \"static\"\n").unwrap();
+        world.apply();
+        let before = fs::metadata(world.bob.docroot()).unwrap().uid();
+        for words in [
+            &["fix", "alice"][..],
+            &["fix", "--apply", "alice"],
+            &["fix", "--apply", "alice", "/var/www/bob"],
+        ] {
+            let said = world.cellwall(words);
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            let told = "/var/www holds /var/www/bob/htdocs, a docroot of site `bob`";
+            assert!(said.status.code() == Some(1) && text.contains(told) && said.stdout.is_empty(), "{text}");
+        }
+        assert_eq!(fs::metadata(world.bob.docroot()).unwrap().uid(), before);
+        assert_eq!(fs::metadata("/var/www/bob").unwrap().uid(), 0);
+        // A site's own second docroot may lie beneath its first one.
+        world.site("alice", "profile = \"static\"\n");
+        fs::write(
+            "/etc/cellwall/sites.d/more.toml",
+            "user = \"alice\"\ndocroot = \"/var/www/alice/htdocs/more\"\n",
+        )
+        .unwrap();
+        make_directory("/var/www/alice/htdocs/more", world.alice.id, 0o755);
+        world.apply();
+        assert_eq!(world.cellwall(&["fix", "alice"]).status.code(), Some(0));
+    });
+}

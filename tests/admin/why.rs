@@ -529,3 +529,187 @@ fn of_a_link_that_is_not_followed_where_links_are_no_key_is_the_remedy() {
         assert!(told.contains("make the link again") && !told.contains("cellwall set"), "{told}");
     });
 }
+
+/// An umlaut in a directory's name: a record holds it escaped, and what is pasted names the file all the same.
+#[test]
+fn a_name_of_any_bytes_is_told_mended_and_run_once_more() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let sub = world.alice.docroot().join("m\u{fc}ll \"er's\"");
+        make_directory(&sub, world.alice.id, 0o755);
+        let put =
+            |name: &str, text: &str, rights| put(sub.join(name), text.as_bytes(), world.alice.id, rights);
+        let bash = |command: &str| {
+            let said = crate::harness::run(std::process::Command::new("bash").args(["-c", command]));
+            assert!(said.status.success(), "{command}: {}", String::from_utf8_lossy(&said.stderr));
+        };
+        let answer = "printf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        let call = |name: &str| world.call(&world.alice, name).cwd(&sub).run();
+        for (code, text, rights) in [
+            ("V118", format!("#!/bin/sh\n{answer}"), 0o775),
+            ("V121", format!("#!/bin/sh\n{answer}"), 0o644),
+            ("V10", format!("#!/bin/sh\r\n{answer}"), 0o755),
+            ("V12", answer.to_owned(), 0o755),
+        ] {
+            put("a.sh", &text, rights);
+            assert_eq!(call("a.sh").refused_somehow().field("code"), code);
+            let repair = repair(world);
+            // This one, and not all of the site.
+            assert!(repair.contains("\\xc3\\xbc"), "{repair}");
+            bash(&repair);
+            assert!(call("a.sh").out_text().contains("ran"), "{repair}");
+        }
+        put("a.sh", "#!/bin/sh\necho hello\n", 0o755);
+        call("a.sh");
+        let told = said(&world.cellwall(&["why", "--last", "--again"]));
+        let repair = told
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("repair"))
+            .unwrap_or_else(|| panic!("{told}"));
+        bash(repair);
+        assert!(call("a.sh").out_text().contains("\n\n"), "{repair}");
+        mode(sub.join("a.sh"), 0o775);
+        let told = said(&world.cellwall(&["fix", "alice"]));
+        bash(told.lines().find_map(|line| line.strip_prefix("  ")).unwrap());
+        assert_eq!(world.cellwall(&["fix", "alice"]).status.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_rotated_log_is_read_whatever_its_name_is_and_packed_or_not() {
+    world(Launcher::Cellwall, |world| {
+        let rotations: [(&str, &[&str]); 5] = [
+            (".3.gz", &["gzip"]),
+            (".2", &[]),
+            ("-20260102", &[]),
+            ("-20260103.gz", &["gzip"]),
+            (".1.xz", &["xz"]),
+        ];
+        let mut references = Vec::new();
+        for (end, packer) in rotations {
+            let refused = world.call(&world.alice, end).run().refused("V117", 117);
+            references.push((refused.field("ref").to_owned(), end));
+            let (plain, _) = end.split_once(".gz").or(end.split_once(".xz")).unwrap_or((end, ""));
+            let rotated = format!("{LOG}{plain}");
+            std::fs::rename(LOG, &rotated).unwrap();
+            for packer in packer {
+                let packed = crate::harness::run(std::process::Command::new(packer).arg(&rotated));
+                assert!(packed.status.success(), "{packer}");
+            }
+        }
+        put(format!("{LOG}.save"), b"an editor's", 0, 0o600);
+        world.call(&world.bob, "last").run().refused("V117", 117);
+        for (reference, end) in references {
+            let told = world.cellwall(&["why", &reference]);
+            assert!(
+                told.status.success() && said(&told).contains(&format!("htdocs/{end}:")),
+                "{}",
+                said(&told)
+            );
+        }
+        // The youngest first.
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("htdocs/.1.xz:"));
+        let none = said(&world.cellwall(&["why", "0000-0000"]));
+        assert!(none.contains("cellwall.log-20260103.gz") && !none.contains(".save"), "{none}");
+    });
+}
+
+#[test]
+fn a_reference_in_suexecs_form_of_the_log_is_found_and_what_is_lacking_told() {
+    world(Launcher::Cellwall, |world| {
+        world.log_rules("format = \"suexec\"");
+        world.call(&world.alice, "missing").unrecorded();
+        let log = std::fs::read_to_string(LOG).unwrap();
+        let reference = log.split("(reference ").last().unwrap().get(..9).unwrap().to_owned();
+        let told = world.cellwall(&["why", &reference]);
+        let text = said(&told);
+        assert!(told.status.success(), "{text}");
+        for part in [
+            "htdocs/missing: No such file",
+            "V117",
+            "ls -l /var/www/alice/htdocs",
+            "format = \"suexec\" holds no more",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("of the pool"), "{text}");
+        assert!(said(&world.cellwall(&["why", "--last"])).contains(&reference));
+        // What a pool's program says stands in the same file, and is none.
+        let mut file = std::fs::File::options().append(true).open(LOG).unwrap();
+        for line in [
+            "stderr site=bob worker=1 line=\"x (reference AAAA-AAAA, V118)\"",
+            "x (reference BBBB-BBBB, V999)",
+        ] {
+            std::io::Write::write_all(&mut file, format!("[2026-01-02 03:04:05]: {line}\n").as_bytes())
+                .unwrap();
+        }
+        for reference in ["AAAA-AAAA", "BBBB-BBBB"] {
+            assert_eq!(world.cellwall(&["why", reference]).status.code(), Some(1), "{reference}");
+        }
+    });
+}
+
+#[test]
+fn a_program_that_answers_with_an_error_of_its_own_is_named_and_its_complaint_is_what_says_it() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = [\"sh\", \"perl\"]\n");
+        world.apply();
+        for (script, found) in [
+            (
+                "#!/bin/sh\necho 'Status: 500 Oops'; echo; echo body; echo because >&2\n",
+                "its own answer is \"500 Oops\"; its complaint: \"because\"",
+            ),
+            ("#!/bin/sh\nprintf 'X: y\\r\\nstatus:404\\r\\n\\r\\n'\n", "its own answer is \"404\""),
+            ("#!/usr/bin/perl\nuse Nosuch::Module;\n", "its complaint: \"Can't locate Nosuch/Module.pm"),
+        ] {
+            world.script(&world.alice, "a.cgi", script);
+            world.call(&world.alice, "a.cgi").run();
+            let told = said(&world.cellwall(&["why", "--last", "--again"]));
+            assert!(told.contains(found), "{found} is not in\n{told}");
+        }
+        for good in ["Status: 200 OK", "X: y\\n\\nStatus: 500", "Location: /x"] {
+            world.script(&world.alice, "a.cgi", format!("#!/bin/sh\nprintf '{good}\\n\\n'\n"));
+            world.call(&world.alice, "a.cgi").run();
+            let told = said(&world.cellwall(&["why", "--last", "--again"]));
+            assert!(told.contains("nothing failed"), "{good}: {told}");
+        }
+    });
+}
+
+#[test]
+fn a_launch_that_is_refused_the_second_time_is_told_with_that_refusal() {
+    world(Launcher::Cellwall, |world| {
+        let limit = "profile = \"sh\"\n[limits]\nprocesses = 3\ncgroup = \"off\"\n";
+        world.site("alice", limit);
+        world.apply();
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n");
+        world.call(&world.alice, "a.cgi").run();
+        let crowd: Vec<_> = (0..4).map(|_| world.outside(&world.alice, &["/usr/bin/sleep", "60"])).collect();
+        let told = world.cellwall(&["why", "--last", "--again"]);
+        let text = said(&told);
+        for part in [
+            "X255",
+            "limits.processes, /etc/cellwall/sites.d/alice.toml:5",
+            "repair    cellwall set alice limits.processes 6",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        drop(crowd);
+    });
+}
+
+#[test]
+fn the_rule_behind_a_refusal_without_a_site_is_no_key_that_the_hosts_file_has_not() {
+    world(Launcher::Cellwall, |world| {
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+        std::fs::write("/etc/passwd", accounts.replace("\nalice:", "\nalicia:")).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        let told = said(&world.cellwall(&["why", "--last"]));
+        assert!(told.contains("rule      user, of the site's file\n"), "{told}");
+        std::fs::write("/etc/passwd", accounts).unwrap();
+        world.call(&world.alice, "a.cgi").caller(7, 33, "33").run().refused_somehow();
+        let told = said(&world.cellwall(&["why", "--last"]));
+        assert!(told.contains("rule      caller, /etc/cellwall/cellwall.toml"), "{told}");
+    });
+}

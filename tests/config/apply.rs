@@ -565,6 +565,23 @@ fn a_set_through_a_link_changes_the_file_that_it_leads_to() {
 }
 
 #[test]
+fn a_set_leaves_the_files_group_and_one_that_fails_its_time() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    std::os::unix::fs::chown(file, None, Some(4)).unwrap();
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    cage.good(&["apply"]);
+    cage.good(&["set", "shop", "limits.cpu", "7s"]);
+    assert_eq!(mode(file), (0o640, 0, 4));
+    // Each launch would tell that the file is younger than the policy.
+    assert_eq!(cage.cellwall(&["set", "shop", "limits.memory", "7"]).status, Some(1));
+    let said = cage.cellwall(&["policy", "shop"]);
+    assert!(said.status == Some(0) && said.err.is_empty(), "{}", said.err);
+    assert_eq!(mode(file), (0o640, 0, 4));
+}
+
+#[test]
 fn a_set_of_one_number_keeps_the_others_of_a_lower_layer() {
     let cage = Cage::new();
     cage.host("caller = \"www-data\"\n[defaults.pool]\nworkers = { max = 6, min = 2, idle = \"9s\" }\n");
@@ -588,5 +605,43 @@ fn a_pool_without_a_daemon_is_told_with_the_command_that_starts_it() {
         let said = cage.cellwall(&["apply"]).err;
         assert!(said.contains("note: sites of 1 user have a pool, and cellwalld"), "{said}");
         assert!(said.contains("help: systemctl enable --now cellwalld"), "{said}");
+    }
+}
+
+#[test]
+fn an_answer_that_could_not_be_written_is_no_success() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for words in [&["policy", "shop"][..], &["apply", "--json"], &["check"]] {
+        let full = fs::File::create("/dev/full").unwrap();
+        let said = said(&command(words).stdout(full).output().unwrap());
+        assert!(said.status == Some(3) && said.err.contains("No space left"), "{words:?}: {}", said.err);
+        // Who reads only the beginning has what he wants.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(command(words).stdout(writer).status().unwrap().code(), Some(0), "{words:?}");
+    }
+}
+
+#[test]
+fn a_site_that_there_is_not_has_one_status_whatever_is_asked() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for words in [
+        &["policy", "none"][..],
+        &["apply", "none"],
+        &["set", "none", "limits.cpu", "7"],
+        &["fix", "none"],
+        &["run", "none", "--", "true"],
+        &["learn", "none", "--", "true"],
+        &["jail", "show", "none"],
+        &["jail", "check", "none"],
+        &["denials", "none"],
+    ] {
+        let said = cage.cellwall(words);
+        assert!(said.err.contains("there is no site `none`"), "{words:?}: {}", said.err);
+        assert_eq!(said.status, Some(1), "{words:?}: {}", said.err);
     }
 }

@@ -201,7 +201,7 @@ const CASES: &[Case] = &[
     ("[pool]\nworkers = 8", 4, 11, "expected a table like { max = 8 }", ""),
     ("[pool]\nworkers = { maxx = 1 }", 4, 13, "unknown field `maxx`", ""),
     ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
-    ("group = \"nogrouphere\"", 3, 9, "there is no group", "addgroup"),
+    ("group = \"nogrouphere\"", 3, 9, "there is no group", "groupadd nogrouphere"),
     ("group = \"www-data\"", 3, 9, "gid 33 is below minimum_gid 1000", "own group"),
     ("programs = [\"/home/alice\"]", 3, 13, "belongs to uid 20001", "chown -h root"),
     ("interpreters = [\"/etc\"]", 3, 17, "is no program", ""),
@@ -233,6 +233,35 @@ const CASES: &[Case] = &[
         12,
         "belongs to uid 20002",
         "chown -h root /srv/www/bob",
+    ),
+    (
+        "!user = \"alice\"\ndocroot = \"/etc\"",
+        2,
+        11,
+        "docroot /etc is the host's own",
+        "a directory of its own",
+    ),
+    (
+        "!user = \"alice\"\ndocroot = \"/proc/self\"",
+        2,
+        11,
+        "docroot /proc/self is the host's own",
+        "of its own",
+    ),
+    ("!user = \"alice\"\ndocroot = \"/srv/www/*\"", 2, 11, "/srv/www/* does not exist", "no pattern"),
+    (
+        "[handlers]\n\".x\" = \"/usr/bin/perl -w\"",
+        4,
+        1,
+        "/usr/bin/perl -w does not exist",
+        "write [\"/usr/bin/perl\", \"-w\"]",
+    ),
+    (
+        "[pool]\ncommand = \"/usr/bin/perl -w\"",
+        4,
+        11,
+        "/usr/bin/perl -w does not exist",
+        "write [\"/usr/bin/perl\", \"-w\"]",
     ),
 ];
 
@@ -599,6 +628,83 @@ fn a_link_of_roots_is_followed_and_none_that_another_could_turn() {
     fs::set_permissions("/srv/sites", open).unwrap();
     let said = cage.cellwall(&["check"]);
     assert!(said.status == Some(1) && said.err.contains("run: chmod go-w /srv/sites\n"), "{}", said.err);
+}
+
+#[test]
+fn no_remedy_gives_away_what_is_the_hosts_or_another_sites() {
+    let cage = Cage::new();
+    cage.small("blog", "bob", "");
+    cage.good(&["apply"]);
+    // All sites lie beneath this one: it is nobody's to have.
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www\"\n");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("docroot /srv/www is root's") && !said.contains("chown"), "{said}");
+    assert!(said.contains("what lies in it is not alice's"), "{said}");
+    cage.site("shop", "user = \"alice\"\ndocroot = \"/srv/www/bob\"\n");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("/srv/www/bob belongs to uid 20002") && !said.contains("chown"), "{said}");
+    assert!(said.contains("whose sites these are"), "{said}");
+}
+
+#[test]
+fn a_user_that_has_another_name_now_is_told_by_it() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    fs::write("/etc/passwd", accounts.replace("\nalice:", "\nmrs-miller:")).unwrap();
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.contains("uid 20001, which has this site, is `mrs-miller` now"), "{said}");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.replace("\"alice\"", "\"mrs-miller\"")).unwrap();
+    assert_eq!(cage.cellwall(&["apply"]).status, Some(0));
+}
+
+#[test]
+fn phps_program_for_the_command_line_is_no_handler() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "[handlers]\n\".php\" = \"/usr/bin/php\"\n");
+    let said = cage.cellwall(&["check"]);
+    let told = "/usr/bin/php is PHP's program for the command line";
+    assert!(said.status == Some(0) && said.err.contains(told), "{}", said.err);
+    assert!(said.err.contains("write /usr/bin/php-cgi"), "{}", said.err);
+    // A FastCGI program may be written in PHP.
+    cage.small("shop", "alice", "[pool]\ncommand = [\"/usr/bin/php\", \"/srv/www/alice/server.php\"]\n");
+    assert!(!cage.cellwall(&["check"]).err.contains("command line"));
+}
+
+#[test]
+fn a_name_of_any_bytes_is_one_word_of_what_is_pasted() {
+    let cage = Cage::new();
+    let docroot = "/srv/www/m\u{fc}ller's/htdocs";
+    cage.site("shop", &format!("user = \"alice\"\ndocroot = \"{docroot}\"\n"));
+    let said = cage.cellwall(&["check"]).err;
+    let command = remedy(&said).unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        std::process::Command::new("bash").args(["-c", command]).status().unwrap().success(),
+        "{command}"
+    );
+    assert_eq!(crate::cage::mode(docroot), (0o755, 20001, 20001), "{command}");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.is_empty(), "{said}");
+}
+
+#[test]
+fn a_site_and_its_file_are_not_taken_for_each_other_without_a_word() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    let file = "/etc/cellwall/sites.d/shop.toml";
+    let said = cage.cellwall(&["check", "shop"]);
+    assert!(
+        said.status == Some(1) && said.err.contains(&format!("run: cellwall check {file}")),
+        "{}",
+        said.err
+    );
+    for name in ["shop.toml", file] {
+        let said = cage.cellwall(&["apply", name]);
+        assert!(said.status == Some(1) && said.err.contains("did you mean `shop`?"), "{}", said.err);
+    }
 }
 
 /// The command behind `make it: ` in what was said.

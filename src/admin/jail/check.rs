@@ -18,7 +18,7 @@ use crate::refusal::Untrusted;
 use super::super::chroot::manifest::Manifest;
 use super::super::chroot::{self, Thing};
 use super::super::json::Json;
-use super::super::{End, cell, say};
+use super::super::{End, Stop, cell, say};
 use super::look::{Asks, look};
 use super::probes::{PROBES, Probe};
 
@@ -55,10 +55,10 @@ struct Finding {
 ///
 /// # Errors
 /// The site is not there, or an argument is no host or address.
-pub fn run(args: &Args) -> Result<End, String> {
+pub fn run(args: &Args) -> Result<End, Stop> {
     let server = args.tls.as_deref().map(server).transpose()?;
     if let Some(wrong) = args.mail.as_ref().filter(|to| to.starts_with('-') || !to.contains('@')) {
-        return Err(format!("{wrong} is no address"));
+        return Err(Stop::asked(format!("{wrong} is no address")));
     }
     cell::with_site(&args.site, |record, site| {
         let traced = Traced::of(&args.site).ok_or("its file cannot be read\n  help: run: cellwall check")?;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{End, say};
+use super::Stop;
 
 /// Arguments of `cellwall jail`.
 #[derive(Debug, clap::Args)]
@@ -40,12 +40,9 @@ pub fn run(args: &Args) -> ExitCode {
     let ended = match &args.what {
         What::Show(args) => show::run(args).map(Into::into),
         What::Check(args) => check::run(args).map(Into::into),
-        What::Build(args) => build::run(args).map(Into::into),
-        What::Refresh(args) => build::refresh(args).map(Into::into),
+        What::Build(args) => build::run(args).map(Into::into).map_err(Stop::from),
+        What::Refresh(args) => build::refresh(args).map(Into::into).map_err(Stop::from),
         What::Shell(args) => shell::run(args),
     };
-    ended.unwrap_or_else(|message| {
-        say::note(format_args!("error: {message}"));
-        End::Failed.into()
-    })
+    ended.unwrap_or_else(|stop| stop.said().into())
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::config::store;
 
+use super::super::Stop;
 use super::super::run::enter_cell;
 
 /// Arguments of `cellwall jail shell`.
@@ -28,7 +29,7 @@ pub struct Args {
 ///
 /// # Errors
 /// What keeps the shell from starting.
-pub fn run(args: &Args) -> Result<ExitCode, String> {
+pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let site = match &args.site {
         Some(site) => site.clone(),
         None => mine()?,

@@ -9,7 +9,7 @@ use crate::config::provenance::Traced;
 use crate::policy::{Jail, Site, Step, StepKind};
 
 use super::super::json::Json;
-use super::super::{End, cell, say};
+use super::super::{End, Stop, cell, say};
 
 /// Arguments of `cellwall jail show`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ struct Entry {
 ///
 /// # Errors
 /// The site is not there.
-pub fn run(args: &Args) -> Result<End, String> {
+pub fn run(args: &Args) -> Result<End, Stop> {
     cell::with_site(&args.site, |_, site| {
         let traced = Traced::of(&args.site);
         if traced.as_ref().is_none_or(|traced| traced.file.modified != site.source.modified) {
