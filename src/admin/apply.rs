@@ -293,6 +293,12 @@ fn views(all: bool, groups: &[Group]) {
                 views::KEPT_MAX
             ));
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            say::note(format_args!(
+                "warning: root may not mount here ({error}): sites in a view are refused (C06)"
+            ));
+            say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
+        }
         Err(error) => {
             say::note(format_args!("warning: a view is not kept, and is built at each launch: {error}"));
         }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
 use crate::harness::{CELLWALL, LOG, Launcher, World, each_jail, make_directory, mode, put, small, world};
 
@@ -231,6 +231,40 @@ fn what_keeps_every_program_from_starting_is_told_by_check() {
         {
             assert!(text.contains(&format!("no program can start: {found}")), "{found} is not in\n{text}");
         }
+    });
+}
+
+/// As in a container, or under a web server whose unit takes the right.
+const NO_MOUNTS: [&str; 2] = ["setpriv", "--bounding-set=-sys_admin"];
+
+#[test]
+fn where_root_may_not_mount_the_cell_is_of_another_kind() {
+    world(Launcher::Cellwall, |world| {
+        let bounded = |command: &str| {
+            said(
+                &std::process::Command::new(NO_MOUNTS[0])
+                    .args([NO_MOUNTS[1], "sh", "-c", command])
+                    .output()
+                    .unwrap(),
+            )
+        };
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").behind(&NO_MOUNTS).run().refused("C06", 84);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("have CAP_SYS_ADMIN"), "root of this host may mount:\n{text}");
+        // In a container none was ever kept.
+        umount2("/run/cellwall/views", MntFlags::MNT_DETACH).unwrap();
+        assert!(
+            bounded("cellwall apply").contains("sites in a view are refused"),
+            "{}",
+            bounded("cellwall apply")
+        );
+        let text = bounded("cellwall why --last");
+        let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair ")).unwrap().trim();
+        assert_eq!(repair, "cellwall set alice jail.kind host");
+        assert!(bounded(repair).contains("applied"), "{}", bounded(repair));
+        world.call(&world.alice, "a.cgi").behind(&NO_MOUNTS).run().ran();
     });
 }
 

@@ -140,7 +140,12 @@ impl Supervisor {
         // What whoever started the daemon left open is nobody's below it; listening sockets are handed on by name.
         crate::sys::seal::close_at_exec()?;
         let mut supervisor = Self::new(setup)?;
-        seal::seal()?;
+        seal::seal().map_err(|errno| {
+            io::Error::other(format!(
+                "it cannot give up system calls, which takes CAP_SYS_ADMIN: {}",
+                errno.desc()
+            ))
+        })?;
         supervisor.load();
         supervisor.start_broker();
         supervisor.manager.tell("READY=1");
