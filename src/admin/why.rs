@@ -340,6 +340,10 @@ fn tell(entry: &Entry) {
     let code = field("code");
     match entry.field("asked") {
         Some(asked) => line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller"))),
+        None if code.starts_with('A') && site == "-" => {
+            line("asked", "not read yet: the launcher was still getting ready");
+        }
+        None if site == "-" => line("asked", "by nobody: cellwalld read its policy"),
         None => {
             line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
         }

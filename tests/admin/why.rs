@@ -268,6 +268,17 @@ fn where_root_may_not_mount_the_cell_is_of_another_kind() {
     });
 }
 
+#[test]
+fn a_launcher_that_could_not_get_ready_was_not_asked_by_a_pool() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let call = world.call(&world.alice, "a.cgi").strace(&["-e", "inject=keyctl:error=EPERM"]);
+        call.run().refused("A02", 81);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("not read yet") && !text.contains("of the pool"), "{text}");
+    });
+}
+
 /// What `why` would have root paste for the last refusal.
 fn repair(world: &World) -> String {
     let text = said(&world.cellwall(&["why", "--last"]));
