@@ -38,16 +38,19 @@ pub enum Outcome {
     Slow,
     /// No request of this contract.
     Nonsense,
+    /// Not all records could be used; the pools of those that could not are as they were.
+    Kept,
 }
 
 const WISHES: [(u8, Wish); 5] =
     [(1, Wish::Reload), (2, Wish::Stop), (3, Wish::Start), (4, Wish::Restart), (5, Wish::Deployed)];
-const OUTCOMES: [(u8, Outcome); 5] = [
+const OUTCOMES: [(u8, Outcome); 6] = [
     (1, Outcome::Done),
     (2, Outcome::Unknown),
     (3, Outcome::Denied),
     (4, Outcome::Slow),
     (5, Outcome::Nonsense),
+    (6, Outcome::Kept),
 ];
 
 impl Wish {

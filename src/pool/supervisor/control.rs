@@ -94,8 +94,7 @@ impl Supervisor {
             return Some(Outcome::Denied);
         }
         if wish == Wish::Reload {
-            self.reload();
-            return Some(Outcome::Done);
+            return Some(if self.reload() { Outcome::Done } else { Outcome::Kept });
         }
         let Some((site, _)) = found else { return Some(Outcome::Unknown) };
         self.journal.say("asked", name, &format!("caller={uid} for={}", format!("{wish:?}").to_lowercase()));

@@ -219,7 +219,9 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGCHLD) => self.reap(),
-                Some(Signal::SIGHUP) => self.reload(),
+                Some(Signal::SIGHUP) => {
+                    self.reload();
+                }
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.quit(),
                 _ => {}
             }
