@@ -20,6 +20,14 @@ impl Repository {
 
     /// `cargo xtask WORDS` without cargo: its program as it was built last.
     fn xtask(&self, words: &[&str]) -> String {
+        let said = run(&mut self.program(&[], words));
+        let out = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.status.success(), "{words:?}: {out}{}", String::from_utf8_lossy(&said.stderr));
+        out
+    }
+
+    /// The same, started by `before`.
+    fn program(&self, before: &[&str], words: &[&str]) -> Command {
         let root = format!("/proc/{}/fd/{}", id(), self.0.as_raw_fd());
         let target = std::env::current_exe().unwrap();
         let target = target.ancestors().nth(3).unwrap();
@@ -29,13 +37,12 @@ impl Repository {
         };
         let program = target.join("debug/xtask");
         assert!(program.exists(), "{} is missing; make it with: cargo xtask build", program.display());
-        let said = run(Command::new(program)
-            .args(words)
-            .env("CARGO_MANIFEST_DIR", format!("{root}/xtask"))
-            .env("CARGO_TARGET_DIR", &target));
-        let out = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.status.success(), "{words:?}: {out}{}", String::from_utf8_lossy(&said.stderr));
-        out
+        let program = program.to_string_lossy();
+        let words = [before, &[&*program], words].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.env("CARGO_MANIFEST_DIR", format!("{root}/xtask")).env("CARGO_TARGET_DIR", &target);
+        command
     }
 }
 
@@ -155,6 +162,25 @@ fn a_choice_made_by_hand_is_put_back() {
         repository.xtask(&["uninstall"]);
         assert_eq!(behind(), own);
         differences(&before, &tree());
+    });
+}
+
+/// Killed when a file is there and has not its name yet: the launcher, another program, one of the profiles, the last but one.
+#[test]
+fn what_a_killed_installation_left_goes_with_the_rest() {
+    let repository = Repository::open();
+    world(Launcher::Stock, |world| {
+        bare(world);
+        let before = tree();
+        for file in [1, 3, 20, 60] {
+            let kill = format!("inject=rename:signal=KILL:when={file}");
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &kill];
+            let said = run(&mut repository.program(&strace, &["install", "--built"]));
+            assert!(!said.status.success(), "{file}: it was not killed");
+            assert_ne!(before, tree(), "{file}: nothing was installed");
+            repository.xtask(&["uninstall"]);
+            differences(&before, &tree());
+        }
     });
 }
 
