@@ -14,6 +14,7 @@ use crate::config::store::{self, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
 use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
+use crate::record;
 
 use super::json::Json;
 use super::{End, check, chroot, policy, pool, say, views};
@@ -292,6 +293,12 @@ fn views(all: bool, groups: &[Group]) {
                 views::KEPT_MAX
             ));
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            say::note(format_args!(
+                "warning: root may not mount here ({error}): sites in a view are refused (C06)"
+            ));
+            say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
+        }
         Err(error) => {
             say::note(format_args!("warning: a view is not kept, and is built at each launch: {error}"));
         }
@@ -371,7 +378,7 @@ fn neighbours(
     all
 }
 
-/// One line to the system log: who changed the policy.
+/// One line to the system log: who changed the policy. A log daemon that has stopped does not stop this.
 fn audit(done: &Done) {
     let who = std::env::var_os("SUDO_USER").map_or_else(
         || format!("uid {}", nix::unistd::getuid()),
@@ -383,15 +390,8 @@ fn audit(done: &Done) {
         done.removed.len(),
         done.unchanged
     );
-    let formatter = syslog::Formatter3164 {
-        facility: syslog::Facility::LOG_AUTHPRIV,
-        hostname: None,
-        process: "cellwall".to_owned(),
-        pid: std::process::id(),
-    };
-    let sent = syslog::unix(formatter).and_then(|mut log| log.notice(&line));
-    if let Err(error) = sent {
-        say::note(format_args!("warning: the system log was not told of this apply: {error}"));
+    if !record::tell_syslog("cellwall", &line) {
+        say::note("warning: the system log was not told of this apply: nobody reads from /dev/log");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::whole::{self, Origin, Ready, WholeHost};
 use crate::config::{SITES_DIRECTORY, profiles, sites};
 
 use super::json::Json;
-use super::{End, chroot, say};
+use super::{End, chroot, installed, say};
 
 /// Arguments of `cellwall check`.
 #[derive(Debug, clap::Args)]
@@ -73,6 +73,11 @@ fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
         })
     });
     problems.extend(found);
+    if files.is_empty() {
+        for fault in installed::faults_of_all() {
+            problems.warning(None, format!("no program can start: {}", fault.found), fault.repair);
+        }
+    }
     chroot::warn(&chroots.into_inner().unwrap_or_else(PoisonError::into_inner), &problems);
     (count.into_inner().unwrap_or_else(PoisonError::into_inner), problems.into_sorted())
 }

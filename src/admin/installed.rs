@@ -1,14 +1,21 @@
-//! Is the launcher where the web server starts it, and can it become root? Asked where a page has a reference and no record:
-//! a launcher that is no root's cannot write one.
+//! Is the launcher where the web server starts it, can it become root, and can it write a record? Asked where a page has a
+//! reference and no record.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::store;
-use crate::policy::{HOST_FILE, decode};
+use crate::policy::{HOST_FILE, Sink, decode};
+use crate::refusal::Pasted;
 
 use super::mend::LAUNCHER;
 
@@ -24,8 +31,68 @@ pub struct Fault {
 /// Everything that is wrong here.
 #[must_use]
 pub fn faults() -> Vec<Fault> {
-    [launcher(), link(), module()].into_iter().flatten().collect()
+    [log(), launcher(), link(), module()].into_iter().flatten().collect()
 }
+
+/// What of it stops every launch of a host that has the launcher.
+#[must_use]
+pub fn faults_of_all() -> Vec<Fault> {
+    let there = Path::new(LAUNCHER).exists();
+    [log(), launcher().filter(|_| there)].into_iter().flatten().collect()
+}
+
+/// The file of the records: where it cannot grow, and no log daemon takes them instead, a strict host runs nothing.
+fn log() -> Option<Fault> {
+    let bytes = store::read(HOST_FILE)?;
+    let log = decode::host(&bytes).ok()?.log;
+    let heard = || UnixDatagram::unbound().is_ok_and(|socket| socket.connect("/dev/log").is_ok());
+    if log.sink == Sink::Syslog && heard() {
+        return None;
+    }
+    let file = Path::new(OsStr::from_bytes(log.file));
+    let (path, why, repair) = unwritable(file)?;
+    let word = Pasted(path.as_os_str().as_bytes());
+    Some(Fault {
+        found: format!("no record can be written: {}: {why}", path.display()),
+        repair: repair.replace("{}", &word.to_string()),
+    })
+}
+
+/// What keeps this file from a line more: which path, why, and the command. Nothing is written to see it.
+fn unwritable(file: &Path) -> Option<(&Path, String, &'static str)> {
+    let above = file.parent()?;
+    let is_new = match OpenOptions::new().append(true).open(file) {
+        Ok(_) => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Some((file, error.to_string(), way_free(error.raw_os_error()))),
+    };
+    let facts = match statvfs(above) {
+        Ok(facts) => facts,
+        Err(errno) => return Some((above, errno.desc().to_owned(), "install -d -o root -g adm -m 0750 {}")),
+    };
+    // The last blocks are kept for root, and who writes a launch's record is the site's user already.
+    if facts.blocks_available() == 0 {
+        Some((above, "its file system is full".to_owned(), "df -h {} # make room there"))
+    } else if is_new && facts.flags().contains(FsFlags::ST_RDONLY) {
+        Some((above, Errno::EROFS.desc().to_owned(), REMOUNT))
+    } else if is_new && facts.files() > 0 && facts.files_available() == 0 {
+        Some((above, "its file system has no inode left".to_owned(), "df -i {} # remove files there"))
+    } else {
+        None
+    }
+}
+
+/// What lets root append to a file that is there.
+fn way_free(errno: Option<i32>) -> &'static str {
+    match errno.map(Errno::from_raw) {
+        Some(Errno::EROFS) => REMOUNT,
+        // An immutable one (ioctl_iflags(2)).
+        Some(Errno::EPERM) => "chattr -i {}",
+        _ => "ls -ld {}",
+    }
+}
+
+const REMOUNT: &str = "mount -o remount,rw $(findmnt -n -o TARGET --target {})";
 
 /// The file itself: root's, set-uid, and its group the web server's.
 fn launcher() -> Option<Fault> {

@@ -6,6 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use caps::{CapSet, Capability};
+use nix::errno::Errno;
+
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Jail, Links, Record, Resource, decode};
@@ -47,6 +50,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         }
         "X02" => missing(path, &word, entry),
         "X255" if why.contains("as many processes") => more_processes(entry),
+        "C06" if why.ends_with(Errno::EPERM.desc()) && !may_mount() => set("jail.kind", "host"),
         _ => None,
     }
 }
@@ -70,6 +74,11 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         "V111" => closed_docroot(uid(entry)?),
         _ => None,
     }
+}
+
+/// Whether root of this host, which a container may be, makes views. The web server's unit may still not.
+fn may_mount() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(true)
 }
 
 /// No key lets the launcher run one.

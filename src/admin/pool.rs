@@ -88,6 +88,10 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
             say::note("error: the daemon is of another version\n  help: systemctl restart cellwalld");
             End::Failed
         }
+        Ok(Outcome::Kept) => {
+            say::note(format_args!("error: {KEPT}"));
+            End::Findings
+        }
         Err(errno) => {
             say::note(format_args!("error: the daemon does not answer at {SOCKET}: {}", errno.desc()));
             say::note("  help: systemctl start cellwalld");
@@ -101,6 +105,7 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
 pub fn reload_if_running() {
     match ask(Wish::Reload, "") {
         Ok(Outcome::Done) => {}
+        Ok(Outcome::Kept) => say::note(format_args!("warning: {KEPT}")),
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => absent(),
         Ok(_) => {
             say::note("warning: the pool's daemon did not take the new policy: systemctl reload cellwalld")
@@ -143,6 +148,10 @@ fn ask(wish: Wish, site: &str) -> Result<Outcome, Errno> {
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     answer.get(..length).and_then(Outcome::decode).ok_or(Errno::EPROTO)
 }
+
+/// What the daemon says of a record that it cannot use: most often it still is the program from before an upgrade.
+const KEPT: &str = "the pool's daemon cannot use all records, and serves some sites as before (S09)\n  help: cellwall why --last; \
+                    where the daemon is older than this command: systemctl restart cellwalld";
 
 /// Seconds; the daemon answers a restart after 90 at most.
 const LONGEST: i64 = 100;

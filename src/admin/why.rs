@@ -355,8 +355,12 @@ fn tell(entry: &Entry) {
         (_, Some(asked)) => {
             line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller")));
         }
+        (Some("-"), None) if code.starts_with('A') => {
+            line("asked", "not read yet: the launcher was still getting ready");
+        }
+        (Some("-"), None) => line("asked", "by nobody: cellwalld read its policy"),
         (_, None) => {
-            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")));
+            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
         }
     }
     if entry.field("site").is_some() {

@@ -333,9 +333,13 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn step_failed(path: &[u8], errno: Errno) -> Refusal {
-    Refusal::about(&VIEW, path, errno.desc())
+    let refusal = Refusal::about(&VIEW, path, errno.desc());
+    if errno == Errno::EPERM { Refusal { fix: MOUNTS.to_owned(), ..refusal } } else { refusal }
 }
 
+/// The remedy where root may not mount, nor enter other mounts.
+const MOUNTS: &str = "let the web server's unit, or the container, have CAP_SYS_ADMIN and make namespaces; or set jail.kind = \
+                      \"host\" in the site's file, then: cellwall apply";
 /// The kind of jail that leaves the root where it is.
 const HOST: &str = "host";
 

@@ -40,17 +40,20 @@ pub enum Outcome {
     Nonsense,
     /// New workers do not start; the old ones go on.
     Failing,
+    /// Not all records could be used; the pools of those that could not are as they were.
+    Kept,
 }
 
 const WISHES: [(u8, Wish); 5] =
     [(1, Wish::Reload), (2, Wish::Stop), (3, Wish::Start), (4, Wish::Restart), (5, Wish::Deployed)];
-const OUTCOMES: [(u8, Outcome); 6] = [
+const OUTCOMES: [(u8, Outcome); 7] = [
     (1, Outcome::Done),
     (2, Outcome::Unknown),
     (3, Outcome::Denied),
     (4, Outcome::Slow),
     (5, Outcome::Nonsense),
     (6, Outcome::Failing),
+    (7, Outcome::Kept),
 ];
 
 impl Wish {

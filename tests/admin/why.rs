@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
+
 use crate::harness::{CELLWALL, LOG, Launcher, World, each_jail, make_directory, mode, put, small, world};
 
 fn said(output: &std::process::Output) -> String {
@@ -170,6 +172,110 @@ fn what_is_no_reference_and_what_is_no_site_is_told_so() {
         assert!(told(&["policy", "nosuch"]).contains("its file would be /etc/cellwall/sites.d/nosuch.toml"));
         assert!(told(&["set", "alcie", "limits.memory", "1G"]).contains("did you mean `alice`?"));
         assert!(told(&["run", "alice", "--", "nosuchprogram"]).contains("name it in `execute`"));
+    });
+}
+
+#[test]
+fn where_no_record_can_be_written_the_reason_is_told_and_mended() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let log = std::path::Path::new(LOG).parent().unwrap();
+        let none = None::<&str>;
+        let (bind, again) = (MsFlags::MS_BIND, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+        let small = Some("mode=755,size=64k");
+        let states: [(&str, &dyn Fn()); 4] = [
+            ("No such file or directory", &|| std::fs::remove_dir_all(log).unwrap()),
+            ("Read-only file system", &|| {
+                mount(Some(log), log, none, bind, none).unwrap();
+                mount(none, log, none, again, none).unwrap();
+            }),
+            ("its file system is full", &|| {
+                mount(Some("tmpfs"), log, Some("tmpfs"), MsFlags::empty(), small).unwrap();
+                std::fs::write(log.join("other"), vec![0; 1 << 20]).unwrap_err();
+            }),
+            ("its file system has no inode left", &|| {
+                mount(Some("tmpfs"), log, Some("tmpfs"), MsFlags::empty(), Some("mode=755,nr_inodes=1"))
+                    .unwrap();
+            }),
+        ];
+        for (found, bring_about) in states {
+            bring_about();
+            let outcome = world.call(&world.alice, "a.cgi").unrecorded();
+            outcome.refused_in_the_dark(1);
+            let error = outcome.err_text();
+            let reference = error.split("reference ").nth(1).unwrap().get(..9).unwrap();
+            let text = said(&world.cellwall(&["why", reference]));
+            assert!(text.contains(&format!("no record can be written: {}", log.display())), "{text}");
+            assert!(text.contains(found), "{found} is not in\n{text}");
+            let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair: ")).unwrap();
+            assert!(pasted(repair), "{repair}");
+            drop(std::fs::remove_file(log.join("other")));
+            if found.contains("inode") {
+                umount(log).unwrap();
+            }
+            world.call(&world.alice, "a.cgi").run().ran();
+        }
+    });
+}
+
+#[test]
+fn what_keeps_every_program_from_starting_is_told_by_check() {
+    world(Launcher::Cellwall, |world| {
+        assert!(!said(&world.cellwall(&["check"])).contains("no program can start"));
+        mode(CELLWALL, 0o755);
+        let log = std::path::Path::new(LOG).parent().unwrap();
+        std::fs::remove_dir_all(log).unwrap();
+        let text = said(&world.cellwall(&["check"]));
+        for found in
+            ["/usr/lib/cellwall/cellwall-suexec has mode 0755", "no record can be written: /var/log/cellwall"]
+        {
+            assert!(text.contains(&format!("no program can start: {found}")), "{found} is not in\n{text}");
+        }
+    });
+}
+
+/// As in a container, or under a web server whose unit takes the right.
+const NO_MOUNTS: [&str; 2] = ["setpriv", "--bounding-set=-sys_admin"];
+
+#[test]
+fn where_root_may_not_mount_the_cell_is_of_another_kind() {
+    world(Launcher::Cellwall, |world| {
+        let bounded = |command: &str| {
+            said(
+                &std::process::Command::new(NO_MOUNTS[0])
+                    .args([NO_MOUNTS[1], "sh", "-c", command])
+                    .output()
+                    .unwrap(),
+            )
+        };
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").behind(&NO_MOUNTS).run().refused("C06", 84);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("have CAP_SYS_ADMIN"), "root of this host may mount:\n{text}");
+        // In a container none was ever kept.
+        umount2("/run/cellwall/views", MntFlags::MNT_DETACH).unwrap();
+        assert!(
+            bounded("cellwall apply").contains("sites in a view are refused"),
+            "{}",
+            bounded("cellwall apply")
+        );
+        let text = bounded("cellwall why --last");
+        let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair ")).unwrap().trim();
+        assert_eq!(repair, "cellwall set alice jail.kind host");
+        assert!(bounded(repair).contains("applied"), "{}", bounded(repair));
+        world.call(&world.alice, "a.cgi").behind(&NO_MOUNTS).run().ran();
+    });
+}
+
+#[test]
+fn a_launcher_that_could_not_get_ready_was_not_asked_by_a_pool() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let call = world.call(&world.alice, "a.cgi").strace(&["-e", "inject=keyctl:error=EPERM"]);
+        call.run().refused("A02", 81);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("not read yet") && !text.contains("of the pool"), "{text}");
     });
 }
 

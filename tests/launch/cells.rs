@@ -93,6 +93,38 @@ fn an_interpreter_of_the_sites_own_is_one_where_the_site_lists_it() {
 }
 
 #[test]
+fn a_directory_that_is_another_one_in_the_cell_is_refused() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        let sub = world.alice.docroot().join("sub");
+        make_directory(&sub, world.alice.id, 0o755);
+        world.probe(&world.alice, "sub/a.cgi");
+        let call = || world.call(&world.alice, "a.cgi").cwd(&sub).run();
+        call().ran();
+        // A volume that the kept view, which is older, has not.
+        let options = format!("mode=755,uid={0},gid={0}", world.alice.id);
+        let said = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&sub).status();
+        assert!(said.unwrap().success());
+        let refused = call().refused("V04", 86);
+        assert!(refused.field("why").contains("is another directory inside the jail"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn root_makes_nothing_in_a_directory_of_the_sites() {
+    world(Launcher::Cellwall, |world| {
+        put("/srv/settings", b"x", 0, 0o644);
+        // The site may write there, so the mount would not stop root either.
+        let at = "at = { \"/var/marks/alice/made/x\" = \"/srv/settings\" }\n";
+        world.site("alice", &(small("view") + at));
+        world.apply();
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").run().refused("C06", 84);
+        assert!(!fs::exists("/var/marks/alice/made").unwrap(), "root has made it");
+    });
+}
+
+#[test]
 fn a_jail_that_is_missing_is_never_replaced_by_a_weaker_one() {
     world(Launcher::Cellwall, |world| {
         world.sites(&small("view"));

@@ -1,9 +1,10 @@
 //! Where records go, and what happens when they cannot go there.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use crate::harness::{LOG, Launcher, mode, small, world};
+use crate::harness::{LOG, Launcher, mode, run, small, world};
 
 #[test]
 fn syslog_hears_launches_and_refusals() {
@@ -36,6 +37,23 @@ fn where_the_file_cannot_be_written_syslog_hears_it() {
         let outcome = world.call(&world.alice, "a.cgi").unrecorded();
         assert_eq!(outcome.status.code(), Some(0), "{}", outcome.story());
         assert!(daemon.heard()[0].contains(": launch ref="));
+    });
+}
+
+#[test]
+fn an_apply_is_told_to_the_system_log_and_waits_for_no_daemon_of_it() {
+    world(Launcher::Cellwall, |world| {
+        let daemon = world.syslog();
+        world.apply();
+        let heard = daemon.heard();
+        assert!(heard.len() == 1 && heard[0].contains(" cellwall["), "{heard:?}");
+        assert!(heard[0].contains("]: apply by uid 0: 0 written, 0 removed, "), "{heard:?}");
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        while other.send_to(b"<86>x", "/dev/log").is_ok() {}
+        let said = run(Command::new("timeout").args(["20", "cellwall", "apply"]));
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success() && text.contains("the system log was not told"), "{said:?}");
     });
 }
 

@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use crate::harness::{Hung, LOG, Launcher, everything, make_directory, put, run, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, many_descriptors, processes, until};
+use super::host::{Daemon, Nginx, account, logged, many_descriptors, processes, until};
 use super::limits::ticks;
 use super::rows::broker;
 
@@ -188,7 +188,8 @@ fn pool_14_a_broker_without_a_descriptor_waits_for_one_and_serves_everybody_agai
         let limit = format!("--nofile={most}");
         // As its own user: root of a container may not change another's.
         let words = ["--pid", &pid.to_string(), &limit];
-        let said = run(Command::new("prlimit").uid(990).gid(990).args(words));
+        let (uid, gid) = account();
+        let said = run(Command::new("prlimit").uid(uid).gid(gid).args(words));
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         // More than there is room for say the beginning of a request to alice, and nothing more: ten seconds each.
         let room = usize::try_from(most).unwrap() - descriptors(pid).len();

@@ -245,3 +245,13 @@ fn a_pool_of_cgi_programs_runs_what_the_launcher_takes_for_one() {
         assert_eq!(logged(&["refuse ", "code=V121", "site=alice"]).len(), 3);
     });
 }
+
+#[test]
+fn a_daemon_that_cannot_begin_says_what_it_lacks() {
+    world(Launcher::Cellwall, |world| {
+        let mut daemon = Daemon::traced(world, "setpriv --bounding-set=-sys_admin");
+        until("its end", || daemon.has_ended().is_some());
+        let text = fs::read_to_string("/tmp/cellwalld.err").unwrap();
+        assert!(text.contains("it cannot give up system calls, which takes CAP_SYS_ADMIN"), "{text}");
+    });
+}

@@ -15,6 +15,20 @@ use nix::unistd::Pid;
 
 use crate::harness::{Answer, Ask, Kept, LOG, World, append, put, spawn};
 
+/// Uid and gid of the broker's account, which is made where this machine has none.
+pub(crate) fn account() -> (u32, u32) {
+    let text = fs::read_to_string("/etc/passwd").unwrap();
+    let known = text.lines().find_map(|line| {
+        let mut words = line.strip_prefix("cellwall:")?.split(':').skip(1);
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    });
+    known.unwrap_or_else(|| {
+        append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
+        append("/etc/group", "cellwall:x:990:\n");
+        (990, 990)
+    })
+}
+
 /// The daemon, in a control group of its own: other worlds have theirs.
 pub(crate) struct Daemon {
     child: Child,
@@ -45,10 +59,7 @@ impl Daemon {
 
     /// The same below `tracer`, which goes on in the same process; nothing is waited for.
     pub(crate) fn traced(world: &World, tracer: &str) -> Self {
-        if !fs::read_to_string("/etc/passwd").unwrap().contains("\ncellwall:") {
-            append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
-            append("/etc/group", "cellwall:x:990:\n");
-        }
+        account();
         // Not written over: another one may run, or be ending.
         drop(fs::remove_file("/usr/sbin/cellwalld"));
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
@@ -84,8 +95,9 @@ impl Daemon {
             status.contains(&format!("\nPPid:\t{}\n", self.pid()))
         };
         let title = format!("cellwalld: {role} ");
-        let all =
-            processes(990).into_iter().filter(|(pid, command)| command.starts_with(&title) && own(*pid));
+        let all = processes(account().0)
+            .into_iter()
+            .filter(|(pid, command)| command.starts_with(&title) && own(*pid));
         let all: Vec<i32> = all.map(|(pid, _)| pid).collect();
         assert!(all.len() < 2, "{all:?}");
         all.first().copied()

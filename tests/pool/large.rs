@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::harness::{Answer, Ask, Launcher, User, World, make_directory, run, world};
 
-use super::host::{Daemon, logged, processes, until};
+use super::host::{Daemon, account, logged, processes, until};
 use super::web::{self, Host, Server};
 
 const PIECE: usize = 65_536;
@@ -170,7 +170,7 @@ fn md5(bytes: &[u8]) -> String {
 
 /// The most memory that the broker ever had, in KiB.
 fn peak(daemon: &Daemon) -> u64 {
-    let brokers = processes(990);
+    let brokers = processes(account().0);
     let is_its = |pid: i32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
             let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));

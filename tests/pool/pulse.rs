@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::harness::{Launcher, World, not_shown, world};
 
-use super::host::{Daemon, Nginx, logged, until};
+use super::host::{Daemon, Nginx, account, logged, until};
 
 const POOL: &str = "profile = [\"perl\", \"sh\"]\n[pool]\nkind = \"cgi\"\n";
 /// Computes as long as there is a file beside it.
@@ -65,11 +65,12 @@ fn is_nobody(pid: i32) {
     let processors = thread::available_parallelism().unwrap().get();
     let tasks = tasks(pid);
     assert_eq!(tasks.len(), processors + 1);
+    let (uid, gid) = account();
     for task in tasks {
         let status = fs::read_to_string(format!("{task}/status")).unwrap();
         for line in [
-            "Uid:\t990\t990\t990\t990",
-            "Gid:\t990\t990\t990\t990",
+            &*format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"),
+            &format!("Gid:\t{gid}\t{gid}\t{gid}\t{gid}"),
             "CapPrm:\t0000000000000000",
             "CapEff:\t0000000000000000",
             "CapBnd:\t0000000000000000",

@@ -7,9 +7,9 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Launcher, World, append, put, spawn, world};
+use crate::harness::{Launcher, World, put, spawn, world};
 
-use super::host::{Nginx, logged, until, without_groups};
+use super::host::{Nginx, account, logged, until, without_groups};
 
 /// In a PID namespace whose next number is 301 again and again, so that a number that is free is given at once: bystanders that
 /// stay, bystanders that come and go, and the daemon. Whoever of them is hit by a signal is written down.
@@ -40,8 +40,7 @@ impl Drop for Scene {
 }
 
 fn start(world: &World) -> Scene {
-    append("/etc/passwd", "cellwall:x:990:990::/nonexistent:/usr/sbin/nologin\n");
-    append("/etc/group", "cellwall:x:990:\n");
+    account();
     put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
     let text = SCENE.replace("ID", &world.alice.id.to_string());
     let scene = spawn(

@@ -465,6 +465,17 @@ fn pool_19_28_a_site_comes_changes_and_goes_and_its_neighbour_does_not_notice() 
         daemon.reload();
         until("the record of the bad record", || !logged(&["refuse ", "code=S09"]).is_empty());
         assert_eq!(nginx.get("alice", "/a.php").status, 200, "the old settings hold");
+        // As a daemon that is older than the command finds it: whoever applies hears of it, though not of his own site.
+        for words in [&["pool", "reload"][..], &["apply", "bob"]] {
+            let said = world.cellwall(words);
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(text.contains("cannot use all records") && text.contains("restart cellwalld"), "{text}");
+        }
+        let told = String::from_utf8(world.cellwall(&["why", "--last"]).stdout).unwrap();
+        assert!(
+            told.contains("cellwall apply && systemctl restart cellwalld") && told.contains("by nobody"),
+            "{told}"
+        );
         // One goes.
         world.site("alice", "profile = \"php\"\n");
         world.apply();

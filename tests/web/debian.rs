@@ -24,6 +24,14 @@ impl Repository {
 
     /// `cargo xtask WORDS` without cargo: its program as it was built last.
     fn xtask(&self, words: &[&str]) -> String {
+        let said = run(&mut self.program(&[], words));
+        let out = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.status.success(), "{words:?}: {out}{}", String::from_utf8_lossy(&said.stderr));
+        out
+    }
+
+    /// The same, started by `before`.
+    fn program(&self, before: &[&str], words: &[&str]) -> Command {
         let root = format!("/proc/{}/fd/{}", id(), self.0.as_raw_fd());
         let target = std::env::current_exe().unwrap();
         let target = target.ancestors().nth(3).unwrap();
@@ -33,13 +41,12 @@ impl Repository {
         };
         let program = target.join("debug/xtask");
         assert!(program.exists(), "{} is missing; make it with: cargo xtask build", program.display());
-        let said = run(Command::new(program)
-            .args(words)
-            .env("CARGO_MANIFEST_DIR", format!("{root}/xtask"))
-            .env("CARGO_TARGET_DIR", &target));
-        let out = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.status.success(), "{words:?}: {out}{}", String::from_utf8_lossy(&said.stderr));
-        out
+        let program = program.to_string_lossy();
+        let words = [before, &[&*program], words].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.env("CARGO_MANIFEST_DIR", format!("{root}/xtask")).env("CARGO_TARGET_DIR", &target);
+        command
     }
 }
 
@@ -237,6 +244,25 @@ fn offered() -> bool {
 /// Debian's packages leave their accounts behind: the number could become somebody else's.
 fn without_the_account(tree: &str) -> String {
     tree.lines().filter(|line| !line.starts_with("cellwall:")).map(|line| format!("{line}\n")).collect()
+}
+
+/// Killed when a file is there and has not its name yet: the launcher, another program, one of the profiles, the last but one.
+#[test]
+fn what_a_killed_installation_left_goes_with_the_rest() {
+    let repository = Repository::open();
+    world(Launcher::Stock, |world| {
+        bare(world);
+        let before = tree();
+        for file in [1, 3, 20, 60] {
+            let kill = format!("inject=rename:signal=KILL:when={file}");
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &kill];
+            let said = run(&mut repository.program(&strace, &["install", "--built"]));
+            assert!(!said.status.success(), "{file}: it was not killed");
+            assert_ne!(before, tree(), "{file}: nothing was installed");
+            repository.xtask(&["uninstall"]);
+            differences(&before, &tree());
+        }
+    });
 }
 
 /// Not one file more, not one less, none changed.

@@ -225,12 +225,17 @@ fn directory(path: &Path, ids: Ids, mode: u32) -> io::Result<()> {
 
 /// Written beside, finished, then renamed: nobody ever starts half a program, and a running one is not overwritten.
 fn file(bytes: &[u8], to: &Path, ids: Ids, mode: u32) -> io::Result<()> {
-    let fresh = to.with_extension("cellwall-new");
+    let fresh = fresh(to);
     let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
     out.write_all(bytes)?;
     ids.give(&fresh, mode)?;
     out.sync_all()?;
     fs::rename(&fresh, to)
+}
+
+/// Where a file is until it is whole. An installation that was killed leaves it.
+pub(crate) fn fresh(path: &Path) -> PathBuf {
+    path.with_extension("cellwall-new")
 }
 
 fn bytes(from: &Path) -> io::Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::install::{ACCOUNT, MADE, absolute, beneath};
+use crate::install::{ACCOUNT, MADE, absolute, beneath, fresh};
 use crate::manifest::{self, Entry, Kind};
 use crate::{account, alternative, run, say, service, tree};
 
@@ -71,7 +71,11 @@ fn everything(destdir: &Path, keep: bool) -> Outcome {
 
 fn remove(entry: &Entry, path: &Path) -> io::Result<()> {
     let gone = match entry.kind {
-        Kind::Program | Kind::File | Kind::Config => fs::remove_file(path),
+        Kind::Program | Kind::File | Kind::Config => {
+            // Of an installation that was killed.
+            drop(fs::remove_file(fresh(path)));
+            fs::remove_file(path)
+        }
         Kind::Tree | Kind::State | Kind::Settings => fs::remove_dir_all(path),
         Kind::Dir => fs::remove_dir(path),
     };

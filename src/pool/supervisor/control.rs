@@ -111,8 +111,7 @@ impl Supervisor {
             return Some(Outcome::Denied);
         }
         if wish == Wish::Reload {
-            self.reload();
-            return Some(Outcome::Done);
+            return Some(if self.reload() { Outcome::Done } else { Outcome::Kept });
         }
         let Some((site, _)) = found else { return Some(Outcome::Unknown) };
         let renews = matches!(wish, Wish::Restart | Wish::Deployed);

@@ -144,7 +144,12 @@ impl Supervisor {
         // What whoever started the daemon left open is nobody's below it; listening sockets are handed on by name.
         crate::sys::seal::close_at_exec()?;
         let mut supervisor = Self::new(setup)?;
-        seal::seal()?;
+        seal::seal().map_err(|errno| {
+            io::Error::other(format!(
+                "it cannot give up system calls, which takes CAP_SYS_ADMIN: {}",
+                errno.desc()
+            ))
+        })?;
         supervisor.load();
         supervisor.start_broker();
         supervisor.manager.tell("READY=1");
@@ -219,7 +224,9 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGCHLD) => self.reap(),
-                Some(signal) if RELOAD.contains(&signal) => self.reload(),
+                Some(signal) if RELOAD.contains(&signal) => {
+                    self.reload();
+                }
                 Some(signal) if END.contains(&signal) => self.quit(),
                 _ => {}
             }

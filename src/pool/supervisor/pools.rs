@@ -111,7 +111,7 @@ struct Found {
 impl Supervisor {
     /// Reads all records for the first time.
     pub(super) fn load(&mut self) {
-        let found = self.read_all();
+        let (found, _) = self.read_all();
         for (name, found) in found {
             self.add(name, &found);
         }
@@ -121,13 +121,14 @@ impl Supervisor {
     }
 
     /// SIGHUP, and `cellwall apply`: only what has changed is touched. A record that cannot be used leaves its site as it was.
-    pub(super) fn reload(&mut self) {
+    /// False: there was one.
+    pub(super) fn reload(&mut self) -> bool {
         self.manager.reloading();
         if let Ok(journal) = super::Journal::open() {
             self.journal = journal;
             self.welcome_again();
         }
-        let mut found = self.read_all();
+        let (mut found, all_used) = self.read_all();
         let known: BTreeMap<Vec<u8>, Site> =
             self.pools.iter().map(|(site, pool)| (pool.name.clone(), *site)).collect();
         for (name, site) in &known {
@@ -147,26 +148,28 @@ impl Supervisor {
         self.remove_left();
         self.manager.tell("READY=1");
         self.tell_status();
+        all_used
     }
 
-    /// Every pool of every `<uid>.pool`. What cannot be read counts as it was before, and is recorded.
-    fn read_all(&mut self) -> BTreeMap<Vec<u8>, Found> {
+    /// Every pool of every `<uid>.pool`, and whether all could be read. What cannot counts as it was before, and is recorded.
+    fn read_all(&mut self) -> (BTreeMap<Vec<u8>, Found>, bool) {
         let files = match files() {
             Ok(files) => files,
             Err(why) => {
                 self.journal.refused(b"-", &Refusal::about(&RECORD, DIRECTORY.as_bytes(), &why.to_string()));
-                return self.as_before(|_| true);
+                return (self.as_before(|_| true), false);
             }
         };
-        let mut all = BTreeMap::new();
+        let (mut all, mut all_used) = (BTreeMap::new(), true);
         for (uid, path) in files {
             if let Err(why) = read_file(&path, uid, &mut all) {
                 let refusal = Refusal::about(&RECORD, path.as_os_str().as_encoded_bytes(), &why);
                 self.journal.refused(b"-", &refusal);
                 all.extend(self.as_before(|pool| pool.uid == uid));
+                all_used = false;
             }
         }
-        all
+        (all, all_used)
     }
 
     /// What is known of these.
@@ -583,5 +586,7 @@ pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
 /// Until the broker is told again of what it could not be told.
 const AGAIN: Duration = Duration::from_secs(1);
 
-static RECORD: Card = Card { code: "S09", status: 88, remedy: "cellwall apply" };
+/// A daemon that is older than the command that wrote the record reads it no better the second time.
+static RECORD: Card =
+    Card { code: "S09", status: 88, remedy: "cellwall apply && systemctl restart cellwalld" };
 static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };
