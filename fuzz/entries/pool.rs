@@ -52,6 +52,7 @@ pub(crate) fn gate(data: &[u8]) {
         docroots: vec![b"/srv/a/htdocs".to_vec(), b"/home/a/public_html".to_vec()],
         jail: b"/srv/a".to_vec(),
         endings: vec![b".php".to_vec()],
+        php: false,
         program: Vec::new(),
         body_max: 1 << 20,
         memory: Memory::default(),

@@ -153,6 +153,33 @@ fn the_path_behind_a_script_never_makes_php_run_another_file() {
     });
 }
 
+/// Forms are sent to `PHP_SELF`; php-cgi alone takes the path behind the script for it, and that may be `//another.host`.
+#[test]
+fn a_page_of_php_has_the_url_that_it_was_called_by_in_each_kind_of_pool() {
+    let page =
+        "<?php foreach (['PHP_SELF', 'SCRIPT_NAME', 'PATH_INFO'] as $name) echo $_SERVER[$name] ?? '-', ' ';";
+    for pool in [
+        "kind = \"cgi\"",
+        "kind = \"fastcgi\"\ncommand = \"/usr/bin/php-cgi\"",
+        "kind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"",
+    ] {
+        world(Launcher::Cellwall, |world| {
+            world.site("alice", &format!("profile = \"php\"\n[pool]\n{pool}\n"));
+            world.apply();
+            put(world.alice.docroot().join("a.php"), page.as_bytes(), world.alice.id, 0o644);
+            let _daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice"], "");
+            for (path, expected) in [
+                ("/a.php", "/a.php /a.php - "),
+                ("/a.php/b/c.php?x=/d", "/a.php/b/c.php /a.php /b/c.php "),
+                ("/a.php//another.test/x", "/a.php/another.test/x /a.php /another.test/x "),
+            ] {
+                assert_eq!(nginx.get("alice", path).text(), expected, "{pool}: {path}");
+            }
+        });
+    }
+}
+
 #[test]
 fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
     world(Launcher::Cellwall, |world| {

@@ -33,6 +33,7 @@ fn gate() -> Gate {
         docroots: vec![b"/srv/shop/htdocs".to_vec(), b"/srv/shop/cgi-bin".to_vec()],
         jail: Vec::new(),
         endings: vec![b".php".to_vec()],
+        php: false,
         program: b"/usr/bin/php-cgi".to_vec(),
         body_max: 1000,
         memory: Memory::default(),
@@ -99,6 +100,29 @@ fn each_web_server_names_its_script_in_its_own_way() {
         let [file, name, info] = expected;
         assert_eq!(script(&gate(), &said), Ok((file, name, info)), "{way}");
     }
+}
+
+#[test]
+fn php_is_told_the_whole_url_and_of_its_parts_by_other_names() {
+    let gate = Gate { php: true, ..gate() };
+    let said = |info| {
+        let file =
+            [("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("SCRIPT_NAME", "/a.php"), ("PATH_INFO", info)];
+        let names = ["SCRIPT.NAME", "PATH.INFO", "SCRIPT_NAME", "PATH_INFO"];
+        let told = judged(&gate, &file).unwrap();
+        // In this order: PHP takes the first one of those that are one name to it.
+        told.into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(said(""), [pair("SCRIPT_NAME", "/a.php")]);
+    assert_eq!(
+        said("//other.test/x"),
+        [
+            pair("SCRIPT.NAME", "/a.php"),
+            pair("PATH.INFO", "//other.test/x"),
+            pair("SCRIPT_NAME", "/a.php//other.test/x")
+        ]
+    );
 }
 
 #[test]
