@@ -53,7 +53,7 @@ pub(crate) fn gate(data: &[u8]) {
         jail: b"/srv/a".to_vec(),
         endings: vec![b".php".to_vec()],
         php: false,
-        program: Vec::new(),
+        programs: Vec::new(),
         body_max: 1 << 20,
         memory: Memory::default(),
     };

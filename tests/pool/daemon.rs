@@ -180,6 +180,46 @@ fn a_page_of_php_has_the_url_that_it_was_called_by_in_each_kind_of_pool() {
     }
 }
 
+/// cgit, git's smart HTTP, Nagios: their packages put programs of root's outside of all docroots.
+#[test]
+fn a_pool_of_cgi_programs_runs_those_of_root_that_the_site_names() {
+    world(Launcher::Cellwall, |world| {
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n\
+                    echo \"uid=$(id -u) info=$PATH_INFO name=$SCRIPT_NAME root=$DOCUMENT_ROOT\"\n";
+        crate::harness::make_directory("/usr/lib/tool", 0, 0o755);
+        put("/usr/lib/tool/named", text.as_bytes(), 0, 0o755);
+        put("/usr/lib/tool/other", text.as_bytes(), 0, 0o755);
+        world.site(
+            "alice",
+            "profile = \"sh\"\nprograms = [\"/usr/lib/tool/named\"]\n[pool]\nkind = \"cgi\"\n",
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let more = "location /tool/ { fastcgi_param REQUEST_METHOD $request_method; fastcgi_split_path_info ^(/tool)(/.*)$;\n\
+                    fastcgi_param PATH_INFO $fastcgi_path_info; fastcgi_param SCRIPT_NAME /tool;\n\
+                    fastcgi_param SCRIPT_FILENAME /usr/lib/tool/named; fastcgi_pass unix:/run/cellwall/pool/alice.sock; }\n\
+                    location /whole/ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/tool/named$uri;\n\
+                    fastcgi_pass unix:/run/cellwall/pool/alice.sock; }\n\
+                    location /other/ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/tool/other;\n\
+                    fastcgi_pass unix:/run/cellwall/pool/alice.sock; }";
+        let nginx = Nginx::start(&["alice"], more);
+        let (id, root) = (world.alice.id, "/var/www/alice/htdocs");
+        let answer = nginx.get("alice", "/tool/a/b");
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!("uid={id} info=/a/b name=/tool root={root}\n"))
+        );
+        assert!(
+            nginx.get("alice", "/whole/x").text().contains("info=/whole/x "),
+            "{:?}",
+            logged(&["refuse "])
+        );
+        assert_eq!(nginx.get("alice", "/other/a").status, 403);
+        assert_eq!(logged(&["refuse ", "code=G05", "site=alice"]).len(), 1);
+        assert_eq!(logged(&["launch ", "site=alice", "script=\"named\""]).len(), 2);
+    });
+}
+
 #[test]
 fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
     world(Launcher::Cellwall, |world| {

@@ -116,7 +116,7 @@ fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
         jail: gate.jail.to_vec(),
         endings: owned(&gate.suffixes),
         php: settings.command.first().is_some_and(|program| is_php_cgi(program)),
-        program: settings.command.first().map(|program| program.to_vec()).unwrap_or_default(),
+        programs: owned(&gate.programs),
         body_max: settings.request.body_max,
         memory: Memory::default(),
     }

@@ -50,8 +50,9 @@ pub struct Gate {
     pub endings: Vec<Vec<u8>>,
     /// The program is php-cgi: see [`URL_OF_PHP`].
     pub php: bool,
-    /// The site's own program that answers everything; empty: scripts are files of their own.
-    pub program: Vec<u8>,
+    /// Programs that are asked by their own path, wherever they lie: the one that answers everything, or root's that the site
+    /// names. What is behind them in a path is theirs.
+    pub programs: Vec<Vec<u8>>,
     /// Most bytes of a body.
     pub body_max: u64,
     /// What is known of names that were asked about before.
@@ -99,7 +100,7 @@ impl Gate {
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
-        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.program);
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
         let mut passed = Passed {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),
@@ -188,7 +189,8 @@ impl Gate {
 
     /// What is said of the script: a variable, how it is called, and its value. `url`: the whole one, for php-cgi.
     fn ours<'a>(&'a self, root: &'a [u8], script: &'a Script, url: Option<&'a [u8]>) -> [Ours<'a>; 6] {
-        let docroot = self.docroots.get(script.docroot).map_or(&b"/"[..], Vec::as_slice);
+        let docroot = self.docroots.get(script.docroot).or(self.docroots.first());
+        let docroot = docroot.map_or(&b"/"[..], Vec::as_slice);
         let [name, info] = if url.is_some() { URL_OF_PHP } else { URL };
         let behind = Some(&*script.info).filter(|info| !info.is_empty());
         [
@@ -306,7 +308,9 @@ fn no_script(lost: Lost, said: &Said<'_>) -> No {
     match lost {
         Lost::Unnamed => about(404, &UNNAMED, "no file is named"),
         Lost::Impossible => about(403, &IMPOSSIBLE, "is no path that can be"),
-        Lost::Outside => about(403, &OUTSIDE, "is beneath none of the site's docroots"),
+        Lost::Outside => {
+            about(403, &OUTSIDE, "is beneath none of the site's docroots, and none of its programs")
+        }
         Lost::Ending => about(403, &ENDING, "is no file of a kind that the site runs"),
     }
 }
@@ -338,7 +342,7 @@ static IMPOSSIBLE: Card = Card {
 static OUTSIDE: Card = Card {
     code: "G05",
     status: 0,
-    remedy: "point the web server at the socket of the site that owns the file, or add the directory to docroot in the site's file, then: cellwall apply",
+    remedy: "point the web server at the socket of the site that owns the file, or name it in the site's file, its directory under docroot, or with kind = 'cgi' a program of root's under programs, then: cellwall apply",
 };
 static ENDING: Card = Card {
     code: "G06",
