@@ -52,7 +52,8 @@ pub(crate) fn gate(data: &[u8]) {
         docroots: vec![b"/srv/a/htdocs".to_vec(), b"/home/a/public_html".to_vec()],
         jail: b"/srv/a".to_vec(),
         endings: vec![b".php".to_vec()],
-        program: Vec::new(),
+        php: false,
+        programs: Vec::new(),
         body_max: 1 << 20,
         memory: Memory::default(),
     };

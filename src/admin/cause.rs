@@ -196,10 +196,9 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
             let repair = set(ground, "jail.seccomp", "off")
                 + " # every system call of the kernel is then open to the site";
             // Libraries ask where memory lies (libnuma, at its start, below half of all picture formats) and live with a no.
-            let weight = if reason.starts_with("placement of memory") { 8 } else { 4 };
-            (!ground.site.seccomp.is_empty()).then(|| {
-                cause(weight, "seccomp", found, format!("the list denies it: {reason}"), Some(repair))
-            })
+            let matters = !reason.starts_with("placement of memory");
+            (matters && !ground.site.seccomp.is_empty())
+                .then(|| cause(4, "seccomp", found, format!("the list denies it: {reason}"), Some(repair)))
         }
         (_, "ENOENT" | "EACCES" | "EROFS" | "EPERM" | "EXDEV") => {
             event.paths.iter().find_map(|path| missed(event, path, error, ground))
@@ -214,7 +213,7 @@ fn missed(event: &Event, path: &Path, error: &str, ground: &Ground<'_>) -> Optio
         return None;
     }
     let (program, name) = (shown(&event.program), shown(path));
-    let place = if event.write { existing(path) } else { path.to_owned() };
+    let place = ground.meant(&if event.write { existing(path) } else { path.to_owned() });
     if !place.exists() {
         return absent(event, path);
     }
@@ -275,7 +274,9 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
         Some(directory) => ("files.execute", directory),
         None => (key, place),
     };
-    cause(weight, "hidden", found, means, Some(set(ground, key, &pasted(place))))
+    let given = ground.given(place).filter(|_| event.write);
+    let first = given.map_or_else(String::new, |command| format!("{command} && "));
+    cause(weight, "hidden", found, means, Some(first + &set(ground, key, &pasted(place))))
 }
 
 /// Not even the host has it: only what a named piece cannot do without is a cause.

@@ -149,12 +149,14 @@ fn what(args: &Args, site: &Site<'_>) -> Result<(PathBuf, Vec<OsString>), String
         return Ok((place.to_owned(), args.command.clone()));
     };
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    if !site.docroots.iter().any(|place| path.starts_with(OsStr::from_bytes(place))) {
-        return Err(format!("{} is in none of the site's docroots", path.display()));
+    let name = path.as_os_str().as_bytes();
+    let named = site.programs.contains(&name);
+    if !named && !site.docroots.iter().any(|place| path.starts_with(OsStr::from_bytes(place))) {
+        let path = path.display();
+        return Err(format!("{path} is in none of the site's docroots, and none of its programs"));
     }
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let name = path.as_os_str().as_bytes();
-    let handler = site.handlers.iter().find(|handler| name.ends_with(handler.suffix));
+    let handler = site.handlers.iter().find(|handler| !named && name.ends_with(handler.suffix));
     let words = match handler {
         Some(handler) => handler.command.iter().map(|word| OsStr::from_bytes(word).to_owned()).collect(),
         None => vec![path.into_os_string()],
@@ -204,12 +206,33 @@ pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: 
             (None, None) if socket => ("files.sockets", path.display().to_string(), None),
             (None, None) => {
                 let folded = fold(&path, rights, &paths, ground);
-                (list_of(rights), folded.display().to_string(), None)
+                let given = ground.given(&folded).filter(|_| rights & PathRule::WRITE != 0);
+                let reason =
+                    given.map(|command| format!("it is a service's; if the site is to have it: {command}"));
+                let key = if reason.is_some() { "" } else { list_of(rights) };
+                (key, folded.display().to_string(), reason)
             }
         };
         add(&mut all, (key, item), count, program, path.display().to_string(), reason);
     }
-    all
+    topmost(all)
+}
+
+/// Without what lies in a directory that is proposed as well, for the same or more.
+fn topmost(all: Learned) -> Learned {
+    let lists = ["files.read", "files.execute", "files.write"];
+    let beneath = |(key, item): &(&str, String), (other, above): &(&str, String)| {
+        let more = *other == *key || *key == "files.read" && lists.contains(other);
+        lists.contains(key) && more && item != above && Path::new(item).starts_with(above)
+    };
+    let mut top = all.clone();
+    top.retain(|what, _| !all.keys().any(|other| beneath(what, other)));
+    for (what, used) in &all {
+        if let Some((_, above)) = top.iter_mut().find(|(other, _)| beneath(what, other)) {
+            above.count = above.count.saturating_add(used.count);
+        }
+    }
+    top
 }
 
 fn add(
@@ -247,16 +270,18 @@ fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
     for path in event.paths.iter().filter(|_| opens || asks) {
         let there =
             if event.write { path.ancestors().find(|above| above.exists()) } else { Some(path.as_path()) };
-        let Some(place) = there.filter(|place| place.exists()) else { continue };
+        let Some(place) = there.filter(|place| place.exists()).map(|place| ground.meant(place)) else {
+            continue;
+        };
         let rights = match (event.write, starts) {
             (true, _) => PathRule::READ | PathRule::WRITE,
             (_, true) => PathRule::READ | PathRule::EXECUTE,
-            _ if call != "connect" && is_library(place) => PathRule::READ | PathRule::EXECUTE,
+            _ if call != "connect" && is_library(&place) => PathRule::READ | PathRule::EXECUTE,
             _ => PathRule::READ,
         };
         let idle = asks && place.is_dir();
-        if !idle && !ground.covers(place, rights) && !ground.private(place) && !is_noise(place) {
-            found.push((place.to_owned(), rights));
+        if !idle && !ground.covers(&place, rights) && !ground.private(&place) && !is_noise(&place) {
+            found.push((place, rights));
         }
     }
     found

@@ -333,11 +333,22 @@ fn endings<'a>(program: Option<&[u8]>, beside: &Beside<'a>) -> Vec<&'a [u8]> {
     beside.jail.handlers.iter().map(|(suffix, _)| suffix.as_bytes()).collect()
 }
 
-fn gate<'a>(docroots: &[&'a [u8]], program: Option<&[u8]>, beside: &Beside<'a>) -> Gate<'a> {
+/// The pool's one program, which knows what it is asked for; or, where each request runs a program of its own, those of root's that
+/// the launcher takes as they stand.
+fn programs<'a>(program: Option<&'a [u8]>, beside: &Beside<'a>) -> Vec<&'a [u8]> {
+    match program {
+        Some(program) if is_php_cgi(program) => Vec::new(),
+        Some(program) => vec![program],
+        None => beside.jail.programs.iter().map(|program| bytes(program)).collect(),
+    }
+}
+
+fn gate<'a>(docroots: &[&'a [u8]], program: Option<&'a [u8]>, beside: &Beside<'a>) -> Gate<'a> {
     let texts = |list: &'a [String]| list.iter().map(String::as_bytes).collect::<Vec<&[u8]>>();
     Gate {
         docroots: docroots.to_vec(),
         jail: beside.jail.jail.hidden(),
+        programs: programs(program, beside),
         suffixes: endings(program, beside),
         pass: texts(&beside.pass.0),
         pass_prefixes: texts(&beside.pass.1),

@@ -194,6 +194,8 @@ pub struct Gate<'a> {
     pub docroots: Vec<&'a [u8]>,
     /// The part of a path of the host's that is not there inside the jail; empty: paths are the same.
     pub jail: &'a [u8],
+    /// Programs that are asked by their own path, wherever they lie.
+    pub programs: Vec<&'a [u8]>,
     /// Endings that a script must have; none: any.
     pub suffixes: Vec<&'a [u8]>,
     /// Parameters that pass: exact names, sorted by bytes.
@@ -365,6 +367,7 @@ fn gate<'a>(body: &mut Body<'a>) -> Result<Gate<'a>, Malformed> {
     let gate = Gate {
         docroots: body.list("docroot", |body| body.path("docroot"))?,
         jail: log(body, "jail.directory")?,
+        programs: body.list("programs", |body| body.path("programs"))?,
         suffixes: body.list("handlers", |body| body.text("handlers"))?,
         pass: body.list(FIELD, |body| {
             let name = body.bytes()?;
@@ -451,6 +454,7 @@ mod encoding {
         let gate = &settings.gate;
         body.texts(&gate.docroots);
         body.bytes(gate.jail);
+        body.texts(&gate.programs);
         body.texts(&gate.suffixes);
         body.texts(&gate.pass);
         body.texts(&gate.pass_prefixes);
@@ -527,6 +531,7 @@ mod tests {
             gate: Gate {
                 docroots: vec![b"/srv/shop"],
                 jail: b"",
+                programs: vec![b"/usr/lib/cgit/cgit.cgi"],
                 suffixes: vec![b".php"],
                 pass: vec![b"CONTENT_LENGTH", b"QUERY_STRING"],
                 pass_prefixes: vec![b"HTTP_"],

@@ -140,6 +140,89 @@ fn a_program_that_calls_and_prints_without_end_is_cut_off_and_told() {
     });
 }
 
+/// Where a directory is proposed, what is in it is not proposed as well: an application has hundreds of files.
+#[test]
+fn of_an_applications_tree_the_top_is_proposed_alone() {
+    world(Launcher::Cellwall, |world| {
+        for directory in ["/srv/app", "/srv/app/lib", "/srv/app/lib/deep", "/srv/apply"] {
+            make_directory(directory, 0, 0o755);
+        }
+        make_directory("/srv/app/out", world.alice.id, 0o755);
+        for file in ["app/one", "app/two", "app/lib/one", "app/lib/deep/one", "app/lib/deep/two", "apply/one"]
+        {
+            put(format!("/srv/{file}"), b"1\n", 0, 0o644);
+        }
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\n\
+                      cat /srv/app/one /srv/app/two /srv/app/lib/one /srv/app/lib/deep/one /srv/app/lib/deep/two /srv/apply/one\n\
+                      echo 1 > /srv/app/out/log && echo well\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let text = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        let sets: Vec<&str> = text.lines().filter(|line| line.contains("cellwall set alice files")).collect();
+        let expected = [
+            "# cellwall set alice files.read /srv/app /srv/apply/one",
+            "# cellwall set alice files.write /srv/app/out",
+        ];
+        assert_eq!(sets, expected, "{text}");
+        assert!(text.contains("\"/srv/app\", # 5 times, first by "), "{text}");
+        for line in sets {
+            let said = run(Command::new("/bin/sh").args(["-c", line.trim_start_matches("# ")]));
+            assert!(said.status.success(), "{line}: {}", told(&said));
+        }
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}\n{text}", outcome.story());
+    });
+}
+
+/// Debian's packages put programs of root's outside of all docroots, and the site names them.
+#[test]
+fn a_program_of_roots_that_the_site_names_is_learned_from() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/shop", 0, 0o755);
+        put("/srv/shop/settings", b"1\n", 0, 0o644);
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\ncat /srv/shop/settings\n";
+        make_directory("/usr/lib/tool", 0, 0o755);
+        put("/usr/lib/tool/named", script.as_bytes(), 0, 0o755);
+        put("/usr/lib/tool/other", script.as_bytes(), 0, 0o755);
+        world.site("alice", "profile = \"sh\"\nprograms = [\"/usr/lib/tool/named\"]\n");
+        world.apply();
+        let learned = |program: &str| told(&world.cellwall(&["learn", "alice", "--request", program]));
+        let text = learned("/usr/lib/tool/named");
+        assert!(text.contains("# cellwall set alice files.read /srv/shop/settings"), "{text}");
+        let text = learned("/usr/lib/tool/other");
+        assert!(text.contains("is in none of the site's docroots, and none of its programs"), "{text}");
+    });
+}
+
+/// A place to write that is a service's: `apply` refuses it, so what is proposed begins with whose it becomes.
+#[test]
+fn a_services_directory_is_not_proposed_to_be_written_as_it_is() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/tmp", 33, 0o755);
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\necho 1 > /srv/tmp/x && echo well\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let id = world.alice.id;
+        let chown = format!("chown -h --from=33 {id}:{id} /srv/tmp");
+        let text = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(text.contains("# NOT proposed: /srv/tmp (") && text.contains(&chown), "{text}");
+        assert!(!text.contains("cellwall set"), "{text}");
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = told(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        let repair = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("repair "))
+            .unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(repair.trim(), format!("{chown} && cellwall set alice files.write /srv/tmp"));
+        let said = run(Command::new("/bin/sh").args(["-c", repair]));
+        assert!(said.status.success(), "{repair}: {}", told(&said));
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}", outcome.story());
+    });
+}
+
 #[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {

@@ -162,6 +162,72 @@ fn a_reference_without_a_record_leads_to_the_launcher_itself() {
     });
 }
 
+/// Nothing was refused: then nothing is wrong with how the launcher is installed, and what was launched is what there is to ask about.
+#[test]
+fn of_a_site_that_nothing_was_refused_of_the_last_launch_is_shown() {
+    world(Launcher::Cellwall, |world| {
+        std::fs::create_dir_all("/etc/apache2/mods-enabled").unwrap();
+        drop(std::fs::remove_file("/etc/apache2/mods-enabled/suexec.load"));
+        world.probe(&world.alice, "a.cgi");
+        let told = |words: &[&str]| said(&world.cellwall(words));
+        let text = told(&["why", "--last", "alice"]);
+        assert!(text.contains("Apache's module suexec is not enabled"), "{text}");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        let text = told(&["why", "--last", "alice"]);
+        assert!(text.contains("no refusal of site `alice` is recorded"), "{text}");
+        assert!(!text.contains("found: "), "{text}");
+        assert!(text.contains("its last launch: cellwall why --last alice --again"), "{text}");
+        assert!(told(&["why", "--last", "bob"]).contains("found: "), "bob's programs were never asked for");
+    });
+}
+
+/// A link of the site's that leads out of it is followed, and it is what is behind it that no rule covers.
+#[test]
+fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/shop", 0, 0o755);
+        put("/srv/shop/settings", b"well\n", 0, 0o644);
+        let script =
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nread -r line < settings && echo \"$line\"\n";
+        world.script(&world.alice, "a.cgi", script);
+        symlink("/srv/shop/settings", world.alice.docroot().join("settings")).unwrap();
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        let repair =
+            text.lines().find_map(|line| line.trim().strip_prefix("repair ")).unwrap().trim().to_owned();
+        assert_eq!(repair, "cellwall set alice files.read /srv/shop/settings", "{text}");
+        let learned = said(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(learned.contains("# cellwall set alice files.read /srv/shop/settings"), "{learned}");
+        assert!(pasted(&repair), "{repair}");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}", outcome.story());
+    });
+}
+
+/// Below half of all picture formats a library asks where memory lies, and lives with a no: no reason to take the filter away.
+#[test]
+fn a_call_that_is_denied_and_lived_without_is_no_cause() {
+    world(Launcher::Cellwall, |world| {
+        let number = if cfg!(target_arch = "x86_64") { 238 } else { 237 };
+        let script = format!(
+            "#!/usr/bin/perl\nprint \"Content-Type: text/plain\\n\\n\", syscall({number}, 0, 0, 0), \" $!\\n\";\n"
+        );
+        world.script(&world.alice, "a.pl", script);
+        world.site("alice", "profile = \"perl\"\n");
+        world.apply();
+        let outcome = world.call(&world.alice, "a.pl").run();
+        assert!(outcome.out_text().contains("-1 Operation not permitted"), "{}", outcome.story());
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        assert!(
+            text.contains("it ran to its end, and nothing failed") && !text.contains("seccomp off"),
+            "{text}"
+        );
+    });
+}
+
 #[test]
 fn what_is_no_reference_and_what_is_no_site_is_told_so() {
     world(Launcher::Cellwall, |world| {

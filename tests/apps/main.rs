@@ -17,6 +17,7 @@ mod host;
 
 mod awstats;
 mod dokuwiki;
+mod git;
 mod gitweb;
 mod mapserver;
 #[path = "../jail/sink.rs"]
@@ -105,10 +106,25 @@ fn field(page: &str, name: &str) -> String {
     tag.split("value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
 }
 
+/// What stands in the configuration of each server beyond the usual.
+struct Servers {
+    apache: &'static str,
+    nginx: &'static str,
+}
+
+/// Scripts beneath the docroot.
+const SCRIPTS: Servers =
+    Servers { apache: "<Directory /var/www>\nAddHandler cgi-script .php\n</Directory>\n", nginx: "" };
+
 /// Uses the application twice: by Apache and suEXEC, and by nginx and a pool. `site`: a file of packaging/sites, as it is,
 /// and with the `[pool]` that stands in it as a comment.
 fn both_ways(site: &str, furnish: fn(&World, &User), used: fn(&mut Visitor<'_>)) {
-    both_ways_beside(site, furnish, || (), |visitor, ()| used(visitor));
+    both_ways_by(&SCRIPTS, site, furnish, used);
+}
+
+/// The same by servers that are told more.
+fn both_ways_by(servers: &Servers, site: &str, furnish: fn(&World, &User), used: fn(&mut Visitor<'_>)) {
+    both_ways_beside(servers, site, furnish, || (), |visitor, ()| used(visitor));
 }
 
 /// The site file with its `[pool]`: lines that are a comment without a blank behind its sign.
@@ -122,6 +138,7 @@ fn with_pool(site: &str) -> String {
 
 /// The same, with something that runs beside the site.
 fn both_ways_beside<B>(
+    servers: &Servers,
     site: &str,
     furnish: fn(&World, &User),
     beside: impl Fn() -> B + Sync,
@@ -135,11 +152,10 @@ fn both_ways_beside<B>(
             fs::write("/etc/cellwall/sites.d/alice.toml", &site).unwrap();
             world.apply();
             let front = if !pool {
-                let more = "<Directory /var/www>\nAddHandler cgi-script .php\n</Directory>\n";
-                Front::Apache(Apache::start(world, Kind::Event, more))
+                Front::Apache(Apache::start(world, Kind::Event, servers.apache))
             } else {
                 let daemon = Daemon::start(world);
-                Front::Pool(Nginx::start(&["alice"], ""), daemon)
+                Front::Pool(Nginx::start(&["alice"], servers.nginx), daemon)
             };
             used(&mut front.visitor(), &beside);
             assert!(!logged(&["launch ", "site=alice", "jail=view", "seccomp=on"]).is_empty());

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::{Ask, User, World, make_directory, spawn};
 use crate::host::until;
 use crate::sink::Sink;
-use crate::{Visitor, both_ways_beside, run};
+use crate::{SCRIPTS, Visitor, both_ways_beside, run};
 
 const SITE: &str = include_str!("../../packaging/sites/wordpress.toml");
 const SOCKET: &str = "/run/mysqld/mysqld.sock";
@@ -143,5 +143,5 @@ fn used(visitor: &mut Visitor<'_>, beside: &Beside) {
 
 #[test]
 fn wordpress_is_used_as_cgi_and_in_a_pool() {
-    both_ways_beside(SITE, furnish, Beside::start, used);
+    both_ways_beside(&SCRIPTS, SITE, furnish, Beside::start, used);
 }

@@ -154,6 +154,103 @@ fn the_path_behind_a_script_never_makes_php_run_another_file() {
     });
 }
 
+/// Forms are sent to `PHP_SELF`; php-cgi alone takes the path behind the script for it, and that may be `//another.host`.
+#[test]
+fn a_page_of_php_has_the_url_that_it_was_called_by_in_each_kind_of_pool() {
+    let page =
+        "<?php foreach (['PHP_SELF', 'SCRIPT_NAME', 'PATH_INFO'] as $name) echo $_SERVER[$name] ?? '-', ' ';";
+    for pool in [
+        "kind = \"cgi\"",
+        "kind = \"fastcgi\"\ncommand = \"/usr/bin/php-cgi\"",
+        "kind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"",
+    ] {
+        world(Launcher::Cellwall, |world| {
+            world.site("alice", &format!("profile = \"php\"\n[pool]\n{pool}\n"));
+            world.apply();
+            put(world.alice.docroot().join("a.php"), page.as_bytes(), world.alice.id, 0o644);
+            let _daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice"], "");
+            for (path, expected) in [
+                ("/a.php", "/a.php /a.php - "),
+                ("/a.php/b/c.php?x=/d", "/a.php/b/c.php /a.php /b/c.php "),
+                ("/a.php//another.test/x", "/a.php/another.test/x /a.php /another.test/x "),
+            ] {
+                assert_eq!(nginx.get("alice", path).text(), expected, "{pool}: {path}");
+            }
+        });
+    }
+}
+
+/// cgit, git's smart HTTP, Nagios: their packages put programs of root's outside of all docroots.
+#[test]
+fn a_pool_of_cgi_programs_runs_those_of_root_that_the_site_names() {
+    world(Launcher::Cellwall, |world| {
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n\
+                    echo \"uid=$(id -u) info=$PATH_INFO name=$SCRIPT_NAME root=$DOCUMENT_ROOT\"\n";
+        crate::harness::make_directory("/usr/lib/tool", 0, 0o755);
+        put("/usr/lib/tool/named", text.as_bytes(), 0, 0o755);
+        put("/usr/lib/tool/other", text.as_bytes(), 0, 0o755);
+        world.site(
+            "alice",
+            "profile = \"sh\"\nprograms = [\"/usr/lib/tool/named\"]\n[pool]\nkind = \"cgi\"\n",
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let more = "location /tool/ { fastcgi_param REQUEST_METHOD $request_method; fastcgi_split_path_info ^(/tool)(/.*)$;\n\
+                    fastcgi_param PATH_INFO $fastcgi_path_info; fastcgi_param SCRIPT_NAME /tool;\n\
+                    fastcgi_param SCRIPT_FILENAME /usr/lib/tool/named; fastcgi_pass unix:/run/cellwall/pool/alice.sock; }\n\
+                    location /whole/ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/tool/named$uri;\n\
+                    fastcgi_pass unix:/run/cellwall/pool/alice.sock; }\n\
+                    location /other/ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/tool/other;\n\
+                    fastcgi_pass unix:/run/cellwall/pool/alice.sock; }";
+        let nginx = Nginx::start(&["alice"], more);
+        let (id, root) = (world.alice.id, "/var/www/alice/htdocs");
+        let answer = nginx.get("alice", "/tool/a/b");
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!("uid={id} info=/a/b name=/tool root={root}\n"))
+        );
+        assert!(
+            nginx.get("alice", "/whole/x").text().contains("info=/whole/x "),
+            "{:?}",
+            logged(&["refuse "])
+        );
+        assert_eq!(nginx.get("alice", "/other/a").status, 403);
+        assert_eq!(logged(&["refuse ", "code=G05", "site=alice"]).len(), 1);
+        assert_eq!(logged(&["launch ", "site=alice", "script=\"named\""]).len(), 2);
+    });
+}
+
+/// docs/applications.md: the package's files stay root's, and the site's group reads its settings.
+#[test]
+fn an_application_of_php_runs_in_a_pool_from_where_its_package_put_it() {
+    world(Launcher::Cellwall, |world| {
+        for place in ["/usr/share/tool", "/etc/tool", "/var/lib/tool"] {
+            crate::harness::make_directory(place, 0, 0o755);
+        }
+        crate::harness::make_directory("/var/lib/tool/tmp", world.alice.id, 0o755);
+        let page = "<?php require '/etc/tool/config.php'; file_put_contents('/var/lib/tool/tmp/x', $word);\n\
+                    echo file_get_contents('/var/lib/tool/tmp/x'), file_put_contents(__FILE__, '') === false ? '' : ' changed';";
+        put("/usr/share/tool/index.php", page.as_bytes(), 0, 0o644);
+        put("/etc/tool/config.php", b"<?php $word = 'cork';", 0, 0o640);
+        std::os::unix::fs::chown("/etc/tool/config.php", None, Some(world.alice.id)).unwrap();
+        let site = "user = \"alice\"\ndocroot = \"/usr/share/tool\"\nprofile = \"php\"\n[files]\nread = [\"/etc/tool\"]\n\
+                    write = [\"/var/lib/tool/tmp\"]\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n";
+        fs::write("/etc/cellwall/sites.d/alice.toml", site).unwrap();
+        let host = fs::read_to_string("/etc/cellwall/cellwall.toml").unwrap();
+        fs::write("/etc/cellwall/cellwall.toml", host.replace("docroot = \"/var/www\"\n", "")).unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(
+            &["alice"],
+            "location /tool/ { include /etc/nginx/fastcgi_params; \
+            fastcgi_param SCRIPT_FILENAME /usr/share$uri; fastcgi_pass unix:/run/cellwall/pool/alice.sock; }",
+        );
+        let answer = nginx.get("alice", "/tool/index.php");
+        assert!(answer.text().ends_with("cork") && !answer.text().contains("changed"), "{}", answer.text());
+    });
+}
+
 #[test]
 fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
     world(Launcher::Cellwall, |world| {

@@ -67,6 +67,7 @@ pub(crate) fn example() -> Settings<'static> {
         gate: Gate {
             docroots: vec![DOCROOT.as_bytes()],
             jail: b"",
+            programs: Vec::new(),
             suffixes: Vec::new(),
             pass: NAMES.to_vec(),
             pass_prefixes: vec![b"HTTP_"],

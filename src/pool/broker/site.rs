@@ -119,7 +119,8 @@ fn gate(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Gate {
         docroots: owned(&gate.docroots),
         jail: gate.jail.to_vec(),
         endings: owned(&gate.suffixes),
-        program: settings.command.first().map(|program| program.to_vec()).unwrap_or_default(),
+        php: settings.command.first().is_some_and(|program| is_php_cgi(program)),
+        programs: owned(&gate.programs),
         body_max: settings.request.body_max,
         memory: Memory::default(),
     }

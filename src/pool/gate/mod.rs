@@ -48,8 +48,11 @@ pub struct Gate {
     pub jail: Vec<u8>,
     /// Endings that a script has; none: any.
     pub endings: Vec<Vec<u8>>,
-    /// The site's own program that answers everything; empty: scripts are files of their own.
-    pub program: Vec<u8>,
+    /// The program is php-cgi: see [`URL_OF_PHP`].
+    pub php: bool,
+    /// Programs that are asked by their own path, wherever they lie: the one that answers everything, or root's that the site
+    /// names. What is behind them in a path is theirs.
+    pub programs: Vec<Vec<u8>>,
     /// Most bytes of a body.
     pub body_max: u64,
     /// What is known of names that were asked about before.
@@ -97,7 +100,7 @@ impl Gate {
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
-        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.program);
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
         let mut passed = Passed {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),
@@ -146,20 +149,12 @@ impl Gate {
     ) -> Result<usize, No> {
         let bad = |refusal| No { http: 400, refusal };
         let too_long = || no(431, &LONG, "a parameter is longer than a record can hold".to_owned());
-        let root = self.docroots.get(script.docroot).map_or(&b"/"[..], Vec::as_slice);
-        let ours: [(&[u8], Option<&[u8]>); 5] = [
-            (b"SCRIPT_FILENAME", Some(self.inside(&script.file))),
-            (b"SCRIPT_NAME", Some(&script.name)),
-            (b"PATH_INFO", Some(&script.info).filter(|info| !info.is_empty()).map(Vec::as_slice)),
-            (b"DOCUMENT_ROOT", Some(self.inside(self.root(seen.said.document_root).unwrap_or(root)))),
-            // Its file is another one than the script; php-cgi would run it (see launch/equip.rs).
-            (b"PATH_TRANSLATED", None),
-        ];
+        let url = (self.php && !script.info.is_empty()).then(|| [&script.name[..], &script.info].concat());
         let mut sieve = Sieve::new(self.names.authorization, seen.count.saturating_add(8));
-        for (name, value) in ours {
-            sieve.decide(name);
-            let Some(value) = value.filter(|_| self.know(name).listed) else { continue };
-            on_one_line(name, value).map_err(bad)?;
+        for (variable, name, value) in self.ours(seen.said.document_root, script, url.as_deref()) {
+            sieve.decide(variable);
+            let Some(value) = value.filter(|_| self.know(variable).listed) else { continue };
+            on_one_line(variable, value).map_err(bad)?;
             if !put(name, value) {
                 return Err(too_long());
             }
@@ -192,6 +187,23 @@ impl Gate {
         Ok(seen.count.saturating_sub(kept))
     }
 
+    /// What is said of the script: a variable, how it is called, and its value. `url`: the whole one, for php-cgi.
+    fn ours<'a>(&'a self, root: &'a [u8], script: &'a Script, url: Option<&'a [u8]>) -> [Ours<'a>; 6] {
+        let docroot = self.docroots.get(script.docroot).or(self.docroots.first());
+        let docroot = docroot.map_or(&b"/"[..], Vec::as_slice);
+        let [name, info] = if url.is_some() { URL_OF_PHP } else { URL };
+        let behind = Some(&*script.info).filter(|info| !info.is_empty());
+        [
+            (b"SCRIPT_FILENAME", b"SCRIPT_FILENAME", Some(self.inside(&script.file))),
+            (b"SCRIPT_NAME", name, Some(&script.name)),
+            (b"PATH_INFO", info, behind),
+            (b"SCRIPT_NAME", b"SCRIPT_NAME", url),
+            (b"DOCUMENT_ROOT", b"DOCUMENT_ROOT", Some(self.inside(self.root(root).unwrap_or(docroot)))),
+            // Its file is another one than the script; php-cgi would run it (see launch/equip.rs).
+            (b"PATH_TRANSLATED", b"PATH_TRANSLATED", None),
+        ]
+    }
+
     fn know(&self, name: &[u8]) -> Known {
         self.memory.recall(name, || Known { listed: self.lists(name), nature: Nature::of(name) })
     }
@@ -213,6 +225,19 @@ impl Gate {
         Inside::new("pool", &self.jail).path(path)
     }
 }
+
+/// See [`Gate::ours`].
+type Ours<'a> = (&'static [u8], &'static [u8], Option<&'a [u8]>);
+
+/// The script's URL, and what stands behind it.
+const URL: [&[u8]; 2] = [b"SCRIPT_NAME", b"PATH_INFO"];
+
+/// The same for php-cgi, where something stands behind it. It is told to look for no file in a path
+/// (`cgi.fix_pathinfo=0`), and then it makes `PHP_SELF` of `PATH_INFO` alone, where there is one (PHP's sapi/cgi/cgi_main.c,
+/// init_request_info): pages send their forms there, and `/a.php//host/x` would send them to another host. So it gets the whole
+/// URL as `SCRIPT_NAME` and no `PATH_INFO`; in `$_SERVER`, where PHP makes underscores of dots (main/php_variables.c) and the
+/// first of a name wins, both are the standard's.
+const URL_OF_PHP: [&[u8]; 2] = [b"SCRIPT.NAME", b"PATH.INFO"];
 
 /// A first look at all parameters.
 struct Seen<'a> {
@@ -283,7 +308,9 @@ fn no_script(lost: Lost, said: &Said<'_>) -> No {
     match lost {
         Lost::Unnamed => about(404, &UNNAMED, "no file is named"),
         Lost::Impossible => about(403, &IMPOSSIBLE, "is no path that can be"),
-        Lost::Outside => about(403, &OUTSIDE, "is beneath none of the site's docroots"),
+        Lost::Outside => {
+            about(403, &OUTSIDE, "is beneath none of the site's docroots, and none of its programs")
+        }
         Lost::Ending => about(403, &ENDING, "is no file of a kind that the site runs"),
     }
 }
@@ -315,7 +342,7 @@ static IMPOSSIBLE: Card = Card {
 static OUTSIDE: Card = Card {
     code: "G05",
     status: 0,
-    remedy: "point the web server at the socket of the site that owns the file, or add the directory to docroot in the site's file, then: cellwall apply",
+    remedy: "point the web server at the socket of the site that owns the file, or name it in the site's file, its directory under docroot, or with kind = 'cgi' a program of root's under programs, then: cellwall apply",
 };
 static ENDING: Card = Card {
     code: "G06",

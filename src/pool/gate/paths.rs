@@ -7,7 +7,7 @@ use crate::launch::authorize::is_beneath;
 pub(super) struct Script {
     /// Absolute, plain, in the host's view.
     pub(super) file: Vec<u8>,
-    /// The docroot that it is beneath, by its place in the list.
+    /// The docroot that it is beneath, by its place in the list; of a program outside of all of them there is none at it.
     pub(super) docroot: usize,
     /// The URL of the file.
     pub(super) name: Vec<u8>,
@@ -22,7 +22,7 @@ pub(super) enum Lost {
     Unnamed,
     /// A path that leads up, or has control bytes in it.
     Impossible,
-    /// Beneath none of the docroots.
+    /// Beneath none of the docroots, and none of the programs.
     Outside,
     /// Not one of the endings that the site runs.
     Ending,
@@ -44,7 +44,7 @@ pub(super) fn understand(
     said: &Said<'_>,
     docroots: &[Vec<u8>],
     endings: &[Vec<u8>],
-    program: &[u8],
+    programs: &[Vec<u8>],
 ) -> Result<Script, Lost> {
     let (named, proxied) = local(said.script_filename);
     let mut path = match named {
@@ -57,13 +57,15 @@ pub(super) fn understand(
         path = decoded(&path).and_then(|path| plain(&path)).ok_or(Lost::Impossible)?;
     }
     let info = if said.path_info.is_empty() { Vec::new() } else { rooted(said.path_info)? };
-    let (file, info) = split(path, info, endings, program)?;
+    let (file, info) = split(path, info, endings, programs)?;
     if file.last() == Some(&b'/') {
         return Err(Lost::Unnamed);
     }
     // Not the docroot itself: that is no file. The longest one counts, as in the launcher.
     let above = docroots.iter().enumerate().filter(|(_, root)| file != **root && is_beneath(&file, root));
-    let docroot = above.max_by_key(|(_, root)| root.len()).ok_or(Lost::Outside)?.0;
+    let named = programs.contains(&file).then_some(docroots.len());
+    let docroot = above.max_by_key(|(_, root)| root.len()).map(|(place, _)| place);
+    let docroot = docroot.or(named).ok_or(Lost::Outside)?;
     let name = said.script_name.strip_suffix(&*info).unwrap_or(said.script_name).to_vec();
     Ok(Script { file, docroot, name, info })
 }
@@ -74,13 +76,13 @@ pub(super) fn url(script_name: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Where the file ends and the path behind it begins. The web server's own split is believed; where it made none, the
-/// first component with a known ending is the file, or the site's one program: what stands behind it never names another
+/// first component with a known ending is the file, or a program that is named: what stands behind it never names another
 /// one.
 fn split(
     path: Vec<u8>,
     info: Vec<u8>,
     endings: &[Vec<u8>],
-    program: &[u8],
+    programs: &[Vec<u8>],
 ) -> Result<(Vec<u8>, Vec<u8>), Lost> {
     let known = |file: &[u8]| endings.is_empty() || endings.iter().any(|ending| ends(file, ending));
     if !info.is_empty() {
@@ -89,11 +91,11 @@ fn split(
         return if known(&file) { Ok((file, info)) } else { Err(Lost::Ending) };
     }
     if endings.is_empty() {
-        let behind = path.strip_prefix(program).filter(|rest| !program.is_empty() && rest.starts_with(b"/"));
-        return Ok(match behind.map(<[u8]>::to_vec) {
-            Some(info) => (program.to_vec(), info),
-            None => (path, info),
-        });
+        let behind = |program: &Vec<u8>| {
+            let info = path.strip_prefix(&**program).filter(|rest| rest.starts_with(b"/"))?;
+            Some((program.clone(), info.to_vec()))
+        };
+        return Ok(programs.iter().find_map(behind).unwrap_or((path, info)));
     }
     let borders = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
     let found = borders.chain([path.len()]).find_map(|place| {

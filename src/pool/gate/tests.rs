@@ -33,7 +33,8 @@ fn gate() -> Gate {
         docroots: vec![b"/srv/shop/htdocs".to_vec(), b"/srv/shop/cgi-bin".to_vec()],
         jail: Vec::new(),
         endings: vec![b".php".to_vec()],
-        program: b"/usr/bin/php-cgi".to_vec(),
+        php: false,
+        programs: Vec::new(),
         body_max: 1000,
         memory: Memory::default(),
     }
@@ -102,8 +103,31 @@ fn each_web_server_names_its_script_in_its_own_way() {
 }
 
 #[test]
+fn php_is_told_the_whole_url_and_of_its_parts_by_other_names() {
+    let gate = Gate { php: true, ..gate() };
+    let said = |info| {
+        let file =
+            [("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("SCRIPT_NAME", "/a.php"), ("PATH_INFO", info)];
+        let names = ["SCRIPT.NAME", "PATH.INFO", "SCRIPT_NAME", "PATH_INFO"];
+        let told = judged(&gate, &file).unwrap();
+        // In this order: PHP takes the first one of those that are one name to it.
+        told.into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(said(""), [pair("SCRIPT_NAME", "/a.php")]);
+    assert_eq!(
+        said("//other.test/x"),
+        [
+            pair("SCRIPT.NAME", "/a.php"),
+            pair("PATH.INFO", "//other.test/x"),
+            pair("SCRIPT_NAME", "/a.php//other.test/x")
+        ]
+    );
+}
+
+#[test]
 fn what_stands_behind_the_sites_one_program_is_for_it() {
-    let gate = Gate { endings: Vec::new(), program: b"/srv/shop/htdocs/app.fcgi".to_vec(), ..gate() };
+    let gate = Gate { endings: Vec::new(), programs: vec![b"/srv/shop/htdocs/app.fcgi".to_vec()], ..gate() };
     let [file, name] = ["/srv/shop/htdocs/app.fcgi", "/app.fcgi"].map(str::to_owned);
     for (way, said_file, said_name, said_info, info) in [
         ("nginx", "/srv/shop/htdocs/app.fcgi", "/app.fcgi", "", ""),
@@ -119,6 +143,31 @@ fn what_stands_behind_the_sites_one_program_is_for_it() {
         let name = other.strip_prefix("/srv/shop/htdocs").unwrap();
         let said = [("SCRIPT_FILENAME", other), ("SCRIPT_NAME", name)];
         assert_eq!(script(&gate, &said), Ok((other.to_owned(), name.to_owned(), String::new())));
+    }
+}
+
+#[test]
+fn a_program_that_is_named_is_asked_wherever_it_lies_and_nothing_beside_it() {
+    let gate = Gate {
+        endings: Vec::new(),
+        programs: vec![b"/usr/lib/git-core/git-http-backend".to_vec()],
+        ..gate()
+    };
+    let file = "/usr/lib/git-core/git-http-backend";
+    let asked = |said_file: &str, said_info: &str| {
+        script(&gate, &[("SCRIPT_FILENAME", said_file), ("SCRIPT_NAME", "/git"), ("PATH_INFO", said_info)])
+    };
+    let told = |info: &str| Ok((file.to_owned(), "/git".to_owned(), info.to_owned()));
+    assert_eq!(asked(file, ""), told(""));
+    assert_eq!(asked(file, "/a.git/info/refs"), told("/a.git/info/refs"));
+    assert_eq!(asked(&format!("{file}/a.git/HEAD"), ""), told("/a.git/HEAD"));
+    for other in [
+        "/usr/lib/git-core/git-shell",
+        "/usr/lib/git-core/git-http-backend2",
+        "/usr/lib/git-core",
+        "/usr/bin/id",
+    ] {
+        assert_eq!(asked(other, ""), Err((403, "G05")), "{other}");
     }
 }
 
