@@ -195,7 +195,7 @@ impl<'a> Log<'a> {
         if self.socket.is_none() {
             self.socket = open_syslog();
         }
-        self.socket.as_ref().is_some_and(|socket| send(socket, "cellwall-suexec", line))
+        self.socket.as_ref().is_some_and(|socket| send(socket, line))
     }
 }
 
@@ -218,15 +218,9 @@ fn append(file: &mut File, mut line: &[u8]) -> bool {
     false
 }
 
-/// A line of another program of ours for the system log. `false`: it is lost.
-#[cfg(feature = "admin")]
-pub(crate) fn tell_syslog(program: &str, line: &str) -> bool {
-    open_syslog().is_some_and(|socket| send(&socket, program, cut(line)))
-}
-
 /// A daemon that does not read for 50 ms does not get it.
-fn send(socket: &UnixDatagram, program: &str, line: &str) -> bool {
-    let line = datagram(program, line);
+fn send(socket: &UnixDatagram, line: &str) -> bool {
+    let line = datagram("cellwall-suexec", line);
     for _ in 0..5 {
         match socket.send(line.as_bytes()) {
             Ok(_) => return true,

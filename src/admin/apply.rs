@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::config::accounts::{Account, Accounts, Listed};
 use crate::config::limits::{self, Hierarchies};
@@ -14,7 +16,6 @@ use crate::config::store::{self, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
 use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
-use crate::record;
 
 use super::json::Json;
 use super::{End, check, chroot, policy, pool, say, views};
@@ -390,10 +391,31 @@ fn audit(done: &Done) {
         done.removed.len(),
         done.unchanged
     );
-    if !record::tell_syslog("cellwall", &line) {
-        say::note("warning: the system log was not told of this apply: nobody reads from /dev/log");
+    if let Err(why) = tell_system_log(&line) {
+        say::note(format_args!("warning: the system log was not told of this apply: {why}"));
     }
 }
+
+/// The crate's own way to the socket waits for ever where the daemon behind it has stopped.
+fn tell_system_log(line: &str) -> Result<(), String> {
+    let socket = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_write_timeout(Some(LOG_WAIT))?;
+        socket.connect("/dev/log")?;
+        Ok(socket)
+    });
+    let socket = socket.map_err(|why| format!("/dev/log: {why}"))?;
+    let formatter = syslog::Formatter3164 {
+        facility: syslog::Facility::LOG_AUTHPRIV,
+        hostname: None,
+        process: "cellwall".to_owned(),
+        pid: std::process::id(),
+    };
+    let mut log = syslog::Logger::new(syslog::LoggerBackend::Unix(socket), formatter);
+    log.notice(line).map_err(|_| "nobody reads from /dev/log".to_owned())
+}
+
+/// As long as the launcher waits.
+const LOG_WAIT: Duration = Duration::from_millis(50);
 
 fn report(args: &Args, done: &Done, end: End) {
     if args.json {
