@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::{Launcher, World, world};
 
-use super::host::{Daemon, Nginx, logged, mode_of, until};
+use super::host::{Daemon, Nginx, logged, mode_of, processes, until};
 use super::stage::{Client, request_in};
 
 /// Answers with its user's number, after the time of its query.
@@ -116,5 +116,32 @@ fn a_socket_that_is_gone_is_made_anew_by_a_reload() {
         assert_eq!(answer(&nginx, "alice").0, 502);
         assert!(world.cellwall(&["pool", "reload"]).status.success());
         assert_eq!(answer(&nginx, "alice"), (200, world.alice.id.to_string()));
+    });
+}
+
+#[test]
+fn no_socket_that_another_sites_workers_hold_is_handed_on() {
+    world(Launcher::Cellwall, |world| {
+        // It does not end when it is asked to, and goes on accepting.
+        let stays = WHO.replace("use FCGI;\n", "use FCGI;\n$SIG{TERM} = 'IGNORE';\n");
+        let path = world.script(&world.alice, "stays.fcgi", stays);
+        let rules = format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\n", path.display());
+        world.site("alice", &format!("{rules}accept = \"direct\"\nstop_timeout = \"30s\"\n"));
+        site(world, "bob", "workers = { max = 1 }");
+        world.apply();
+        let _daemon = Daemon::start(world);
+        until("alice's workers", || processes(world.alice.id).len() == 8);
+        thread::sleep(Duration::from_millis(1200));
+        fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        site(world, "bob", "workers = { max = 1 }\nlisten = \"alice.sock\"");
+        world.apply();
+        assert_eq!(logged(&["refuse ", "code=S0"]), Vec::<String>::new());
+        for _ in 0..30 {
+            let mut client = Client::new(socket("alice").as_ref());
+            client.ask(&request_in("/var/www/bob/htdocs", "/app.fcgi", &[], b"", false));
+            let answer = String::from_utf8(client.answer().out).unwrap();
+            assert!(!answer.ends_with(&world.alice.id.to_string()), "a stranger's program answered");
+        }
+        assert!(!processes(world.alice.id).is_empty(), "they are there still");
     });
 }

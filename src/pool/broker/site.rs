@@ -172,6 +172,8 @@ pub(super) struct Site {
     /// Connections to workers that have nothing to do, the last used last.
     pub(super) idle: Vec<Key>,
     pub(super) workers: Vec<wire::Worker>,
+    /// Those that accept for themselves, as far as their words are heard.
+    pub(super) alone: u32,
     pub(super) leaving: Leaving,
     /// What [`wire::Up::Want`] said last.
     pub(super) wanted: u32,
@@ -204,6 +206,7 @@ impl Site {
             running: 0,
             idle: Vec::new(),
             workers: Vec::new(),
+            alone: 0,
             leaving: Leaving::default(),
             wanted: 0,
             stalled_until: 0,
@@ -213,6 +216,11 @@ impl Site {
             limiter: Limiter::default(),
             words: Words::default(),
         }
+    }
+
+    /// Does the broker accept for it? Where workers do so, it does while they are stopped: somebody has to answer.
+    pub(super) fn accepts(&self) -> bool {
+        self.rules.accept == Accept::Relay || self.paused
     }
 
     /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next

@@ -54,6 +54,8 @@ pub(super) struct Pool {
     pub(super) yielding: bool,
     /// The broker could not be told of this.
     untold: bool,
+    /// Workers of this site have the socket, or had it and may have kept it: it is never another site's.
+    held: bool,
     /// We made the socket, and not the service manager.
     pub(super) ours: bool,
     pub(super) group: u32,
@@ -78,8 +80,8 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A program expects that it waits, the broker that it does not.
-    fn set_blocking(&self) {
-        let blocks = self.accept == Accept::Direct && !self.yielding;
+    pub(super) fn set_blocking(&self) {
+        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused;
         let _ = listen::set_blocking(&self.listener, blocks);
     }
 
@@ -99,6 +101,7 @@ impl Pool {
 pub(super) struct Left {
     listener: Rc<OwnedFd>,
     ours: bool,
+    held: bool,
 }
 
 /// A site as the records on disk have it.
@@ -206,6 +209,7 @@ impl Supervisor {
             yielding: false,
             untold: false,
             place,
+            held: settings.accept == Accept::Direct,
             ours,
             group,
             paused: false,
@@ -257,8 +261,9 @@ impl Supervisor {
         // One that accepts for itself has its socket.
         let goes_on = same_program && !(moved && settings.accept == Accept::Direct);
         if let Some((listener, ours)) = listener {
-            (pool.listener, pool.ours, pool.place) = (listener, ours, place);
+            (pool.listener, pool.ours, pool.place, pool.held) = (listener, ours, place, false);
         }
+        pool.held |= settings.accept == Accept::Direct;
         pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
@@ -282,7 +287,8 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            self.left.insert(pool.place, Left { listener: pool.listener, ours: pool.ours });
+            let Pool { place, listener, ours, held, .. } = pool;
+            self.left.insert(place, Left { listener, ours, held });
         }
     }
 
@@ -291,7 +297,7 @@ impl Supervisor {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let moves = |pool: &&Pool| pool.place != place(settings.listen);
         if let Some(pool) = self.pools.get(&site).filter(moves) {
-            let left = Left { listener: Rc::clone(&pool.listener), ours: pool.ours };
+            let left = Left { listener: Rc::clone(&pool.listener), ours: pool.ours, held: pool.held };
             self.left.insert(pool.place.clone(), left);
         }
     }
@@ -318,11 +324,17 @@ impl Supervisor {
     /// The socket, and whether we made it.
     fn listener(&mut self, settings: &Settings<'_>) -> Result<(Rc<OwnedFd>, bool), Refusal> {
         let place = place(settings.listen);
-        if let Some(Left { listener, ours }) = self.left.remove(&place) {
-            if let Some(path) = path_of(&place).filter(|_| ours) {
-                listen::regroup(&path, settings.group)?;
+        if let Some(Left { listener, ours, held }) = self.left.remove(&place) {
+            // Else its name alone is handed on: whoever had the socket may be about to accept there.
+            let whole = !held && settings.accept == Accept::Relay;
+            match path_of(&place).filter(|_| ours) {
+                Some(path) if whole => listen::regroup(&path, settings.group)?,
+                Some(path) => drop(std::fs::remove_file(path)),
+                None => {}
             }
-            return Ok((listener, ours));
+            if whole {
+                return Ok((listener, ours));
+            }
         }
         let names = match settings.listen {
             Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
@@ -352,7 +364,7 @@ impl Supervisor {
         };
         self.journal.say("listen", &name, &format!("why=\"{why}\""));
         if let Some(pool) = self.pools.get_mut(&site) {
-            (pool.listener, pool.ours) = (listener, ours);
+            (pool.listener, pool.ours, pool.held) = (listener, ours, pool.accept == Accept::Direct);
             pool.set_blocking();
             if pool.accept == Accept::Direct {
                 self.replace(site);
@@ -384,7 +396,7 @@ impl Supervisor {
     fn yielded(&mut self, site: Site) {
         let Some(pool) = self.pools.get_mut(&site).filter(|pool| pool.yielding) else { return };
         pool.yielding = false;
-        let _ = listen::set_blocking(&pool.listener, true);
+        pool.set_blocking();
         self.fill(site);
     }
 
