@@ -22,6 +22,7 @@ mod host;
 mod large;
 mod limits;
 mod mistakes;
+mod moves;
 mod programs;
 mod pulse;
 mod relay;

@@ -112,10 +112,11 @@ impl Broker {
         let settings = settings::settings(&bytes).map_err(|_| Lost::Nonsense)?;
         let rules = Rules::new(&settings, &mut self.known);
         let relayed = rules.accept == Accept::Relay;
+        self.leave_socket(number.0);
         match self.sites.get_mut(&number.0) {
             Some(site) => {
                 (site.habit, site.generation) = (Habit::of(rules.kind), generation);
-                site.rules = rules;
+                (site.rules, site.listener) = (rules, listener);
                 // Those that there are still come next.
                 (site.access, site.slow, site.errors) = (None, None, None);
                 // Who waits may be served, or refused, by the new numbers.
@@ -130,6 +131,14 @@ impl Broker {
         }
         self.listen_to(number.0, relayed);
         self.tell(Up::Taken { site: number, generation })
+    }
+
+    /// A site that is known already may have another socket from now on: who waits at the one that it had is let in first.
+    fn leave_socket(&mut self, number: u32) {
+        if self.sites.get(&number).is_some_and(|site| site.watched) {
+            self.arrivals(Key(number.into()));
+            self.listen_to(number, false);
+        }
     }
 
     fn site_gone(&mut self, number: u32) {

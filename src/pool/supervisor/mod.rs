@@ -78,6 +78,8 @@ pub struct Supervisor {
     pulse: pulse::Pulse,
     control: control::Control,
     handed_over: BTreeMap<Vec<u8>, OwnedFd>,
+    /// Public sockets by place, during a reload.
+    left: BTreeMap<Vec<u8>, pools::Left>,
     null: Rc<OwnedFd>,
     status: Rc<OwnedFd>,
     last_site: u32,
@@ -359,6 +361,7 @@ impl Supervisor {
             pulse: pulse::Pulse::new(),
             control,
             handed_over: super::notify::handed_over(&environment),
+            left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),
             last_site: 0,

@@ -54,6 +54,8 @@ pub(super) struct Pool {
     pub(super) yielding: bool,
     /// The broker could not be told of this.
     untold: bool,
+    /// Workers of this site have the socket, or had it and may have kept it: it is never another site's.
+    held: bool,
     /// We made the socket, and not the service manager.
     pub(super) ours: bool,
     pub(super) group: u32,
@@ -84,9 +86,22 @@ impl Pool {
     }
 
     /// The socket's path, where it has one and we made it.
-    fn own_path(&self) -> Option<std::path::PathBuf> {
-        (self.ours && !self.place.starts_with(b"/")).then(|| listen::path(&self.place))
+    fn own_path(&self) -> Option<PathBuf> {
+        path_of(&self.place).filter(|_| self.ours)
     }
+
+    /// We made the socket, and somebody has removed its name: nobody can connect any more.
+    fn is_gone(&self) -> bool {
+        let facts = self.own_path().map(|path| path.symlink_metadata());
+        facts.is_some_and(|facts| facts.is_err_and(|why| why.kind() == io::ErrorKind::NotFound))
+    }
+}
+
+/// A public socket whose site leaves it: another one may want it in the same reload.
+pub(super) struct Left {
+    listener: Rc<OwnedFd>,
+    ours: bool,
+    held: bool,
 }
 
 /// A site as the records on disk have it.
@@ -118,15 +133,21 @@ impl Supervisor {
         let mut found = self.read_all();
         let known: BTreeMap<Vec<u8>, Site> =
             self.pools.iter().map(|(site, pool)| (pool.name.clone(), *site)).collect();
+        for (name, site) in &known {
+            match found.get(name) {
+                Some(found) => self.leave(*site, found),
+                None => self.remove(*site),
+            }
+        }
         for (name, site) in known {
-            match found.remove(&name) {
-                Some(found) => self.change(site, &found),
-                None => self.remove(site),
+            if let Some(found) = found.remove(&name) {
+                self.change(site, &found);
             }
         }
         for (name, found) in found {
             self.add(name, &found);
         }
+        self.remove_left();
         self.manager.tell("READY=1");
         self.tell_status();
     }
@@ -181,10 +202,11 @@ impl Supervisor {
             life: settings.worker,
             deadline_ms: settings.request.deadline_ms,
             metered: is_metered(&settings),
-            listener: Rc::new(listener),
+            listener,
             yielding: false,
             untold: false,
             place,
+            held: settings.accept == Accept::Direct,
             ours,
             group,
             paused: false,
@@ -205,6 +227,10 @@ impl Supervisor {
 
     /// New settings. The socket stays where it stays the same; workers of the old settings are replaced one by one.
     fn change(&mut self, site: Site, found: &Found) {
+        if self.pools.get(&site).is_some_and(Pool::is_gone) {
+            self.listen_again(site, "the socket was gone");
+            self.settle(site);
+        }
         let Some(pool) = self.pools.get(&site) else { return };
         let same_rules = pool.rules == found.rules;
         if pool.record == found.record && pool.uid == found.uid && same_rules {
@@ -223,18 +249,18 @@ impl Supervisor {
         }
         let listener = match moved.then(|| self.listener(&settings)) {
             None => None,
-            Some(Ok((listener, ours))) => Some((Rc::new(listener), ours)),
-            Some(Err(refusal)) => return self.journal.refused(&name, &refusal),
+            Some(Ok(listener)) => Some(listener),
+            Some(Err(refusal)) => return self.stay(site, &name, &refusal),
         };
         let Some(pool) = self.pools.get_mut(&site) else { return };
         // A worker lives in the cell that it was started in.
         let same_program = same_rules && same_program(&pool.record, &found.record) && pool.uid == found.uid;
+        // One that accepts for itself has its socket.
+        let goes_on = same_program && !(moved && settings.accept == Accept::Direct);
         if let Some((listener, ours)) = listener {
-            if let Some(path) = pool.own_path() {
-                drop(std::fs::remove_file(path));
-            }
-            (pool.listener, pool.ours, pool.place) = (listener, ours, place);
+            (pool.listener, pool.ours, pool.place, pool.held) = (listener, ours, place, false);
         }
+        pool.held |= settings.accept == Accept::Direct;
         pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
@@ -248,15 +274,8 @@ impl Supervisor {
         pool.deadline_ms = settings.request.deadline_ms;
         pool.metered = is_metered(&settings);
         self.journal.say("change", &name, "");
-        if moved {
-            // The broker takes a socket for a site once.
-            self.tell_broker(&Down::SiteGone { site }, Vec::new());
-        }
         self.settle(site);
-        if moved {
-            self.tell_workers(site);
-        }
-        if same_program { self.fill(site) } else { self.replace(site) }
+        if goes_on { self.fill(site) } else { self.replace(site) }
     }
 
     fn remove(&mut self, site: Site) {
@@ -265,37 +284,84 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            if let Some(path) = pool.own_path() {
+            let Pool { place, listener, ours, held, .. } = pool;
+            self.left.insert(place, Left { listener, ours, held });
+        }
+    }
+
+    /// Who is to listen elsewhere leaves his socket first: another site may be waiting for it.
+    fn leave(&mut self, site: Site, found: &Found) {
+        let Ok(settings) = settings::settings(&found.record) else { return };
+        let moves = |pool: &&Pool| pool.place != place(settings.listen);
+        if let Some(pool) = self.pools.get(&site).filter(moves) {
+            let left = Left { listener: Rc::clone(&pool.listener), ours: pool.ours, held: pool.held };
+            self.left.insert(pool.place.clone(), left);
+        }
+    }
+
+    /// It cannot listen where it should: it stays where it was, unless another site is there by now.
+    fn stay(&mut self, site: Site, name: &[u8], refusal: &Refusal) {
+        self.journal.refused(name, refusal);
+        let place = self.pools.get(&site).map(|pool| pool.place.clone());
+        if place.is_some_and(|place| self.left.remove(&place).is_none()) {
+            self.remove(site);
+        }
+    }
+
+    /// Names of sockets that nobody has taken.
+    fn remove_left(&mut self) {
+        for (place, left) in std::mem::take(&mut self.left) {
+            let is_taken = self.pools.values().any(|pool| pool.place == place);
+            if let Some(path) = path_of(&place).filter(|_| left.ours && !is_taken) {
                 drop(std::fs::remove_file(path));
             }
         }
     }
 
     /// The socket, and whether we made it.
-    fn listener(&mut self, settings: &Settings<'_>) -> Result<(OwnedFd, bool), Refusal> {
+    fn listener(&mut self, settings: &Settings<'_>) -> Result<(Rc<OwnedFd>, bool), Refusal> {
+        let place = place(settings.listen);
+        if let Some(Left { listener, ours, held }) = self.left.remove(&place) {
+            // Else its name alone is handed on: whoever had the socket may be about to accept there.
+            let whole = !held && settings.accept == Accept::Relay;
+            match path_of(&place).filter(|_| ours) {
+                Some(path) if whole => listen::regroup(&path, settings.group)?,
+                Some(path) => drop(std::fs::remove_file(path)),
+                None => {}
+            }
+            if whole {
+                return Ok((listener, ours));
+            }
+        }
         let names = match settings.listen {
             Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
             Listen::Tcp(_) => vec![settings.name.to_vec()],
         };
         match names.into_iter().find_map(|name| self.handed_over.remove(&name)) {
-            Some(listener) => Ok((listener, false)),
-            None => Ok((listen::public(settings.listen, settings.group)?, true)),
+            Some(listener) => Ok((Rc::new(listener), false)),
+            None => Ok((Rc::new(listen::public(settings.listen, settings.group)?), true)),
         }
     }
 
     /// A broker that was taken over may have shut a public socket down (shutdown(2)), which holds for all who have it: the next
     /// one gets another.
     pub(super) fn revive(&mut self, site: Site) {
-        let Some(pool) = self.pools.get(&site).filter(|pool| listen::is_shut(&pool.listener)) else { return };
+        if self.pools.get(&site).is_some_and(|pool| listen::is_shut(&pool.listener)) {
+            self.listen_again(site, "the socket was shut down");
+        }
+    }
+
+    fn listen_again(&mut self, site: Site, why: &str) {
+        let Some(pool) = self.pools.get(&site) else { return };
         let (name, record) = (pool.name.clone(), Rc::clone(&pool.record));
         let Ok(settings) = settings::settings(&record) else { return };
         let (listener, ours) = match self.listener(&settings) {
             Ok(made) => made,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
-        self.journal.say("listen", &name, "why=\"the socket was shut down\"");
+        self.journal.say("listen", &name, &format!("why=\"{why}\""));
         if let Some(pool) = self.pools.get_mut(&site) {
-            (pool.listener, pool.ours) = (Rc::new(listener), ours);
+            (pool.listener, pool.ours, pool.held) = (listener, ours, pool.accept == Accept::Direct);
             pool.set_blocking();
             if pool.accept == Accept::Direct {
                 self.replace(site);
@@ -448,6 +514,11 @@ fn place(listen: Listen<'_>) -> Vec<u8> {
         Listen::Socket(name) => name.to_vec(),
         Listen::Tcp(address) => format!("/{address}").into_bytes(),
     }
+}
+
+/// Where the socket of a place is; none: it is an address.
+fn path_of(place: &[u8]) -> Option<PathBuf> {
+    (!place.starts_with(b"/")).then(|| listen::path(place))
 }
 
 fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {
