@@ -1,9 +1,11 @@
 //! What administrators and site owners ask the daemon for: often, in vain, or by a signal.
 
+use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use cellwall::pool::control::{SOCKET, Wish};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
 
 use crate::harness::{Launcher, World, world};
@@ -83,5 +85,27 @@ fn who_deploys_a_program_that_does_not_start_is_told() {
         let said = world.cellwall(&["deployed", "alice"]);
         assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
         assert_ne!(nginx.get("alice", "/app.fcgi").text(), before);
+    });
+}
+
+#[test]
+fn signals_of_other_daemons_of_the_kind_do_what_they_do_there() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1 }\naccess_log = \"/var/log/cellwall/access.log\"");
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        for (round, signal) in [Signal::SIGUSR1, Signal::SIGUSR2].into_iter().enumerate() {
+            fs::rename("/var/log/cellwall/access.log", format!("/var/log/cellwall/access.{round}")).ok();
+            kill(daemon.pid(), signal).unwrap();
+            until("another file", || {
+                assert!(daemon.has_ended().is_none(), "{signal} ended it");
+                fs::exists("/var/log/cellwall/access.log").unwrap()
+            });
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+        }
+        kill(daemon.pid(), Signal::SIGQUIT).unwrap();
+        until("its end", || daemon.has_ended().is_some());
+        assert_eq!(daemon.has_ended().unwrap().code(), Some(0));
+        assert!(processes(world.alice.id).is_empty());
     });
 }

@@ -219,8 +219,8 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
                 Some(Signal::SIGCHLD) => self.reap(),
-                Some(Signal::SIGHUP) => self.reload(),
-                Some(Signal::SIGTERM | Signal::SIGINT) => self.quit(),
+                Some(signal) if RELOAD.contains(&signal) => self.reload(),
+                Some(signal) if END.contains(&signal) => self.quit(),
                 _ => {}
             }
         }
@@ -326,9 +326,8 @@ impl Supervisor {
     fn new(setup: Setup) -> io::Result<Self> {
         let Setup { account, environment } = setup;
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPIPE] {
-            mask.add(signal);
-        }
+        let heard = [Signal::SIGCHLD, Signal::SIGPIPE].into_iter().chain(RELOAD).chain(END);
+        heard.for_each(|signal| mask.add(signal));
         // Whoever started us may have had SIGCHLD ignored, and no child's end would ever be told (wait(2)).
         crate::sys::process::default_signals()?;
         crate::sys::process::quiet_signals()?;
@@ -387,6 +386,10 @@ fn many_descriptors() -> io::Result<()> {
     Ok(())
 }
 
+/// All that a signal can ask for, whatever a daemon of the kind calls it: who is used to php-fpm sends SIGUSR1 to have logs opened
+/// anew, SIGUSR2 to have everything read anew, and SIGQUIT to have requests finished.
+const RELOAD: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+const END: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 /// The status service of the broker: root's alone.
 pub const STATUS: &str = "/run/cellwall/status.sock";
 const SECOND: Duration = Duration::from_secs(1);
