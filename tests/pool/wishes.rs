@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cellwall::pool::control::{SOCKET, Wish};
@@ -107,5 +108,28 @@ fn signals_of_other_daemons_of_the_kind_do_what_they_do_there() {
         until("its end", || daemon.has_ended().is_some());
         assert_eq!(daemon.has_ended().unwrap().code(), Some(0));
         assert!(processes(world.alice.id).is_empty());
+    });
+}
+
+#[test]
+fn fewer_workers_that_accept_for_themselves_are_fewer() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 4 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        until("four", || processes(world.alice.id).len() == 4);
+        let counted = |count: u32| {
+            let json = world.cellwall(&["status", "--json", "alice"]).stdout;
+            String::from_utf8(json).unwrap().contains(&format!("\"workers\":{count},"))
+        };
+        until("four to be told of", || counted(4));
+        // They are up, and are not old.
+        thread::sleep(Duration::from_millis(1500));
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 1 }");
+        until("one", || processes(world.alice.id).len() == 1);
+        until("one to be told of", || counted(1));
+        assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+        assert_eq!(logged(&["pool end ", "site=alice", "how=stopped"]).len(), 3);
+        assert_eq!(logged(&["pool start ", "site=alice"]).len(), 4);
     });
 }

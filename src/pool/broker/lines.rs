@@ -39,6 +39,8 @@ pub(super) struct Pipe {
     pub(super) fd: OwnedFd,
     pub(super) site: u32,
     pub(super) worker: u32,
+    /// Of a worker that accepts for itself, of which nothing else is known.
+    pub(super) alone: bool,
     pub(super) lines: Splitter,
 }
 
@@ -209,7 +211,10 @@ impl Broker {
                 self.journal.errors(site, Some(worker), &whole, self.now);
             }
             if got == Ok(0) {
-                self.pipes.remove(key);
+                let alone = self.pipes.remove(key).is_some_and(|pipe| pipe.alone);
+                if let Some(site) = self.sites.get_mut(&number).filter(|_| alone) {
+                    site.alone = site.alone.saturating_sub(1);
+                }
                 more = false;
                 break;
             }

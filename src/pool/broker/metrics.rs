@@ -21,7 +21,9 @@ const FAMILIES: [Family; 13] = [
     ("waiting", "gauge", "Requests that wait for a worker.", |site| site.waiting.into()),
     ("running", "gauge", "Requests that are worked on.", |site| site.running.into()),
     ("places", "gauge", "Requests that can be worked on at a time.", |site| site.rules.places().into()),
-    ("workers", "gauge", "Workers.", |site| u64::try_from(site.workers.len()).unwrap_or(u64::MAX)),
+    ("workers", "gauge", "Workers.", |site| {
+        u64::try_from(site.workers.len()).unwrap_or(u64::MAX).saturating_add(site.alone.into())
+    }),
     ("processes", "gauge", "Processes of the site's workers.", |site| site.usage.0.into()),
     ("memory_bytes", "gauge", "Memory of the site's workers.", |site| site.usage.1),
     ("cpu_microseconds_total", "counter", "CPU time of the site's workers.", |site| site.usage.2),

@@ -209,7 +209,11 @@ impl Broker {
 
     /// Reads what a worker says, from now on.
     fn errors(&mut self, site: wire::Site, worker: wire::Worker, fd: OwnedFd) {
-        let pipe = Pipe { fd, site: site.0, worker: worker.0, lines: Splitter::default() };
+        let alone = !self.workers.contains_key(&worker.0);
+        if let Some(known) = self.sites.get_mut(&site.0).filter(|_| alone) {
+            known.alone = known.alone.saturating_add(1);
+        }
+        let pipe = Pipe { fd, site: site.0, worker: worker.0, alone, lines: Splitter::default() };
         let key = self.pipes.insert(pipe);
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         if let Some(pipe) = self.pipes.get(key) {

@@ -167,6 +167,8 @@ pub(super) struct Site {
     /// Connections to workers that have nothing to do, the last used last.
     pub(super) idle: Vec<Key>,
     pub(super) workers: Vec<wire::Worker>,
+    /// Those that accept for themselves, as far as their words are heard.
+    pub(super) alone: u32,
     pub(super) leaving: Leaving,
     /// What [`wire::Up::Want`] said last.
     pub(super) wanted: u32,
@@ -199,6 +201,7 @@ impl Site {
             running: 0,
             idle: Vec::new(),
             workers: Vec::new(),
+            alone: 0,
             leaving: Leaving::default(),
             wanted: 0,
             stalled_until: 0,

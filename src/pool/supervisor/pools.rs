@@ -275,7 +275,7 @@ impl Supervisor {
         pool.metered = is_metered(&settings);
         self.journal.say("change", &name, "");
         self.settle(site);
-        if goes_on { self.fill(site) } else { self.replace(site) }
+        if goes_on { self.resize(site) } else { self.replace(site) }
     }
 
     fn remove(&mut self, site: Site) {

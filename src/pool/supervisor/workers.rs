@@ -78,6 +78,19 @@ impl Supervisor {
         }
     }
 
+    /// Other numbers: more workers are started. Fewer the broker asks for, of those without work; of those that accept for
+    /// themselves the last ones are asked to end, and finish what they have.
+    pub(super) fn resize(&mut self, site: Site) {
+        self.fill(site);
+        let Some(pool) = self.pools.get(&site).filter(|pool| pool.accept == Accept::Direct) else { return };
+        let most = usize::try_from(target(pool)).unwrap_or(usize::MAX);
+        let own = self.workers.iter().filter(|(_, one)| one.site == site && one.epoch == pool.epoch);
+        let serving = own.filter(|(_, one)| one.state.serves()).map(|(worker, _)| *worker);
+        for worker in serving.skip(most).collect::<Vec<_>>() {
+            self.happen(worker, Event::Stop);
+        }
+    }
+
     fn serving(&self, site: Site, epoch: u32) -> u32 {
         let of_site = self.workers.values().filter(|one| one.site == site && one.epoch == epoch);
         let serving = of_site.filter(|one| one.state.serves() && !one.leaves);
