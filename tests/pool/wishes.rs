@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -131,5 +132,32 @@ fn fewer_workers_that_accept_for_themselves_are_fewer() {
         assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
         assert_eq!(logged(&["pool end ", "site=alice", "how=stopped"]).len(), 3);
         assert_eq!(logged(&["pool start ", "site=alice"]).len(), 4);
+    });
+}
+
+#[test]
+fn the_control_socket_costs_nothing_where_nobody_can_be_accepted() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1 }");
+        let daemon = Daemon::start(world);
+        let pid = daemon.pid().to_string();
+        // The soft limit alone: the other one cannot be raised again everywhere.
+        let limit = |most: u64| {
+            let words = ["--pid", &pid, &format!("--nofile={most}:")].map(str::to_owned);
+            assert!(crate::harness::run(Command::new("/usr/bin/prlimit").args(words)).status.success());
+        };
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        limit(open.try_into().unwrap());
+        let spent = || {
+            let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let words: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+            words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
+        };
+        let before = spent();
+        say(Wish::Reload, "");
+        thread::sleep(Duration::from_secs(3));
+        assert!(spent() - before < 30, "{} hundredths of a second in three", spent() - before);
+        limit(1000);
+        assert!(world.cellwall(&["pool", "restart", "alice"]).status.success());
     });
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
 
@@ -14,12 +15,14 @@ use crate::sys::descriptors;
 use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
 use super::super::wire::{Down, Site};
-use super::{CLIENTS, Supervisor};
+use super::{CLIENTS, CONTROL, Supervisor};
 
 /// The listening socket and who is connected to it.
 pub(super) struct Control {
     listener: OwnedFd,
     clients: BTreeMap<u64, Client>,
+    /// Nobody could be accepted for want of descriptors or memory, and whoever knocks is not heard until the next second.
+    deaf: bool,
 }
 
 struct Client {
@@ -33,7 +36,7 @@ struct Client {
 impl Control {
     pub(super) fn open() -> io::Result<Self> {
         let listener = listen::control(Path::new(SOCKET)).map_err(|refusal| io::Error::other(refusal.why))?;
-        Ok(Self { listener, clients: BTreeMap::new() })
+        Ok(Self { listener, clients: BTreeMap::new(), deaf: false })
     }
 }
 
@@ -45,7 +48,14 @@ impl AsFd for Control {
 
 impl Supervisor {
     pub(super) fn accept_client(&mut self) {
-        let Ok(socket) = descriptors::accept(&self.control) else { return };
+        let socket = match descriptors::accept(&self.control) {
+            Ok(socket) => socket,
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                self.control.deaf = self.epoll.delete(&self.control).is_ok();
+                return;
+            }
+            Err(_) => return,
+        };
         let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return };
         let Ok(number) = u64::try_from(socket.as_raw_fd()) else { return };
         // Anybody may connect: nobody may keep others from it.
@@ -63,12 +73,19 @@ impl Supervisor {
         }
     }
 
+    /// Once a second.
+    pub(super) fn hear_clients_again(&mut self) {
+        if self.control.deaf {
+            self.control.deaf = self.watch(&self.control, CONTROL, EpollFlags::EPOLLIN).is_err();
+        }
+    }
+
     pub(super) fn hear_client(&mut self, data: u64) {
         let number = data & !CLIENTS;
         let mut frame = [0; FRAME + 1];
         let Some(client) = self.control.clients.get(&number) else { return };
         let length = match recv(client.socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-            Err(nix::errno::Errno::EAGAIN) => return,
+            Err(Errno::EAGAIN) => return,
             Ok(0) | Err(_) => {
                 self.control.clients.remove(&number);
                 return;

@@ -311,6 +311,7 @@ impl Supervisor {
             self.bury(tree);
         }
         self.dismiss_idle();
+        self.hear_clients_again();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
