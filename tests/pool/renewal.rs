@@ -298,6 +298,35 @@ fn a_stop_ends_the_programs_of_a_site_politely_first() {
 }
 
 #[test]
+fn a_request_may_take_longer_from_the_time_on_that_says_so() {
+    world(Launcher::Cellwall, |world| {
+        let slow = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    if ($ENV{QUERY_STRING}) { $SIG{TERM} = 'IGNORE'; sleep 20; } print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+        let rules = |timeout: u32| {
+            let more = format!("timeout = {timeout}\nstop_timeout = 1\nworkers = {{ max = 2 }}\n");
+            fastcgi(world, "app.fcgi", slow, &more);
+        };
+        rules(5);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let old = nginx.get("alice", "/app.fcgi").text();
+        let mut slow = nginx.begun("alice", "/app.fcgi?1");
+        thread::sleep(Duration::from_millis(500));
+        // Its worker is to finish within fifteen seconds, as its requests are by then; and then they have more.
+        let mut restart =
+            Command::new("/usr/bin/cellwall").args(["pool", "restart", "alice"]).spawn().unwrap();
+        until("the new one", || logged(&["pool start ", "site=alice"]).len() == 2);
+        // It is believed after half a second, and the old one told.
+        thread::sleep(Duration::from_millis(1500));
+        rules(60);
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&old), "{answer}");
+        assert!(restart.wait().unwrap().success());
+    });
+}
+
+#[test]
 fn a_socket_gets_another_group_and_its_site_the_rest_of_the_settings() {
     world(Launcher::Cellwall, |world| {
         let socket = "/run/cellwall/pool/alice.sock";

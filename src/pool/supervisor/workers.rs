@@ -41,6 +41,8 @@ pub(super) struct Living {
     pub(super) since: Instant,
     /// When its state's time is over; a timer for another time is stale.
     due: Option<Instant>,
+    /// It was told to finish what it has.
+    drains: Option<Instant>,
     grace: Duration,
     /// Its private socket, until it has answered: the kernel tells whether somebody waits there in vain.
     listener: Option<OwnedFd>,
@@ -140,6 +142,7 @@ impl Supervisor {
                 tree,
                 since: Instant::now(),
                 due: None,
+                drains: None,
                 grace,
                 listener: watched,
                 name,
@@ -202,6 +205,7 @@ impl Supervisor {
         match action {
             Action::Nothing => {}
             Action::AskDrain => {
+                living.drains = Some(Instant::now());
                 let deadline_ms = self.pools.get(&site).map_or(0, |pool| pool.deadline_ms);
                 if let Some(time) = drain(deadline_ms) {
                     self.set_timer(worker, time);
@@ -284,9 +288,20 @@ impl Supervisor {
     }
 
     pub(super) fn worker_timer(&mut self, worker: Worker, now: Instant) {
-        let due = self.workers.get(&worker).and_then(|living| living.due);
-        if due.is_some_and(|due| due <= now) {
-            self.happen(worker, Event::Timer);
+        let Some(living) = self.workers.get(&worker) else { return };
+        if living.due.is_none_or(|due| due > now) {
+            return;
+        }
+        // Its requests may take longer by now than they could when it was told to finish them.
+        let deadline_ms = self.pools.get(&living.site).map_or(0, |pool| pool.deadline_ms);
+        match living
+            .drains
+            .filter(|_| living.state == State::Draining)
+            .map(|since| (since, drain(deadline_ms)))
+        {
+            Some((since, Some(time))) if since + time > now => self.set_timer(worker, since + time - now),
+            Some((_, None)) => {}
+            _ => self.happen(worker, Event::Timer),
         }
     }
 
