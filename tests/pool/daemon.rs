@@ -1,6 +1,7 @@
 //! The daemon end to end: a real nginx before it, real workers behind it.
 
 use std::fs;
+use std::time::Instant;
 
 use crate::harness::{Launcher, World, put, world};
 
@@ -182,6 +183,37 @@ fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
         let reference = refused[0].split("ref=").nth(1).unwrap().split(' ').next().unwrap();
         assert!(answer.text().contains(reference), "{} {reference}", answer.text());
         assert_eq!(logged(&["launch ", "site=alice", "script=\"a.cgi\""]).len(), 3);
+    });
+}
+
+/// As behind Apache, where the end of the output is the end of the answer.
+#[test]
+fn a_program_that_has_closed_its_output_lets_its_visitor_go_and_works_on() {
+    world(Launcher::Cellwall, |world| {
+        let rules = "profile = \"sh\"\n[files]\nwrite = [\"/var/marks/alice\"]\n[pool]\nkind = \"cgi\"\n\
+                     timeout = 5\nworkers = { max = 1 }\n";
+        world.site("alice", rules);
+        world.apply();
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nthanks'\nexec >&- 2>&-\n\
+                    sleep \"$QUERY_STRING\"\necho done > /var/marks/alice/work\n";
+        world.script(&world.alice, "work.cgi", text);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let ask = |seconds: &str| {
+            let started = Instant::now();
+            let answer = nginx.get("alice", &format!("/work.cgi?{seconds}"));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "thanks"));
+            started.elapsed().as_millis()
+        };
+        assert!(ask("2") < 1500, "its visitor does not wait for its work");
+        assert!(!fs::exists("/var/marks/alice/work").unwrap());
+        assert!(ask("0") > 1000, "it takes its place meanwhile");
+        assert_eq!(fs::read_to_string("/var/marks/alice/work").unwrap(), "done\n");
+        fs::remove_file("/var/marks/alice/work").unwrap();
+        // It has the time of its request, and no more.
+        assert!(ask("60") < 1500);
+        assert!((3500..8000).contains(&ask("0")));
+        assert_eq!(logged(&["refuse "]), Vec::<String>::new(), "nobody was refused");
     });
 }
 

@@ -513,6 +513,9 @@ impl Broker {
             self.closed_by_its_worker(key);
         }
         let good = whole && self.is_left_empty(key);
+        if let Some(site) = self.calls.get(call_key).and_then(|call| self.sites.get_mut(&call.site)) {
+            site.running = site.running.saturating_sub(1);
+        }
         self.settle(call_key);
         self.answered(call_key);
         let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
@@ -554,7 +557,6 @@ impl Broker {
     pub(super) fn settle(&mut self, key: Key) {
         let Some(call) = self.calls.get(key) else { return };
         let (Some(job), Some(site)) = (&call.job, self.sites.get_mut(&call.site)) else { return };
-        site.running = site.running.saturating_sub(1);
         site.counters.answered(job.status);
         site.counters.bytes_out = site.counters.bytes_out.saturating_add(job.sent);
         site.counters.worked.add(self.now.saturating_sub(job.started));

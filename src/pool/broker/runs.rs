@@ -32,6 +32,10 @@ pub(super) struct Run {
     /// The body is complete.
     body_end: bool,
     readable: bool,
+    /// When it closed its output.
+    closed: Option<u64>,
+    /// Its answer is complete, and it goes on without its visitor until then.
+    until: Option<u64>,
     /// How it ended, and its status for FastCGI.
     ended: Option<(Ended, u32)>,
 }
@@ -57,6 +61,9 @@ impl Run {
     }
 }
 
+/// A program that has closed its output has so long to end before its answer is taken for complete.
+const LEAVES_US: u64 = 100_000;
+
 const INPUT: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLET);
 const OUTPUT: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
@@ -79,6 +86,8 @@ impl Broker {
             pending: Pending::default(),
             body_end: false,
             readable: false,
+            closed: None,
+            until: None,
             ended: None,
         });
         call.state = State::Running(run);
@@ -171,7 +180,7 @@ impl Broker {
             };
             match read(output, &mut buffer) {
                 Ok(0) => {
-                    run.output = None;
+                    (run.output, run.closed) = (None, Some(self.now));
                     (more, complete) = (false, true);
                     break;
                 }
@@ -186,6 +195,7 @@ impl Broker {
         }
         self.buffer = buffer;
         if complete {
+            self.wake_at(self.now.saturating_add(LEAVES_US));
             self.run_complete(key);
         }
         // One that is gone by now has nothing more, whatever was asked for before.
@@ -281,9 +291,64 @@ impl Broker {
             self.gather.end(call.codec.request().id, status);
         }
         self.write_answer(call, &[]);
+        self.run_is_gone(run.site);
         self.settle(call);
         self.answered(call);
         self.dispatch(run.site);
+    }
+
+    /// Programs that have closed their output and work on, as one does that lets its visitor go first: the answer is complete. What
+    /// they take of the site's they keep, and of the request's time. Returns when the next one is due.
+    pub(super) fn runs_due(&mut self) -> u64 {
+        let (mut next, mut answered, mut over) = (u64::MAX, Vec::new(), Vec::new());
+        for (key, run) in self.runs.iter().filter(|(_, run)| run.ended.is_none()) {
+            let leaves = run.closed.filter(|_| run.call.is_some());
+            let due = match leaves.map(|closed| closed.saturating_add(LEAVES_US)) {
+                Some(due) if due <= self.now => {
+                    answered.push(key);
+                    continue;
+                }
+                None if run.until.is_some_and(|until| until <= self.now) => {
+                    over.push(key);
+                    continue;
+                }
+                Some(due) => due,
+                None => run.until.unwrap_or(u64::MAX),
+            };
+            next = next.min(due);
+        }
+        for key in answered {
+            next = next.min(self.run_leaves(key));
+        }
+        over.into_iter().for_each(|key| self.end_lonely(key, Why::Deadline));
+        next
+    }
+
+    /// Returns until when it may work on. One that has said nothing may not: its visitor waits for a page that tells why.
+    fn run_leaves(&mut self, key: Key) -> u64 {
+        let Some(run) = self.runs.get_mut(key) else { return u64::MAX };
+        let call = run.call.and_then(|call| Some((call, self.calls.get(call)?)));
+        let Some((call_key, call)) = call else { return u64::MAX };
+        let Some(job) = call.job.as_ref().filter(|job| job.sent > 0) else { return u64::MAX };
+        let limit = self.sites.get(&run.site).map_or(0, |site| site.rules.request.deadline_ms);
+        let until = match limit {
+            0 => u64::MAX,
+            ms => job.started.saturating_add(u64::from(ms).saturating_mul(1000)),
+        };
+        (run.call, run.until, run.input) = (None, Some(until), None);
+        self.gather.clear();
+        self.gather.end(call.codec.request().id, 0);
+        self.write_answer(call_key, &[]);
+        self.settle(call_key);
+        self.answered(call_key);
+        until
+    }
+
+    /// Ends a program that works on without its visitor.
+    pub(super) fn end_lonely(&mut self, key: Key, why: Why) {
+        if self.runs.get_mut(key).is_some_and(|run| run.until.take().is_some()) {
+            self.end_run(key, why);
+        }
     }
 
     /// There is room for another one.

@@ -60,6 +60,7 @@ impl Broker {
             next = next.min(self.due(key, what));
         }
         next = next.min(self.orphans_due());
+        next = next.min(self.runs_due());
         next = next.min(self.let_speak());
         next = next.min(self.try_the_waiting());
         next = next.min(self.rest_and_retire());
@@ -100,10 +101,16 @@ impl Broker {
     /// What a run's tree has spent so far: all of it for its one request.
     pub(super) fn run_spent(&mut self, key: Key, cpu_us: u64) {
         let Some(run) = self.runs.get(key) else { return };
-        let (Some(call), Some(site)) = (run.call, self.sites.get(&run.site)) else { return };
+        let (call, Some(site)) = (run.call, self.sites.get(&run.site)) else { return };
         let most = u64::from(site.rules.request.cpu_ms).saturating_mul(1000);
-        if most > 0 && cpu_us > most {
-            self.due(call, Due::Spent);
+        if most == 0 || cpu_us <= most {
+            return;
+        }
+        match call {
+            Some(call) => {
+                self.due(call, Due::Spent);
+            }
+            None => self.end_lonely(key, Why::Deadline),
         }
     }
 
