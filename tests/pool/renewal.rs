@@ -402,3 +402,24 @@ fn what_a_broker_has_shut_down_the_next_one_gets_anew() {
         }
     });
 }
+
+#[test]
+fn a_child_of_phps_that_is_stuck_is_ended_alone() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2\ntimeout = 2");
+        let text = "<?php sleep((int) ($_GET['s'] ?? 0)); echo posix_getppid();";
+        world.script(&world.alice, "a.php", text);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let parent = nginx.get("alice", "/a.php").text();
+        for _ in 0..2 {
+            let children = processes(world.alice.id);
+            assert_eq!(nginx.get("alice", "/a.php?s=30").status, 504);
+            let others = || processes(world.alice.id).iter().filter(|one| !children.contains(one)).count();
+            until("another child", || others() == 1 && processes(world.alice.id).len() == 3);
+            let answer = nginx.get("alice", "/a.php");
+            assert_eq!((answer.status, answer.text()), (200, parent.clone()), "what it has loaded stays");
+        }
+        assert_eq!(logged(&["pool start ", "site=alice"]).len(), 1);
+    });
+}

@@ -49,6 +49,12 @@ impl Child {
         Ok(length)
     }
 
+    /// It is to be ended, and gets no more. None: it is another worker's business, or nobody knows it yet.
+    pub(super) fn leave(&mut self) -> Option<u32> {
+        let leaves = std::mem::replace(&mut self.leaves, self.pid.is_some());
+        self.pid.filter(|_| !leaves).and_then(|pid| u32::try_from(pid).ok())
+    }
+
     /// It has answered once more.
     pub(super) fn answered(&mut self) {
         self.had = self.had.saturating_add(1);
@@ -79,8 +85,14 @@ impl Broker {
         if link.child.had < limit {
             return site.idle.push(key);
         }
-        link.child.leaves = true;
-        let (worker, child) = (wire::Worker(link.worker), u32::try_from(pid).unwrap_or(0));
-        self.say(Up::Renew { site: wire::Site(number), worker, child });
+        let serial = link.worker;
+        if let Some(child) = link.child.leave() {
+            self.end_child(number, serial, child);
+        }
+    }
+
+    /// Has a child ended, and its parent make another one.
+    pub(super) fn end_child(&mut self, number: u32, serial: u32, child: u32) {
+        self.say(Up::Renew { site: wire::Site(number), worker: wire::Worker(serial), child });
     }
 }

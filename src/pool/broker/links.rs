@@ -238,7 +238,7 @@ impl Broker {
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
         let name = wire::socket_name(wire::Site(number), one);
         let address = UnixAddr::new(name.as_str()).ok()?;
-        let renews = self.sites.get(&number).is_some_and(|site| site.rules.child_requests > 0);
+        let tells = self.sites.get(&number).is_some_and(|site| site.rules.makes_children);
         let worker = self.workers.get_mut(&one.0)?;
         match connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &address) {
             Ok(()) => {}
@@ -251,7 +251,7 @@ impl Broker {
             // As many wait as may; or the kernel cannot at this moment, which is no fault of the worker's.
             Err(_) => return None,
         }
-        let child = if renews { Child::asked(&fd) } else { Child::default() };
+        let child = if tells { Child::asked(&fd) } else { Child::default() };
         worker.open += 1;
         let key = self.links.insert(Link {
             fd,
@@ -691,12 +691,15 @@ impl Broker {
                 if why == Why::Abandoned && self.let_run(key, link) {
                     return;
                 }
-                if let Some(worker) = self.workers.get_mut(&serial).filter(|_| begun) {
+                let child = self.links.get_mut(link).filter(|_| begun).and_then(|link| link.child.leave());
+                if let Some(worker) = self.workers.get_mut(&serial).filter(|_| begun && child.is_none()) {
                     worker.stuck += 1;
                 }
                 self.unbind(link, key, serial);
-                if why != Why::Abandoned || begun {
-                    self.end_worker(serial, why);
+                match child {
+                    Some(child) => self.end_child(number, serial, child),
+                    None if why != Why::Abandoned || begun => self.end_worker(serial, why),
+                    None => {}
                 }
                 self.dispatch(number);
             }

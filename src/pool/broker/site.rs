@@ -33,6 +33,8 @@ pub(super) struct Rules {
     pub(super) life: Life,
     /// See [`Settings::child_requests`].
     pub(super) child_requests: u32,
+    /// Its program forks children and makes another one when one has ended, as PHP does: a stuck one can be ended alone.
+    pub(super) makes_children: bool,
     /// Its program is PHP, which reads what its script did not, and skips the end of a body before the next request
     /// (`fcgi_read_request` in main/fastcgi.c).
     pub(super) reads_all: bool,
@@ -54,6 +56,7 @@ pub(super) struct Pages {
 impl Rules {
     pub(super) fn new(settings: &Settings<'_>, known: &mut HashSet<Rc<Names>>) -> Self {
         let seen = &settings.seen;
+        let is_php = settings.command.first().is_some_and(|program| is_php_cgi(program));
         Self {
             name: Untrusted(settings.name).to_string(),
             kind: settings.kind,
@@ -65,7 +68,8 @@ impl Rules {
             request: settings.request,
             life: settings.worker,
             child_requests: settings.child_requests(),
-            reads_all: settings.command.first().is_some_and(|program| is_php_cgi(program)),
+            makes_children: settings.kind == Kind::Parent && is_php,
+            reads_all: is_php,
             gate: gate(settings, known),
             pages: Pages {
                 status: seen.status_path.to_vec(),

@@ -167,11 +167,15 @@ impl Broker {
         }
         for (key, serial, number) in due {
             let abandon = self.sites.get(&number).is_some_and(|site| site.rules.request.abandon);
-            if let Some(worker) = self.workers.get_mut(&serial) {
+            let child = self.links.get_mut(key).and_then(|link| link.child.leave());
+            if let Some(worker) = self.workers.get_mut(&serial).filter(|_| child.is_none()) {
                 worker.stuck += 1;
             }
             self.orphan_ends(key, false);
-            self.end_worker(serial, if abandon { Why::Abandoned } else { Why::Deadline });
+            match child {
+                Some(child) => self.end_child(number, serial, child),
+                None => self.end_worker(serial, if abandon { Why::Abandoned } else { Why::Deadline }),
+            }
         }
         next
     }
