@@ -595,3 +595,25 @@ fn flt_02_a_call_of_a_zygote_that_fails_runs_nothing_or_what_was_asked_for() {
         assert!(wrong.is_empty(), "answered although {wrong:?} failed; of {calls:?}");
     });
 }
+
+#[test]
+fn a_daemon_that_has_no_descriptor_left_says_so() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n");
+        world.apply();
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nfine'\n");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.cgi").text(), "fine");
+        let limit = |most: usize| {
+            let (pid, most) = (daemon.pid().to_string(), format!("--nofile={most}:"));
+            let set = Command::new("/usr/bin/prlimit").args(["--pid", &pid, &most]).status().unwrap();
+            assert!(set.success());
+        };
+        limit(fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() + 2);
+        assert_eq!(nginx.get("alice", "/a.cgi").status, 503);
+        assert_eq!(logged(&["refuse ", "code=B12", "site=alice"]).len(), 1, "{:?}", logged(&["refuse "]));
+        limit(1000);
+        assert_eq!(nginx.get("alice", "/a.cgi").text(), "fine");
+    });
+}

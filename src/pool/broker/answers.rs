@@ -112,6 +112,10 @@ pub(super) fn unstarted() -> Refusal {
     Refusal::new(&UNSTARTED, "no worker starts".to_owned())
 }
 
+pub(super) fn exhausted() -> Refusal {
+    Refusal::new(&EXHAUSTED, "the kernel has no process, descriptor or memory for its program".to_owned())
+}
+
 pub(super) fn died() -> Refusal {
     Refusal::new(&DIED, "the program ended before its answer was complete".to_owned())
 }
@@ -174,6 +178,11 @@ static SPENT: Card = Card {
     code: "B11",
     status: 0,
     remedy: "raise cpu_timeout in the site's [pool], or have the script do less",
+};
+static EXHAUSTED: Card = Card {
+    code: "B12",
+    status: 0,
+    remedy: "see what the daemon may have and has: systemctl show cellwalld -p LimitNOFILE -p TasksMax -p TasksCurrent",
 };
 pub(super) static STRANGER: Card = Card {
     code: "B10",

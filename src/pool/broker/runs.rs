@@ -131,7 +131,11 @@ impl Broker {
         self.run_is_gone(run.site);
         let Some(call) = run.call else { return self.dispatch(run.site) };
         self.part_from_run(call);
-        let refusal = if why == Busy::Stopped { answers::paused() } else { answers::full() };
+        let refusal = match why {
+            Busy::Full => answers::full(),
+            Busy::Stopped => answers::paused(),
+            Busy::Exhausted => answers::exhausted(),
+        };
         self.failed(call, 503, &refusal);
     }
 
