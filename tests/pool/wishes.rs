@@ -1,7 +1,9 @@
 //! What administrators and site owners ask the daemon for: often, in vain, or by a signal.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, co
 use crate::harness::{Launcher, World, world};
 
 use super::host::{Daemon, Nginx, logged, processes, until};
+use super::stage::{Client, request_in};
 
 /// Answers with its pid.
 const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
@@ -159,5 +162,53 @@ fn the_control_socket_costs_nothing_where_nobody_can_be_accepted() {
         assert!(spent() - before < 30, "{} hundredths of a second in three", spent() - before);
         limit(1000);
         assert!(world.cellwall(&["pool", "restart", "alice"]).status.success());
+    });
+}
+
+#[test]
+fn a_stopped_site_whose_workers_accept_for_themselves_is_answered_for() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 1 }");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "fastcgi_read_timeout 5s;");
+        for _ in 0..2 {
+            until("its worker", || nginx.get("alice", "/app.fcgi").status == 200);
+            assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+            until("no worker", || processes(world.alice.id).is_empty());
+            let before = logged(&["refuse ", "code=B04", "site=alice"]).len();
+            let mut kept = Client::new("/run/cellwall/pool/alice.sock".as_ref());
+            kept.ask(&request_in("/var/www/alice/htdocs", "/app.fcgi", &[], b"", true));
+            assert!(kept.answer().out.starts_with(b"Status: 503 "));
+            assert_eq!(
+                kept.stream.read(&mut [0; 1]).unwrap(),
+                0,
+                "nothing more comes to the broker by this one"
+            );
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 503);
+            assert_eq!(logged(&["refuse ", "code=B04", "site=alice"]).len(), before + 2);
+            // It is not stopped for good.
+            let early = UnixStream::connect("/run/cellwall/pool/alice.sock").unwrap();
+            assert!(world.cellwall(&["pool", "start", "alice"]).status.success());
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+            drop(early);
+        }
+        assert!(daemon.child("broker").is_some());
+        assert_eq!(logged(&["pool broker state=started"]).len(), 1, "it never waited at that socket");
+    });
+}
+
+#[test]
+fn a_kept_connection_is_given_up_when_workers_accept_for_themselves() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1 }");
+        let _daemon = Daemon::start(world);
+        until("its socket", || fs::exists("/run/cellwall/pool/alice.sock").unwrap());
+        let mut kept = Client::new("/run/cellwall/pool/alice.sock".as_ref());
+        kept.ask(&request_in("/var/www/alice/htdocs", "/app.fcgi", &[], b"", true));
+        assert!(kept.answer().out.starts_with(b"Content-Type"));
+        site(world, GOOD, "accept = \"direct\"\nworkers = { max = 1 }");
+        assert_eq!(kept.stream.read(&mut [0; 1]).unwrap(), 0, "its web server makes a new one");
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
     });
 }

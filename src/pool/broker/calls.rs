@@ -11,7 +11,7 @@ use crate::pool::fastcgi::front::{Event, Front};
 use crate::pool::fastcgi::record::{kind, put};
 use crate::pool::fastcgi::{Role, back};
 use crate::pool::gate::{self, Form};
-use crate::pool::settings::Kind;
+use crate::pool::settings::{Accept, Kind};
 use crate::pool::wire;
 use crate::sys::descriptors;
 
@@ -170,6 +170,12 @@ impl Broker {
             false => self.epoll.delete(&site.listener),
         };
         site.watched = wanted && done.is_ok();
+    }
+
+    /// As its rules say.
+    pub(super) fn listen_as_told(&mut self, number: u32) {
+        let wanted = self.sites.get(&number).is_some_and(Site::accepts);
+        self.listen_to(number, wanted);
     }
 
     fn arrive(&mut self, number: u32, fd: OwnedFd) {
@@ -377,7 +383,7 @@ impl Broker {
         {
             return self.own_page(key, &url);
         }
-        if site.paused || self.quit.is_some() {
+        if site.paused || self.quit.is_some() || site.rules.accept == Accept::Direct {
             return answers::refuse(self, key, 503, &answers::paused());
         }
         let form = match site.rules.kind {
@@ -546,7 +552,8 @@ impl Broker {
                 break;
             }
         }
-        if !call.codec.request().keep || call.ending || self.quit.is_some() {
+        let stays = self.sites.get(&call.site).is_some_and(|site| site.rules.accept == Accept::Relay);
+        if !call.codec.request().keep || call.ending || self.quit.is_some() || !stays {
             call.state = State::Closing;
             self.wake_at(self.now.saturating_add(super::ticks::IDLE_US));
             if self.calls.get(key).is_some_and(|call| call.pending.is_empty()) {

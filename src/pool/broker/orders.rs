@@ -11,6 +11,7 @@ use crate::pool::settings::{self, Accept};
 use crate::pool::wire::{self, Down, Sink, Up, Why};
 
 use super::arena::Key;
+use super::calls::{Call, State};
 use super::lines::{Pipe, Splitter};
 use super::load::Told;
 use super::site::{Habit, Rules, Site, Worker};
@@ -111,7 +112,6 @@ impl Broker {
         read_all(file, &mut bytes).map_err(Lost::Failed)?;
         let settings = settings::settings(&bytes).map_err(|_| Lost::Nonsense)?;
         let rules = Rules::new(&settings, &mut self.known);
-        let relayed = rules.accept == Accept::Relay;
         self.leave_socket(number.0);
         match self.sites.get_mut(&number.0) {
             Some(site) => {
@@ -129,7 +129,8 @@ impl Broker {
                 self.want(number.0);
             }
         }
-        self.listen_to(number.0, relayed);
+        self.yields(number.0);
+        self.listen_as_told(number.0);
         self.tell(Up::Taken { site: number, generation })
     }
 
@@ -141,9 +142,16 @@ impl Broker {
         }
     }
 
+    /// Where workers accept, the next request is to come to them, and not by a connection that is here.
+    fn yields(&mut self, number: u32) {
+        if self.sites.get(&number).is_some_and(|site| site.rules.accept == Accept::Direct) {
+            self.close_heads(|call| call.site == number && call.codec.silent());
+        }
+    }
+
     fn site_gone(&mut self, number: u32) {
-        self.listen_to(number, false);
         self.pause(number, true);
+        self.listen_to(number, false);
         let calls = self.calls.iter().filter(|(_, call)| call.site == number);
         for key in calls.map(|(key, _)| key).collect::<Vec<_>>() {
             self.abandoned(key);
@@ -159,13 +167,18 @@ impl Broker {
     fn pause(&mut self, number: u32, paused: bool) {
         let Some(site) = self.sites.get_mut(&number) else { return };
         site.paused = paused;
+        let generation = site.generation;
+        self.listen_as_told(number);
         if !paused {
+            self.yields(number);
+            self.say(Up::Taken { site: wire::Site(number), generation });
             return self.want(number);
         }
+        let Some(site) = self.sites.get_mut(&number) else { return };
         site.wanted = 0;
         let waiting = std::mem::take(&mut site.queue);
         for key in waiting {
-            if self.calls.get(key).is_some_and(|call| call.state == super::calls::State::Queued) {
+            if self.calls.get(key).is_some_and(|call| call.state == State::Queued) {
                 self.let_go(key, Why::Abandoned);
                 super::answers::refuse(self, key, 503, &super::answers::paused());
             }
@@ -260,7 +273,7 @@ impl Broker {
             return;
         }
         for key in std::mem::take(&mut site.queue) {
-            if self.calls.get(key).is_some_and(|call| call.state == super::calls::State::Queued) {
+            if self.calls.get(key).is_some_and(|call| call.state == State::Queued) {
                 self.let_go(key, Why::Abandoned);
                 super::answers::refuse(self, key, 503, &super::answers::unstarted());
             }
@@ -274,8 +287,13 @@ impl Broker {
         for number in self.sites.keys().copied().collect::<Vec<_>>() {
             self.listen_to(number, false);
         }
-        let idle = self.calls.iter().filter(|(_, call)| call.state == super::calls::State::Head);
-        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
+        self.close_heads(|_| true);
+    }
+
+    /// Closes connections of web servers on which no whole request is.
+    fn close_heads(&mut self, which: impl Fn(&Call) -> bool) {
+        let all = self.calls.iter().filter(|(_, call)| call.state == State::Head && which(call));
+        for key in all.map(|(key, _)| key).collect::<Vec<_>>() {
             self.close_call(key);
         }
     }

@@ -217,6 +217,11 @@ impl Site {
         }
     }
 
+    /// Does the broker accept for it? Where workers do so, it does while they are stopped: somebody has to answer.
+    pub(super) fn accepts(&self) -> bool {
+        self.rules.accept == Accept::Relay || self.paused
+    }
+
     /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next
     /// request, as libfcgi's own example does: on a kept connection the lock would keep the other threads from all new
     /// ones.

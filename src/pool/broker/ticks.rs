@@ -41,11 +41,7 @@ impl Broker {
         if self.crowded.is_some_and(|until| until <= self.now) {
             self.crowded = None;
             for number in self.sites.keys().copied().collect::<Vec<_>>() {
-                let relayed = self
-                    .sites
-                    .get(&number)
-                    .is_some_and(|site| site.rules.accept == crate::pool::settings::Accept::Relay);
-                self.listen_to(number, relayed);
+                self.listen_as_told(number);
             }
         }
         let mut next = self.crowded.unwrap_or(u64::MAX).min(self.quit.unwrap_or(u64::MAX));

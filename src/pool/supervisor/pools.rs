@@ -80,8 +80,8 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A program expects that it waits, the broker that it does not.
-    fn set_blocking(&self) {
-        let blocks = self.accept == Accept::Direct && !self.yielding;
+    pub(super) fn set_blocking(&self) {
+        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused;
         let _ = listen::set_blocking(&self.listener, blocks);
     }
 
@@ -393,7 +393,7 @@ impl Supervisor {
     fn yielded(&mut self, site: Site) {
         let Some(pool) = self.pools.get_mut(&site).filter(|pool| pool.yielding) else { return };
         pool.yielding = false;
-        let _ = listen::set_blocking(&pool.listener, true);
+        pool.set_blocking();
         self.fill(site);
     }
 
