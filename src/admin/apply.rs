@@ -143,6 +143,8 @@ impl<'s> Run<'s> {
         } else {
             self.private(&done.private)?;
             store::log_directory(&host.cell)?;
+            let uids = groups.iter().filter_map(|(uid, _)| *uid).chain(gone.iter().copied());
+            let part = (!sites.is_empty()).then(|| views::Part::of(uids.collect()));
             let gone = gone.iter().map(|uid| store::pool_name(*uid));
             done.pools.1.extend(gone.filter(|name| store::read(name).is_some()));
             // A pool's launches need the policy: it comes first.
@@ -152,7 +154,7 @@ impl<'s> Run<'s> {
                 self.store.stamp_accounts(changed)?;
             }
             done.written.iter().for_each(|name| renew_groups(name));
-            views(sites.is_empty(), &groups);
+            views(part.as_ref());
         }
         Ok(done)
     }
@@ -283,9 +285,8 @@ fn renew_groups(name: &str) {
 }
 
 /// The kept views follow the records. A view that cannot be made is a warning here and a refusal at its site's launch.
-fn views(all: bool, groups: &[Group]) {
-    let some: BTreeSet<u32> = groups.iter().filter_map(|(uid, _)| *uid).collect();
-    match views::refresh(if all { None } else { Some(&some) }) {
+fn views(part: Option<&views::Part>) {
+    match views::refresh(part) {
         Ok(views::Refreshed { left: 0, .. }) => {}
         Ok(views::Refreshed { left, .. }) => {
             say::note(format_args!(

@@ -36,39 +36,70 @@ pub struct Refreshed {
     pub left: usize,
 }
 
-/// Makes the kept views those of the records of `uids`; of all records without, and then unwanted ones go.
+/// Some uids' views alone.
+#[derive(Debug, Default)]
+pub struct Part {
+    uids: BTreeSet<u32>,
+    /// How the names of those begin that they have had: no other uid has one of them.
+    had: BTreeSet<String>,
+}
+
+impl Part {
+    /// To be asked before their records change.
+    pub fn of(uids: BTreeSet<u32>) -> Self {
+        let mut had = BTreeSet::new();
+        uids.iter().for_each(|uid| each(*uid, |view| had.extend([start(view)])));
+        Self { uids, had }
+    }
+}
+
+/// Makes the kept views those of the records, of all uids or of some. Unwanted ones go.
 ///
 /// # Errors
 /// When a view cannot be built: its site would be refused as well. The other views are kept.
-pub fn refresh(uids: Option<&BTreeSet<u32>>) -> io::Result<Refreshed> {
+pub fn refresh(some: Option<&Part>) -> io::Result<Refreshed> {
     let root = Root::claim()?.ok_or(Errno::EPERM)?;
-    let all = store::uids();
+    let uids = some.map_or_else(|| store::uids().into_iter().collect(), |some| some.uids.clone());
     let mut done = Refreshed::default();
     let mut wanted = BTreeSet::new();
     let mut first_error = None;
-    for uid in uids.unwrap_or(&all.into_iter().collect()) {
-        let Some(bytes) = store::read(&uid.to_string()) else { continue };
-        let Ok(record) = decode::record(&bytes) else { continue };
-        for site in &record.sites {
-            let Jail::View(view) = &site.jail else { continue };
-            let name = format!("{:016x}-{:016x}", view.id, jail::stamp(view));
-            if wanted.len() >= KEPT_MAX {
-                done.left += 1;
-                continue;
-            }
+    let may_go = |name: &str| some.is_none_or(|some| some.had.iter().any(|start| name.starts_with(start)));
+    let others = kept().iter().filter(|name| !may_go(name)).count();
+    for uid in uids {
+        each(uid, |view| {
+            let name = format!("{}{:016x}", start(view), jail::stamp(view));
             let file = Path::new(VIEW_DIRECTORY).join(&name);
-            if wanted.insert(name) && !is_kept(&file) {
+            if !wanted.contains(&name) && !is_kept(&file) {
+                if wanted.len().saturating_add(others) >= KEPT_MAX {
+                    done.left += 1;
+                    return;
+                }
                 match prepare().and_then(|()| keep(&root, view, &file)) {
                     Ok(()) => done.built += 1,
                     Err(error) => drop(first_error.get_or_insert(error)),
                 }
             }
+            wanted.insert(name);
+        });
+    }
+    done.removed = drop_all_but(|name| wanted.contains(name) || !may_go(name))?;
+    first_error.map_or(Ok(done), Err)
+}
+
+/// The views of a uid's record.
+fn each(uid: u32, mut tell: impl FnMut(&View<'_>)) {
+    let Some(bytes) = store::read(&uid.to_string()) else { return };
+    let Ok(record) = decode::record(&bytes) else { return };
+    for site in &record.sites {
+        if let Jail::View(view) = &site.jail {
+            tell(view);
         }
     }
-    if uids.is_none() {
-        done.removed = drop_others(&wanted)?;
-    }
-    first_error.map_or(Ok(done), Err)
+}
+
+/// How the name of a kept view begins.
+fn start(view: &View<'_>) -> String {
+    format!("{:016x}-", view.id)
 }
 
 /// Lets go of every kept view, and of the file system that they lie on. Programs that run in them are not touched.
@@ -76,7 +107,7 @@ pub fn refresh(uids: Option<&BTreeSet<u32>>) -> io::Result<Refreshed> {
 /// # Errors
 /// Of umount2(2).
 pub fn drop_all() -> io::Result<usize> {
-    let count = drop_others(&BTreeSet::new())?;
+    let count = drop_all_but(|_| false)?;
     if is_mount_point(Path::new(VIEW_DIRECTORY)) {
         umount2(VIEW_DIRECTORY, MntFlags::MNT_DETACH)?;
     }
@@ -175,9 +206,9 @@ fn pin(root: &Root, child: Pid, file: &Path) -> io::Result<()> {
     })
 }
 
-fn drop_others(wanted: &BTreeSet<String>) -> io::Result<usize> {
+fn drop_all_but(stays: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut count = 0;
-    for name in kept().into_iter().filter(|name| !wanted.contains(name)) {
+    for name in kept().into_iter().filter(|name| !stays(name)) {
         let file: PathBuf = Path::new(VIEW_DIRECTORY).join(name);
         match umount2(&file, MntFlags::MNT_DETACH) {
             Ok(()) | Err(Errno::EINVAL) => {}

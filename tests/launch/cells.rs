@@ -313,3 +313,29 @@ fn memory_that_is_a_directory_holds_no_number_of_files() {
         assert!(count.is_some_and(|count| count <= 16_384), "{text}{said:?}");
     });
 }
+
+/// Each change of a site's view that is applied by itself makes a new one.
+#[test]
+fn a_kept_view_goes_when_it_is_no_sites_any_more() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        let kept = || fs::read_dir("/run/cellwall/views").unwrap().count();
+        let apply = || assert_eq!(world.cellwall(&["apply", "alice"]).status.code(), Some(0));
+        assert_eq!(kept(), 3);
+        world.probe(&world.alice, "a.cgi");
+        for name in ["debian_version", "issue", "login.defs"] {
+            world.site("alice", &format!("{}read = [\"/etc/{name}\"]\n", small("view")));
+            apply();
+            assert_eq!(kept(), 3);
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            outcome.ran();
+            assert_eq!(outcome.records[0].field("jail"), "view");
+        }
+        // The same one again; then none.
+        apply();
+        assert_eq!(kept(), 3);
+        fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        apply();
+        assert_eq!(kept(), 2);
+    });
+}
