@@ -372,10 +372,14 @@ fn rule(code: &str, site: &str, evidence: &str) -> String {
     let item = evidence.split(": ").next().filter(|path| key == "files" && path.starts_with('/'));
     match provenance(site, key, item) {
         Some((path, line)) => format!("{key}, {}:{line}", path.display()),
-        None if site == "-" => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" && OF_THE_HOST.contains(&key) => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" => format!("{key}, of the site's file"),
         None => format!("{key}, at its default (the site's file does not name it)"),
     }
 }
+
+/// Keys of the host's own that decide.
+const OF_THE_HOST: [&str; 4] = ["caller", "minimum_uid", "minimum_gid", "log"];
 
 fn json(entry: &Entry) -> Json {
     let field = |name: &str| entry.field(name).map_or(Json::Null, Json::text);
