@@ -1,6 +1,7 @@
 //! `cellwall pool` and `cellwall deployed`: what the pool's daemon is asked for.
 
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -94,7 +95,7 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
         }
         Err(errno) => {
             say::note(format_args!("error: the daemon does not answer at {SOCKET}: {}", errno.desc()));
-            say::note("  help: systemctl start cellwalld");
+            say::note(format_args!("  help: {}", by_systemd("start")));
             End::Failed
         }
     };
@@ -129,8 +130,17 @@ fn absent() {
             say::note(format_args!(
                 "note: sites of {users} have a pool, and cellwalld, which serves it, does not run"
             ));
-            say::note("  help: systemctl enable --now cellwalld");
+            say::note(format_args!("  help: {}", by_systemd("enable --now")));
         }
+    }
+}
+
+/// How the daemon is started here: a container has no systemd, most often (`sd_booted(3)`).
+fn by_systemd(words: &str) -> String {
+    if Path::new("/run/systemd/system").is_dir() {
+        format!("systemctl {words} cellwalld")
+    } else {
+        "start cellwalld as root; it needs no options and stays in the foreground".to_owned()
     }
 }
 

@@ -242,6 +242,21 @@ fn what_is_no_reference_and_what_is_no_site_is_told_so() {
 }
 
 #[test]
+fn a_key_that_decides_is_not_sought_in_a_file_that_cannot_have_it() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        std::fs::rename(world.alice.home(), "/home/old").unwrap();
+        make_directory(world.alice.home(), world.alice.id, 0o755);
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("user, of the site's file") && !text.contains("cellwall.toml"), "{text}");
+        world.call(&world.alice, "a.cgi").caller(1, 1, "33").run().refused("P103", 103);
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("caller, /etc/cellwall/cellwall.toml"), "{text}");
+    });
+}
+
+#[test]
 fn where_no_record_can_be_written_the_reason_is_told_and_mended() {
     world(Launcher::Cellwall, |world| {
         world.probe(&world.alice, "a.cgi");

@@ -106,21 +106,24 @@ fn after_each_rotation_lines_go_to_the_new_files() {
     });
 }
 
+const OPEN: &str = "is not in a directory that only root can write";
+
 #[test]
 fn a_log_that_cannot_be_opened_is_told_with_a_command_that_mends_it() {
     world(Launcher::Cellwall, |world| {
         make_directory("/srv/logs", 0, 0o755);
-        for (path, why, at) in [
-            ("/var/log/nosuch/a.log", "its directory is not there", "/var/log/nosuch/a.log"),
-            ("/srv/logs/a.log", "is not in a directory that only", "/var/log/cellwall/alice-access.log"),
-            ("/srv/logs/no/a.log", "is not in a directory that only", "/var/log/cellwall/alice-access.log"),
+        for (path, why, at, spoiled) in [
+            ("/var/log/nosuch/a.log", "its directory is not there", "/var/log/nosuch/a.log", "/srv/logs"),
+            ("/srv/logs/a.log", OPEN, "/var/log/cellwall/alice-access.log", "/srv/logs"),
+            ("/srv/logs/no/a.log", OPEN, "/var/log/cellwall/alice-access.log", "/srv/logs"),
+            ("/var/log/cellwall/a.log", OPEN, "/var/log/cellwall/a.log", "/var/log/cellwall"),
         ] {
             drop(fs::remove_file(LOG));
             drop(fs::remove_file(at));
             chown("/srv/logs", Some(0), None).unwrap();
             relayed(world, &format!("children = 1\naccess_log = \"{path}\""));
             // `apply` would refuse it; the daemon looks for itself.
-            chown("/srv/logs", Some(world.alice.id), None).unwrap();
+            chown(spoiled, Some(world.alice.id), None).unwrap();
             let _daemon = Daemon::start(world);
             let nginx = Nginx::start(&["alice"], "");
             until("the refusal of the log", || !logged(&["code=S10", "site=alice"]).is_empty());

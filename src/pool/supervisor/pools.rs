@@ -555,7 +555,10 @@ pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, Unfit> {
             let make = format!("install -d -o root -g adm -m 0750 {} && cellwall pool reload", word(above));
             return Err(Unfit { why: "its directory is not there".to_owned(), fix: Some(make) });
         }
-        return Err(Unfit { why: "is not in a directory that only root can write".to_owned(), fix: None });
+        // There is no better place than this one.
+        let mend = |logs| format!("chown root {logs} && chmod go-w {logs} && cellwall pool reload");
+        let fix = Some(LOGS).filter(|logs| above == Path::new(logs)).map(mend);
+        return Err(Unfit { why: "is not in a directory that only root can write".to_owned(), fix });
     }
     let look = || Some(format!("ls -l {} # when it is mended: cellwall pool reload", word(path)));
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -580,7 +583,7 @@ fn elsewhere(site: &[u8], sink: Sink) -> String {
         Sink::Slow => ("slow_log", "slow"),
         Sink::Errors => ("error_log", "error"),
     };
-    let file = [b"/var/log/cellwall/", site, b"-", what.as_bytes(), b".log"].concat();
+    let file = [LOGS.as_bytes(), b"/", site, b"-", what.as_bytes(), b".log"].concat();
     format!("cellwall set {} pool.{key} {}", Pasted(site), Pasted(&file))
 }
 
@@ -594,6 +597,9 @@ pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
     fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }
+
+/// Where the package keeps logs.
+const LOGS: &str = "/var/log/cellwall";
 
 /// Until the broker is told again of what it could not be told.
 const AGAIN: Duration = Duration::from_secs(1);
