@@ -48,24 +48,29 @@ impl Refusal {
     }
 }
 
-/// Foreign text in its coat: printable ASCII, all else as `\xNN`, at most 255 bytes of the original.
+/// Foreign text in its coat: printable ASCII, all else as `\xNN`; a longer one is cut.
 pub struct Untrusted<'a>(pub &'a [u8]);
+
+impl Untrusted<'_> {
+    /// Bytes that are shown at most.
+    pub const MAX: usize = 255;
+}
 
 impl std::fmt::Display for Untrusted<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for byte in self.0.iter().take(255) {
+        for byte in self.0.iter().take(Self::MAX) {
             match byte {
                 b'"' | b'\\' => write!(out, "\\x{byte:02x}")?,
                 0x20..=0x7e => out.write_char(char::from(*byte))?,
                 _ => write!(out, "\\x{byte:02x}")?,
             }
         }
-        if self.0.len() > 255 { out.write_str("[cut]") } else { Ok(()) }
+        if self.0.len() > Self::MAX { out.write_str("[cut]") } else { Ok(()) }
     }
 }
 
-/// Foreign text as one word of a shell, whatever a site's owner named it: root pastes it. Bytes that a record cannot hold
-/// are escaped as in [`Untrusted`]; the word then names no file, and does nothing.
+/// Foreign text as one word of a shell, whatever a site's owner named it: root pastes it. Where a record cannot hold a byte
+/// the word is `$'\xNN'`, as bash, zsh and POSIX of 2024 have it; to another shell it names no file, and does nothing.
 pub struct Pasted<'a>(pub &'a [u8]);
 
 impl std::fmt::Display for Pasted<'_> {
@@ -74,6 +79,9 @@ impl std::fmt::Display for Pasted<'_> {
         let text = Untrusted(self.0).to_string();
         if !text.is_empty() && text.bytes().all(|byte| plain(&byte)) {
             return out.write_str(&text);
+        }
+        if text.contains('\\') {
+            return write!(out, "$'{}'", text.replace('\'', "\\x27"));
         }
         write!(out, "'{}'", text.replace('\'', "'\\''"))
     }
@@ -90,7 +98,8 @@ mod tests {
             (b"/srv/a b", "'/srv/a b'"),
             (b"/srv/$(reboot)", "'/srv/$(reboot)'"),
             (b"/srv/'; reboot; '", "'/srv/'\\''; reboot; '\\'''"),
-            (b"/srv/\n\"", "'/srv/\\x0a\\x22'"),
+            (b"/srv/\n\"", "$'/srv/\\x0a\\x22'"),
+            (b"/srv/\xc3\xbc'\\", "$'/srv/\\xc3\\xbc\\x27\\x5c'"),
             (b"", "''"),
         ] {
             assert_eq!(Pasted(name).to_string(), word);

@@ -73,12 +73,11 @@ pub fn run(args: &Args) -> ExitCode {
     ended.unwrap_or_else(Stop::said).into()
 }
 
-/// The command for some entries of a site's; for all where none is named, or one has no name that can be pasted.
+/// The command for some entries of a site's; for all where none is named, or one has a name that is shown cut.
 pub(super) fn command(site: &[u8], paths: &[&Path]) -> String {
-    let words = paths.iter().map(|path| Pasted(path.as_os_str().as_bytes()).to_string());
-    let words: Vec<String> = words.take_while(|word| !word.contains("\\x")).collect();
-    let named = words.len() == paths.len();
-    let tail: String = words.iter().filter(|_| named).map(|word| format!(" {word}")).collect();
+    let names = || paths.iter().map(|path| path.as_os_str().as_bytes());
+    let whole = names().all(|name| name.len() <= Untrusted::MAX);
+    let tail: String = names().filter(|_| whole).map(|name| format!(" {}", Pasted(name))).collect();
     format!("cellwall fix --apply {}{tail}", Pasted(site))
 }
 

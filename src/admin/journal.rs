@@ -3,8 +3,10 @@
 //! From the end, line by line, and as far as needed: a year of a large host does not fit into the memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Cursor;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,6 +60,19 @@ impl Entry {
         }
         Some(Self { time: time.to_owned(), refused, fields })
     }
+}
+
+/// The path behind a record's word for it, in which `\xNN` stands for a byte that no record holds. None: it is cut.
+#[must_use]
+pub fn path(shown: &str) -> Option<PathBuf> {
+    let mut parts = shown.split("\\x");
+    let mut bytes = parts.next().filter(|_| !shown.ends_with("[cut]"))?.as_bytes().to_vec();
+    for part in parts {
+        let (number, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(number, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(OsString::from_vec(bytes).into())
 }
 
 /// Pure: the head of a line, with its time, and what the launcher or the daemon wrote behind it.

@@ -12,16 +12,15 @@ use crate::policy::{Jail, Record, decode};
 use crate::refusal::Pasted;
 
 use super::ground::{Ground, is_roots_program};
-use super::journal::Entry;
+use super::journal::{self, Entry};
 use super::{fix, policy};
 
 /// A command for this refusal. None: the launcher's own remedy is the best that there is.
 #[must_use]
 pub fn remedy(entry: &Entry) -> Option<String> {
     let (code, why) = (entry.field("code")?, entry.field("why")?);
-    let path = Path::new(why.split(": ").next()?);
-    // A name with bytes that a record cannot hold is known to nobody any more.
-    let word = path.to_str().filter(|text| text.starts_with('/') && !text.contains("\\x")).map(word)?;
+    let path = &journal::path(why.split(": ").next()?).filter(|path| path.is_absolute())?;
+    let word = word(path);
     let site = site(entry);
     let set = |key: &str, value: &str| site.as_ref().map(|site| format!("cellwall set {site} {key} {value}"));
     match code {
@@ -87,8 +86,8 @@ const UNIT: &str = "mkdir -p /etc/systemd/system/apache2.service.d && printf '[S
                     /etc/systemd/system/apache2.service.d/cellwall.conf && systemctl daemon-reload && systemctl restart \
                     apache2";
 
-fn word(text: &str) -> String {
-    Pasted(text.as_bytes()).to_string()
+fn word(text: impl AsRef<OsStr>) -> String {
+    Pasted(text.as_ref().as_bytes()).to_string()
 }
 
 /// The record's site; where it has none, the only one of the user that was asked for.
@@ -155,7 +154,7 @@ fn beside(path: &Path) -> Option<String> {
         .collect();
     let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str));
     let shown = near.map_or_else(|| place.to_owned(), |name| place.join(name));
-    Some(format!("ls -l {}", word(shown.to_str()?)))
+    Some(format!("ls -l {}", word(shown)))
 }
 
 /// The program names an interpreter that is nowhere: the host may have it by another name or in another place.
@@ -179,13 +178,8 @@ fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
     let plain =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
     let hand = with_ground(uid(entry)?, |ground| ground.hand(&script))?;
-    (plain(old) && plain(new)).then(|| {
-        format!(
-            "{hand}sed -i '1s|{}|{new}|' {}",
-            old.replace('.', "\\."),
-            word(script.to_str().unwrap_or_default())
-        )
-    })
+    (plain(old) && plain(new))
+        .then(|| format!("{hand}sed -i '1s|{}|{new}|' {}", old.replace('.', "\\."), word(&script)))
 }
 
 /// What the policy record of a user says, for as long as `ask` looks at it.
@@ -204,12 +198,10 @@ fn with_ground<T>(uid: u32, ask: impl FnOnce(&Ground<'_>) -> Option<T>) -> Optio
 
 /// The program that was asked for, where the record does not name it: in the first docroot that has it.
 fn script(entry: &Entry) -> Option<PathBuf> {
-    let name = entry.field("asked")?.splitn(3, ' ').nth(2)?;
+    let name = journal::path(entry.field("asked")?.splitn(3, ' ').nth(2)?)?;
     with_record(uid(entry)?, |record| {
         let places = record.sites.iter().flat_map(|site| site.docroots.iter());
-        places
-            .map(|place| Path::new(std::str::from_utf8(place).unwrap_or_default()).join(name))
-            .find(|path| path.is_file())
+        places.map(|place| Path::new(OsStr::from_bytes(place)).join(&name)).find(|path| path.is_file())
     })
 }
 

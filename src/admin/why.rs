@@ -15,7 +15,7 @@ use crate::policy::{Record, Site, decode};
 use super::cause::{Cause, causes};
 use super::ground::Ground;
 use super::installed::Fault;
-use super::journal::{Entry, Journal};
+use super::journal::{self, Entry, Journal};
 use super::json::Json;
 use super::pooled::Again;
 use super::{End, again, codes, installed, kernel, mend, policy, pooled, say};
@@ -204,14 +204,11 @@ fn traces(entry: &Entry) -> Result<(), String> {
 /// The same program in its cell, watched.
 fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let field = |name: &str| entry.field(name).ok_or_else(|| format!("the record has no {name}"));
-    let whole = if entry.refused {
-        PathBuf::from(field("script")?)
-    } else {
-        Path::new(field("dir")?).join(field("script")?)
+    let path = |name: &str| {
+        journal::path(field(name)?)
+            .ok_or_else(|| "the record does not hold the program's whole name".to_owned())
     };
-    if whole.to_str().is_none_or(|text| text.contains("\\x") || text.contains("[cut]")) {
-        return Err("the record does not hold the program's whole name".to_owned());
-    }
+    let whole = if entry.refused { path("script")? } else { path("dir")?.join(path("script")?) };
     let name = field("site")?;
     let uid = match entry.field("uid") {
         Some(uid) => uid.parse().map_err(|_| "the record has no uid")?,

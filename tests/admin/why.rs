@@ -485,3 +485,50 @@ fn words_that_exclude_each_other_are_not_taken_together() {
         assert_eq!(told.status.code(), Some(2), "{}", said(&told));
     });
 }
+
+/// An umlaut in a directory's name: a record holds it escaped, and what is pasted names the file all the same.
+#[test]
+fn a_name_of_any_bytes_is_told_mended_and_run_once_more() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let sub = world.alice.docroot().join("m\u{fc}ll \"er's\"");
+        make_directory(&sub, world.alice.id, 0o755);
+        let put =
+            |name: &str, text: &str, rights| put(sub.join(name), text.as_bytes(), world.alice.id, rights);
+        let bash = |command: &str| {
+            let said = crate::harness::run(std::process::Command::new("bash").args(["-c", command]));
+            assert!(said.status.success(), "{command}: {}", String::from_utf8_lossy(&said.stderr));
+        };
+        let answer = "printf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        let call = |name: &str| world.call(&world.alice, name).cwd(&sub).run();
+        for (code, text, rights) in [
+            ("V118", format!("#!/bin/sh\n{answer}"), 0o775),
+            ("V121", format!("#!/bin/sh\n{answer}"), 0o644),
+            ("V10", format!("#!/bin/sh\r\n{answer}"), 0o755),
+            ("V12", answer.to_owned(), 0o755),
+        ] {
+            put("a.sh", &text, rights);
+            assert_eq!(call("a.sh").refused_somehow().field("code"), code);
+            let repair = repair(world);
+            // This one, and not all of the site.
+            assert!(repair.contains("\\xc3\\xbc"), "{repair}");
+            bash(&repair);
+            assert!(call("a.sh").out_text().contains("ran"), "{repair}");
+        }
+        put("a.sh", "#!/bin/sh\necho hello\n", 0o755);
+        call("a.sh");
+        let told = said(&world.cellwall(&["why", "--last", "--again"]));
+        let repair = told
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("repair"))
+            .unwrap_or_else(|| panic!("{told}"));
+        bash(repair);
+        assert!(call("a.sh").out_text().contains("\n\n"), "{repair}");
+        mode(sub.join("a.sh"), 0o775);
+        let told = said(&world.cellwall(&["fix", "alice"]));
+        bash(told.lines().find_map(|line| line.strip_prefix("  ")).unwrap());
+        assert_eq!(world.cellwall(&["fix", "alice"]).status.code(), Some(0));
+    });
+}
+

@@ -675,6 +675,22 @@ fn phps_program_for_the_command_line_is_no_handler() {
 }
 
 #[test]
+fn a_name_of_any_bytes_is_one_word_of_what_is_pasted() {
+    let cage = Cage::new();
+    let docroot = "/srv/www/m\u{fc}ller's/htdocs";
+    cage.site("shop", &format!("user = \"alice\"\ndocroot = \"{docroot}\"\n"));
+    let said = cage.cellwall(&["check"]).err;
+    let command = remedy(&said).unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        std::process::Command::new("bash").args(["-c", command]).status().unwrap().success(),
+        "{command}"
+    );
+    assert_eq!(crate::cage::mode(docroot), (0o755, 20001, 20001), "{command}");
+    let said = cage.cellwall(&["check"]).err;
+    assert!(said.is_empty(), "{said}");
+}
+
+#[test]
 fn a_site_and_its_file_are_not_taken_for_each_other_without_a_word() {
     let cage = Cage::new();
     cage.small("shop", "alice", "");
