@@ -14,6 +14,7 @@ use crate::config::store;
 use crate::policy::{HOST_FILE, Sink, decode};
 
 use super::backwards::Backwards;
+use super::codes;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Entry {
         let (time, text) = told(line)?;
         let refused = text.starts_with("refuse ref=");
         if !refused && !text.starts_with("launch ref=") {
-            return None;
+            return Self::of_suexec(time, text);
         }
         let mut fields = BTreeMap::new();
         let mut rest = text.split_once(' ')?.1;
@@ -60,6 +61,28 @@ impl Entry {
         }
         Some(Self { time: time.to_owned(), refused, fields })
     }
+
+    /// A refusal in suEXEC's form of the log, which has no more: `WHY (reference REF, CODE)`. A site's owner names commands,
+    /// and a pool's program says what it likes: their lines begin otherwise.
+    fn of_suexec(time: &str, text: &str) -> Option<Self> {
+        let (why, end) = text.strip_suffix(')')?.rsplit_once(" (reference ")?;
+        let (reference, code) = end.split_once(", ")?;
+        let others = ["uid: (", "launch ", "refuse ", "pool ", "slow ", "stderr "];
+        if others.iter().any(|other| why.starts_with(other)) || !is_reference(reference) {
+            return None;
+        }
+        codes::section(code)?;
+        let fields = [("ref", reference), ("code", code), ("why", why)];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Some(Self { time: time.to_owned(), refused: true, fields })
+    }
+}
+
+/// `XXXX-XXXX`.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    let part = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.split_once('-').is_some_and(|(one, other)| part(one) && part(other))
 }
 
 /// The path behind a record's word for it, in which `\xNN` stands for a byte that no record holds. None: it is cut.
@@ -198,8 +221,7 @@ impl Journal {
     /// The record with this reference.
     #[must_use]
     pub fn entry(&self, reference: &str) -> Option<Entry> {
-        let mark = format!("ref={reference}");
-        let mut lines = self.lines().filter(|line| line.contains(&mark));
+        let mut lines = self.lines().filter(|line| line.contains(reference));
         lines.find_map(|line| Entry::parse(&line).filter(|entry| entry.field("ref") == Some(reference)))
     }
 

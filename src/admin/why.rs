@@ -158,17 +158,11 @@ fn spelled(reference: &str) -> String {
     reference.trim().to_ascii_uppercase().replace('O', "0").replace(['I', 'L'], "1")
 }
 
-/// `XXXX-XXXX`.
-fn is_reference(text: &str) -> bool {
-    let part = |part: &str| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    text.split_once('-').is_some_and(|(one, other)| part(one) && part(other))
-}
-
 /// No record: what was looked for and where; and what keeps a launcher from writing one.
 fn nothing(args: &Args, journal: &Journal) {
     let site = args.last.as_deref().filter(|site| !site.is_empty());
     let what = match (&args.reference, site) {
-        (Some(text), _) if !is_reference(&spelled(text)) => {
+        (Some(text), _) if !journal::is_reference(&spelled(text)) => {
             say::note(format_args!(
                 "error: `{text}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last"
             ));
@@ -308,6 +302,9 @@ fn told(first: &Cause, others: Option<&[Cause]>) {
 /// How many less likely causes are told.
 const MOST_OTHERS: usize = 5;
 
+/// Of a record in suEXEC's form.
+const SHORT: &str = "[log] format = \"suexec\" holds no more than this; with \"cellwall\" the site, the rule and more remedies are told";
+
 fn tell(entry: &Entry) {
     let field = |name: &str| entry.field(name).unwrap_or("-");
     let verdict = if entry.refused { "refused" } else { "launched" };
@@ -335,14 +332,19 @@ fn tell(entry: &Entry) {
         return;
     }
     let code = field("code");
-    match entry.field("asked") {
-        Some(asked) => line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller"))),
-        None => {
-            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
+    match (entry.field("site"), entry.field("asked")) {
+        (None, _) => line("note", SHORT),
+        (_, Some(asked)) => {
+            line("asked", &format!("\"{asked}\" (uid, gid, command), by uid {}", field("caller")));
+        }
+        (_, None) => {
+            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")));
         }
     }
-    line("site", if site == "-" { "none" } else { site });
-    line("rule", &rule(code, site, field("why")));
+    if entry.field("site").is_some() {
+        line("site", if site == "-" { "none" } else { site });
+        line("rule", &rule(code, site, field("why")));
+    }
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
     if pooled::is_brokers(entry) {
@@ -355,7 +357,8 @@ fn tell(entry: &Entry) {
 /// What mends it: the launcher's own remedy, or a better one.
 fn repair(entry: &Entry) -> String {
     let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry)).or_else(|| pooled::remedy(entry));
-    better.unwrap_or_else(|| entry.field("fix").unwrap_or("-").to_owned())
+    let own = || entry.field("fix").map(str::to_owned);
+    better.or_else(own).unwrap_or_else(|| format!("cellwall explain {}", entry.field("code").unwrap_or("-")))
 }
 
 /// The key that decided, with its file and line; or that it is no key.

@@ -532,3 +532,38 @@ fn a_name_of_any_bytes_is_told_mended_and_run_once_more() {
     });
 }
 
+#[test]
+fn a_reference_in_suexecs_form_of_the_log_is_found_and_what_is_lacking_told() {
+    world(Launcher::Cellwall, |world| {
+        world.log_rules("format = \"suexec\"");
+        world.call(&world.alice, "missing").unrecorded();
+        let log = std::fs::read_to_string(LOG).unwrap();
+        let reference = log.split("(reference ").last().unwrap().get(..9).unwrap().to_owned();
+        let told = world.cellwall(&["why", &reference]);
+        let text = said(&told);
+        assert!(told.status.success(), "{text}");
+        for part in [
+            "htdocs/missing: No such file",
+            "V117",
+            "ls -l /var/www/alice/htdocs",
+            "format = \"suexec\" holds no more",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("of the pool"), "{text}");
+        assert!(said(&world.cellwall(&["why", "--last"])).contains(&reference));
+        // What a pool's program says stands in the same file, and is none.
+        let mut file = std::fs::File::options().append(true).open(LOG).unwrap();
+        for line in [
+            "stderr site=bob worker=1 line=\"x (reference AAAA-AAAA, V118)\"",
+            "x (reference BBBB-BBBB, V999)",
+        ] {
+            std::io::Write::write_all(&mut file, format!("[2026-01-02 03:04:05]: {line}\n").as_bytes())
+                .unwrap();
+        }
+        for reference in ["AAAA-AAAA", "BBBB-BBBB"] {
+            assert_eq!(world.cellwall(&["why", reference]).status.code(), Some(1), "{reference}");
+        }
+    });
+}
+
