@@ -1,4 +1,4 @@
-//! Records, read back: from the log file, from older ones beside it, and from the system's log.
+//! Records, read back: from the log file, from what rotations made of older ones, and from the system's log.
 //!
 //! From the end, line by line, and as far as needed: a year of a large host does not fit into the memory.
 
@@ -14,7 +14,7 @@ use crate::config::store;
 use crate::policy::{HOST_FILE, Sink, decode};
 
 use super::backwards::Backwards;
-use super::codes;
+use super::{codes, rotated};
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +165,8 @@ pub struct Journal {
 #[derive(Debug)]
 enum Source {
     File(PathBuf),
+    /// One that a rotation packed, and what unpacks it.
+    Packed(PathBuf, &'static str),
     /// What a program said.
     Text(Vec<u8>),
 }
@@ -173,6 +175,9 @@ impl Source {
     fn lines(&self) -> Box<dyn Iterator<Item = String> + '_> {
         match self {
             Self::File(path) => Box::new(File::open(path).and_then(Backwards::new).into_iter().flatten()),
+            Self::Packed(path, by) => {
+                Box::new(rotated::unpacked(path, by).and_then(Backwards::new).into_iter().flatten())
+            }
             Self::Text(bytes) => Box::new(Backwards::new(Cursor::new(bytes)).into_iter().flatten()),
         }
     }
@@ -188,7 +193,7 @@ impl Journal {
         let file = rules
             .as_ref()
             .map_or_else(|| "/var/log/cellwall/cellwall.log".to_owned(), |rules| rules.1.clone());
-        for path in with_older(Path::new(&file)) {
+        for path in rotated::with_older(Path::new(&file)) {
             journal.file(&path);
         }
         // Also the fallback of a log file that could not be written.
@@ -298,7 +303,11 @@ impl Journal {
     fn file(&mut self, path: &Path) {
         self.places.push(path.display().to_string());
         if File::open(path).is_ok() {
-            self.sources.push(Source::File(path.to_owned()));
+            let path = path.to_owned();
+            self.sources.push(match rotated::packer(&path) {
+                Some(by) => Source::Packed(path, by),
+                None => Source::File(path),
+            });
         }
     }
 
@@ -326,12 +335,6 @@ fn words_of<'t>(site: &str, line: &'t str) -> Option<&'t str> {
     let (name, rest) = told(line)?.1.strip_prefix("stderr site=")?.split_once(' ')?;
     let text = rest.split_once("line=\"")?.1;
     (name == site).then(|| text.strip_suffix('"').unwrap_or(text))
-}
-
-/// logrotate's `.1` first, then the file itself.
-fn with_older(file: &Path) -> Vec<PathBuf> {
-    let older = PathBuf::from(format!("{}.1", file.display()));
-    if older.exists() { vec![older, file.to_owned()] } else { vec![file.to_owned()] }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -23,6 +23,7 @@ pub mod mend;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
+mod rotated;
 pub mod run;
 pub mod say;
 pub mod set;

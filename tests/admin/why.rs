@@ -533,6 +533,45 @@ fn a_name_of_any_bytes_is_told_mended_and_run_once_more() {
 }
 
 #[test]
+fn a_rotated_log_is_read_whatever_its_name_is_and_packed_or_not() {
+    world(Launcher::Cellwall, |world| {
+        let rotations: [(&str, &[&str]); 5] = [
+            (".3.gz", &["gzip"]),
+            (".2", &[]),
+            ("-20260102", &[]),
+            ("-20260103.gz", &["gzip"]),
+            (".1.xz", &["xz"]),
+        ];
+        let mut references = Vec::new();
+        for (end, packer) in rotations {
+            let refused = world.call(&world.alice, end).run().refused("V117", 117);
+            references.push((refused.field("ref").to_owned(), end));
+            let (plain, _) = end.split_once(".gz").or(end.split_once(".xz")).unwrap_or((end, ""));
+            let rotated = format!("{LOG}{plain}");
+            std::fs::rename(LOG, &rotated).unwrap();
+            for packer in packer {
+                let packed = crate::harness::run(std::process::Command::new(packer).arg(&rotated));
+                assert!(packed.status.success(), "{packer}");
+            }
+        }
+        put(format!("{LOG}.save"), b"an editor's", 0, 0o600);
+        world.call(&world.bob, "last").run().refused("V117", 117);
+        for (reference, end) in references {
+            let told = world.cellwall(&["why", &reference]);
+            assert!(
+                told.status.success() && said(&told).contains(&format!("htdocs/{end}:")),
+                "{}",
+                said(&told)
+            );
+        }
+        // The youngest first.
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("htdocs/.1.xz:"));
+        let none = said(&world.cellwall(&["why", "0000-0000"]));
+        assert!(none.contains("cellwall.log-20260103.gz") && !none.contains(".save"), "{none}");
+    });
+}
+
+#[test]
 fn a_reference_in_suexecs_form_of_the_log_is_found_and_what_is_lacking_told() {
     world(Launcher::Cellwall, |world| {
         world.log_rules("format = \"suexec\"");
