@@ -358,8 +358,7 @@ fn answer(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
     let head = run.out.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let header = head.contains(&b':') && run.out.windows(2).any(|two| two == b"\n\n" || two == b"\n\r");
     let first = run.story.ends.iter().find(|ended| ended.first)?;
-    let complaint = run.err.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    let complaint = Untrusted(complaint.as_bytes()).to_string();
+    let complaint = Untrusted(complaint(&run.err).as_bytes()).to_string();
     if !header {
         if run.out.is_empty() {
             let found = format!("it printed nothing; its complaint: \"{complaint}\"");
@@ -371,10 +370,36 @@ fn answer(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
         let repair = if first.how == Ok(0) { print_header(&first.program, head, ground) } else { None };
         return Some(cause(8, "answer", found, means, repair));
     }
-    (first.how != Ok(0)).then(|| {
+    if first.how != Ok(0) {
         let found = format!("it ended with {}; its complaint: \"{complaint}\"", told(&first.how));
-        cause(8, "status", found, "the program itself says that it failed", None)
-    })
+        return Some(cause(8, "status", found, "the program itself says that it failed", None));
+    }
+    let found = format!("its own answer is \"{}\"; its complaint: \"{complaint}\"", own_status(&run.out)?);
+    Some(cause(8, "status", found, "the program itself answers so", None))
+}
+
+/// The status in an answer's head, where it is one of failure (RFC 3875, 6.3.3).
+fn own_status(out: &[u8]) -> Option<String> {
+    let mut head =
+        out.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).take_while(|line| !line.is_empty());
+    let value = head.find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+        name.eq_ignore_ascii_case(b"status").then(|| value.trim_ascii())
+    })?;
+    matches!(value.first(), Some(b'4' | b'5')).then(|| Untrusted(value).to_string())
+}
+
+/// The line that says what is wrong: the last one that is not where it came from (Python has that above, Ruby, Node.js and
+/// PHP below), nor that Perl's compiling ended with it.
+fn complaint(words: &str) -> &str {
+    let around = ["BEGIN failed--", "Stack trace:", "#", "}", "Node.js v"];
+    let says = |line: &&str| {
+        !line.trim().is_empty()
+            && !line.starts_with([' ', '\t'])
+            && !around.iter().any(|begin| line.starts_with(begin))
+    };
+    words.lines().rfind(says).or_else(|| words.lines().next_back()).unwrap_or_default()
 }
 
 /// A line behind the first one of a script, which prints the header that its whole answer lacks.

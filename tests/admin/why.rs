@@ -606,3 +606,30 @@ fn a_reference_in_suexecs_form_of_the_log_is_found_and_what_is_lacking_told() {
     });
 }
 
+#[test]
+fn a_program_that_answers_with_an_error_of_its_own_is_named_and_its_complaint_is_what_says_it() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = [\"sh\", \"perl\"]\n");
+        world.apply();
+        for (script, found) in [
+            (
+                "#!/bin/sh\necho 'Status: 500 Oops'; echo; echo body; echo because >&2\n",
+                "its own answer is \"500 Oops\"; its complaint: \"because\"",
+            ),
+            ("#!/bin/sh\nprintf 'X: y\\r\\nstatus:404\\r\\n\\r\\n'\n", "its own answer is \"404\""),
+            ("#!/usr/bin/perl\nuse Nosuch::Module;\n", "its complaint: \"Can't locate Nosuch/Module.pm"),
+        ] {
+            world.script(&world.alice, "a.cgi", script);
+            world.call(&world.alice, "a.cgi").run();
+            let told = said(&world.cellwall(&["why", "--last", "--again"]));
+            assert!(told.contains(found), "{found} is not in\n{told}");
+        }
+        for good in ["Status: 200 OK", "X: y\\n\\nStatus: 500", "Location: /x"] {
+            world.script(&world.alice, "a.cgi", format!("#!/bin/sh\nprintf '{good}\\n\\n'\n"));
+            world.call(&world.alice, "a.cgi").run();
+            let told = said(&world.cellwall(&["why", "--last", "--again"]));
+            assert!(told.contains("nothing failed"), "{good}: {told}");
+        }
+    });
+}
+
