@@ -27,10 +27,12 @@ pub fn all() -> impl Iterator<Item = &'static str> {
     MANUAL.lines().filter_map(heading).filter(is_code)
 }
 
-/// The key that decides. None: the rule is the program's own and cannot be set.
+/// The key that decides, by the evidence. None: the rule is the program's own and cannot be set.
 #[must_use]
-pub fn key(code: &str) -> Option<&'static str> {
+pub fn key(code: &str, why: &str) -> Option<&'static str> {
     Some(match code {
+        "X255" if why.contains("as many processes") => "limits.processes",
+        "X255" if why.contains("memory limit") => "limits.memory",
         "P103" => "caller",
         "P107" => "minimum_uid",
         "P108" => "minimum_gid",

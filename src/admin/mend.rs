@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::{Jail, Record, decode};
+use crate::policy::{Jail, Record, Resource, decode};
 use crate::refusal::Pasted;
 
 use super::ground::{Ground, is_roots_program};
@@ -43,6 +43,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
             search(path, entry).or_else(|| closed_docroot(uid(entry)?))
         }
         "X02" => missing(path, &word, entry),
+        "X255" if why.contains("as many processes") => more_processes(entry),
         _ => None,
     }
 }
@@ -251,6 +252,17 @@ fn missing(path: &Path, word: &str, entry: &Entry) -> Option<String> {
         } else {
             format!("{hand}mkdir -p -m 755 {word}")
         })
+    })
+}
+
+/// Twice as many.
+fn more_processes(entry: &Entry) -> Option<String> {
+    let name = entry.field("site")?.as_bytes();
+    with_record(uid(entry)?, |record| {
+        let site = record.sites.iter().find(|site| site.name == name)?;
+        let limit = site.limits.resources.iter().find(|limit| limit.number == Resource::PROCESSES)?;
+        let twice = limit.value.saturating_mul(2);
+        Some(format!("cellwall set {} limits.processes {twice}", Pasted(name)))
     })
 }
 

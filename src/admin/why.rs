@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 
 use crate::config::provenance::provenance;
-use crate::config::store;
+use crate::config::{host, store};
 use crate::policy::{Record, Site, decode};
 
 use super::cause::{Cause, causes};
@@ -213,7 +213,10 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     let record = decode::record(&bytes).map_err(|why| format!("the record of uid {uid}: {why}"))?;
     let site = record.sites.iter().find(|site| site.name == name.as_bytes());
     let site = site.ok_or_else(|| format!("there is no site {name} any more"))?;
-    let run = watched(args, entry, &whole, &record, site)?;
+    let run = match watched(args, entry, &whole, &record, site) {
+        Ok(run) => run,
+        Err(message) => return refused_now(message),
+    };
     if let Some(limit) = run.limit() {
         line("again", &limit);
     }
@@ -222,6 +225,21 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
         || say::out("\n  again     it ran to its end, and nothing failed"),
         |first| told(first, found.get(1..)),
     );
+    Ok(())
+}
+
+/// The second time the launch itself was refused: that record tells why.
+fn refused_now(message: String) -> Result<(), String> {
+    let reference = message.split_once("cellwall: refused, reference ").and_then(|(_, rest)| rest.get(..9));
+    let mut journal = Journal::open();
+    let find = |journal: &Journal| reference.and_then(|reference| journal.entry(reference));
+    let mut found = find(&journal);
+    if found.is_none() && journal.also_system() {
+        found = find(&journal);
+    }
+    let Some(entry) = found else { return Err(message) };
+    say::out("\n  again     this time the launch itself was refused:\n");
+    tell(&entry);
     Ok(())
 }
 
@@ -363,12 +381,15 @@ fn repair(entry: &Entry) -> String {
 
 /// The key that decided, with its file and line; or that it is no key.
 fn rule(code: &str, site: &str, evidence: &str) -> String {
-    let Some(key) = codes::key(code) else { return "the launcher's own, which no key changes".to_owned() };
+    let Some(key) = codes::key(code, evidence) else {
+        return "the launcher's own, which no key changes".to_owned();
+    };
     // A path of the cell stands in one of many lines.
     let item = evidence.split(": ").next().filter(|path| key == "files" && path.starts_with('/'));
     match provenance(site, key, item) {
         Some((path, line)) => format!("{key}, {}:{line}", path.display()),
-        None if site == "-" => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" && host::has(key) => format!("{key}, {}", crate::config::HOST_FILE),
+        None if site == "-" => format!("{key}, of the site's file"),
         None => format!("{key}, at its default (the site's file does not name it)"),
     }
 }

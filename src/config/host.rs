@@ -91,6 +91,12 @@ pub const KEYS: &[(&str, &str)] = &[
     ("limits_max", "file_size"),
 ];
 
+/// Whether `cellwall.toml` has such a key or section beside the rules of sites.
+#[must_use]
+pub fn has(name: &str) -> bool {
+    KEYS.iter().any(|(section, key)| *section == name || section.is_empty() && *key == name)
+}
+
 impl HostRules {
     /// Reads the document; every problem of it is reported.
     #[must_use]

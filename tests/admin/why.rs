@@ -633,3 +633,39 @@ fn a_program_that_answers_with_an_error_of_its_own_is_named_and_its_complaint_is
     });
 }
 
+#[test]
+fn a_launch_that_is_refused_the_second_time_is_told_with_that_refusal() {
+    world(Launcher::Cellwall, |world| {
+        let limit = "profile = \"sh\"\n[limits]\nprocesses = 3\ncgroup = \"off\"\n";
+        world.site("alice", limit);
+        world.apply();
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n");
+        world.call(&world.alice, "a.cgi").run();
+        let crowd: Vec<_> = (0..4).map(|_| world.outside(&world.alice, &["/usr/bin/sleep", "60"])).collect();
+        let told = world.cellwall(&["why", "--last", "--again"]);
+        let text = said(&told);
+        for part in [
+            "X255",
+            "limits.processes, /etc/cellwall/sites.d/alice.toml:5",
+            "repair    cellwall set alice limits.processes 6",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        drop(crowd);
+    });
+}
+
+#[test]
+fn the_rule_behind_a_refusal_without_a_site_is_no_key_that_the_hosts_file_has_not() {
+    world(Launcher::Cellwall, |world| {
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+        std::fs::write("/etc/passwd", accounts.replace("\nalice:", "\nalicia:")).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        let told = said(&world.cellwall(&["why", "--last"]));
+        assert!(told.contains("rule      user, of the site's file\n"), "{told}");
+        std::fs::write("/etc/passwd", accounts).unwrap();
+        world.call(&world.alice, "a.cgi").caller(7, 33, "33").run().refused_somehow();
+        let told = said(&world.cellwall(&["why", "--last"]));
+        assert!(told.contains("rule      caller, /etc/cellwall/cellwall.toml"), "{told}");
+    });
+}
