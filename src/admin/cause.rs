@@ -392,7 +392,8 @@ fn own_status(out: &[u8]) -> Option<String> {
 
 /// The line that says what is wrong: the last one that is not where it came from (Python has that above, Ruby, Node.js and
 /// PHP below), nor that Perl's compiling ended with it.
-fn complaint(words: &str) -> &str {
+#[must_use]
+pub fn complaint(words: &str) -> &str {
     let around = ["BEGIN failed--", "Stack trace:", "#", "}", "Node.js v"];
     let says = |line: &&str| {
         !line.trim().is_empty()

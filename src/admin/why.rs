@@ -11,8 +11,9 @@ use nix::unistd::{Uid, User};
 use crate::config::provenance::provenance;
 use crate::config::{host, store};
 use crate::policy::{Record, Site, decode};
+use crate::refusal::Untrusted;
 
-use super::cause::{Cause, causes};
+use super::cause::{Cause, causes, complaint};
 use super::ground::Ground;
 use super::installed::Fault;
 use super::journal::{self, Entry, Journal};
@@ -222,10 +223,18 @@ fn once_more(args: &Args, entry: &Entry) -> Result<(), String> {
     }
     let found = causes(&run, &Ground { site, uid, uid_min: record.host.uid_min });
     found.first().map_or_else(
-        || say::out("\n  again     it ran to its end, and nothing failed"),
+        || say::out(format_args!("\n  again     it ran to its end, and nothing failed{}", said(&run.err))),
         |first| told(first, found.get(1..)),
     );
     Ok(())
+}
+
+/// What it complained of, if it did.
+fn said(words: &str) -> String {
+    match complaint(words) {
+        "" => String::new(),
+        line => format!("; it said: \"{}\"", Untrusted(line.as_bytes())),
+    }
 }
 
 /// The second time the launch itself was refused: that record tells why.

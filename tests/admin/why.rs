@@ -628,8 +628,12 @@ fn a_program_that_answers_with_an_error_of_its_own_is_named_and_its_complaint_is
             world.script(&world.alice, "a.cgi", format!("#!/bin/sh\nprintf '{good}\\n\\n'\n"));
             world.call(&world.alice, "a.cgi").run();
             let told = said(&world.cellwall(&["why", "--last", "--again"]));
-            assert!(told.contains("nothing failed"), "{good}: {told}");
+            assert!(told.contains("nothing failed\n"), "{good}: {told}");
         }
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\nnosuch\nprintf 'X: y\\n\\n'\n");
+        world.call(&world.alice, "a.cgi").run();
+        let told = said(&world.cellwall(&["why", "--last", "--again"]));
+        assert!(told.contains("nothing failed; it said: \"a.cgi: 2: nosuch: not found\""), "{told}");
     });
 }
 
