@@ -126,7 +126,10 @@ choice! {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number, or text with a unit like \"256M\" or \"30s\"")]
+#[serde(
+    untagged,
+    expecting = "expected a number, not a negative one, or text with a unit like \"256M\" or \"30s\""
+)]
 enum Amount {
     Number(u64),
     Text(String),

@@ -18,6 +18,7 @@ const CASES: &[Case] = &[
     ("[limits]\nmemroy = \"256M\"", 4, 1, "unknown key `memroy` in [limits]", "did you mean `memory`?"),
     ("[limits]\nmemory = \"256 parsecs\"", 4, 10, "`256 parsecs` is no size", "512K, 256M, 2G"),
     ("[limits]\n  memory = true", 4, 12, "a unit like", ""),
+    ("[limits]\nmemory = -1", 4, 10, "not a negative one", ""),
     ("[limits]\nmemory = 0", 4, 10, "with memory = 0 nothing can run", "unlimited"),
     ("[limits]\nmemory = 512", 4, 10, "with 512 bytes of memory nothing can run", "\"512M\""),
     ("[limits]\nfile_size = 0", 4, 13, "with file_size = 0 nothing can be written", "unlimited"),
