@@ -13,6 +13,7 @@ pub mod denials;
 pub mod explain;
 pub mod fix;
 pub mod ground;
+pub mod import;
 pub mod installed;
 pub mod jail;
 pub mod journal;
@@ -79,6 +80,8 @@ enum Command {
     Fix(fix::Args),
     /// Change one key of a site's file, and apply it
     Set(set::Args),
+    /// Make files of sites of an Apache with suEXEC
+    Import(import::Args),
 }
 
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
@@ -105,6 +108,7 @@ fn done(command: Command) -> ExitCode {
         Command::Deployed(of) => pool::deployed(&of),
         Command::Fix(args) => fix::run(&args),
         Command::Set(args) => set::run(&args),
+        Command::Import(args) => import::run(&args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The administrator's questions: why, explain, run, fix.
+//! The administrator's questions: why, explain, run, fix, import.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -16,6 +16,7 @@ mod fix;
 #[allow(dead_code, reason = "the daemon's own tests use the rest")]
 #[path = "../pool/host.rs"]
 mod host;
+mod import;
 mod learn;
 mod run;
 mod traffic;
