@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Launcher, Outcome, World, world};
+use crate::harness::{Launcher, Outcome, World, make_directory, put, world};
 
 const SH: &str = r#"#!/bin/sh
 echo Content-Type: text/plain
@@ -101,6 +101,31 @@ fn expect(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
 fn site(world: &World, profile: &str) {
     world.site("alice", &format!("profile = \"{profile}\"\n"));
     world.apply();
+}
+
+/// A cell has the host's programs: where it has not what an administrator wrote to keep one in bounds, the program runs without.
+#[test]
+fn the_hosts_policy_of_imagemagick_is_in_every_cell_with_the_hosts_programs() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/etc/ImageMagick-6", 0, 0o755);
+        put("/etc/ImageMagick-6/policy.xml", b"<policymap/>", 0, 0o644);
+        fs::create_dir_all("/usr/share/misc").unwrap();
+        put("/usr/share/misc/kinds", b"0 string x x\n", 0, 0o644);
+        world.script(
+            &world.alice,
+            "a.cgi",
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\ncat /etc/ImageMagick-6/policy.xml /usr/share/misc/kinds\n",
+        );
+        for profile in ["sh", "perl", "python", "php", "ruby", "node"] {
+            site(world, profile);
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            assert!(
+                outcome.out_text().ends_with("<policymap/>0 string x x\n"),
+                "{profile}: {}",
+                outcome.story()
+            );
+        }
+    });
 }
 
 #[test]
