@@ -214,7 +214,7 @@ fn missed(event: &Event, path: &Path, error: &str, ground: &Ground<'_>) -> Optio
         return None;
     }
     let (program, name) = (shown(&event.program), shown(path));
-    let place = if event.write { existing(path) } else { path.to_owned() };
+    let place = ground.meant(&if event.write { existing(path) } else { path.to_owned() });
     if !place.exists() {
         return absent(event, path);
     }

@@ -37,6 +37,21 @@ impl Ground<'_> {
         }) && (self.visible(path) || self.visible(&real))
     }
 
+    /// The name that a rule must cover: of what a link in a place of a rule's leads out of it to, its own. That link is there in
+    /// the cell, and leads nowhere.
+    #[must_use]
+    pub fn meant(&self, path: &Path) -> PathBuf {
+        let Some(real) = fs::canonicalize(path).ok().filter(|_| self.visible(path)) else {
+            return path.to_owned();
+        };
+        let leads_out = |place: &Path| {
+            let inside = path != place && path.starts_with(place);
+            inside && fs::canonicalize(place).is_ok_and(|place| !real.starts_with(place))
+        };
+        let mut places = self.site.landlock.rules.iter().map(|rule| Path::new(OsStr::from_bytes(rule.path)));
+        if places.any(leads_out) { real } else { path.to_owned() }
+    }
+
     /// Is it there at all? A rule of a view may stand for a directory that has but some of the host's files in it.
     fn visible(&self, path: &Path) -> bool {
         let Jail::View(view) = &self.site.jail else { return true };

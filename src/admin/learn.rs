@@ -248,16 +248,18 @@ fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
     for path in event.paths.iter().filter(|_| opens || asks) {
         let there =
             if event.write { path.ancestors().find(|above| above.exists()) } else { Some(path.as_path()) };
-        let Some(place) = there.filter(|place| place.exists()) else { continue };
+        let Some(place) = there.filter(|place| place.exists()).map(|place| ground.meant(place)) else {
+            continue;
+        };
         let rights = match (event.write, starts) {
             (true, _) => PathRule::READ | PathRule::WRITE,
             (_, true) => PathRule::READ | PathRule::EXECUTE,
-            _ if call != "connect" && is_library(place) => PathRule::READ | PathRule::EXECUTE,
+            _ if call != "connect" && is_library(&place) => PathRule::READ | PathRule::EXECUTE,
             _ => PathRule::READ,
         };
         let idle = asks && place.is_dir();
-        if !idle && !ground.covers(place, rights) && !ground.private(place) && !is_noise(place) {
-            found.push((place.to_owned(), rights));
+        if !idle && !ground.covers(&place, rights) && !ground.private(&place) && !is_noise(&place) {
+            found.push((place, rights));
         }
     }
     found

@@ -160,6 +160,31 @@ fn a_reference_without_a_record_leads_to_the_launcher_itself() {
     });
 }
 
+/// A link of the site's that leads out of it is followed, and it is what is behind it that no rule covers.
+#[test]
+fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/shop", 0, 0o755);
+        put("/srv/shop/settings", b"well\n", 0, 0o644);
+        let script =
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nread -r line < settings && echo \"$line\"\n";
+        world.script(&world.alice, "a.cgi", script);
+        symlink("/srv/shop/settings", world.alice.docroot().join("settings")).unwrap();
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        let repair =
+            text.lines().find_map(|line| line.trim().strip_prefix("repair ")).unwrap().trim().to_owned();
+        assert_eq!(repair, "cellwall set alice files.read /srv/shop/settings", "{text}");
+        let learned = said(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(learned.contains("# cellwall set alice files.read /srv/shop/settings"), "{learned}");
+        assert!(pasted(&repair), "{repair}");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}", outcome.story());
+    });
+}
+
 #[test]
 fn what_is_no_reference_and_what_is_no_site_is_told_so() {
     world(Launcher::Cellwall, |world| {
