@@ -210,7 +210,24 @@ pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: 
         };
         add(&mut all, (key, item), count, program, path.display().to_string(), reason);
     }
-    all
+    topmost(all)
+}
+
+/// Without what lies in a directory that is proposed as well, for the same or more.
+fn topmost(all: Learned) -> Learned {
+    let lists = ["files.read", "files.execute", "files.write"];
+    let beneath = |(key, item): &(&str, String), (other, above): &(&str, String)| {
+        let more = *other == *key || *key == "files.read" && lists.contains(other);
+        lists.contains(key) && more && item != above && Path::new(item).starts_with(above)
+    };
+    let mut top = all.clone();
+    top.retain(|what, _| !all.keys().any(|other| beneath(what, other)));
+    for (what, used) in &all {
+        if let Some((_, above)) = top.iter_mut().find(|(other, _)| beneath(what, other)) {
+            above.count = above.count.saturating_add(used.count);
+        }
+    }
+    top
 }
 
 fn add(

@@ -140,6 +140,41 @@ fn a_program_that_calls_and_prints_without_end_is_cut_off_and_told() {
     });
 }
 
+/// Where a directory is proposed, what is in it is not proposed as well: an application has hundreds of files.
+#[test]
+fn of_an_applications_tree_the_top_is_proposed_alone() {
+    world(Launcher::Cellwall, |world| {
+        for directory in ["/srv/app", "/srv/app/lib", "/srv/app/lib/deep", "/srv/apply"] {
+            make_directory(directory, 0, 0o755);
+        }
+        make_directory("/srv/app/out", world.alice.id, 0o755);
+        for file in ["app/one", "app/two", "app/lib/one", "app/lib/deep/one", "app/lib/deep/two", "apply/one"]
+        {
+            put(format!("/srv/{file}"), b"1\n", 0, 0o644);
+        }
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\n\
+                      cat /srv/app/one /srv/app/two /srv/app/lib/one /srv/app/lib/deep/one /srv/app/lib/deep/two /srv/apply/one\n\
+                      echo 1 > /srv/app/out/log && echo well\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let text = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        let sets: Vec<&str> = text.lines().filter(|line| line.contains("cellwall set alice files")).collect();
+        let expected = [
+            "# cellwall set alice files.read /srv/app /srv/apply/one",
+            "# cellwall set alice files.write /srv/app/out",
+        ];
+        assert_eq!(sets, expected, "{text}");
+        assert!(text.contains("\"/srv/app\", # 5 times, first by "), "{text}");
+        for line in sets {
+            let said = run(Command::new("/bin/sh").args(["-c", line.trim_start_matches("# ")]));
+            assert!(said.status.success(), "{line}: {}", told(&said));
+        }
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}\n{text}", outcome.story());
+    });
+}
+
 #[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {
