@@ -150,12 +150,14 @@ fn what(args: &Args, site: &Site<'_>) -> Result<(PathBuf, Vec<OsString>), String
         return Ok((place.to_owned(), args.command.clone()));
     };
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    if !site.docroots.iter().any(|place| path.starts_with(OsStr::from_bytes(place))) {
-        return Err(format!("{} is in none of the site's docroots", path.display()));
+    let name = path.as_os_str().as_bytes();
+    let named = site.programs.contains(&name);
+    if !named && !site.docroots.iter().any(|place| path.starts_with(OsStr::from_bytes(place))) {
+        let path = path.display();
+        return Err(format!("{path} is in none of the site's docroots, and none of its programs"));
     }
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let name = path.as_os_str().as_bytes();
-    let handler = site.handlers.iter().find(|handler| name.ends_with(handler.suffix));
+    let handler = site.handlers.iter().find(|handler| !named && name.ends_with(handler.suffix));
     let words = match handler {
         Some(handler) => handler.command.iter().map(|word| OsStr::from_bytes(word).to_owned()).collect(),
         None => vec![path.into_os_string()],

@@ -175,6 +175,26 @@ fn of_an_applications_tree_the_top_is_proposed_alone() {
     });
 }
 
+/// Debian's packages put programs of root's outside of all docroots, and the site names them.
+#[test]
+fn a_program_of_roots_that_the_site_names_is_learned_from() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/shop", 0, 0o755);
+        put("/srv/shop/settings", b"1\n", 0, 0o644);
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\ncat /srv/shop/settings\n";
+        make_directory("/usr/lib/tool", 0, 0o755);
+        put("/usr/lib/tool/named", script.as_bytes(), 0, 0o755);
+        put("/usr/lib/tool/other", script.as_bytes(), 0, 0o755);
+        world.site("alice", "profile = \"sh\"\nprograms = [\"/usr/lib/tool/named\"]\n");
+        world.apply();
+        let learned = |program: &str| told(&world.cellwall(&["learn", "alice", "--request", program]));
+        let text = learned("/usr/lib/tool/named");
+        assert!(text.contains("# cellwall set alice files.read /srv/shop/settings"), "{text}");
+        let text = learned("/usr/lib/tool/other");
+        assert!(text.contains("is in none of the site's docroots, and none of its programs"), "{text}");
+    });
+}
+
 #[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {
