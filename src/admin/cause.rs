@@ -275,7 +275,9 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
         Some(directory) => ("files.execute", directory),
         None => (key, place),
     };
-    cause(weight, "hidden", found, means, Some(set(ground, key, &pasted(place))))
+    let given = ground.given(place).filter(|_| event.write);
+    let first = given.map_or_else(String::new, |command| format!("{command} && "));
+    cause(weight, "hidden", found, means, Some(first + &set(ground, key, &pasted(place))))
 }
 
 /// Not even the host has it: only what a named piece cannot do without is a cause.

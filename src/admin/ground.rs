@@ -52,6 +52,17 @@ impl Ground<'_> {
         if places.any(leads_out) { real } else { path.to_owned() }
     }
 
+    /// The command that gives the site a place to write which a service has: `apply` takes none that is neither root's nor the
+    /// site's. None: it is theirs, or nobody's to give away by its name.
+    #[must_use]
+    pub fn given(&self, place: &Path) -> Option<String> {
+        let owner = fs::symlink_metadata(place).ok()?.uid();
+        let foreign = owner != 0 && owner != self.uid && owner < self.uid_min;
+        let safe = self.hand(place.parent()?).is_some_and(|hand| hand.is_empty());
+        let (user, group, word) = (self.uid, self.site.identity.gid, Pasted(place.as_os_str().as_bytes()));
+        (foreign && safe).then(|| format!("chown -h --from={owner} {user}:{group} {word}"))
+    }
+
     /// Is it there at all? A rule of a view may stand for a directory that has but some of the host's files in it.
     fn visible(&self, path: &Path) -> bool {
         let Jail::View(view) = &self.site.jail else { return true };

@@ -207,7 +207,11 @@ pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: 
             (None, None) if socket => ("files.sockets", path.display().to_string(), None),
             (None, None) => {
                 let folded = fold(&path, rights, &paths, ground);
-                (list_of(rights), folded.display().to_string(), None)
+                let given = ground.given(&folded).filter(|_| rights & PathRule::WRITE != 0);
+                let reason =
+                    given.map(|command| format!("it is a service's; if the site is to have it: {command}"));
+                let key = if reason.is_some() { "" } else { list_of(rights) };
+                (key, folded.display().to_string(), reason)
             }
         };
         add(&mut all, (key, item), count, program, path.display().to_string(), reason);

@@ -195,6 +195,34 @@ fn a_program_of_roots_that_the_site_names_is_learned_from() {
     });
 }
 
+/// A place to write that is a service's: `apply` refuses it, so what is proposed begins with whose it becomes.
+#[test]
+fn a_services_directory_is_not_proposed_to_be_written_as_it_is() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/tmp", 33, 0o755);
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\necho 1 > /srv/tmp/x && echo well\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let id = world.alice.id;
+        let chown = format!("chown -h --from=33 {id}:{id} /srv/tmp");
+        let text = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(text.contains("# NOT proposed: /srv/tmp (") && text.contains(&chown), "{text}");
+        assert!(!text.contains("cellwall set"), "{text}");
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = told(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        let repair = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("repair "))
+            .unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(repair.trim(), format!("{chown} && cellwall set alice files.write /srv/tmp"));
+        let said = run(Command::new("/bin/sh").args(["-c", repair]));
+        assert!(said.status.success(), "{repair}: {}", told(&said));
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}", outcome.story());
+    });
+}
+
 #[test]
 fn a_command_can_be_watched_and_runs_as_the_site() {
     world(Launcher::Cellwall, |world| {
