@@ -129,14 +129,15 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
 fn find(args: &Args, journal: &Journal) -> Option<Entry> {
     match (&args.reference, &args.last) {
         (Some(reference), _) => journal.entry(&spelled(reference)),
-        (None, site) => {
-            let site = site.as_deref().unwrap_or_default();
-            let uid = policy::holder(site).map(|uid| uid.to_string()).ok().filter(|_| !site.is_empty());
-            journal.entries().find(|entry| {
-                entry.refused != args.again && (site.is_empty() || is_about(entry, site, uid.as_deref()))
-            })
-        }
+        (None, site) => last(site.as_deref().unwrap_or_default(), !args.again, journal),
     }
+}
+
+/// The last refusal or launch, of a site or of all.
+fn last(site: &str, refused: bool, journal: &Journal) -> Option<Entry> {
+    let uid = policy::holder(site).map(|uid| uid.to_string()).ok().filter(|_| !site.is_empty());
+    let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid.as_deref());
+    journal.entries().find(|entry| entry.refused == refused && about(entry))
 }
 
 /// A request that was refused before its site was known (another group than the site's, for one) was for this site's user.
@@ -167,6 +168,7 @@ fn is_reference(text: &str) -> bool {
 /// No record: what was looked for and where; and what keeps a launcher from writing one.
 fn nothing(args: &Args, journal: &Journal) {
     let site = args.last.as_deref().filter(|site| !site.is_empty());
+    let kind = if args.again { "launch" } else { "refusal" };
     let what = match (&args.reference, site) {
         (Some(text), _) if !is_reference(&spelled(text)) => {
             say::note(format_args!(
@@ -176,10 +178,18 @@ fn nothing(args: &Args, journal: &Journal) {
         }
         (Some(text), _) => format!("there is no record {}", spelled(text)),
         (None, Some(site)) if policy::unknown(site).is_some() => policy::unknown(site).unwrap_or_default(),
-        (None, Some(site)) => format!("there is no such record of site `{site}`"),
-        (None, None) => "there is no such record".to_owned(),
+        (None, Some(site)) => format!("no {kind} of site `{site}` is recorded"),
+        (None, None) => format!("no {kind} is recorded"),
     };
     say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
+    // Where the launcher has written something else, nothing keeps it from writing.
+    if args.reference.is_none() && last(site.unwrap_or_default(), args.again, journal).is_some() {
+        if !args.again {
+            let last = site.map_or_else(String::new, |site| format!(" {site}"));
+            say::note(format_args!("  help: its last launch: cellwall why --last{last} --again"));
+        }
+        return;
+    }
     for Fault { found, repair } in installed::faults() {
         say::note(format_args!("  found: {found}\n  repair: {repair}"));
     }

@@ -160,6 +160,26 @@ fn a_reference_without_a_record_leads_to_the_launcher_itself() {
     });
 }
 
+/// Nothing was refused: then nothing is wrong with how the launcher is installed, and what was launched is what there is to ask about.
+#[test]
+fn of_a_site_that_nothing_was_refused_of_the_last_launch_is_shown() {
+    world(Launcher::Cellwall, |world| {
+        std::fs::create_dir_all("/etc/apache2/mods-enabled").unwrap();
+        drop(std::fs::remove_file("/etc/apache2/mods-enabled/suexec.load"));
+        world.probe(&world.alice, "a.cgi");
+        let told = |words: &[&str]| said(&world.cellwall(words));
+        let text = told(&["why", "--last", "alice"]);
+        assert!(text.contains("Apache's module suexec is not enabled"), "{text}");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        let text = told(&["why", "--last", "alice"]);
+        assert!(text.contains("no refusal of site `alice` is recorded"), "{text}");
+        assert!(!text.contains("found: "), "{text}");
+        assert!(text.contains("its last launch: cellwall why --last alice --again"), "{text}");
+        assert!(told(&["why", "--last", "bob"]).contains("found: "), "bob's programs were never asked for");
+    });
+}
+
 /// A link of the site's that leads out of it is followed, and it is what is behind it that no rule covers.
 #[test]
 fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {
