@@ -177,7 +177,9 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
             let item = table.entry(name).or_insert_with(several);
             let all = item.as_table_like_mut();
             let all = all.ok_or_else(|| format!("`{section}.{name}` holds one value in the site's file"))?;
-            put(all, part, scalar(one));
+            // A variable is text, whatever it looks like.
+            let number = section != "environment";
+            put(all, part, if number { scalar(one) } else { Value::from(one.as_str()) });
             item.as_inline_table_mut().into_iter().for_each(InlineTable::fmt);
         }
         _ => return Err(format!("{key} holds one value")),
@@ -346,6 +348,12 @@ mod tests {
             assert_eq!(set(text, "pool.workers.max", &["4"]), text.replace('2', "4"));
         }
         assert!(set("", "environment.set.TZ", &["UTC"]).ends_with("[environment]\nset = { TZ = \"UTC\" }\n"));
+        // A variable is text, whatever it looks like.
+        for value in ["1", "true", "-5", "022", "a\"b"] {
+            let text = set("", "environment.set.DEBUG", &[value]);
+            let read: DocumentMut = text.parse().unwrap();
+            assert_eq!(read["environment"]["set"]["DEBUG"].as_str(), Some(value), "{text}");
+        }
         let said = edited(text, "pool.workers.mx", &["4".to_owned()]).unwrap_err();
         assert!(said.ends_with("did you mean pool.workers.max?"), "{said}");
         assert_eq!(set("", "limits.nice", &["-5"]), "[limits]\nnice = -5\n");
