@@ -57,7 +57,8 @@ impl Story {
     /// Adds the file of one process. What `launcher` did before it became the program is left out.
     pub fn add(&mut self, lines: impl IntoIterator<Item = String>, launcher: &Path) {
         let mut lines = lines.into_iter().peekable();
-        let first = lines.peek().and_then(|line| event(line, Path::new(""))).is_some_and(|event| {
+        let mut here = PathBuf::from("/");
+        let first = lines.peek().and_then(|line| event(line, Path::new(""), &here)).is_some_and(|event| {
             event.call == "execve" && event.paths.first().is_some_and(|path| path == launcher)
         });
         let mut program = PathBuf::new();
@@ -66,7 +67,13 @@ impl Story {
         for line in lines {
             let line = line.as_str();
             let at = time(line);
-            if let Some(event) = event(line, &program) {
+            if let Some((held, _)) = line.split_once("AT_FDCWD<").and_then(|(_, rest)| rest.split_once('>')) {
+                here = PathBuf::from(OsString::from_vec(plain(held)));
+            }
+            if let Some(event) = event(line, &program, &here) {
+                if let ("chdir", None, Some(to)) = (&*event.call, &event.error, event.paths.first()) {
+                    here.clone_from(to);
+                }
                 let became = event.call.starts_with("execve") && event.error.is_none() && !event.waits;
                 if became {
                     program = event.paths.first().cloned().unwrap_or_default();
@@ -119,7 +126,7 @@ fn end(line: &str) -> Option<Result<u8, String>> {
     what.strip_prefix("killed by ")?.split(' ').next().map(|signal| Err(signal.to_owned()))
 }
 
-fn event(line: &str, program: &Path) -> Option<Event> {
+fn event(line: &str, program: &Path, here: &Path) -> Option<Event> {
     let at = time(line)?;
     let rest = line.split_once(' ')?.1;
     let (call, rest) = rest.split_once('(')?;
@@ -137,7 +144,7 @@ fn event(line: &str, program: &Path) -> Option<Event> {
     let error = error.filter(|_| !arguments.contains("MAP_HUGETLB"));
     let write = ["O_WRONLY", "O_RDWR", "O_CREAT", "W_OK"].iter().any(|flag| arguments.contains(flag))
         || changes(call);
-    let paths = if call.starts_with("execve") { words(arguments, 1) } else { words(arguments, 2) };
+    let paths = words(arguments, if call.starts_with("execve") { 1 } else { 2 }, here);
     let port = arguments.split_once("port=htons(").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
     Some(Event {
         at,
@@ -163,10 +170,10 @@ const CHANGES: [&str; 13] = [
 ];
 
 /// The first quoted words of a call, each made absolute by the directory that stands before it in angle brackets
-/// (`openat(5</srv>, "a")`), or by that of the process.
-fn words(arguments: &str, most: usize) -> Vec<PathBuf> {
+/// (`openat(5</srv>, "a")`), or by that of the process (`access("a")`), which its calls before have told.
+fn words(arguments: &str, most: usize, here: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut base = PathBuf::from("/");
+    let mut base = here.to_owned();
     let mut rest = arguments;
     while found.len() < most {
         let Some(place) = rest.find(['"', '<']) else { break };
@@ -286,6 +293,19 @@ mod tests {
         assert_eq!(ended.how, Err("SIGALRM".to_owned()));
         assert!(ended.kernel && ended.first && ended.took == 2_500_000);
         assert_eq!(ended.program, Path::new("/srv/a.cgi"));
+    }
+
+    #[test]
+    fn a_name_alone_is_one_in_the_directory_of_the_process() {
+        let story = story(
+            "2.000000 access(\"a\", F_OK) = -1 ENOENT (No such file or directory)\n\
+             2.000001 chdir(\"/srv/x\") = 0\n2.000002 chdir(\"none\") = -1 ENOENT (No such file or directory)\n\
+             2.000003 access(\"a\", F_OK) = -1 ENOENT (No such file or directory)\n\
+             2.000004 openat(AT_FDCWD</srv/y>, \"a\", O_RDONLY) = -1 ENOENT (No such file or directory)\n\
+             2.000005 access(\"../a\", F_OK) = -1 ENOENT (No such file or directory)\n",
+        );
+        let asked: Vec<&Path> = story.events.iter().skip(1).map(|event| event.paths[0].as_path()).collect();
+        assert_eq!(asked, ["/a", "/srv/x", "/srv/x/none", "/srv/x/a", "/srv/y/a", "/srv/a"].map(Path::new));
     }
 
     #[test]
