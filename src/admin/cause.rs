@@ -196,10 +196,9 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
             let repair = set(ground, "jail.seccomp", "off")
                 + " # every system call of the kernel is then open to the site";
             // Libraries ask where memory lies (libnuma, at its start, below half of all picture formats) and live with a no.
-            let weight = if reason.starts_with("placement of memory") { 8 } else { 4 };
-            (!ground.site.seccomp.is_empty()).then(|| {
-                cause(weight, "seccomp", found, format!("the list denies it: {reason}"), Some(repair))
-            })
+            let matters = !reason.starts_with("placement of memory");
+            (matters && !ground.site.seccomp.is_empty())
+                .then(|| cause(4, "seccomp", found, format!("the list denies it: {reason}"), Some(repair)))
         }
         (_, "ENOENT" | "EACCES" | "EROFS" | "EPERM" | "EXDEV") => {
             event.paths.iter().find_map(|path| missed(event, path, error, ground))

@@ -205,6 +205,27 @@ fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {
     });
 }
 
+/// Below half of all picture formats a library asks where memory lies, and lives with a no: no reason to take the filter away.
+#[test]
+fn a_call_that_is_denied_and_lived_without_is_no_cause() {
+    world(Launcher::Cellwall, |world| {
+        let number = if cfg!(target_arch = "x86_64") { 238 } else { 237 };
+        let script = format!(
+            "#!/usr/bin/perl\nprint \"Content-Type: text/plain\\n\\n\", syscall({number}, 0, 0, 0), \" $!\\n\";\n"
+        );
+        world.script(&world.alice, "a.pl", script);
+        world.site("alice", "profile = \"perl\"\n");
+        world.apply();
+        let outcome = world.call(&world.alice, "a.pl").run();
+        assert!(outcome.out_text().contains("-1 Operation not permitted"), "{}", outcome.story());
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        assert!(
+            text.contains("it ran to its end, and nothing failed") && !text.contains("seccomp off"),
+            "{text}"
+        );
+    });
+}
+
 #[test]
 fn what_is_no_reference_and_what_is_no_site_is_told_so() {
     world(Launcher::Cellwall, |world| {
