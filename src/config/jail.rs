@@ -289,7 +289,9 @@ impl Work<'_, '_, '_> {
             }
             if !any && !optional {
                 let message = format!("no service listens at {}", item.value);
-                let help = self.install(&item.place).unwrap_or_else(|| "start the service".to_owned());
+                let install = self.install(&item.place);
+                let install = install.map_or_else(String::new, |how| format!("; if it is not there, {how}"));
+                let help = format!("start the service{install}");
                 self.compiler.problems.warning(Some(&item.place), message, help);
             }
         }

@@ -119,6 +119,10 @@ fn a_services_socket_is_there_where_the_piece_is_named_and_survives_a_restart_of
         let said = world.cellwall(&["apply"]);
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(said.status.success() && text.contains("no service listens at /run/redis/"), "{text}");
+        assert!(
+            text.contains("start the service; if it is not there, run: apt-get install redis-server"),
+            "{text}"
+        );
         assert!(text.contains("apt-get install redis-server"), "{text}");
     });
 }
