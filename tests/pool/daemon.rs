@@ -220,6 +220,36 @@ fn a_pool_of_cgi_programs_runs_those_of_root_that_the_site_names() {
     });
 }
 
+/// docs/applications.md: the package's files stay root's, and the site's group reads its settings.
+#[test]
+fn an_application_of_php_runs_in_a_pool_from_where_its_package_put_it() {
+    world(Launcher::Cellwall, |world| {
+        for place in ["/usr/share/tool", "/etc/tool", "/var/lib/tool"] {
+            crate::harness::make_directory(place, 0, 0o755);
+        }
+        crate::harness::make_directory("/var/lib/tool/tmp", world.alice.id, 0o755);
+        let page = "<?php require '/etc/tool/config.php'; file_put_contents('/var/lib/tool/tmp/x', $word);\n\
+                    echo file_get_contents('/var/lib/tool/tmp/x'), file_put_contents(__FILE__, '') === false ? '' : ' changed';";
+        put("/usr/share/tool/index.php", page.as_bytes(), 0, 0o644);
+        put("/etc/tool/config.php", b"<?php $word = 'cork';", 0, 0o640);
+        std::os::unix::fs::chown("/etc/tool/config.php", None, Some(world.alice.id)).unwrap();
+        let site = "user = \"alice\"\ndocroot = \"/usr/share/tool\"\nprofile = \"php\"\n[files]\nread = [\"/etc/tool\"]\n\
+                    write = [\"/var/lib/tool/tmp\"]\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\n";
+        fs::write("/etc/cellwall/sites.d/alice.toml", site).unwrap();
+        let host = fs::read_to_string("/etc/cellwall/cellwall.toml").unwrap();
+        fs::write("/etc/cellwall/cellwall.toml", host.replace("docroot = \"/var/www\"\n", "")).unwrap();
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(
+            &["alice"],
+            "location /tool/ { include /etc/nginx/fastcgi_params; \
+            fastcgi_param SCRIPT_FILENAME /usr/share$uri; fastcgi_pass unix:/run/cellwall/pool/alice.sock; }",
+        );
+        let answer = nginx.get("alice", "/tool/index.php");
+        assert!(answer.text().ends_with("cork") && !answer.text().contains("changed"), "{}", answer.text());
+    });
+}
+
 #[test]
 fn plain_cgi_programs_run_behind_nginx_by_the_whole_pipeline() {
     world(Launcher::Cellwall, |world| {
