@@ -48,7 +48,7 @@ pub struct Gate {
     pub jail: Vec<u8>,
     /// Endings that a script has; none: any.
     pub endings: Vec<Vec<u8>>,
-    /// The program is php-cgi: see [`URL_OF_PHP`].
+    /// The program is php-cgi, which is told its URL in a way of its own.
     pub php: bool,
     /// Programs that are asked by their own path, wherever they lie: the one that answers everything, or root's that the site
     /// names. What is behind them in a path is theirs.
@@ -226,7 +226,7 @@ impl Gate {
     }
 }
 
-/// See [`Gate::ours`].
+/// A variable, how it is called, and its value; none: it is left out.
 type Ours<'a> = (&'static [u8], &'static [u8], Option<&'a [u8]>);
 
 /// The script's URL, and what stands behind it.
