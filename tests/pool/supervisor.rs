@@ -73,6 +73,11 @@ fn the_supervisor_has_given_up_what_nobody_needs() {
         assert_eq!(filters(daemon.pid().as_raw()), ("2".to_owned(), own + 1, "0".to_owned()));
         let (worker, _) = processes(world.alice.id)[0].clone();
         assert_eq!(filters(worker), ("2".to_owned(), own + 2, "1".to_owned()), "the site's own comes on top");
+        assert_eq!(
+            filters(broker(&daemon)),
+            ("2".to_owned(), own + 2, "1".to_owned()),
+            "so does the broker's"
+        );
     });
 }
 
