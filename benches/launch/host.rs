@@ -376,7 +376,7 @@ fn install() {
 }
 
 /// A copy of a program, for the web server's group, on the disk as stock's is: what lies in memory (tmpfs) is mapped page by
-/// page, which makes a launch about 5 % dearer. The name on the disk is gone once the copy is mounted.
+/// page, which makes a launch about 4 % dearer. The name on the disk is gone once the copy is mounted.
 fn put(from: &Path, to: &str, rights: u32) {
     let copy = from.with_extension("bench");
     fs::copy(from, &copy)
