@@ -36,7 +36,7 @@ fn what_is_not_there_is_said() {
         assert_eq!(said.status.code(), Some(117));
         assert!(String::from_utf8_lossy(&said.stderr).contains("no-such-command"));
         let said = world.cellwall(&["run", "nobody-here", "--", "id"]);
-        assert_eq!(said.status.code(), Some(3));
+        assert_eq!(said.status.code(), Some(1));
     });
 }
 

@@ -192,6 +192,8 @@ fn pol_10_a_launch_makes_the_same_calls_however_many_sites_there_are() {
                 .map(|line| line.split('(').next().unwrap().split(' ').next_back().unwrap().to_owned())
                 .collect()
         };
+        // The first one finds an empty log, whose last line nobody has to look at.
+        calls();
         let few = calls();
         let bytes = fs::read(record(world)).unwrap();
         for number in 0..20_000 {
