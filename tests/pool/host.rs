@@ -256,10 +256,10 @@ pub(crate) fn logged(words: &[&str]) -> Vec<String> {
     wanted.map(str::to_owned).collect()
 }
 
-/// Processes of this uid: pid and command line.
+/// Processes of this uid, the oldest first: pid and command line.
 pub(crate) fn processes(uid: u32) -> Vec<(i32, String)> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries
+    let mut all: Vec<(u64, i32, String)> = entries
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let status = fs::read_to_string(entry.path().join("status")).ok()?;
@@ -267,9 +267,15 @@ pub(crate) fn processes(uid: u32) -> Vec<(i32, String)> {
             let own = own.split('\t').next()?.parse() == Ok(uid);
             let alive = !status.contains("State:\tZ");
             let command = fs::read_to_string(entry.path().join("cmdline")).ok()?.replace('\0', " ");
-            (own && alive).then_some((pid, command))
+            // The 22nd field (proc_pid_stat(5)), the 20th behind the name, which may hold anything.
+            let facts = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let began = facts.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+            (own && alive).then_some((began, pid, command))
         })
-        .collect()
+        .collect();
+    // Numbers begin anew after the last one: a child's may be smaller than its parent's.
+    all.sort();
+    all.into_iter().map(|(_, pid, command)| (pid, command)).collect()
 }
 
 /// A socket's mode and owner.
