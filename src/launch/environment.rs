@@ -6,7 +6,7 @@
 use std::ffi::CString;
 
 use crate::policy::Environment;
-use crate::policy::names::may_pass;
+use crate::policy::names::{is_among, is_same, may_pass};
 use crate::refusal::{Card, Refusal, Untrusted};
 
 /// A new environment, and how many of the caller's entries are not in it.
@@ -55,8 +55,8 @@ pub fn rebuild<'a>(
     let set = new.entries.len();
     for entry in caller {
         let Some((name, value)) = split(entry) else { continue };
-        let listed = rules.pass.binary_search(&name).is_ok()
-            || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
+        let listed =
+            is_among(name, &rules.pass) || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
         if !listed {
             continue;
         }
@@ -105,7 +105,7 @@ impl<'a> Sieve<'a> {
         if !passes || secret && !self.authorization || !value_passes(name, value) {
             return Ok(false);
         }
-        match self.names.iter().position(|known| *known == name) {
+        match self.names.iter().position(|known| is_same(name, known)) {
             Some(place) if core && place >= self.fixed => {
                 return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
             }
@@ -153,8 +153,8 @@ impl Nature {
         Self {
             passes: header && may_pass(name),
             secret: matches!(name, b"HTTP_AUTHORIZATION" | b"HTTP_PROXY_AUTHORIZATION"),
-            core: CORE.contains(&name),
-            path: PATHS.contains(&name),
+            core: is_core(name),
+            path: is_path(name),
         }
     }
 }
@@ -178,7 +178,12 @@ impl<'a> New<'a> {
 
     /// The caller's entries were C strings, and the decoder refuses a NUL in the policy's.
     fn entry(&mut self, name: &[u8], value: &[u8]) {
-        self.entries.extend(CString::new([name, b"=", value].concat()));
+        // Room for all of it: to be made longer would mean to be copied.
+        let mut entry = Vec::with_capacity(name.len().saturating_add(value.len()).saturating_add(2));
+        for part in [name, b"=", value, b"\0"] {
+            entry.extend_from_slice(part);
+        }
+        self.entries.extend(CString::from_vec_with_nul(entry));
     }
 }
 
@@ -206,43 +211,49 @@ fn value_passes(name: &[u8], value: &[u8]) -> bool {
 }
 
 /// Variables of the CGI standard (RFC 3875, 4.1) and of its common additions, by which programs decide: one value each.
-const CORE: [&[u8]; 26] = [
-    b"AUTH_TYPE",
-    b"CONTENT_LENGTH",
-    b"CONTENT_TYPE",
-    b"CONTEXT_DOCUMENT_ROOT",
-    b"DOCUMENT_ROOT",
-    b"DOCUMENT_URI",
-    b"GATEWAY_INTERFACE",
-    b"HTTPS",
-    b"PATH_INFO",
-    b"PATH_TRANSLATED",
-    b"QUERY_STRING",
-    b"REDIRECT_STATUS",
-    b"REDIRECT_URL",
-    b"REMOTE_ADDR",
-    b"REMOTE_HOST",
-    b"REMOTE_PORT",
-    b"REMOTE_USER",
-    b"REQUEST_METHOD",
-    b"REQUEST_SCHEME",
-    b"REQUEST_URI",
-    b"SCRIPT_FILENAME",
-    b"SCRIPT_NAME",
-    b"SERVER_NAME",
-    b"SERVER_PORT",
-    b"SERVER_PROTOCOL",
-    b"SERVER_SOFTWARE",
-];
+fn is_core(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"AUTH_TYPE"
+            | b"CONTENT_LENGTH"
+            | b"CONTENT_TYPE"
+            | b"CONTEXT_DOCUMENT_ROOT"
+            | b"DOCUMENT_ROOT"
+            | b"DOCUMENT_URI"
+            | b"GATEWAY_INTERFACE"
+            | b"HTTPS"
+            | b"PATH_INFO"
+            | b"PATH_TRANSLATED"
+            | b"QUERY_STRING"
+            | b"REDIRECT_STATUS"
+            | b"REDIRECT_URL"
+            | b"REMOTE_ADDR"
+            | b"REMOTE_HOST"
+            | b"REMOTE_PORT"
+            | b"REMOTE_USER"
+            | b"REQUEST_METHOD"
+            | b"REQUEST_SCHEME"
+            | b"REQUEST_URI"
+            | b"SCRIPT_FILENAME"
+            | b"SCRIPT_NAME"
+            | b"SERVER_NAME"
+            | b"SERVER_PORT"
+            | b"SERVER_PROTOCOL"
+            | b"SERVER_SOFTWARE"
+    )
+}
 
 /// Variables that hold a path of the host's. All change together where the jail calls paths otherwise.
-const PATHS: [&[u8]; 5] = [
-    b"CONTEXT_DOCUMENT_ROOT",
-    b"DOCUMENT_ROOT",
-    b"PATH_TRANSLATED",
-    b"REDIRECT_SCRIPT_FILENAME",
-    b"SCRIPT_FILENAME",
-];
+fn is_path(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"CONTEXT_DOCUMENT_ROOT"
+            | b"DOCUMENT_ROOT"
+            | b"PATH_TRANSLATED"
+            | b"REDIRECT_SCRIPT_FILENAME"
+            | b"SCRIPT_FILENAME"
+    )
+}
 
 static TWICE: Card = Card {
     code: "E01",

@@ -391,9 +391,6 @@ impl<'a> Body<'a> {
     fn environment(&mut self) -> Result<Environment<'a>, Malformed> {
         // What a name may never do is asked for each of the caller's (`launch::environment`), not for all that are listed.
         let pass = self.list("environment.pass", |body| body.bytes())?;
-        if !pass.is_sorted() {
-            return Err(Malformed::Field("environment.pass"));
-        }
         let pass_prefixes = self.list("environment.pass", |body| body.bytes())?;
         let authorization = self.bool("environment.authorization")?;
         let set = self.list("environment.set", |body| {

@@ -7,12 +7,21 @@
 /// loader's, the allocator's and the interpreters' names: sudo's long list of CVEs, starting with CVE-2005-2959.
 #[must_use]
 pub fn may_pass(name: &[u8]) -> bool {
-    // Of sorted beginnings, none of which begins another, only the last one before a name can be its own.
-    let before = NEVER_PREFIXES.partition_point(|prefix| *prefix <= name);
-    let forbidden = before.checked_sub(1).and_then(|place| NEVER_PREFIXES.get(place));
-    is_variable(name)
-        && NEVER.binary_search(&name).is_err()
-        && !forbidden.is_some_and(|prefix| name.starts_with(prefix))
+    is_variable(name) && !is_never(name) && !begins_as_never(name)
+}
+
+/// Is this name in the list? Names of one length mostly end differently (`REMOTE_ADDR`, `REMOTE_HOST`), where they begin
+/// alike: few are compared whole. Each launch asks this for each name of its caller's.
+#[must_use]
+pub fn is_among(name: &[u8], list: &[&[u8]]) -> bool {
+    list.iter().any(|known| is_same(name, known))
+}
+
+/// As `==`, with the last letter looked at first.
+#[must_use]
+#[inline]
+pub fn is_same(name: &[u8], other: &[u8]) -> bool {
+    name.len() == other.len() && name.last() == other.last() && name == other
 }
 
 /// May a pattern `prefix*` stand in a policy? Only beginnings that can never match a forbidden name.
@@ -28,7 +37,7 @@ pub fn may_pass_prefix(prefix: &[u8]) -> bool {
 pub fn is_variable(name: &[u8]) -> bool {
     name.first().is_some_and(|first| !first.is_ascii_digit())
         && name.len() <= 255
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        && name.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'_' | b'a'..=b'z' | b'0'..=b'9'))
 }
 
 /// An absolute path of plain components: no empty one, no `.` or `..`, no control bytes, at most 4,095 bytes.
@@ -37,83 +46,125 @@ pub fn is_plain_path(path: &[u8]) -> bool {
     if path == b"/" {
         return true;
     }
-    let Some(rest) = path.strip_prefix(b"/") else { return false };
-    path.len() < 4096
-        && rest.split(|byte| *byte == b'/').all(|part| {
-            !matches!(part, b"" | b"." | b"..") && part.len() <= 255 && !part.iter().any(u8::is_ascii_control)
-        })
+    let Some(mut part) = path.strip_prefix(b"/") else { return false };
+    // One look at each byte: a launch asks this of some thirty paths.
+    let mut length = 0_usize;
+    for byte in part {
+        match byte {
+            b'/' if !is_plain_part(part, length) => return false,
+            b'/' => {
+                part = part.get(length.saturating_add(1)..).unwrap_or_default();
+                length = 0;
+            }
+            0..b' ' | 0x7f => return false,
+            _ => length = length.saturating_add(1),
+        }
+    }
+    path.len() < 4096 && is_plain_part(part, length)
 }
 
-/// Exact names that never pass, sorted: each launch looks up each name of its caller's.
-pub const NEVER: &[&[u8]] = &[
-    b"BASHOPTS",
-    b"BASH_ENV",
-    b"CDPATH",
-    b"CLASSPATH",
-    b"ENV",
-    b"GCONV_PATH",
-    b"GETCONF_DIR",
-    b"GLOBIGNORE",
-    b"HOSTALIASES",
-    b"HTTP_PROXY",
-    b"HTTP_REDIRECT_STATUS",
-    b"IFS",
-    b"KRB5_CONFIG",
-    b"KRB5_CONFIG_DIR",
-    b"LOCALDOMAIN",
-    b"LOCPATH",
-    b"NIS_PATH",
-    b"NLSPATH",
-    b"OPENSSL_CONF",
-    b"OPENSSL_ENGINES",
-    b"OPENSSL_MODULES",
-    b"PATH",
-    b"PERLIO",
-    b"PERLIO_DEBUG",
-    b"PERLLIB",
-    b"PHPRC",
-    b"PHP_ADMIN_VALUE",
-    b"PHP_INI_SCAN_DIR",
-    b"PHP_VALUE",
-    b"PS4",
-    b"RESOLV_HOST_CONF",
-    b"RES_OPTIONS",
-    b"SHELLOPTS",
-    b"SSLKEYLOGFILE",
-    b"SSL_CERT_DIR",
-    b"SSL_CERT_FILE",
-    b"TEMP",
-    b"TERMCAP",
-    b"TERMINFO",
-    b"TERMINFO_DIRS",
-    b"TERMPATH",
-    b"TMP",
-    b"TMPDIR",
-    b"TZDIR",
-    b"USE_ZEND_ALLOC",
-];
+/// The first `length` bytes, which are a path's component.
+fn is_plain_part(rest: &[u8], length: usize) -> bool {
+    !matches!((length, rest), (0, _) | (1, [b'.', ..]) | (2, [b'.', b'.', ..])) && length <= 255
+}
 
-/// Beginnings of names that never pass, sorted; none begins with another.
-pub const NEVER_PREFIXES: &[&[u8]] = &[
-    b"BASH_FUNC_",
-    b"CURL_",
-    b"DYLD_",
-    b"GIT_",
-    b"GLIBC_",
-    b"JAVA_",
-    b"JDK_",
-    b"LC_",
-    b"LD_",
-    b"LUA_",
-    b"MALLOC_",
-    b"NODE_",
-    b"NPM_",
-    b"PERL5",
-    b"PERL_",
-    b"PYTHON",
-    b"RUBY",
-    b"_JAVA",
-];
+/// A list of names as a table for who explains, and as code for who asks: the compiler makes a choice of few steps by
+/// length and letters of it, and a launch has no table to find in its memory.
+macro_rules! names {
+    ($(#[$about:meta])* $table:ident, $is:ident: $($name:literal)*) => {
+        $(#[$about])*
+        pub const $table: &[&[u8]] = &[$($name),*];
+
+        fn $is(name: &[u8]) -> bool {
+            matches!(name, $($name)|*)
+        }
+    };
+}
+
+/// The same for beginnings of names.
+macro_rules! beginnings {
+    ($(#[$about:meta])* $table:ident, $is:ident: $($name:literal)*) => {
+        $(#[$about])*
+        pub const $table: &[&[u8]] = &[$($name),*];
+
+        fn $is(name: &[u8]) -> bool {
+            $(name.starts_with($name))||*
+        }
+    };
+}
+
+names! {
+    /// Exact names that never pass.
+    NEVER, is_never:
+    b"BASHOPTS"
+    b"BASH_ENV"
+    b"CDPATH"
+    b"CLASSPATH"
+    b"ENV"
+    b"GCONV_PATH"
+    b"GETCONF_DIR"
+    b"GLOBIGNORE"
+    b"HOSTALIASES"
+    b"HTTP_PROXY"
+    b"HTTP_REDIRECT_STATUS"
+    b"IFS"
+    b"KRB5_CONFIG"
+    b"KRB5_CONFIG_DIR"
+    b"LOCALDOMAIN"
+    b"LOCPATH"
+    b"NIS_PATH"
+    b"NLSPATH"
+    b"OPENSSL_CONF"
+    b"OPENSSL_ENGINES"
+    b"OPENSSL_MODULES"
+    b"PATH"
+    b"PERLIO"
+    b"PERLIO_DEBUG"
+    b"PERLLIB"
+    b"PHPRC"
+    b"PHP_ADMIN_VALUE"
+    b"PHP_INI_SCAN_DIR"
+    b"PHP_VALUE"
+    b"PS4"
+    b"RESOLV_HOST_CONF"
+    b"RES_OPTIONS"
+    b"SHELLOPTS"
+    b"SSLKEYLOGFILE"
+    b"SSL_CERT_DIR"
+    b"SSL_CERT_FILE"
+    b"TEMP"
+    b"TERMCAP"
+    b"TERMINFO"
+    b"TERMINFO_DIRS"
+    b"TERMPATH"
+    b"TMP"
+    b"TMPDIR"
+    b"TZDIR"
+    b"USE_ZEND_ALLOC"
+}
+
+beginnings! {
+    /// Beginnings of names that never pass.
+    NEVER_PREFIXES, begins_as_never:
+    b"BASH_FUNC_"
+    b"CURL_"
+    b"DYLD_"
+    b"GIT_"
+    b"GLIBC_"
+    b"JAVA_"
+    b"JDK_"
+    b"LC_"
+    b"LD_"
+    b"LUA_"
+    b"MALLOC_"
+    b"NODE_"
+    b"NPM_"
+    b"PERL5"
+    b"PERL_"
+    b"PYTHON"
+    b"RUBY"
+    b"_JAVA"
+}
 
 #[cfg(test)]
 mod tests {
@@ -139,11 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_can_be_searched_by_halves() {
-        assert!(NEVER.is_sorted() && NEVER_PREFIXES.is_sorted());
-        assert!(NEVER_PREFIXES.windows(2).all(|two| !two[1].starts_with(two[0])));
+    fn the_lists_are_the_ones_that_are_asked() {
         assert!(NEVER.iter().all(|name| !may_pass(name)));
         assert!(NEVER_PREFIXES.iter().all(|prefix| !may_pass(&[prefix, &b"X"[..]].concat())));
+    }
+
+    #[test]
+    fn a_name_is_among_others_only_as_it_is() {
+        let list: [&[u8]; 4] = [b"", b"A", b"REMOTE_ADDR", b"REMOTE_HOST"];
+        for name in list {
+            assert!(is_among(name, &list));
+        }
+        for name in ["B", "AA", "REMOTE_PORT", "REMOTE_ADD", "XEMOTE_ADDR", "remote_host"] {
+            assert!(!is_among(name.as_bytes(), &list), "{name}");
+        }
     }
 
     #[test]
