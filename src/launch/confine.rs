@@ -160,14 +160,11 @@ fn is_late(number: u8) -> bool {
 fn make_possible(limit: Resource) -> Result<(), Refusal> {
     // The kernel allows no unlimited number of open files (fs.nr_open).
     let most = if limit.number == Resource::OPEN_FILES { limit.value.max(64) } else { u64::MAX };
-    set_as_far_as_allowed(limit.number, most)?;
-    match sys::process::hard_limit(limit.number) {
-        Ok(hard) if hard >= limit.value => Ok(()),
-        _ => set_limit(limit),
-    }
+    if set_as_far_as_allowed(limit.number, most)? >= limit.value { Ok(()) } else { set_limit(limit) }
 }
 
-fn set_as_far_as_allowed(number: u8, value: u64) -> Result<(), Refusal> {
+/// Returns the limit as it is now.
+fn set_as_far_as_allowed(number: u8, value: u64) -> Result<u64, Refusal> {
     sys::process::limit_as_allowed(number, value).map_err(|errno| Refusal::call(&LIMIT, "prlimit", errno))
 }
 

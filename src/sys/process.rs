@@ -64,17 +64,15 @@ fn set_action(signal: c_int, action: libc::sighandler_t) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, 8) }).map(drop)
 }
 
-/// Stops the three interval timers, which survive exec.
+/// Stops the two interval timers that count processor time; all three survive exec.
 ///
 /// # Errors
 /// Of setitimer(2).
 pub fn stop_timers() -> Result<(), Errno> {
-    [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF]
-        .iter()
-        .try_for_each(|timer| set_timer(*timer, 0))
+    [libc::ITIMER_VIRTUAL, libc::ITIMER_PROF].iter().try_for_each(|timer| set_timer(*timer, 0))
 }
 
-/// Starts the real-time timer: SIGALRM after `seconds` (0: none).
+/// Starts the real-time timer anew: SIGALRM after `seconds` (0: none).
 ///
 /// # Errors
 /// Of setitimer(2).
@@ -116,10 +114,14 @@ pub fn reset_scheduling(_: &Root) -> Result<(), (&'static str, Errno)> {
     // The kernel's `struct sched_param` is one number, whatever the C library's is.
     let normal: c_int = 0;
     let checked = |name, value: c_long| Errno::result(value).map(drop).map_err(|errno| (name, errno));
-    // SAFETY: pid 0 is this process; `normal` outlives the call.
-    let class =
-        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const normal) };
-    checked("sched_setscheduler", class)?;
+    // Nearly all have the normal class, and to set it takes twenty times as long as to ask.
+    // SAFETY: plain numbers; 0 is this process.
+    if unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) } != c_long::from(libc::SCHED_OTHER) {
+        // SAFETY: pid 0 is this process; `normal` outlives the call.
+        let class =
+            unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const normal) };
+        checked("sched_setscheduler", class)?;
+    }
     let every = [u64::MAX; 16];
     // SAFETY: the length is that of the array, which outlives the call; the kernel takes away what it has not.
     let cpus = unsafe {
@@ -168,14 +170,18 @@ pub fn limit(resource: u8, value: u64) -> Result<(), Errno> {
     Errno::result(set).map(drop)
 }
 
-/// As [`limit`]; but without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes.
+/// As [`limit`]; but without `CAP_SYS_RESOURCE` (a container) the inherited hard limit is as far as it goes. Returns the
+/// limit as it is now.
 ///
 /// # Errors
 /// Of prlimit(2).
-pub fn limit_as_allowed(resource: u8, value: u64) -> Result<(), Errno> {
+pub fn limit_as_allowed(resource: u8, value: u64) -> Result<u64, Errno> {
     match limit(resource, value) {
-        Err(Errno::EPERM) => limit(resource, value.min(hard_limit(resource)?)),
-        other => other,
+        Err(Errno::EPERM) => {
+            let value = value.min(hard_limit(resource)?);
+            limit(resource, value).map(|()| value)
+        }
+        other => other.map(|()| value),
     }
 }
 
