@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{ResolveFlag, readlinkat};
-use nix::sys::stat::{FileStat, fstat};
+use nix::fcntl::{AtFlags, ResolveFlag, readlinkat};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use crate::refusal::{Card, Pasted, Refusal, Untrusted};
 use crate::sys::files;
@@ -102,16 +102,16 @@ fn not_its_own(path: &[u8], reached: &Reached) -> Refusal {
 /// # Errors
 /// V01, V115, V116, as [`walk`].
 pub(super) fn climb(held: &OwnedFd, path: &[u8], owner: u32) -> Result<(), Refusal> {
-    let rules = Rules { owner, follow: Follow::None, fence: b"" };
     let mut name = path;
-    let mut here: Option<OwnedFd> = None;
+    let mut way = Vec::with_capacity(path.len());
     while let Some(slash) = name.iter().rposition(|byte| *byte == b'/').filter(|_| name != b"/") {
         let below = name;
         name = name.get(..slash.max(1)).unwrap_or(b"/");
-        // What is asked for permission is the directory that `..` stands in.
-        let above = files::hold(here.as_ref().unwrap_or(held), b"..", ResolveFlag::empty())
+        way.extend_from_slice(if way.is_empty() { b".." } else { b"/.." });
+        // What is asked for permission is the directory that `..` stands in. No link can be called so.
+        let facts = fstatat(held, way.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(|errno| Refusal::about(&MISSING, below, errno.desc()))?;
-        here = Some(passed(above, name.to_vec(), rules)?.held);
+        judge(&facts, name, owner)?;
     }
     Ok(())
 }
@@ -124,7 +124,13 @@ fn start(rules: Rules<'_>) -> Result<Reached, Refusal> {
 fn passed(held: OwnedFd, path: Vec<u8>, rules: Rules<'_>) -> Result<Reached, Refusal> {
     let name = called(&path);
     let facts = fstat(&held).map_err(|errno| Refusal::about(&MISSING, name, errno.desc()))?;
-    if facts.st_uid != 0 && facts.st_uid != rules.owner {
+    judge(&facts, name, rules.owner)?;
+    Ok(Reached { held, facts, path })
+}
+
+/// Is it an owner's, and nobody else's to write? `owner`: besides root.
+fn judge(facts: &FileStat, name: &[u8], owner: u32) -> Result<(), Refusal> {
+    if facts.st_uid != 0 && facts.st_uid != owner {
         return Err(Refusal::about(&FOREIGN, name, &format!("belongs to uid {}", facts.st_uid)));
     }
     // With an access list the group bits are its mask: a right that a list gives to a stranger shows here as well.
@@ -132,7 +138,7 @@ fn passed(held: OwnedFd, path: Vec<u8>, rules: Rules<'_>) -> Result<Reached, Ref
         let why = format!("is writable by others ({:04o})", facts.st_mode & 0o7777);
         return Err(Refusal::about(&WRITABLE, name, &why));
     }
-    Ok(Reached { held, facts, path })
+    Ok(())
 }
 
 /// The way to the root is an empty one.
