@@ -3,11 +3,14 @@
 //! Pure. The kernel runs a new filter once for every system call number to learn which calls it always allows, so a
 //! filter's price is its depth and, as it is translated each time, its length: a list of comparisons costs 70–600 µs at
 //! each launch; the cheapest tree by both takes four fifths of a balanced one's time (73 to 91 µs where a filter of one
-//! instruction takes 21).
+//! instruction takes 21). What the kernel has learnt saves 25 ns of each call. A launch pays for hundreds of numbers
+//! that its program never calls, so the kernel is let to learn of those alone that all programs call most
+//! ([`EAGER`]): a fifth off (35 to 28 µs, without a launch's cold caches). The answers are the same.
 //! May not: load anything, or know a site.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::syscalls::{self, Known};
@@ -239,6 +242,7 @@ impl Instruction {
 // linux/bpf_common.h, as sums of class, size, mode and operation.
 const LOAD: u16 = 0x20;
 const AND: u16 = 0x54;
+const OR: u16 = 0x44;
 const JUMP: u16 = 0x05;
 const IF_EQUAL: u16 = 0x15;
 const IF_AT_LEAST: u16 = 0x35;
@@ -254,6 +258,13 @@ const ARCHITECTURE_AT: u32 = 4;
 const ARGUMENTS_AT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 /// BPF_MAXINSNS.
 const MOST_INSTRUCTIONS: usize = 4096;
+
+/// The calls that the kernel is to know beforehand: read, write, open, close, stat, poll, lseek, mmap, brk, signals.
+#[cfg(target_arch = "x86_64")]
+const EAGER: Range<u32> = 0..22;
+/// openat, close, getdents64, lseek, read, write and their kin, ppoll, newfstatat, fstat.
+#[cfg(target_arch = "aarch64")]
+const EAGER: Range<u32> = 56..81;
 
 /// AUDIT_ARCH_X86_64.
 #[cfg(target_arch = "x86_64")]
@@ -275,11 +286,8 @@ compile_error!(
 
 fn compile(list: &BTreeMap<u32, Verdict>) -> Result<Vec<Instruction>, Mistake> {
     let mut assembly = Assembly::default();
-    let foreign = assembly.leave(RETURN_KILL_PROCESS)?;
-    let tree = assembly.tree(&intervals(list))?;
-    let native = assembly.before(tree, Instruction::plain(LOAD, NUMBER_AT))?;
-    let check = assembly.branch(IF_EQUAL, ARCHITECTURE, native, foreign)?;
-    assembly.before(check, Instruction::plain(LOAD, ARCHITECTURE_AT))?;
+    let calls = assembly.calls(&intervals(list))?;
+    assembly.before(calls, Instruction::plain(LOAD, NUMBER_AT))?;
     if assembly.backwards.len() > MOST_INSTRUCTIONS {
         return Err(Mistake::Long(assembly.backwards.len()));
     }
@@ -322,6 +330,16 @@ fn intervals(list: &BTreeMap<u32, Verdict>) -> Vec<Interval> {
         push(from, Verdict::Answer(libc::ENOSYS));
     }
     all
+}
+
+/// Those below a number, and those from it on; an interval that has both becomes two.
+fn split_at(intervals: &[Interval], number: u32) -> [Vec<Interval>; 2] {
+    let cut = |from: u32, next: u32| {
+        let parts = intervals.iter().map(|one| (one.from.max(from), one.next.min(next), &one.verdict));
+        let parts = parts.filter(|(from, next, _)| from < next);
+        parts.map(|(from, next, verdict)| Interval { from, next, verdict: verdict.clone() }).collect()
+    };
+    [cut(0, number), cut(number, u32::MAX)]
 }
 
 /// What each part of the intervals becomes: the cheapest of all trees.
@@ -413,6 +431,34 @@ type Place = usize;
 
 impl Assembly {
     /// The number is in the accumulator; every way through ends with a return.
+    fn calls(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
+        let [below, rest] = split_at(intervals, EAGER.start);
+        let [eager, above] = split_at(&rest, EAGER.end);
+        let (above, eager) = (self.lazy(&above)?, self.native(&eager)?);
+        let place = self.branch(IF_AT_LEAST, EAGER.end, above, eager)?;
+        if below.is_empty() {
+            return Ok(place);
+        }
+        let below = self.lazy(&below)?;
+        self.branch(IF_AT_LEAST, EAGER.start, place, below)
+    }
+
+    /// Of these numbers the kernel learns nothing beforehand: it gives up at an instruction that its trial
+    /// (`seccomp_is_const_allow`, kernel/seccomp.c) does not know. This one changes nothing.
+    fn lazy(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
+        let native = self.native(intervals)?;
+        self.before(native, Instruction::plain(OR, 0))
+    }
+
+    /// The architecture is looked at on every way, behind the number: so two steps of each trial are saved.
+    fn native(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
+        let tree = self.tree(intervals)?;
+        let native = self.before(tree, Instruction::plain(LOAD, NUMBER_AT))?;
+        let foreign = self.leave(RETURN_KILL_PROCESS)?;
+        let check = self.branch(IF_EQUAL, ARCHITECTURE, native, foreign)?;
+        self.before(check, Instruction::plain(LOAD, ARCHITECTURE_AT))
+    }
+
     fn tree(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
         let (below, above) = intervals.split_at(intervals.len() / 2);
         match above {
@@ -564,6 +610,7 @@ mod tests {
             match code {
                 0x20 => accumulator = word(usize::try_from(value).expect("small")),
                 0x54 => accumulator &= value,
+                0x44 => accumulator |= value,
                 0x05 => at += usize::try_from(value).expect("small"),
                 0x15 => at += jump(accumulator == value),
                 0x35 => at += jump(accumulator >= value),
@@ -739,6 +786,43 @@ mod tests {
         }
     }
 
+    /// The kernel's trial (`seccomp_is_const_allow`): is the answer known before any call, and after how many steps?
+    fn trial(program: &[u8], architecture: u32, number: u32) -> (bool, usize) {
+        let lines = program.as_chunks::<8>().0;
+        let (mut at, mut accumulator) = (0, 0_u32);
+        for steps in 1..=lines.len() {
+            let [a, b, yes, no, value @ ..] = lines[at];
+            let value = u32::from_ne_bytes(value);
+            at += 1;
+            match (u16::from_ne_bytes([a, b]), value) {
+                (LOAD, NUMBER_AT) => accumulator = number,
+                (LOAD, ARCHITECTURE_AT) => accumulator = architecture,
+                (IF_EQUAL, _) => at += usize::from(if accumulator == value { yes } else { no }),
+                (IF_AT_LEAST, _) => at += usize::from(if accumulator >= value { yes } else { no }),
+                (JUMP, _) => at += usize::try_from(value).expect("small"),
+                (RETURN, _) => return (value == RETURN_ALLOW, steps),
+                _ => return (false, steps),
+            }
+        }
+        panic!("no return");
+    }
+
+    #[test]
+    fn the_kernel_learns_of_the_usual_calls_and_is_quickly_done_with_the_others() {
+        let program = baseline(OPEN).expect("right");
+        for call in [libc::SYS_read, libc::SYS_write, libc::SYS_close, libc::SYS_fstat, libc::SYS_lseek] {
+            let number = u32::try_from(call).expect("small");
+            assert!(trial(&program, NATIVE, number).0, "{number}");
+        }
+        let trials = (0..KNOWN_NUMBERS).map(|number| trial(&program, NATIVE, number));
+        let (known, steps) =
+            trials.fold((0, 0), |(known, all), (allowed, steps)| (known + usize::from(allowed), all + steps));
+        println!("{known} numbers known, {steps} steps");
+        assert!((15..=EAGER.len()).contains(&known), "{known}");
+        assert!(steps <= 4 * usize::try_from(KNOWN_NUMBERS).expect("small"), "{steps} steps");
+        assert!((0..KNOWN_NUMBERS).all(|number| !trial(&program, I386, number).0));
+    }
+
     /// The price of a filter is its length and, for every number, its depth.
     #[test]
     fn the_program_is_short_and_shallow() {
@@ -752,7 +836,7 @@ mod tests {
             let (length, total) = (program.len() / 8, steps.iter().sum::<usize>());
             println!("{length} instructions, {total} steps for {} numbers", steps.len());
             assert!(length <= 135, "{length} instructions");
-            assert!(total <= 11 * steps.len(), "{total} steps");
+            assert!(total <= 14 * steps.len(), "{total} steps");
             assert!(steps.iter().all(|steps| *steps <= 16), "{steps:?}");
         }
     }
