@@ -75,6 +75,8 @@ pub fn rebuild<'a>(
 #[derive(Debug)]
 pub struct Sieve<'a> {
     names: Vec<&'a [u8]>,
+    /// The traces of all names: one that left none is not among them, and need not be looked for.
+    traces: u64,
     fixed: usize,
     authorization: bool,
 }
@@ -83,12 +85,13 @@ impl<'a> Sieve<'a> {
     /// `authorization`: a visitor's credentials pass. `room`: how many names are expected.
     #[must_use]
     pub fn new(authorization: bool, room: usize) -> Self {
-        Self { names: Vec::with_capacity(room), fixed: 0, authorization }
+        Self { names: Vec::with_capacity(room), traces: 0, fixed: 0, authorization }
     }
 
     /// A name that is decided, whatever the caller says.
     pub fn decide(&mut self, name: &'a [u8]) {
         self.names.push(name);
+        self.traces |= trace(name);
     }
 
     /// From here on the caller speaks.
@@ -105,7 +108,7 @@ impl<'a> Sieve<'a> {
         if !passes || secret && !self.authorization || !value_passes(name, value) {
             return Ok(false);
         }
-        match self.names.iter().position(|known| is_same(name, known)) {
+        match self.place(name) {
             Some(place) if core && place >= self.fixed => {
                 return Err(Refusal::new(&TWICE, format!("{} stands twice", Untrusted(name))));
             }
@@ -115,9 +118,22 @@ impl<'a> Sieve<'a> {
         if core {
             on_one_line(name, value)?;
         }
-        self.names.push(name);
+        self.decide(name);
         Ok(true)
     }
+
+    /// Where a name stands already.
+    fn place(&self, name: &[u8]) -> Option<usize> {
+        let known = self.traces & trace(name) != 0;
+        known.then(|| self.names.iter().position(|known| is_same(name, known)))?
+    }
+}
+
+/// One bit of 64 for a name, by its length and its last two letters.
+fn trace(name: &[u8]) -> u64 {
+    let last = if let [.., one, last] = name { one.wrapping_mul(3).wrapping_add(*last) } else { 0 };
+    let length = u32::try_from(name.len()).unwrap_or(0);
+    1_u64.rotate_left(length.wrapping_mul(5).wrapping_add(last.into()))
 }
 
 /// Of a variable of the CGI standard.
@@ -125,7 +141,8 @@ impl<'a> Sieve<'a> {
 /// # Errors
 /// E03.
 pub fn on_one_line(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    // Two searches that look at many bytes at once are quicker than one that looks at each.
+    if value.contains(&b'\n') || value.contains(&b'\r') {
         return Err(Refusal::new(&LINE_BREAK, format!("{} has a line break in it", Untrusted(name))));
     }
     Ok(())
