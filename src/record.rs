@@ -4,13 +4,16 @@
 //! failing, the other is tried; both failing, descriptor 2 says so, and a strict policy runs nothing.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::fstatvfs;
 
 use crate::launch::exec::Sealed;
 use crate::policy::{Format, LogRules, Resource, Sink, Site};
@@ -174,6 +177,14 @@ impl<'a> Log<'a> {
         self.file.as_ref().map(AsFd::as_fd).or_else(|| self.socket.as_ref().map(AsFd::as_fd))
     }
 
+    /// Root. For whoever keeps the log open: see the function of this name.
+    #[cfg(feature = "pool")]
+    pub fn make_room(&self) {
+        if let Some((file, facts)) = self.file.as_ref().and_then(|file| Some((file, file.metadata().ok()?))) {
+            make_room(file, &facts);
+        }
+    }
+
     fn site_name(&self) -> String {
         within(&Untrusted(self.site.map_or(&b"-"[..], |site| site.name)).to_string(), 128)
     }
@@ -280,7 +291,24 @@ fn open_file(path: &[u8]) -> Option<File> {
     options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
     let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
     let facts = file.metadata().ok()?;
-    (facts.is_file() && facts.uid() == 0 && facts.nlink() == 1).then_some(file)
+    let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
+    good.then(|| make_room(&file, &facts))?;
+    Some(file)
+}
+
+/// Root. The record is written by the site's own user, and what a file system keeps for root is not for him: a site that fills
+/// the disk of the log would stop all others. So root takes room behind the log's end before: plenty of it; but of what is kept
+/// for root little, for programs that say much write there as well. Where none can be had, the write will tell.
+fn make_room(file: &File, facts: &Metadata) {
+    let room = facts.blocks().saturating_mul(BLOCK).saturating_sub(facts.len());
+    if room >= AHEAD / 2 {
+        return;
+    }
+    let is_full = fstatvfs(file).is_ok_and(|disk| disk.blocks_available() == 0);
+    let ahead = if is_full { SOME } else { AHEAD };
+    if let (true, Ok(end), Ok(ahead)) = (room < ahead / 2, facts.len().try_into(), ahead.try_into()) {
+        let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, ahead);
+    }
 }
 
 fn open_syslog() -> Option<UnixDatagram> {
@@ -310,6 +338,11 @@ pub(crate) fn reference() -> String {
 const MOMENT: Duration = Duration::from_millis(1);
 /// Bytes that others may append to the log while this launch goes on.
 const ROOM: u64 = 1 << 20;
+/// Bytes behind the end of the log that are taken at once: some thousand records; and some, where the disk is full.
+const AHEAD: u64 = 4 << 20;
+const SOME: u64 = 8 << 10;
+/// The unit of a file's blocks (stat(3type)).
+const BLOCK: u64 = 512;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MONTHS: [&str; 12] =

@@ -1,4 +1,4 @@
-//! Load: DOS-01 to DOS-07 of the threat catalogue.
+//! Load: DOS-01 to DOS-07 and DOS-09 of the threat catalogue.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::{Hung, Launcher, World, everything, make_directory, small, world};
@@ -199,5 +200,22 @@ fn a_launch_that_hangs_is_ended_by_the_kernel_and_runs_nothing() {
         assert!(outcome.out.is_empty() && outcome.marks.is_empty(), "{}", outcome.story());
         let took = outcome.took.as_secs();
         assert!((5..7).contains(&took), "{took} s");
+    });
+}
+
+/// A record is written by the site's user, for whom a file system keeps nothing: the room for it is taken before, by root.
+#[test]
+fn dos_09_a_site_that_fills_the_disk_of_the_log_stops_no_other() {
+    world(Launcher::Cellwall, |world| {
+        let (kind, options) = (Some("tmpfs"), Some("size=8m,mode=755"));
+        mount(kind, "/var/log/cellwall", kind, MsFlags::empty(), options).unwrap();
+        world.probe(&world.bob, "a.cgi");
+        world.call(&world.bob, "a.cgi").run().ran();
+        let mut filler = fs::File::create("/var/log/cellwall/filler").unwrap();
+        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+        // More records than the log's last page holds.
+        for _ in 0..40 {
+            world.call(&world.bob, "a.cgi").run().ran();
+        }
     });
 }

@@ -55,6 +55,22 @@ fn pool_02_23_a_worker_has_its_three_descriptors_and_the_policys_environment() {
     });
 }
 
+/// Zygotes write their records as the site, into a log that was opened before: the room is taken by root.
+#[test]
+fn the_log_has_room_for_those_who_opened_it_long_ago() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        let log = fs::OpenOptions::new().write(true).open(crate::harness::LOG).unwrap();
+        // As a rotation does that copies and truncates.
+        log.set_len(0).unwrap();
+        until("room behind the end of the log", || {
+            let facts = log.metadata().unwrap();
+            std::os::unix::fs::MetadataExt::blocks(&facts) * 512 >= facts.len() + (2 << 20)
+        });
+    });
+}
+
 #[test]
 fn the_supervisor_has_given_up_what_nobody_needs() {
     world(Launcher::Cellwall, |world| {

@@ -323,6 +323,7 @@ impl Supervisor {
         self.usage();
         self.ask_broker();
         self.answer_waiting();
+        self.journal.make_room();
         self.after(SECOND, Timer::Second);
     }
 
