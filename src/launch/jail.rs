@@ -7,7 +7,7 @@
 //! Refuses with C05 (chroot) and C06 (view).
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag};
@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{chroot, fchdir, symlinkat};
 
 use crate::policy::decode::checksum;
-use crate::policy::{Jail, MEMORY, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
+use crate::policy::{Jail, MEMORY, OBJECTS, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
 
@@ -104,8 +104,7 @@ fn enter_chroot(directory: &[u8]) -> Result<(), Refusal> {
 /// `true`: a pinned view was entered; `false`: it was built here and now.
 fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     let name = format!("{VIEW_DIRECTORY}/{:016x}-{:016x}", view.id, stamp(view));
-    let here = files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty());
-    match here.and_then(|kept| mount::enter(root, &kept)) {
+    match enter_kept(root, AT_FDCWD, &name, ResolveFlag::empty()) {
         Ok(()) => Ok(true),
         // Not kept, no namespace, or the host has changed since: the view is built, which costs time and nothing else.
         Err(Errno::ENOENT | Errno::EINVAL) if enter_hosts(root, &name) => Ok(true),
@@ -120,8 +119,16 @@ fn enter_hosts(root: &Root, name: &str) -> bool {
     let Some(name) = name.strip_prefix('/') else { return false };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(host) = nix::fcntl::open(c"/proc/1/root", flags, Mode::empty()) else { return false };
-    files::open_plain(&host, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::RESOLVE_BENEATH)
-        .is_ok_and(|kept| mount::enter(root, &kept).is_ok())
+    enter_kept(root, &host, name, ResolveFlag::RESOLVE_BENEATH).is_ok()
+}
+
+/// Both namespaces of a kept view: its mounts, and its objects of System V and message queues, of which the host has so many for
+/// all: in the host's own, one site could use up what the databases need, and it would stay so.
+fn enter_kept(root: &Root, place: impl AsFd + Copy, name: &str, more: ResolveFlag) -> Result<(), Errno> {
+    let open = |name: &str| files::open_plain(place, name.as_bytes(), OFlag::O_RDONLY, more);
+    let (mounts, objects) = (open(name)?, open(&format!("{name}{OBJECTS}"))?);
+    mount::enter_objects(root, &objects)?;
+    mount::enter(root, &mounts)
 }
 
 /// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the
@@ -148,7 +155,7 @@ pub fn stamped<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Step<'v>> {
     })
 }
 
-/// Makes the view in a mount namespace of this process's own, and enters it.
+/// Makes the view in namespaces of this process's own, and enters it.
 ///
 /// # Errors
 /// C06.

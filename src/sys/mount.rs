@@ -11,12 +11,13 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::Root;
 
-/// A private copy of all mounts: nothing that is mounted from here on is seen outside.
+/// A private copy of all mounts: nothing that is mounted from here on is seen outside. And no object of System V and no message
+/// queue that anybody else has (ipc_namespaces(7)).
 ///
 /// # Errors
 /// EPERM without `CAP_SYS_ADMIN`.
 pub fn leave_host(_: &Root) -> Result<(), Errno> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)?;
     mount(None::<&CStr>, "/", None::<&CStr>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&CStr>)
 }
 
@@ -26,6 +27,14 @@ pub fn leave_host(_: &Root) -> Result<(), Errno> {
 /// EINVAL when it is none; EPERM.
 pub fn enter(_: &Root, namespace: &OwnedFd) -> Result<(), Errno> {
     setns(namespace, CloneFlags::CLONE_NEWNS)
+}
+
+/// Enters the namespace of objects of System V behind `namespace`.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_objects(_: &Root, namespace: &OwnedFd) -> Result<(), Errno> {
+    setns(namespace, CloneFlags::CLONE_NEWIPC)
 }
 
 /// An empty file system in memory.
@@ -115,12 +124,12 @@ pub fn change_root_here(_: &Root) -> Result<(), Errno> {
     nix::unistd::chdir(c"/")
 }
 
-/// Keeps the mount namespace of process `pid` at the file `target`, which lies on a mount of its own.
+/// Keeps a namespace (`mnt`, `ipc`) of process `pid` at the file `target`, which lies on a mount of its own.
 ///
 /// # Errors
 /// Of mount(2).
-pub fn pin(_: &Root, pid: i32, target: &std::path::Path) -> Result<(), Errno> {
-    let source = format!("/proc/{pid}/ns/mnt");
+pub fn pin(_: &Root, pid: i32, which: &str, target: &std::path::Path) -> Result<(), Errno> {
+    let source = format!("/proc/{pid}/ns/{which}");
     mount(Some(source.as_str()), target, None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)
 }
 
