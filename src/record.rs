@@ -4,7 +4,7 @@
 //! failing, the other is tried; both failing, descriptor 2 says so, and a strict policy runs nothing.
 
 use std::fmt::Display;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,6 +13,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::{FileStat, fstat};
 use nix::sys::statvfs::fstatvfs;
 
 use crate::launch::exec::Sealed;
@@ -177,14 +178,6 @@ impl<'a> Log<'a> {
         self.file.as_ref().map(AsFd::as_fd).or_else(|| self.socket.as_ref().map(AsFd::as_fd))
     }
 
-    /// Root. For whoever keeps the log open: see the function of this name.
-    #[cfg(feature = "pool")]
-    pub fn make_room(&self) {
-        if let Some((file, facts)) = self.file.as_ref().and_then(|file| Some((file, file.metadata().ok()?))) {
-            make_room(file, &facts);
-        }
-    }
-
     fn site_name(&self) -> String {
         within(&Untrusted(self.site.map_or(&b"-"[..], |site| site.name)).to_string(), 128)
     }
@@ -292,22 +285,22 @@ fn open_file(path: &[u8]) -> Option<File> {
     let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
     let facts = file.metadata().ok()?;
     let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
-    good.then(|| make_room(&file, &facts))?;
+    good.then(|| make_room(&file))?;
     Some(file)
 }
 
 /// Root. The record is written by the site's own user, and what a file system keeps for root is not for him: a site that fills
 /// the disk of the log would stop all others. So root takes room behind the log's end before: plenty of it; but of what is kept
 /// for root little, for programs that say much write there as well. Where none can be had, the write will tell.
-fn make_room(file: &File, facts: &Metadata) {
-    let room = facts.blocks().saturating_mul(BLOCK).saturating_sub(facts.len());
-    if room >= AHEAD / 2 {
-        return;
-    }
-    let is_full = fstatvfs(file).is_ok_and(|disk| disk.blocks_available() == 0);
-    let ahead = if is_full { SOME } else { AHEAD };
-    if let (true, Ok(end), Ok(ahead)) = (room < ahead / 2, facts.len().try_into(), ahead.try_into()) {
-        let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, ahead);
+pub(crate) fn make_room(log: impl AsFd + Copy) {
+    let Ok(FileStat { st_size: end, st_blocks: blocks, .. }) = fstat(log) else { return };
+    let room = blocks.saturating_mul(BLOCK).saturating_sub(end);
+    if room < AHEAD / 2 {
+        let is_full = fstatvfs(log).is_ok_and(|disk| disk.blocks_available() == 0);
+        let ahead = if is_full { SOME } else { AHEAD };
+        if room < ahead / 2 {
+            let _ = fallocate(log, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, ahead);
+        }
     }
 }
 
@@ -339,10 +332,10 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// Bytes that others may append to the log while this launch goes on.
 const ROOM: u64 = 1 << 20;
 /// Bytes behind the end of the log that are taken at once: some thousand records; and some, where the disk is full.
-const AHEAD: u64 = 4 << 20;
-const SOME: u64 = 8 << 10;
+const AHEAD: i64 = 4 << 20;
+const SOME: i64 = 8 << 10;
 /// The unit of a file's blocks (stat(3type)).
-const BLOCK: u64 = 512;
+const BLOCK: i64 = 512;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MONTHS: [&str; 12] =

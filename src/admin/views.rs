@@ -20,7 +20,7 @@ use crate::config::store;
 use crate::launch::jail;
 use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
 use crate::sys::fork::{Side, fork};
-use crate::sys::{self, Root};
+use crate::sys::Root;
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;
@@ -179,7 +179,7 @@ fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) 
             let mut answer = String::new();
             let read = File::from(told).read_to_string(&mut answer);
             let kept = match (read, answer.as_str()) {
-                (Ok(_), BUILT) => pin(root, child, file),
+                (Ok(_), BUILT) => pin(child, file),
                 (Ok(_), why) => Err(io::Error::other(format!("it cannot be built: {why}"))),
                 (Err(error), _) => Err(error),
             };
@@ -211,13 +211,15 @@ fn build_and_wait(root: &Root, view: &View<'_>, processor: Option<usize>, tell: 
     std::process::exit(i32::from(told.is_err()))
 }
 
-fn pin(root: &Root, child: Pid, file: &Path) -> io::Result<()> {
-    let objects = objects(file);
+/// Keeps the namespaces of a process at its two files, which lie on a mount of their own.
+fn pin(child: Pid, file: &Path) -> io::Result<()> {
+    let (objects, none) = (objects(file), None::<&str>);
     let both = [("ipc", objects.as_path()), ("mnt", file)];
     let pinned = both.iter().try_for_each(|(which, file)| {
         let_go(file)?;
         File::create(file)?;
-        Ok(sys::mount::pin(root, child.as_raw(), which, file)?)
+        let namespace = format!("/proc/{child}/ns/{which}");
+        Ok(mount(Some(namespace.as_str()), *file, none, MsFlags::MS_BIND, none)?)
     });
     if pinned.is_err() {
         both.iter().for_each(|(_, file)| drop(let_go(file)));

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag};
 use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{chroot, fchdir, symlinkat};
 
@@ -127,8 +128,8 @@ fn enter_hosts(root: &Root, name: &str) -> bool {
 fn enter_kept(root: &Root, place: impl AsFd + Copy, name: &str, more: ResolveFlag) -> Result<(), Errno> {
     let open = |name: &str| files::open_plain(place, name.as_bytes(), OFlag::O_RDONLY, more);
     let (mounts, objects) = (open(name)?, open(&format!("{name}{OBJECTS}"))?);
-    mount::enter_objects(root, &objects)?;
-    mount::enter(root, &mounts)
+    mount::enter(root, &objects, CloneFlags::CLONE_NEWIPC)?;
+    mount::enter(root, &mounts, CloneFlags::CLONE_NEWNS)
 }
 
 /// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use crate::policy::{decode, read};
-use crate::record::{Log, reference};
+use crate::record::{Log, make_room, reference};
 use crate::refusal::{Refusal, Untrusted};
 
 /// Where the supervisor writes.
@@ -55,7 +55,7 @@ impl Journal {
 
     /// Zygotes have opened the log long ago: their records have room as well.
     pub fn make_room(&self) {
-        self.log.make_room();
+        self.log.sink().map(make_room);
     }
 
     /// The log itself, for the broker: an append-only file, or a datagram socket.
