@@ -22,6 +22,7 @@ use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
 
 use super::authorize::is_beneath;
+use super::confine;
 
 /// Where we are now.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +164,10 @@ pub fn stamped<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Step<'v>> {
 pub fn build(root: &Root, view: &View<'_>) -> Result<(), Refusal> {
     let failed = |errno| step_failed(VIEW_ROOT.as_bytes(), errno);
     mount::leave_host(root).map_err(failed)?;
+    for (file, most) in OBJECTS_MOST {
+        // Where a unit or a container has no /proc/sys the kernel's own limits hold, for this view alone.
+        let _ = confine::write(file, most);
+    }
     hold_roots(VIEW_ROOT.as_bytes(), false).map_err(|(path, why)| Refusal::about(&VIEW, &path, &why))?;
     let place = CString::new(VIEW_ROOT).map_err(|_| failed(Errno::EINVAL))?;
     mount::memory(root, &place, c"mode=755,size=1m", MsFlags::MS_NOEXEC).map_err(failed)?;
@@ -348,6 +353,13 @@ fn step_failed(path: &[u8], errno: Errno) -> Refusal {
 /// The remedy where root may not mount, nor enter other mounts.
 const MOUNTS: &str = "let the web server's unit, or the container, have CAP_SYS_ADMIN and make namespaces; or set jail.kind = \
                       \"host\" in the site's file, then: cellwall apply";
+/// Objects of System V in a view: as much memory as a /dev/shm has, and of the others what no page needs; the kernel's own limits
+/// are gigabytes of its memory, which would stay (proc_sys_kernel(5)).
+const OBJECTS_MOST: [(&[u8], &[u8]); 3] = [
+    (b"/proc/sys/kernel/shmall", b"16384"),
+    (b"/proc/sys/kernel/msgmni", b"64"),
+    (b"/proc/sys/kernel/sem", b"500 8192 500 128"),
+];
 /// The kind of jail that leaves the root where it is.
 const HOST: &str = "host";
 

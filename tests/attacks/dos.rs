@@ -227,11 +227,14 @@ fn dos_08_what_the_host_has_for_all_is_not_one_sites_to_use_up() {
                 return;
             }
             let before = objects();
-            let all = ["segment", "semaphores", "messages"];
-            let report = tries(world.call(&world.alice, "a.cgi"), &all.map(|name| format!("{name}:1")));
-            for name in all {
+            let all = ["segment:4096", "semaphores:1", "messages:1"];
+            let report = tries(world.call(&world.alice, "a.cgi"), &wishes(&all));
+            for name in all.map(|wish| wish.split(':').next().unwrap()) {
                 assert_eq!(report.attempt(name), "done", "{name}: {}", report.text());
             }
+            // Not more than a /dev/shm: it would stay.
+            let report = tries(world.call(&world.alice, "a.cgi"), &wishes(&["segment:67108864"]));
+            assert_eq!(report.attempt("segment"), "ENOSPC", "{}", report.text());
             assert!(objects() == before, "they are the host's");
             // The first of a namespace: its own programs find it again, and no others.
             let attached =
