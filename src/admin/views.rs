@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use crate::config::store;
 use crate::launch::jail;
 use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
-use crate::sys::fork::{Side, fork};
 use crate::sys::Root;
+use crate::sys::fork::{Side, fork};
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;
