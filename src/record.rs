@@ -12,6 +12,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::{FileStat, fstat};
+use nix::sys::statvfs::fstatvfs;
+
 use crate::launch::exec::Sealed;
 use crate::policy::{Format, LogRules, Resource, Sink, Site};
 use crate::refusal::{Card, Refusal, Untrusted};
@@ -280,7 +284,24 @@ fn open_file(path: &[u8]) -> Option<File> {
     options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
     let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
     let facts = file.metadata().ok()?;
-    (facts.is_file() && facts.uid() == 0 && facts.nlink() == 1).then_some(file)
+    let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
+    good.then(|| make_room(&file))?;
+    Some(file)
+}
+
+/// Root. The record is written by the site's own user, and what a file system keeps for root is not for him: a site that fills
+/// the disk of the log would stop all others. So root takes room behind the log's end before: plenty of it; but of what is kept
+/// for root little, for programs that say much write there as well. Where none can be had, the write will tell.
+pub(crate) fn make_room(log: impl AsFd + Copy) {
+    let Ok(FileStat { st_size: end, st_blocks: blocks, .. }) = fstat(log) else { return };
+    let room = blocks.saturating_mul(BLOCK).saturating_sub(end);
+    if room < AHEAD / 2 {
+        let is_full = fstatvfs(log).is_ok_and(|disk| disk.blocks_available() == 0);
+        let ahead = if is_full { SOME } else { AHEAD };
+        if room < ahead / 2 {
+            let _ = fallocate(log, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, ahead);
+        }
+    }
 }
 
 fn open_syslog() -> Option<UnixDatagram> {
@@ -310,6 +331,11 @@ pub(crate) fn reference() -> String {
 const MOMENT: Duration = Duration::from_millis(1);
 /// Bytes that others may append to the log while this launch goes on.
 const ROOM: u64 = 1 << 20;
+/// Bytes behind the end of the log that are taken at once: some thousand records; and some, where the disk is full.
+const AHEAD: i64 = 4 << 20;
+const SOME: i64 = 8 << 10;
+/// The unit of a file's blocks (stat(3type)).
+const BLOCK: i64 = 512;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MONTHS: [&str; 12] =

@@ -155,6 +155,7 @@ fn files_of_the_launcher() -> Vec<PathBuf> {
     let parts =
         ["src/sys", "src/launch", "src/policy", "src/refusal", "src/record", "src/bin/cellwall-suexec"];
     let others = [
+        "src/launch/beside.rs",
         "src/launch/settled.rs",
         "src/policy/encode.rs",
         "src/sys/descriptors.rs",

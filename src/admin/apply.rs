@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::accounts::{Account, Accounts, Listed};
+use crate::config::aside::{self, GONE, Owner};
 use crate::config::limits::{self, Hierarchies};
 use crate::config::problem::{Problem, Problems, Weight};
 use crate::config::store::{self, Private, Store};
@@ -141,10 +142,14 @@ impl<'s> Run<'s> {
         if self.dry || wrong {
             self.store.discard()?;
         } else {
+            let uids = groups.iter().filter_map(|(uid, _)| *uid).chain(gone.iter().copied());
+            let uids: Option<BTreeSet<u32>> = (!sites.is_empty()).then(|| uids.collect());
+            let owners: BTreeSet<Owner> = done.private.iter().map(Private::owner).collect();
+            aside::give_back(&owners)?;
             self.private(&done.private)?;
             store::log_directory(&host.cell)?;
-            let uids = groups.iter().filter_map(|(uid, _)| *uid).chain(gone.iter().copied());
-            let part = (!sites.is_empty()).then(|| views::Part::of(uids.collect()));
+            let leaving = aside::leaving(&owners, uids.as_ref());
+            let part = uids.map(views::Part::of);
             let gone = gone.iter().map(|uid| store::pool_name(*uid));
             done.pools.1.extend(gone.filter(|name| store::read(name).is_some()));
             // A pool's launches need the policy: it comes first.
@@ -155,6 +160,7 @@ impl<'s> Run<'s> {
             }
             done.written.iter().for_each(|name| renew_groups(name));
             views(part.as_ref());
+            put_aside(&leaving);
         }
         Ok(done)
     }
@@ -280,6 +286,20 @@ fn renew_groups(name: &str) {
         if let Err(error) = limits::renew(group) {
             let place = String::from_utf8_lossy(group.directory);
             say::note(format_args!("warning: {place} keeps its old limits: {error}"));
+        }
+    }
+}
+
+/// What a site leaves behind is no other's, whoever gets its uid and its name.
+fn put_aside(leaving: &[Owner]) {
+    match aside::put(leaving) {
+        Ok(()) if leaving.is_empty() => {}
+        Ok(()) => say::note(format_args!(
+            "note: private directories of {} that are gone are kept in {GONE}",
+            say::counted(leaving.len(), "site")
+        )),
+        Err(error) => {
+            say::note(format_args!("warning: private directories of a site that is gone stay: {error}"))
         }
     }
 }

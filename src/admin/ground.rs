@@ -13,7 +13,7 @@ use crate::config::problem::Problems;
 use crate::config::profiles::{Kind, all, load};
 use crate::config::store;
 use crate::policy::{Jail, PathRule, Site, StepKind, decode};
-use crate::refusal::Pasted;
+use crate::refusal::{Pasted, Untrusted};
 
 /// A site, as far as paths matter to it.
 #[derive(Debug, Clone, Copy)]
@@ -169,9 +169,8 @@ impl Ground<'_> {
             let owner = fs::symlink_metadata(above).ok()?.uid();
             (owner >= self.uid_min && owner != self.uid && owner != NOBODY).then_some((above, owner))
         });
-        stranger.map(|(above, owner)| {
-            format!("{} belongs to uid {owner}, another site or person", above.display())
-        })
+        stranger
+            .map(|(above, owner)| format!("{} belongs to uid {owner}, another site or person", shown(above)))
     }
 
     /// Why nobody should open this directory: by what is in it. A site's program can ask for any directory, and a rule opens
@@ -187,16 +186,21 @@ impl Ground<'_> {
         let foreign =
             |other: &&Other| !own(other) && other.place != home && other.place.starts_with(directory);
         if let Some(other) = others().iter().find(foreign) {
-            return Some(format!("{} is in it, which is site {}'s", other.place.display(), other.site));
+            return Some(format!("{} is in it, which is site {}'s", shown(&other.place), other.site));
         }
         let entries = fs::read_dir(directory).ok()?.flatten().take(LOOKED_AT);
         let mut owners = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.uid())));
         let stranger =
             owners.find(|(_, owner)| *owner >= self.uid_min && *owner != self.uid && *owner != NOBODY);
         stranger.map(|(path, owner)| {
-            format!("{} is in it, which belongs to uid {owner}, another site or person", path.display())
+            format!("{} is in it, which belongs to uid {owner}, another site or person", shown(&path))
         })
     }
+}
+
+/// Any user may have named it.
+fn shown(path: &Path) -> String {
+    Untrusted(path.as_os_str().as_bytes()).to_string()
 }
 
 /// A place of some site's.

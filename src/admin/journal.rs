@@ -104,7 +104,11 @@ pub fn path(shown: &str) -> Option<PathBuf> {
 /// cellwall-suexec[7]:`, or with the other kind of time) the text begins at once, with a word of ours. A site's programs
 /// write into the same log (`stderr site=shop worker=1 line="…"`), and visitors name paths there: what looks like a head
 /// or a record further behind is theirs.
+///
+/// A line with any other byte than those of plain text is not ours: whoever else got it into the log would steer the terminal of
+/// whoever asks.
 fn told(line: &str) -> Option<(&str, &str)> {
+    let line = Some(line).filter(|line| line.bytes().all(|byte| matches!(byte, b' '..=b'~')))?;
     let (time, text) = line.split_at_checked(stamp(line)?)?;
     let text = text.strip_prefix(' ')?;
     if time.starts_with('[') {

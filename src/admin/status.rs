@@ -101,10 +101,19 @@ pub fn ask(path: &str) -> Result<String, String> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).map_err(failed)?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(failed)?;
+    stream.take(LONGEST).read_to_string(&mut answer).map_err(failed)?;
     let body = answer.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200 "));
-    body.map(|(_, body)| body.to_owned()).ok_or_else(|| format!("error: {SOCKET} answers nothing of use"))
+    let body = body.map(|(_, body)| body).filter(|body| is_plain(body));
+    body.map(str::to_owned).ok_or_else(|| format!("error: {SOCKET} answers nothing of use"))
 }
+
+/// Nothing that steers a terminal: the broker is nobody, and one that was taken over may answer what it likes.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t'))
+}
+
+/// Bytes of an answer: more than a host with a hundred thousand pools has to tell.
+const LONGEST: u64 = 256 << 20;
 
 /// The lines of `/table`.
 #[must_use]

@@ -18,9 +18,9 @@ use nix::unistd::Pid;
 
 use crate::config::store;
 use crate::launch::jail;
-use crate::policy::{Jail, VIEW_DIRECTORY, View, decode};
+use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
+use crate::sys::Root;
 use crate::sys::fork::{Side, fork};
-use crate::sys::{self, Root};
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;
@@ -117,11 +117,24 @@ pub fn drop_all() -> io::Result<usize> {
 /// The names of the views that are kept.
 #[must_use]
 pub fn kept() -> Vec<String> {
+    files().into_iter().filter(|name| !name.ends_with(OBJECTS)).collect()
+}
+
+/// Two for each view.
+fn files() -> Vec<String> {
     let entries = fs::read_dir(VIEW_DIRECTORY).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The file system for the files: mounts on it are not propagated, which the kernel asks for (mount_namespaces(7)).
+/// The second file of a view.
+fn objects(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(OBJECTS);
+    name.into()
+}
+
+/// The file system for the files: mounts on it are not propagated, which the kernel asks for (mount_namespaces(7)). Nobody but
+/// root opens one: who holds a namespace keeps it, and all that is mounted in it, for as long as he likes.
 fn prepare() -> io::Result<()> {
     let directory = Path::new(VIEW_DIRECTORY);
     if is_mount_point(directory) {
@@ -130,7 +143,7 @@ fn prepare() -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let none = None::<&str>;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some("mode=755,size=4m"))?;
+    mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some("mode=700,size=4m"))?;
     mount(none, directory, none, MsFlags::MS_PRIVATE, none)?;
     Ok(())
 }
@@ -166,7 +179,7 @@ fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) 
             let mut answer = String::new();
             let read = File::from(told).read_to_string(&mut answer);
             let kept = match (read, answer.as_str()) {
-                (Ok(_), BUILT) => pin(root, child, file),
+                (Ok(_), BUILT) => pin(child, file),
                 (Ok(_), why) => Err(io::Error::other(format!("it cannot be built: {why}"))),
                 (Err(error), _) => Err(error),
             };
@@ -198,31 +211,46 @@ fn build_and_wait(root: &Root, view: &View<'_>, processor: Option<usize>, tell: 
     std::process::exit(i32::from(told.is_err()))
 }
 
-fn pin(root: &Root, child: Pid, file: &Path) -> io::Result<()> {
-    File::create(file)?;
-    sys::mount::pin(root, child.as_raw(), file).map_err(|errno| {
-        drop(fs::remove_file(file));
-        io::Error::from(errno)
-    })
+/// Keeps the namespaces of a process at its two files, which lie on a mount of their own.
+fn pin(child: Pid, file: &Path) -> io::Result<()> {
+    let (objects, none) = (objects(file), None::<&str>);
+    let both = [("ipc", objects.as_path()), ("mnt", file)];
+    let pinned = both.iter().try_for_each(|(which, file)| {
+        let_go(file)?;
+        File::create(file)?;
+        let namespace = format!("/proc/{child}/ns/{which}");
+        Ok(mount(Some(namespace.as_str()), *file, none, MsFlags::MS_BIND, none)?)
+    });
+    if pinned.is_err() {
+        both.iter().for_each(|(_, file)| drop(let_go(file)));
+    }
+    pinned
 }
 
 fn drop_all_but(stays: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut count = 0;
-    for name in kept().into_iter().filter(|name| !stays(name)) {
-        let file: PathBuf = Path::new(VIEW_DIRECTORY).join(name);
-        match umount2(&file, MntFlags::MNT_DETACH) {
-            Ok(()) | Err(Errno::EINVAL) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        fs::remove_file(&file)?;
-        count += 1;
+    for name in files().into_iter().filter(|name| !stays(name.trim_end_matches(OBJECTS))) {
+        let_go(&Path::new(VIEW_DIRECTORY).join(&name))?;
+        count += usize::from(!name.ends_with(OBJECTS));
     }
     Ok(count)
 }
 
+/// Removes a file, and what is mounted on it.
+fn let_go(file: &Path) -> io::Result<()> {
+    match umount2(file, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL) => Ok(fs::remove_file(file)?),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A file of this directory that no namespace is mounted on is left from a run that was killed.
 fn is_kept(file: &Path) -> bool {
-    nix::sys::statfs::statfs(file).is_ok_and(|facts| facts.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+    let magic = nix::sys::statfs::NSFS_MAGIC;
+    let is_one =
+        |file: &Path| nix::sys::statfs::statfs(file).is_ok_and(|facts| facts.filesystem_type() == magic);
+    is_one(file) && is_one(&objects(file))
 }
 
 fn is_mount_point(directory: &Path) -> bool {

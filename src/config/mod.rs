@@ -12,6 +12,7 @@
 //! * [`facts`]: a record in words, and the difference of two.
 
 pub mod accounts;
+pub mod aside;
 pub mod cell;
 pub mod compile;
 pub mod environment;

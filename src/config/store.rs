@@ -16,6 +16,7 @@ use crate::policy::{
     ACCOUNTS_STAMP, DIRECTORY, HOST_FILE, PASSWD, PRIVATE_DIRECTORY, Sink, VIEW_ROOT, decode,
 };
 
+use super::aside::Owner;
 use super::cell::{Cell, HostCell};
 
 /// Held by whoever writes.
@@ -143,6 +144,7 @@ pub struct Private {
     uid: u32,
     gid: u32,
     site: String,
+    home: (u64, u64),
     names: Vec<String>,
     accounts: Option<(String, String)>,
     /// It has a control group.
@@ -157,10 +159,19 @@ impl Private {
             uid,
             gid: cell.group.0,
             site: cell.name.clone(),
+            home: cell.home.1,
             names: cell.private.clone(),
             accounts: cell.accounts.clone(),
             grouped: !cell.limits.groups.is_empty(),
         }
+    }
+}
+
+impl Private {
+    /// Whose they are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner { uid: self.uid, site: self.site.clone(), home: self.home }
     }
 }
 
@@ -256,7 +267,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
 }
 
 /// A directory of root's.
-fn directory(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn directory(path: &Path, mode: u32) -> io::Result<()> {
     made(path, mode).map_err(at(path))
 }
 

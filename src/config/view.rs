@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::policy::{MEMORY, PathRule, Step, StepKind, decode::checksum};
+use crate::policy::{MEMORY, OBJECTS, PathRule, Step, StepKind, decode::checksum};
 
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
@@ -206,6 +206,8 @@ fn first_missing(found: &Found) -> PathBuf {
 #[must_use]
 pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
     let mut all = uid.to_le_bytes().to_vec();
+    // A view that is kept without them is another one.
+    all.extend(OBJECTS.as_bytes());
     for step in steps {
         all.push(match step.kind {
             StepKind::Directory => 0,

@@ -1,6 +1,6 @@
 //! A clean process, before any argument is read. Root, in a world that the caller made.
 //!
-//! Refuses with A01 and A02, and later with A03. May not: look at arguments, open anything but the working directory.
+//! Refuses with A01, A02 and A04, and later with A03. May not: look at arguments, open anything but the working directory.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -38,7 +38,8 @@ impl Arrival {
     /// Cleans the process and becomes root wholly.
     ///
     /// # Errors
-    /// A01: started without root's rights. A02: a call of the clean-up failed.
+    /// A01: started without root's rights. A02: a call of the clean-up failed. A04: a descriptor that the program would get is
+    /// a way out of its cell.
     pub fn clean() -> Result<(Self, Root), Refusal> {
         let since = Moment::now();
         let environment = sys::process::take_environment();
@@ -59,6 +60,9 @@ impl Arrival {
         sys::process::reset_scheduling(&root)
             .map_err(|(call, errno)| Refusal::call(&CLEAN_UP, call, errno))?;
         sys::process::join_new_keyring().map_err(failed("keyctl"))?;
+        if let Some(door) = sys::files::door().map_err(failed("fstat"))? {
+            return Err(Refusal::new(&DOOR, format!("descriptor {door} leads to files, not to one stream")));
+        }
         Ok((Self::new(since, caller, environment), root))
     }
 
@@ -157,5 +161,10 @@ pub(crate) static TOO_LATE: Card = Card {
     code: "A03",
     status: 81,
     remedy: "grep '' /proc/pressure/* # the machine was too slow; cellwall explain A03",
+};
+static DOOR: Card = Card {
+    code: "A04",
+    status: 81,
+    remedy: "cellwall explain A04 # the web server does not do that: see what else runs as its user",
 };
 static CLEAN_UP: Card = Card { code: "A02", status: 81, remedy: "cellwall explain A02" };

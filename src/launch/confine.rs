@@ -114,7 +114,8 @@ impl Dropped<'_> {
     }
 }
 
-fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
+/// To a file of the kernel's.
+pub(super) fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
     use nix::fcntl::{OFlag, open};
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
     nix::unistd::write(&file, text).map(drop)

@@ -7,20 +7,22 @@
 //! Refuses with C05 (chroot) and C06 (view).
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag};
 use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{chroot, fchdir, symlinkat};
 
 use crate::policy::decode::checksum;
-use crate::policy::{Jail, MEMORY, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
+use crate::policy::{Jail, MEMORY, OBJECTS, Step, StepKind, VIEW_DIRECTORY, VIEW_ROOT, View};
 use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
 
 use super::authorize::is_beneath;
+use super::confine;
 
 /// Where we are now.
 #[derive(Debug, Clone, Copy)]
@@ -104,8 +106,7 @@ fn enter_chroot(directory: &[u8]) -> Result<(), Refusal> {
 /// `true`: a pinned view was entered; `false`: it was built here and now.
 fn enter_view(root: &Root, view: &View<'_>) -> Result<bool, Refusal> {
     let name = format!("{VIEW_DIRECTORY}/{:016x}-{:016x}", view.id, stamp(view));
-    let here = files::open_plain(AT_FDCWD, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::empty());
-    match here.and_then(|kept| mount::enter(root, &kept)) {
+    match enter_kept(root, AT_FDCWD, &name, ResolveFlag::empty()) {
         Ok(()) => Ok(true),
         // Not kept, no namespace, or the host has changed since: the view is built, which costs time and nothing else.
         Err(Errno::ENOENT | Errno::EINVAL) if enter_hosts(root, &name) => Ok(true),
@@ -120,8 +121,16 @@ fn enter_hosts(root: &Root, name: &str) -> bool {
     let Some(name) = name.strip_prefix('/') else { return false };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(host) = nix::fcntl::open(c"/proc/1/root", flags, Mode::empty()) else { return false };
-    files::open_plain(&host, name.as_bytes(), OFlag::O_RDONLY, ResolveFlag::RESOLVE_BENEATH)
-        .is_ok_and(|kept| mount::enter(root, &kept).is_ok())
+    enter_kept(root, &host, name, ResolveFlag::RESOLVE_BENEATH).is_ok()
+}
+
+/// Both namespaces of a kept view: its mounts, and its objects of System V and message queues, of which the host has so many for
+/// all: in the host's own, one site could use up what the databases need, and it would stay so.
+fn enter_kept(root: &Root, place: impl AsFd + Copy, name: &str, more: ResolveFlag) -> Result<(), Errno> {
+    let open = |name: &str| files::open_plain(place, name.as_bytes(), OFlag::O_RDONLY, more);
+    let (mounts, objects) = (open(name)?, open(&format!("{name}{OBJECTS}"))?);
+    mount::enter(root, &objects, CloneFlags::CLONE_NEWIPC)?;
+    mount::enter(root, &mounts, CloneFlags::CLONE_NEWNS)
 }
 
 /// Tells a kept view whose files have been replaced on the host since, as editors and packages do: a bind mount keeps the
@@ -148,13 +157,17 @@ pub fn stamped<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Step<'v>> {
     })
 }
 
-/// Makes the view in a mount namespace of this process's own, and enters it.
+/// Makes the view in namespaces of this process's own, and enters it.
 ///
 /// # Errors
 /// C06.
 pub fn build(root: &Root, view: &View<'_>) -> Result<(), Refusal> {
     let failed = |errno| step_failed(VIEW_ROOT.as_bytes(), errno);
     mount::leave_host(root).map_err(failed)?;
+    for (file, most) in OBJECTS_MOST {
+        // Where a unit or a container has no /proc/sys the kernel's own limits hold, for this view alone.
+        let _ = confine::write(file, most);
+    }
     hold_roots(VIEW_ROOT.as_bytes(), false).map_err(|(path, why)| Refusal::about(&VIEW, &path, &why))?;
     let place = CString::new(VIEW_ROOT).map_err(|_| failed(Errno::EINVAL))?;
     mount::memory(root, &place, c"mode=755,size=1m", MsFlags::MS_NOEXEC).map_err(failed)?;
@@ -340,6 +353,13 @@ fn step_failed(path: &[u8], errno: Errno) -> Refusal {
 /// The remedy where root may not mount, nor enter other mounts.
 const MOUNTS: &str = "let the web server's unit, or the container, have CAP_SYS_ADMIN and make namespaces; or set jail.kind = \
                       \"host\" in the site's file, then: cellwall apply";
+/// Objects of System V in a view: as much memory as a /dev/shm has, and of the others what no page needs; the kernel's own limits
+/// are gigabytes of its memory, which would stay (proc_sys_kernel(5)).
+const OBJECTS_MOST: [(&[u8], &[u8]); 3] = [
+    (b"/proc/sys/kernel/shmall", b"16384"),
+    (b"/proc/sys/kernel/msgmni", b"64"),
+    (b"/proc/sys/kernel/sem", b"500 8192 500 128"),
+];
 /// The kind of jail that leaves the root where it is.
 const HOST: &str = "host";
 

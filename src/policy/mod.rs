@@ -24,6 +24,8 @@ pub const PASSWD: &str = "/etc/passwd";
 pub const ACCOUNTS_STAMP: &str = "/var/lib/cellwall/policy/accounts";
 /// Where prebuilt views are pinned: `<DIRECTORY>/<id>-<stamp>`, 16 hexadecimal digits each.
 pub const VIEW_DIRECTORY: &str = "/run/cellwall/views";
+/// How the name of a kept view's second file ends: its objects of System V, where the first one is its mounts.
+pub const OBJECTS: &str = ".ipc";
 /// An empty directory that `apply` keeps; the root of a view is mounted on it inside the view's own namespace.
 pub const VIEW_ROOT: &str = "/var/lib/cellwall/root";
 /// How a [`StepKind::Memory`] is mounted. An empty file takes none of the size, and a kilobyte of the kernel's own memory.

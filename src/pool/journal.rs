@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use crate::policy::{decode, read};
-use crate::record::{Log, reference};
+use crate::record::{Log, make_room, reference};
 use crate::refusal::{Refusal, Untrusted};
 
 /// Where the supervisor writes.
@@ -51,6 +51,13 @@ impl Journal {
             "refuse ref={reference} code={} status={} site={site} why=\"{why}\" fix=\"{fix}\"",
             card.code, card.status
         ));
+    }
+
+    /// Zygotes have opened the log long ago: their records have room as well.
+    pub fn make_room(&self) {
+        if let Some(log) = self.log.sink() {
+            make_room(log);
+        }
     }
 
     /// The log itself, for the broker: an append-only file, or a datagram socket.

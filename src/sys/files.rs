@@ -116,6 +116,26 @@ pub fn glance(path: &CStr) -> Result<[u64; 5], Errno> {
     Ok([facts.stx_ino, device, owner, facts.stx_mode.into(), born(&facts)])
 }
 
+/// Which of descriptors 0 to 2 names a place in the file system: a directory, or whatever was opened with O_PATH. Beneath it a
+/// program could reach what its own root does not show. None: no one does.
+///
+/// # Errors
+/// Of fcntl(2) and statx(2).
+pub fn door() -> Result<Option<RawFd>, Errno> {
+    for standard in 0..=2 {
+        // SAFETY: plain numbers.
+        let opened = Errno::result(unsafe { libc::fcntl(standard, libc::F_GETFL) })?;
+        // A caller's file may lie on a server that does not answer.
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        let facts = statx(standard, c"", flags, libc::STATX_TYPE)?;
+        let is_directory = u32::from(facts.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+        if is_directory || opened & libc::O_PATH == libc::O_PATH {
+            return Ok(Some(standard));
+        }
+    }
+    Ok(None)
+}
+
 /// Is there an extended attribute of this name? The file must be open for reading.
 #[must_use]
 pub fn has_attribute(file: &OwnedFd, name: &std::ffi::CStr) -> bool {

@@ -1,6 +1,6 @@
 //! Mounts by descriptor: what is mounted was looked at first, and where it goes was opened first.
 //!
-//! Root. Works only inside a mount namespace of its own, except for [`pin`].
+//! Root. Works only inside namespaces of its own.
 
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
@@ -11,21 +11,22 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::Root;
 
-/// A private copy of all mounts: nothing that is mounted from here on is seen outside.
+/// A private copy of all mounts: nothing that is mounted from here on is seen outside. And no object of System V and no message
+/// queue that anybody else has (ipc_namespaces(7)).
 ///
 /// # Errors
 /// EPERM without `CAP_SYS_ADMIN`.
 pub fn leave_host(_: &Root) -> Result<(), Errno> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)?;
     mount(None::<&CStr>, "/", None::<&CStr>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&CStr>)
 }
 
-/// Enters the mount namespace behind `namespace`.
+/// Enters the namespace behind `namespace`: its mounts, or its objects of System V.
 ///
 /// # Errors
-/// EINVAL when it is none; EPERM.
-pub fn enter(_: &Root, namespace: &OwnedFd) -> Result<(), Errno> {
-    setns(namespace, CloneFlags::CLONE_NEWNS)
+/// EINVAL when it is none of that kind; EPERM.
+pub fn enter(_: &Root, namespace: &OwnedFd, kind: CloneFlags) -> Result<(), Errno> {
+    setns(namespace, kind)
 }
 
 /// An empty file system in memory.
@@ -113,15 +114,6 @@ pub fn change_root_here(_: &Root) -> Result<(), Errno> {
     // The old root lies on the new one now; without it there is no way back.
     umount2(c".", MntFlags::MNT_DETACH)?;
     nix::unistd::chdir(c"/")
-}
-
-/// Keeps the mount namespace of process `pid` at the file `target`, which lies on a mount of its own.
-///
-/// # Errors
-/// Of mount(2).
-pub fn pin(_: &Root, pid: i32, target: &std::path::Path) -> Result<(), Errno> {
-    let source = format!("/proc/{pid}/ns/mnt");
-    mount(Some(source.as_str()), target, None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)
 }
 
 const OPEN_TREE_CLONE: u32 = 1;

@@ -72,6 +72,25 @@ fn what_an_unknown_application_needs_is_proposed_and_suffices() {
     });
 }
 
+/// Another user names a directory, and the site's program asks for it: the administrator reads the name.
+#[test]
+fn a_name_that_a_stranger_chose_forges_no_line_and_steers_no_terminal() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", HAND);
+        world.apply();
+        let name = "/srv/open/x\x1b[2J\n# cellwall set alice files.read ";
+        make_directory("/srv/open", 0, 0o755);
+        make_directory(name, world.bob.id, 0o755);
+        make_directory(format!("{name}/root"), world.bob.id, 0o755);
+        let said = world.cellwall(&["learn", "alice", "--", "/bin/sh", "-c", "ls -R /srv/open"]);
+        let text = told(&said);
+        assert!(said.status.success() && text.contains("another site or person"), "{text}");
+        assert!(!text.contains('\x1b'), "{text:?}");
+        let lines = text.lines().filter(|line| line.starts_with("# cellwall set ")).collect::<Vec<_>>();
+        assert!(lines.is_empty(), "{lines:?}");
+    });
+}
+
 /// A program can ask for any directory; what it opens would be opened beneath, too.
 #[test]
 fn no_directory_is_proposed_that_holds_what_is_another_sites_or_secret() {

@@ -31,6 +31,39 @@ fn a_reference_leads_to_the_cause_and_to_a_remedy_that_works() {
     });
 }
 
+/// One that was taken over appends what it likes to the log, and answers what it likes.
+#[test]
+fn what_a_broker_says_steers_no_terminal() {
+    world(Launcher::Cellwall, |world| {
+        let record =
+            "refuse ref=AAAA-BBBB code=P01 status=83 site=- pid=1 why=\"x\x1b[2J\" fix=\"cellwall apply\"";
+        let lines = format!(
+            "2026-01-02T03:04:05.000006Z {record}\n2026-01-02T03:04:05.\x1b[2J {}\n",
+            record.replace("AAAA", "CCCC").replace('\x1b', "")
+        );
+        std::fs::write(LOG, lines).unwrap();
+        make_directory("/run/cellwall", 0, 0o755);
+        let broker = std::os::unix::net::UnixListener::bind("/run/cellwall/status.sock").unwrap();
+        std::thread::spawn(move || {
+            for client in broker.incoming() {
+                let answer = b"HTTP/1.1 200 OK\r\n\r\nsite\tstate\n\x1b[2Jalice\tup\n";
+                drop(std::io::Write::write_all(&mut client.unwrap(), answer));
+            }
+        });
+        for words in [
+            &["why", "AAAA-BBBB"][..],
+            &["why", "CCCC-BBBB"],
+            &["why", "--last"],
+            &["status"],
+            &["status", "--json"],
+            &["top", "--count", "1", "--every", "1"],
+        ] {
+            let text = said(&world.cellwall(words));
+            assert!(!text.contains('\x1b') && text.starts_with("error: "), "{words:?}: {text:?}");
+        }
+    });
+}
+
 #[test]
 fn the_deciding_rule_is_told_with_its_file_and_line() {
     world(Launcher::Cellwall, |world| {

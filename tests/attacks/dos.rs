@@ -1,4 +1,4 @@
-//! Load: DOS-01 to DOS-07 of the threat catalogue.
+//! Load: DOS-01 to DOS-09 of the threat catalogue.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::jail::tries;
 
 use crate::harness::{Hung, Launcher, World, everything, make_directory, small, world};
 
@@ -199,5 +202,64 @@ fn a_launch_that_hangs_is_ended_by_the_kernel_and_runs_nothing() {
         assert!(outcome.out.is_empty() && outcome.marks.is_empty(), "{}", outcome.story());
         let took = outcome.took.as_secs();
         assert!((5..7).contains(&took), "{took} s");
+    });
+}
+
+/// In a view a site has its own; where it shares the host's, it gets none of those that a database waits for.
+#[test]
+fn dos_08_what_the_host_has_for_all_is_not_one_sites_to_use_up() {
+    let wishes = |all: &[&str]| all.iter().map(|wish| (*wish).to_owned()).collect::<Vec<_>>();
+    let objects = || ["shm", "sem", "msg"].map(|kind| fs::read(format!("/proc/sysvipc/{kind}")).unwrap());
+    for jail in ["host", "view"] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&small(jail));
+            for user in [&world.alice, &world.bob] {
+                world.escape(user, "a.cgi");
+            }
+            let report = tries(world.call(&world.alice, "a.cgi"), &wishes(&["queue:q", "aio:65536"]));
+            assert_eq!(
+                (report.attempt("queue"), report.attempt("aio")),
+                ("EPERM", "ENOSYS"),
+                "{}",
+                report.text()
+            );
+            if jail == "host" {
+                return;
+            }
+            let before = objects();
+            let all = ["segment:4096", "semaphores:1", "messages:1"];
+            let report = tries(world.call(&world.alice, "a.cgi"), &wishes(&all));
+            for name in all.map(|wish| wish.split(':').next().unwrap()) {
+                assert_eq!(report.attempt(name), "done", "{name}: {}", report.text());
+            }
+            // Not more than a /dev/shm: it would stay.
+            let report = tries(world.call(&world.alice, "a.cgi"), &wishes(&["segment:67108864"]));
+            assert_eq!(report.attempt("segment"), "ENOSPC", "{}", report.text());
+            assert!(objects() == before, "they are the host's");
+            // The first of a namespace: its own programs find it again, and no others.
+            let attached =
+                |user| tries(world.call(user, "a.cgi"), &wishes(&["shm:0"])).attempt("shm").to_owned();
+            assert_eq!(
+                (attached(&world.alice), attached(&world.bob)),
+                ("done".to_owned(), "EINVAL".to_owned())
+            );
+        });
+    }
+}
+
+/// A record is written by the site's user, for whom a file system keeps nothing: the room for it is taken before, by root.
+#[test]
+fn dos_09_a_site_that_fills_the_disk_of_the_log_stops_no_other() {
+    world(Launcher::Cellwall, |world| {
+        let (kind, options) = (Some("tmpfs"), Some("size=8m,mode=755"));
+        mount(kind, "/var/log/cellwall", kind, MsFlags::empty(), options).unwrap();
+        world.probe(&world.bob, "a.cgi");
+        world.call(&world.bob, "a.cgi").run().ran();
+        let mut filler = fs::File::create("/var/log/cellwall/filler").unwrap();
+        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+        // More records than the log's last page holds.
+        for _ in 0..40 {
+            world.call(&world.bob, "a.cgi").run().ran();
+        }
     });
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::harness::{Launcher, append, each_jail, make_directory, not_shown, traced, world};
+use crate::harness::{Launcher, append, each_jail, everything, make_directory, not_shown, traced, world};
 
 /// What is set is read back and asked for again, by the launcher itself: no kernel of ours leaves anything to be found.
 #[test]
@@ -184,6 +185,48 @@ fn idn_11_a_home_that_is_another_one_is_refused() {
         assert!(refused.field("why").contains("/home/alice"), "{}", refused.line);
         world.apply();
         world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+/// Whoever gets an old uid and calls a site as its last owner did; and whoever comes back, or moves to another disk.
+#[test]
+fn idn_11_what_a_site_leaves_behind_is_no_other_owners() {
+    world(Launcher::Cellwall, |world| {
+        let rules = everything("view");
+        world.sites(&rules);
+        let inside = |command: &str| {
+            let said = world.cellwall(&["run", "alice", "--", "/bin/sh", "-c", command]);
+            String::from_utf8_lossy(&said.stdout).into_owned()
+        };
+        let goes = || {
+            fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+            world.apply();
+        };
+        let comes = || {
+            world.site("alice", &rules);
+            world.apply();
+        };
+        let moves = |aside: &str| {
+            fs::rename(world.alice.home(), aside).unwrap();
+            make_directory(world.alice.home(), world.alice.id, 0o755);
+        };
+        assert_eq!(inside("echo old > /tmp/file; cat /tmp/file"), "old\n");
+        // The home is on another disk: who applies that says that it is the same account.
+        moves("/home/first");
+        world.apply();
+        assert_eq!(inside("cat /tmp/file"), "old\n");
+        goes();
+        let own = format!("/var/lib/cellwall/private/{}", world.alice.id);
+        assert!(!fs::exists(own).unwrap());
+        let gone = "/var/lib/cellwall/private/.gone";
+        assert_eq!(fs::metadata(gone).unwrap().mode() & 0o7777, 0o700);
+        comes();
+        assert_eq!(inside("cat /tmp/file"), "old\n");
+        goes();
+        moves("/home/second");
+        comes();
+        assert_eq!(inside("cat /tmp/file || echo nothing"), "nothing\n");
+        assert_eq!(fs::read_dir(gone).unwrap().count(), 1);
     });
 }
 

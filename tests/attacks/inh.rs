@@ -91,6 +91,27 @@ fn inh_01_descriptors_above_two_are_closed() {
     });
 }
 
+/// The program gets these three; a directory of the host's among them would be a way out of its cell.
+#[test]
+fn inh_01_a_standard_descriptor_is_no_way_out() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for (kind, path) in [("directory", "/"), ("path", "/"), ("path", "/etc/passwd")] {
+            world.call(&world.alice, "a.cgi").root(&["fd", "0", kind, path]).run().refused("A04", 81);
+            for number in ["1", "2"] {
+                let outcome =
+                    world.call(&world.alice, "a.cgi").root(&["fd", number, kind, path]).unrecorded();
+                assert_eq!(outcome.status.code(), Some(81), "{number}: {}", outcome.story());
+                assert_eq!(world.records().last().unwrap().field("code"), "A04", "{number}");
+                assert!(outcome.marks.is_empty(), "{number}: {}", outcome.story());
+            }
+        }
+        for kind in ["read", "socket", "pipe", "memory"] {
+            world.call(&world.alice, "a.cgi").root(&["fd", "0", kind, "/etc/passwd"]).run().ran();
+        }
+    });
+}
+
 #[test]
 fn inh_02_a_high_descriptor_is_closed_without_counting_up_to_it() {
     each_jail(|world| {

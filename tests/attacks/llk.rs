@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
+use std::process::Command;
 
-use crate::harness::{Launcher, World, each_jail, make_directory, put, small, world};
+use crate::harness::{Launcher, World, each_jail, make_directory, put, run, small, world};
 use crate::jail::{helper, tries};
 
 /// A directory of alice's own outside of her cell: file modes permit her everything there.
@@ -86,6 +87,13 @@ fn documented() -> Vec<(String, [bool; 2])> {
     rows.collect()
 }
 
+/// The number of a segment of System V memory that anybody may attach.
+fn segment() -> String {
+    let said = run(Command::new("ipcmk").args(["--shmem", "4096", "--mode", "0666"]));
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    text.rsplit_once(": ").unwrap_or_else(|| panic!("{said:?}")).1.trim().to_owned()
+}
+
 #[test]
 fn llk_02_09_what_is_possible_outside_is_what_the_document_says() {
     let documented = documented();
@@ -95,7 +103,11 @@ fn llk_02_09_what_is_possible_outside_is_what_the_document_says() {
             world.sites(&small(jail));
             outside(world);
             let helper = helper(world, &world.alice);
+            let segment = segment();
             let value = |name: &str| match name {
+                "shm" => segment.clone(),
+                "aio" => "1".to_owned(),
+                "queue" => "name".to_owned(),
                 "abstract" => "helper".to_owned(),
                 "connect" => "/srv/open/socket".to_owned(),
                 "signal" | "ptrace" => helper.pid().to_string(),

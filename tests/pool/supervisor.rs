@@ -55,6 +55,55 @@ fn pool_02_23_a_worker_has_its_three_descriptors_and_the_policys_environment() {
     });
 }
 
+/// Says on the broker's own channel, for two seconds and as often as it can, that a program is slow.
+const ASKS: &str = "
+import ctypes, os, socket, struct, sys, time
+pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
+process = call(434, pid, 0)
+links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listdir(f'/proc/{pid}/fd'))
+all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
+channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
+end = time.time() + 2
+while time.time() < end:
+    for token in range(8):
+        try: channel.send(struct.pack('<BBHIIIQQ', 139, 0, 0, 1, 0, 0, token, 0), socket.MSG_DONTWAIT)
+        except BlockingIOError: time.sleep(0.001)
+";
+
+#[test]
+fn a_broker_that_was_taken_over_does_not_have_root_fill_the_disk() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n");
+        world.apply();
+        world.script(&world.alice, "slow.cgi", "#!/bin/sh\nsleep 30\n");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let _asked = nginx.begun("alice", "/slow.cgi");
+        let sleeps = |all: Vec<(i32, String)>| all.iter().any(|(_, command)| command.starts_with("sleep"));
+        until("a slow program", || sleeps(processes(world.alice.id)));
+        let said = Command::new("python3").args(["-c", ASKS, &broker(&daemon).to_string()]).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let told = logged(&["pool where site=alice "]).len();
+        assert!((1..2000).contains(&told), "{told} lines");
+    });
+}
+
+/// Zygotes write their records as the site, into a log that was opened before: the room is taken by root.
+#[test]
+fn the_log_has_room_for_those_who_opened_it_long_ago() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        let log = fs::OpenOptions::new().write(true).open(crate::harness::LOG).unwrap();
+        // As a rotation does that copies and truncates.
+        log.set_len(0).unwrap();
+        until("room behind the end of the log", || {
+            let facts = log.metadata().unwrap();
+            std::os::unix::fs::MetadataExt::blocks(&facts) * 512 >= facts.len() + (2 << 20)
+        });
+    });
+}
+
 #[test]
 fn the_supervisor_has_given_up_what_nobody_needs() {
     world(Launcher::Cellwall, |world| {

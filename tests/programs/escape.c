@@ -21,8 +21,10 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -254,7 +256,12 @@ static long by_call(const char *name, const char *value)
     if (is(name, "userfaultfd")) return syscall(SYS_userfaultfd, 0);
     if (is(name, "io_uring")) return syscall(SYS_io_uring_setup, 4, attributes);
     if (is(name, "memfd")) return syscall(SYS_memfd_create, "x", 0);
-    if (is(name, "shm")) return shmget(IPC_PRIVATE, 4096, 0600);
+    if (is(name, "shm")) return shmat(atoi(value), NULL, SHM_RDONLY) == (void *)-1 ? -1 : 0;
+    if (is(name, "segment")) return shmget(IPC_PRIVATE, (size_t)atoi(value), 0600);
+    if (is(name, "semaphores")) return semget(IPC_PRIVATE, 1, 0600);
+    if (is(name, "messages")) return msgget(IPC_PRIVATE, 0600);
+    if (is(name, "queue")) return syscall(SYS_mq_open, value, O_RDWR | O_CREAT, 0600, NULL);
+    if (is(name, "aio")) return syscall(SYS_io_setup, atoi(value), attributes);
     if (is(name, "mknod")) return mknod("node", S_IFBLK | 0600, 0);
     if (is(name, "push")) return ioctl(0, TIOCSTI, value);
     if (is(name, "foreign")) return foreign_door(value);

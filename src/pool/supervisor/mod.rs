@@ -85,6 +85,8 @@ pub struct Supervisor {
     last_site: u32,
     last_worker: u32,
     last_zygote: u32,
+    /// Slow requests that were asked about in this second.
+    told: u32,
     quit_at: Option<Instant>,
 }
 
@@ -323,6 +325,8 @@ impl Supervisor {
         self.usage();
         self.ask_broker();
         self.answer_waiting();
+        self.journal.make_room();
+        self.told = 0;
         self.after(SECOND, Timer::Second);
     }
 
@@ -374,6 +378,7 @@ impl Supervisor {
             last_site: 0,
             last_worker: 0,
             last_zygote: 0,
+            told: 0,
             quit_at: None,
         };
         supervisor.watch(&supervisor.signals, SIGNALS, EpollFlags::EPOLLIN)?;

@@ -18,12 +18,18 @@ use super::{Supervisor, pools};
 
 impl Supervisor {
     pub(super) fn tell_where_worker(&mut self, site: Site, worker: Worker) {
+        if self.has_told_enough() {
+            return;
+        }
         let Some(living) = self.workers.get(&worker).filter(|living| living.site == site) else { return };
         let lines = lines(&living.tree.processes(), &format!("worker={}", worker.0), living.since);
         self.write_where(site, &lines);
     }
 
     pub(super) fn tell_where_run(&mut self, site: Site, token: Token) {
+        if self.has_told_enough() {
+            return;
+        }
         let Some(run) = self.runs.get(&token).filter(|run| run.site == site) else { return };
         let Some(zygote) = self.zygotes.get(&run.zygote) else { return };
         let mut processes = zygote.tree.processes();
@@ -31,6 +37,12 @@ impl Supervisor {
         let program = processes.first().map_or(0, |process| process.as_raw());
         let lines = lines(&processes, &format!("run={program}"), run.since);
         self.write_where(site, &lines);
+    }
+
+    /// In this second. The broker asks once for each slow request; one that was taken over could have root fill the disk.
+    fn has_told_enough(&mut self) -> bool {
+        self.told = self.told.saturating_add(1);
+        self.told > TOLD_MOST
     }
 
     /// To the site's slow log, or to the host's log where it has none.
@@ -56,3 +68,6 @@ fn lines(processes: &[Pid], what: &str, since: Instant) -> Vec<String> {
     let places = whereabouts::of(processes);
     places.iter().map(|place| format!("{what} age={age} {place}")).collect()
 }
+
+/// Requests a second, of all sites together, of which is told where they are.
+const TOLD_MOST: u32 = 50;
