@@ -59,6 +59,11 @@ impl Daemon {
 
     /// The same below `tracer`, which goes on in the same process; nothing is waited for.
     pub(crate) fn traced(world: &World, tracer: &str) -> Self {
+        Self::given(world, tracer, "")
+    }
+
+    /// The same after `before`, words of a shell.
+    pub(crate) fn given(world: &World, tracer: &str, before: &str) -> Self {
         account();
         // Not written over: another one may run, or be ending.
         drop(fs::remove_file("/usr/sbin/cellwalld"));
@@ -67,11 +72,11 @@ impl Daemon {
         let start = format!(
             "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
              test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
-             exec 7</etc/shadow 8>/tmp/hostile; exec {tracer} /usr/sbin/cellwalld",
+             exec 77</etc/shadow 78>/tmp/hostile; {before} exec {tracer} /usr/sbin/cellwalld",
             world.alice.id
         );
         let child = spawn(
-            Command::new("/bin/sh")
+            Command::new("/bin/bash")
                 .args(["-c", start.as_str()])
                 .env_clear()
                 .env("HOSTILE", "1")

@@ -113,6 +113,8 @@ struct Broker {
     crowded: Option<u64>,
     descriptors_max: i32,
     quit: Option<u64>,
+    /// As long as that lasts: who has connected and asked for nothing may still do so.
+    speaks_until: u64,
     lost: Option<Lost>,
 }
 
@@ -235,6 +237,7 @@ impl Broker {
             crowded: None,
             descriptors_max: descriptors_max(),
             quit: None,
+            speaks_until: u64::MAX,
             lost: None,
         })
     }

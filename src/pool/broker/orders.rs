@@ -17,6 +17,8 @@ use super::load::Told;
 use super::site::{Habit, Rules, Site, Worker};
 use super::{Broker, Said, Source};
 
+/// A web server that has connected says what it wants at once; one that has not by then is not waited for at the end.
+const SPEAKS_US: u64 = 2_000_000;
 /// Most bytes of a site's settings.
 const SETTINGS_MAX: usize = 1 << 20;
 
@@ -280,14 +282,21 @@ impl Broker {
         }
     }
 
+    /// Who is at the sockets from now on waits for the next broker. Whoever was let in is served: only between two requests of
+    /// his a connection is closed, when nothing has come on it.
     fn leave(&mut self, within_ms: u64) {
         let until = self.now.saturating_add(within_ms.saturating_mul(1000));
         self.quit = Some(until);
-        self.wake_at(until);
+        self.speaks_until = self.now.saturating_add(SPEAKS_US).min(until);
+        self.wake_at(self.speaks_until);
         for number in self.sites.keys().copied().collect::<Vec<_>>() {
             self.listen_to(number, false);
         }
-        self.close_heads(|_| true);
+        let heads = self.calls.iter().filter(|(_, call)| call.state == State::Head);
+        for key in heads.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.read_call(key);
+        }
+        self.close_heads(|call| call.used && call.codec.silent());
     }
 
     /// Closes connections of web servers on which no whole request is.

@@ -2,6 +2,7 @@
 //! broker alive.
 //!
 //! * `pools`: which pools there are: start and reload.
+//! * `kept`: sockets that outlive the daemon.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
@@ -19,6 +20,7 @@
 
 mod broker;
 mod control;
+mod kept;
 mod pools;
 mod pulse;
 mod runs;
@@ -77,9 +79,9 @@ pub struct Supervisor {
     broker: broker::Broker,
     pulse: pulse::Pulse,
     control: control::Control,
-    handed_over: BTreeMap<Vec<u8>, OwnedFd>,
+    kept: kept::Kept,
     /// Public sockets by place, during a reload.
-    left: BTreeMap<Vec<u8>, pools::Left>,
+    left: BTreeMap<Vec<u8>, pools::Public>,
     null: Rc<OwnedFd>,
     status: Rc<OwnedFd>,
     last_site: u32,
@@ -116,6 +118,8 @@ enum Timer {
     Renew(Site),
     /// The first worker of new settings has lived long enough to be believed.
     Vanguard(Site),
+    /// The service manager is told again of what it could not be told.
+    Keep,
     /// The broker may be started again.
     Broker,
     /// Once a second while there are workers: usage, watchdog, what is left to bury.
@@ -154,6 +158,7 @@ impl Supervisor {
         supervisor.start_broker();
         supervisor.manager.tell("READY=1");
         supervisor.tell_status();
+        supervisor.close_strangers();
         while supervisor.turn()? {}
         supervisor.end();
         Ok(())
@@ -205,6 +210,7 @@ impl Supervisor {
                 Timer::Site(site) => self.fill(site),
                 Timer::Renew(site) => self.renew_timer(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
+                Timer::Keep => self.keep_sockets(),
                 Timer::Broker => self.start_broker(),
                 Timer::Second => self.second(),
                 Timer::Quit => {}
@@ -275,6 +281,11 @@ impl Supervisor {
         if !self.broker.is_alive() {
             self.stop_all();
         }
+    }
+
+    /// Nobody's request needs anything new any more. Before, while the broker finishes what it has, there may be need of a worker.
+    fn is_ending(&self) -> bool {
+        self.quit_at.is_some() && !self.broker.is_alive()
     }
 
     fn is_over(&self) -> bool {
@@ -367,7 +378,7 @@ impl Supervisor {
             broker: broker::Broker::new(account),
             pulse: pulse::Pulse::new(),
             control,
-            handed_over: super::notify::handed_over(&environment),
+            kept: kept::Kept::of(&environment),
             left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),

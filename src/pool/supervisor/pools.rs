@@ -46,7 +46,7 @@ pub(super) struct Pool {
     pub(super) deadline_ms: u32,
     /// The broker wants to know what each worker or run spends.
     pub(super) metered: bool,
-    pub(super) listener: Rc<OwnedFd>,
+    pub(super) socket: Public,
     /// Where it listens, to see whether that has changed.
     pub(super) place: Vec<u8>,
     /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
@@ -54,10 +54,6 @@ pub(super) struct Pool {
     pub(super) yielding: bool,
     /// The broker could not be told of this.
     untold: bool,
-    /// Workers of this site have the socket, or had it and may have kept it: it is never another site's.
-    held: bool,
-    /// We made the socket, and not the service manager.
-    pub(super) ours: bool,
     pub(super) group: u32,
     pub(super) paused: bool,
     /// What the broker wants.
@@ -82,12 +78,12 @@ impl Pool {
     /// A program expects that it waits, the broker that it does not.
     pub(super) fn set_blocking(&self) {
         let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused;
-        let _ = listen::set_blocking(&self.listener, blocks);
+        let _ = listen::set_blocking(&self.socket.listener, blocks);
     }
 
     /// The socket's path, where it has one and we made it.
     fn own_path(&self) -> Option<PathBuf> {
-        path_of(&self.place).filter(|_| self.ours)
+        path_of(&self.place).filter(|_| self.socket.ours)
     }
 
     /// We made the socket, and somebody has removed its name: nobody can connect any more.
@@ -97,11 +93,16 @@ impl Pool {
     }
 }
 
-/// A public socket whose site leaves it: another one may want it in the same reload.
-pub(super) struct Left {
-    listener: Rc<OwnedFd>,
-    ours: bool,
-    held: bool,
+/// A public socket.
+#[derive(Clone)]
+pub(super) struct Public {
+    pub(super) listener: Rc<OwnedFd>,
+    /// We made it, and not the service manager.
+    pub(super) ours: bool,
+    /// Workers of its site have it, or had it and may have kept it: it is never another site's.
+    pub(super) held: bool,
+    /// The service manager has it by this name.
+    pub(super) kept: Option<Rc<str>>,
 }
 
 /// A site as the records on disk have it.
@@ -118,8 +119,6 @@ impl Supervisor {
         for (name, found) in found {
             self.add(name, &found);
         }
-        // What was handed over and belongs to no site.
-        self.handed_over.clear();
         self.after(super::SECOND, super::Timer::Second);
     }
 
@@ -151,6 +150,7 @@ impl Supervisor {
         self.remove_left();
         self.manager.tell("READY=1");
         self.tell_status();
+        self.keep_sockets();
         all_used
     }
 
@@ -185,10 +185,11 @@ impl Supervisor {
     fn add(&mut self, name: Vec<u8>, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let (listener, ours) = match self.listener(&settings) {
-            Ok(listener) => listener,
+        let mut socket = match self.socket(&settings, found.uid) {
+            Ok(socket) => socket,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
+        socket.held |= settings.accept == Accept::Direct;
         self.grove.clear(Path::new(OsStr::from_bytes(settings.group_directory)));
         self.last_site = self.last_site.saturating_add(1);
         let site = Site(self.last_site);
@@ -205,12 +206,10 @@ impl Supervisor {
             life: settings.worker,
             deadline_ms: settings.request.deadline_ms,
             metered: is_metered(&settings),
-            listener,
+            socket,
             yielding: false,
             untold: false,
             place,
-            held: settings.accept == Accept::Direct,
-            ours,
             group,
             paused: false,
             wanted: 0,
@@ -250,9 +249,9 @@ impl Supervisor {
         {
             return self.journal.refused(&name, &refusal);
         }
-        let listener = match moved.then(|| self.listener(&settings)) {
+        let socket = match moved.then(|| self.socket(&settings, found.uid)) {
             None => None,
-            Some(Ok(listener)) => Some(listener),
+            Some(Ok(socket)) => Some(socket),
             Some(Err(refusal)) => return self.stay(site, &name, &refusal),
         };
         let Some(pool) = self.pools.get_mut(&site) else { return };
@@ -260,10 +259,10 @@ impl Supervisor {
         let same_program = same_rules && same_program(&pool.record, &found.record) && pool.uid == found.uid;
         // One that accepts for itself has its socket.
         let goes_on = same_program && !(moved && settings.accept == Accept::Direct);
-        if let Some((listener, ours)) = listener {
-            (pool.listener, pool.ours, pool.place, pool.held) = (listener, ours, place, false);
+        if let Some(socket) = socket {
+            (pool.socket, pool.place) = (socket, place);
         }
-        pool.held |= settings.accept == Accept::Direct;
+        pool.socket.held |= settings.accept == Accept::Direct;
         pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
@@ -287,8 +286,7 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            let Pool { place, listener, ours, held, .. } = pool;
-            self.left.insert(place, Left { listener, ours, held });
+            self.left.insert(pool.place, pool.socket);
         }
     }
 
@@ -297,8 +295,7 @@ impl Supervisor {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let moves = |pool: &&Pool| pool.place != place(settings.listen);
         if let Some(pool) = self.pools.get(&site).filter(moves) {
-            let left = Left { listener: Rc::clone(&pool.listener), ours: pool.ours, held: pool.held };
-            self.left.insert(pool.place.clone(), left);
+            self.left.insert(pool.place.clone(), pool.socket.clone());
         }
     }
 
@@ -321,54 +318,55 @@ impl Supervisor {
         }
     }
 
-    /// The socket, and whether we made it.
-    fn listener(&mut self, settings: &Settings<'_>) -> Result<(Rc<OwnedFd>, bool), Refusal> {
+    /// The socket for these settings: one that another site leaves, one of before, or a new one.
+    fn socket(&mut self, settings: &Settings<'_>, uid: u32) -> Result<Public, Refusal> {
         let place = place(settings.listen);
-        if let Some(Left { listener, ours, held }) = self.left.remove(&place) {
+        if let Some(left) = self.left.remove(&place) {
             // Else its name alone is handed on: whoever had the socket may be about to accept there.
-            let whole = !held && settings.accept == Accept::Relay;
-            match path_of(&place).filter(|_| ours) {
+            let whole = !left.held && settings.accept == Accept::Relay;
+            match path_of(&place).filter(|_| left.ours) {
                 Some(path) if whole => listen::regroup(&path, settings.group)?,
                 Some(path) => drop(std::fs::remove_file(path)),
                 None => {}
             }
             if whole {
-                return Ok((listener, ours));
+                return Ok(left);
             }
         }
-        let names = match settings.listen {
-            Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
-            Listen::Tcp(_) => vec![settings.name.to_vec()],
-        };
-        match names.into_iter().find_map(|name| self.handed_over.remove(&name)) {
-            Some(listener) => Ok((Rc::new(listener), false)),
-            None => Ok((Rc::new(listen::public(settings.listen, settings.group)?), true)),
+        match self.take_over(settings, uid)? {
+            Some(socket) => Ok(socket),
+            None => {
+                let listener = Rc::new(listen::public(settings.listen, settings.group)?);
+                Ok(Public { listener, ours: true, held: false, kept: None })
+            }
         }
     }
 
     /// A broker that was taken over may have shut a public socket down (shutdown(2)), which holds for all who have it: the next
     /// one gets another.
     pub(super) fn revive(&mut self, site: Site) {
-        if self.pools.get(&site).is_some_and(|pool| listen::is_shut(&pool.listener)) {
+        if self.pools.get(&site).is_some_and(|pool| listen::is_shut(&pool.socket.listener)) {
             self.listen_again(site, "the socket was shut down");
         }
     }
 
     fn listen_again(&mut self, site: Site, why: &str) {
         let Some(pool) = self.pools.get(&site) else { return };
-        let (name, record) = (pool.name.clone(), Rc::clone(&pool.record));
+        let (name, record, uid) = (pool.name.clone(), Rc::clone(&pool.record), pool.uid);
         let Ok(settings) = settings::settings(&record) else { return };
-        let (listener, ours) = match self.listener(&settings) {
+        let socket = match self.socket(&settings, uid) {
             Ok(made) => made,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
         self.journal.say("listen", &name, &format!("why=\"{why}\""));
         if let Some(pool) = self.pools.get_mut(&site) {
-            (pool.listener, pool.ours, pool.held) = (listener, ours, pool.accept == Accept::Direct);
+            pool.socket = socket;
+            pool.socket.held |= pool.accept == Accept::Direct;
             pool.set_blocking();
             if pool.accept == Accept::Direct {
                 self.replace(site);
             }
+            self.keep_sockets();
         }
     }
 
@@ -407,7 +405,8 @@ impl Supervisor {
         }
         let Some(pool) = self.pools.get(&site) else { return };
         let message = Down::Site { site, generation: pool.generation };
-        let (listener, record, paused) = (Rc::clone(&pool.listener), Rc::clone(&pool.record), pool.paused);
+        let (listener, record) = (Rc::clone(&pool.socket.listener), Rc::clone(&pool.record));
+        let paused = pool.paused;
         let told = memory_file(&record);
         if let Some(pool) = self.pools.get_mut(&site) {
             pool.untold = told.is_err();
@@ -455,9 +454,10 @@ impl Supervisor {
         self.manager.tell(&format!("STATUS={pools} pools, {workers} workers{state}"));
     }
 
-    /// At the end: public sockets that we made.
+    /// At the end: public sockets that we made, but those that the next daemon gets.
     pub(super) fn remove_sockets(&self) {
-        for path in self.pools.values().filter_map(Pool::own_path) {
+        let ending = self.pools.values().filter(|pool| pool.socket.kept.is_none());
+        for path in ending.filter_map(Pool::own_path) {
             drop(std::fs::remove_file(path));
         }
         drop(std::fs::remove_file(super::STATUS));

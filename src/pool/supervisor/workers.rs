@@ -67,7 +67,7 @@ impl Supervisor {
         loop {
             let Some(pool) = self.pools.get(&site) else { return };
             let serving = self.serving(site, pool.epoch);
-            if self.quit_at.is_some() || pool.yielding || serving >= target(pool) {
+            if self.is_ending() || pool.yielding || serving >= target(pool) {
                 return;
             }
             let now = Instant::now();
@@ -620,7 +620,9 @@ fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> 
             let watched = Some(listener.try_clone()?);
             Ok(Sockets { listener, watched, name })
         }
-        Accept::Direct => Ok(Sockets { listener: pool.listener.try_clone()?, watched: None, name: None }),
+        Accept::Direct => {
+            Ok(Sockets { listener: pool.socket.listener.try_clone()?, watched: None, name: None })
+        }
     }
 }
 

@@ -1,0 +1,336 @@
+//! A daemon that is replaced: what the service manager keeps for the next one, and what it hands over.
+
+use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use cellwall::pool::listen;
+use cellwall::sys::descriptors;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::harness::{Ask, Launcher, World, world};
+
+use super::daemon::relayed;
+use super::host::{Daemon, Nginx, logged, processes, until};
+
+/// As much of a service manager as sd_pid_notify_with_fds(3) tells of: it keeps descriptors by name, and has them open at the
+/// next start, from 3 up.
+struct Manager {
+    kept: Arc<Mutex<Vec<(String, OwnedFd)>>>,
+    words: Arc<Mutex<Vec<String>>>,
+    end: Arc<AtomicBool>,
+}
+
+const NOTIFY: &str = "/tmp/notify";
+
+impl Manager {
+    fn new() -> Self {
+        let socket = UnixDatagram::bind(NOTIFY).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let manager = Self { kept: Arc::default(), words: Arc::default(), end: Arc::default() };
+        let (kept, words) = (Arc::clone(&manager.kept), Arc::clone(&manager.words));
+        let end = Arc::clone(&manager.end);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while !end.load(Ordering::Relaxed) {
+                match descriptors::receive(&socket, &mut buffer) {
+                    Ok((length, with)) => {
+                        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                        obey(&mut kept.lock().unwrap(), &text, with);
+                        words.lock().unwrap().push(text);
+                    }
+                    Err(_) => thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        });
+        manager
+    }
+
+    /// Starts the daemon with what is kept.
+    fn start(&self, world: &World) -> Daemon {
+        self.start_with(world, &[])
+    }
+
+    /// Starts it with `more` as well.
+    fn start_with(&self, world: &World, more: &[(&str, OwnedFd)]) -> Daemon {
+        let kept = self.kept.lock().unwrap();
+        let all: Vec<(&str, &OwnedFd)> = kept.iter().map(|(name, fd)| (name.as_str(), fd)).collect();
+        let all: Vec<(&str, &OwnedFd)> =
+            all.into_iter().chain(more.iter().map(|(name, fd)| (*name, fd))).collect();
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        // Left open for whom this starts; moved to their places by its shell, through numbers that are nobody's.
+        for (_, fd) in &all {
+            fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        }
+        let away = |(place, (_, fd)): (usize, &(&str, &OwnedFd))| {
+            format!("exec {}<&{};", 200 + place, fd.as_raw_fd())
+        };
+        let away: String = all.iter().enumerate().map(away).collect();
+        let there =
+            (0..all.len()).map(|place| format!("exec {}<&{} {}<&-;", 3 + place, 200 + place, 200 + place));
+        let there: String = there.collect();
+        let tracer = format!(
+            "env NOTIFY_SOCKET={NOTIFY} LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}",
+            all.len(),
+            names.join(":")
+        );
+        let tracer = if all.is_empty() { format!("env NOTIFY_SOCKET={NOTIFY}") } else { tracer };
+        let told = self.words.lock().unwrap().len();
+        let mut daemon = Daemon::given(world, &tracer, &format!("{away}{there}"));
+        for (_, fd) in &all {
+            fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        drop(kept);
+        until("READY=1", || {
+            let words = self.words.lock().unwrap();
+            daemon.has_ended().is_some() || words.iter().skip(told).any(|text| text.contains("READY=1"))
+        });
+        assert!(daemon.has_ended().is_none(), "{}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
+        daemon
+    }
+
+    /// Names of what is kept.
+    fn names(&self) -> Vec<String> {
+        self.kept.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+}
+
+/// As systemd does (service_notify_message in service.c).
+fn obey(kept: &mut Vec<(String, OwnedFd)>, text: &str, with: Vec<OwnedFd>) {
+    let has = |line: &str| text.lines().any(|one| one == line);
+    let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+    if has("FDSTOREREMOVE=1") {
+        let name = name.expect("a name");
+        kept.retain(|(known, _)| known != name);
+    }
+    if has("FDSTORE=1") {
+        let plain = |name: &str| name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':');
+        let name = name.filter(|name| plain(name) && name.len() <= 255).expect("a name");
+        for fd in with {
+            // The same one is not kept twice.
+            if !kept.iter().any(|(_, known)| is_same(known, &fd)) {
+                kept.push((name.to_owned(), fd));
+            }
+        }
+    }
+}
+
+/// kcmp(2) would tell of the description; a socket has one.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+    inode(one) == inode(other)
+}
+
+/// Answers that were not 200, of clients who ask without end while `doing`.
+fn asked_while(nginx: &Nginx, sites: &[&str], path: &str, doing: impl FnOnce(&AtomicU32)) -> Vec<String> {
+    let (good, end) = (AtomicU32::new(0), AtomicBool::new(false));
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for site in sites.iter().cycle().take(6) {
+            let (good, end, wrong) = (&good, &end, &wrong);
+            scope.spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    let answer = nginx.ask(&Ask::get(&format!("{site}.test"), path));
+                    if answer.status == 200 {
+                        good.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        wrong.lock().unwrap().push(format!("{site}: {}", answer.status));
+                    }
+                }
+            });
+        }
+        doing(&good);
+        end.store(true, Ordering::Relaxed);
+    });
+    wrong.into_inner().unwrap()
+}
+
+fn more_than(good: &AtomicU32, more: u32) {
+    let before = good.load(Ordering::Relaxed);
+    until("answers", || good.load(Ordering::Relaxed) > before + more);
+}
+
+#[test]
+fn no_request_is_lost_while_the_daemon_is_replaced() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let manager = Manager::new();
+        let mut daemon = manager.start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        let wrong = asked_while(&nginx, &["alice", "bob"], "/a.php", |good| {
+            for _ in 0..4 {
+                more_than(good, 100);
+                assert_eq!(daemon.stop(), Some(0));
+                // As RestartSec= has it.
+                thread::sleep(Duration::from_millis(100));
+                daemon = manager.start(world);
+            }
+            more_than(good, 100);
+        });
+        assert_eq!(wrong, Vec::<String>::new(), "{}", logged(&["refuse"]).join("\n"));
+        assert_eq!(manager.names().len(), 2, "each socket once: {:?}", manager.names());
+    });
+}
+
+#[test]
+fn programs_of_their_own_lose_no_visitor_while_the_daemon_is_replaced() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n[pool]\nkind = \"cgi\"\n");
+        world.apply();
+        let text = "#!/bin/sh\nsleep 0.02; printf 'Content-Type: text/plain\\r\\n\\r\\nhello'\n";
+        world.script(&world.alice, "a.cgi", text);
+        let manager = Manager::new();
+        let mut daemon = manager.start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let wrong = asked_while(&nginx, &["alice"], "/a.cgi", |good| {
+            for _ in 0..3 {
+                more_than(good, 30);
+                assert_eq!(daemon.stop(), Some(0));
+                daemon = manager.start(world);
+            }
+            more_than(good, 30);
+        });
+        assert_eq!(wrong, Vec::<String>::new(), "{}", logged(&["refuse"]).join("\n"));
+    });
+}
+
+#[test]
+fn visitors_wait_for_the_next_daemon_where_workers_accept_and_where_one_was_killed() {
+    world(Launcher::Cellwall, |world| {
+        let app = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                   print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
+        let path = world.script(&world.alice, "app.fcgi", app);
+        world.site(
+            "alice",
+            &format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\naccept = \"direct\"\n", path.display()),
+        );
+        world.apply();
+        let manager = Manager::new();
+        let mut daemon = manager.start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        until("a worker", || nginx.get("alice", "/app.fcgi").status == 200);
+        for kills in [false, true] {
+            if kills {
+                daemon.murder();
+            } else {
+                assert_eq!(daemon.stop(), Some(0));
+            }
+            until("its workers' end", || processes(world.alice.id).is_empty());
+            thread::scope(|scope| {
+                let waits = scope.spawn(|| nginx.get("alice", "/app.fcgi").status);
+                thread::sleep(Duration::from_millis(300));
+                daemon = manager.start(world);
+                assert_eq!(waits.join().unwrap(), 200, "killed: {kills}");
+            });
+        }
+        assert_eq!(manager.names().len(), 1, "{:?}", manager.names());
+    });
+}
+
+/// What is handed over is believed nothing but its name, and where it listens the kernel says.
+#[test]
+fn a_socket_that_is_not_a_sites_own_is_not_used() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        fs::create_dir_all("/run/cellwall/pool").unwrap();
+        let at = |path: &str| OwnedFd::from(UnixListener::bind(path).unwrap());
+        let manager = Manager::new();
+        let keep = |name: &str, fd: OwnedFd| {
+            // Else it waits where this test looks whether somebody came.
+            listen::set_blocking(&fd, false).unwrap();
+            let looks = UnixListener::from(fd.try_clone().unwrap());
+            manager.kept.lock().unwrap().push((name.to_owned(), fd));
+            looks
+        };
+        // Of a site that is gone; of one whose workers of then were another user's; of a file that is not there any more.
+        keep("@7", at("/run/cellwall/pool/gone.sock"));
+        let foreign = keep(&format!("@3.{}", world.bob.id), at("/run/cellwall/pool/alice.sock"));
+        let orphan = keep("@4", at("/run/cellwall/pool/bob.sock"));
+        fs::remove_file("/run/cellwall/pool/bob.sock").unwrap();
+        let elsewhere = at("/tmp/elsewhere.sock");
+        let looks = UnixListener::from(elsewhere.try_clone().unwrap());
+        looks.set_nonblocking(true).unwrap();
+        let more = [
+            ("nosuch", at("/tmp/nosuch.sock")),
+            ("alice", elsewhere),
+            ("bob", UnixDatagram::unbound().unwrap().into()),
+            ("@01", at("/tmp/strange.sock")),
+        ];
+        let _daemon = manager.start_with(world, &more);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        for site in ["alice", "bob"] {
+            assert_eq!(nginx.get(site, "/a.php").status, 200, "{}", logged(&["refuse"]).join("\n"));
+        }
+        for nobodys in [foreign, orphan, looks] {
+            assert!(nobodys.accept().is_err(), "a visitor came there");
+        }
+        assert!(!fs::exists("/run/cellwall/pool/gone.sock").unwrap());
+        for (site, name) in [("alice", "alice"), ("bob", "bob"), ("-", "nosuch"), ("-", "@01")] {
+            let site = format!("site={site} ");
+            assert_eq!(logged(&["code=S13", &site, &format!("why=\"{name}: ")]).len(), 1, "{name}");
+        }
+        until("what is kept from now on", || {
+            let names = manager.names();
+            names.len() == 2
+                && names.iter().all(|name| !["@7", "@3", "@4"].iter().any(|old| name.starts_with(old)))
+        });
+    });
+}
+
+#[test]
+fn a_socket_of_a_unit_of_its_own_is_the_sites() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        fs::create_dir_all("/run/cellwall/pool").unwrap();
+        let unit = UnixListener::bind("/run/cellwall/pool/alice.sock").unwrap();
+        std::os::unix::fs::chown("/run/cellwall/pool/alice.sock", Some(0), Some(33)).unwrap();
+        fs::set_permissions("/run/cellwall/pool/alice.sock", fs::Permissions::from_mode(0o660)).unwrap();
+        let manager = Manager::new();
+        let mut daemon = manager.start_with(world, &[("alice", unit.try_clone().unwrap().into())]);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200, "{}", logged(&["refuse"]).join("\n"));
+        assert_eq!(manager.names().len(), 1, "bob's alone: the other one the manager has");
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(fs::exists("/run/cellwall/pool/alice.sock").unwrap(), "it is not ours to remove");
+    });
+}
+
+/// A site that comes, goes, or is another user's while the daemon runs.
+#[test]
+fn what_is_kept_is_what_there_is() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let manager = Manager::new();
+        let mut daemon = manager.start(world);
+        until("two", || manager.names().len() == 2);
+        fs::remove_file("/etc/cellwall/sites.d/bob.toml").unwrap();
+        world.apply();
+        until("one", || manager.names().len() == 1);
+        let relayed = manager.names();
+        let direct = "profile = \"php\"\n[pool]\nkind = \"parent\"\ncommand = \"/usr/bin/php-cgi\"\nchildren = 1\naccept = \"direct\"\n";
+        world.site("alice", direct);
+        world.apply();
+        let holder = format!(".{}", world.alice.id);
+        until("a name that tells who has it", || {
+            let names = manager.names();
+            names.len() == 1 && names != relayed && names[0].ends_with(&holder)
+        });
+        let names = manager.names();
+        assert_eq!(daemon.stop(), Some(0));
+        let _daemon = manager.start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        until("a worker", || nginx.get("alice", "/a.php").status == 200);
+        assert_eq!(manager.names(), names, "the same socket by the same name");
+    });
+}
