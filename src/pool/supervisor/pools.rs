@@ -86,6 +86,11 @@ impl Pool {
         path_of(&self.place).filter(|_| self.socket.ours)
     }
 
+    /// Workers of another user than this one have the socket, and may have given it to anybody: the site needs a new one.
+    fn is_anothers(&self, uid: u32) -> bool {
+        self.uid != uid && self.socket.held && self.socket.ours
+    }
+
     /// We made the socket, and somebody has removed its name: nobody can connect any more.
     fn is_gone(&self) -> bool {
         let facts = self.own_path().map(|path| path.symlink_metadata());
@@ -241,7 +246,7 @@ impl Supervisor {
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let moved = pool.place != place;
+        let moved = pool.place != place || pool.is_anothers(found.uid);
         let name = pool.name.clone();
         // One that was handed over has the group that whoever made it wants.
         if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
@@ -293,7 +298,7 @@ impl Supervisor {
     /// Who is to listen elsewhere leaves his socket first: another site may be waiting for it.
     fn leave(&mut self, site: Site, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
-        let moves = |pool: &&Pool| pool.place != place(settings.listen);
+        let moves = |pool: &&Pool| pool.place != place(settings.listen) || pool.is_anothers(found.uid);
         if let Some(pool) = self.pools.get(&site).filter(moves) {
             self.left.insert(pool.place.clone(), pool.socket.clone());
         }
@@ -327,6 +332,8 @@ impl Supervisor {
             match path_of(&place).filter(|_| left.ours) {
                 Some(path) if whole => listen::regroup(&path, settings.group)?,
                 Some(path) => drop(std::fs::remove_file(path)),
+                // An address is free when nobody listens there, and whoever had this socket has it still.
+                None if left.ours && !whole => listen::shut(&left.listener),
                 None => {}
             }
             if whole {
