@@ -383,6 +383,9 @@ impl Broker {
         {
             return self.own_page(key, &url);
         }
+        if site.stands_in {
+            return answers::refuse(self, key, 503, &answers::unstarted());
+        }
         if site.paused || site.rules.accept == Accept::Direct {
             return answers::refuse(self, key, 503, &answers::paused());
         }

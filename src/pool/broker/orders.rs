@@ -47,6 +47,7 @@ impl Broker {
             }
             Down::SiteGone { site } => self.site_gone(site.0),
             Down::Pause { site } => self.pause(site.0, true),
+            Down::StandIn { site } => self.stand_in(site.0),
             Down::Resume { site } => self.pause(site.0, false),
             Down::Lines { site, sink } => {
                 let Some(site) = self.sites.get_mut(&site.0) else { return Ok(()) };
@@ -118,6 +119,7 @@ impl Broker {
         match self.sites.get_mut(&number.0) {
             Some(site) => {
                 (site.habit, site.generation) = (Habit::of(rules.kind), generation);
+                site.stands_in &= rules.accept == Accept::Direct;
                 (site.rules, site.listener) = (rules, listener);
                 // Those that there are still come next.
                 (site.access, site.slow, site.errors) = (None, None, None);
@@ -165,13 +167,24 @@ impl Broker {
         }
     }
 
+    /// Its workers accept for themselves, and do not start.
+    fn stand_in(&mut self, number: u32) {
+        if let Some(site) = self.sites.get_mut(&number) {
+            site.stands_in = true;
+        }
+        self.listen_as_told(number);
+    }
+
     /// Stopped, or going again. Who waits is told at once.
     fn pause(&mut self, number: u32, paused: bool) {
         let Some(site) = self.sites.get_mut(&number) else { return };
-        site.paused = paused;
+        (site.paused, site.stands_in) = (paused, false);
         let generation = site.generation;
         self.listen_as_told(number);
         if !paused {
+            if let Some(site) = self.sites.get_mut(&number) {
+                site.stalled_until = 0;
+            }
             self.yields(number);
             self.say(Up::Taken { site: wire::Site(number), generation });
             return self.want(number);

@@ -148,11 +148,11 @@ impl Supervisor {
     fn pause(&mut self, site: Site, paused: bool) {
         let alive = self.broker.is_alive();
         let Some(pool) = self.pools.get_mut(&site) else { return };
-        // While workers that accept for themselves are stopped, the broker does so and answers: it ends that first.
-        let yields = pool.accept == Accept::Direct && pool.paused && !paused;
+        // While workers that accept for themselves are stopped or do not start, the broker does so and answers: it ends that first.
+        let yields = pool.accept == Accept::Direct && (pool.paused || pool.stands_in) && !paused;
         pool.yielding = (pool.yielding || yields) && alive;
         // The broker forgets what it wanted as well, and asks anew when there is work.
-        (pool.paused, pool.wanted) = (paused, 0);
+        (pool.paused, pool.stands_in, pool.wanted) = (paused, false, 0);
         (pool.failures, pool.not_before) = (super::super::life::Failures::default(), None);
         pool.set_blocking();
         let message = if paused { Down::Pause { site } } else { Down::Resume { site } };

@@ -52,6 +52,8 @@ pub(super) struct Pool {
     /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
     /// could be about to accept a connection that is gone, and would wait for the next one while all other sites wait for it.
     pub(super) yielding: bool,
+    /// Workers that accept for themselves do not start: the broker accepts, and tells visitors so.
+    pub(super) stands_in: bool,
     /// The broker could not be told of this.
     untold: bool,
     pub(super) group: u32,
@@ -77,7 +79,7 @@ pub(super) struct Pool {
 impl Pool {
     /// A program expects that it waits, the broker that it does not.
     pub(super) fn set_blocking(&self) {
-        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused;
+        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused && !self.stands_in;
         let _ = listen::set_blocking(&self.socket.listener, blocks);
     }
 
@@ -213,6 +215,7 @@ impl Supervisor {
             metered: is_metered(&settings),
             socket,
             yielding: false,
+            stands_in: false,
             untold: false,
             place,
             group,
@@ -277,6 +280,7 @@ impl Supervisor {
         pool.yielding =
             (pool.yielding || yields) && settings.accept == Accept::Direct && self.broker.is_alive();
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
+        pool.stands_in &= settings.accept == Accept::Direct;
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
         pool.deadline_ms = settings.request.deadline_ms;
         pool.metered = is_metered(&settings);
@@ -405,6 +409,27 @@ impl Supervisor {
         self.fill(site);
     }
 
+    /// Workers that accept for themselves do not start, and none is left: whoever asks would wait for nothing.
+    pub(super) fn stand_in(&mut self, site: Site) {
+        let lives = self.workers.values().any(|one| one.site == site && one.state.serves());
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        if pool.accept != Accept::Direct || pool.paused || pool.stands_in || lives {
+            return;
+        }
+        pool.stands_in = true;
+        pool.set_blocking();
+        self.tell_broker(&Down::StandIn { site }, Vec::new());
+    }
+
+    /// They are tried once more: the broker accepts no more before one is started.
+    pub(super) fn stand_down(&mut self, site: Site) {
+        let alive = self.broker.is_alive();
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        (pool.stands_in, pool.yielding) = (false, alive);
+        pool.set_blocking();
+        self.tell_broker(&Down::Resume { site }, Vec::new());
+    }
+
     /// Tells the broker of a site, or of its new settings.
     pub(super) fn tell_site(&mut self, site: Site) {
         if !self.broker.is_alive() {
@@ -413,7 +438,7 @@ impl Supervisor {
         let Some(pool) = self.pools.get(&site) else { return };
         let message = Down::Site { site, generation: pool.generation };
         let (listener, record) = (Rc::clone(&pool.socket.listener), Rc::clone(&pool.record));
-        let paused = pool.paused;
+        let (paused, stands_in) = (pool.paused, pool.stands_in);
         let told = memory_file(&record);
         if let Some(pool) = self.pools.get_mut(&site) {
             pool.untold = told.is_err();
@@ -427,6 +452,8 @@ impl Supervisor {
         }
         if paused {
             self.tell_broker(&Down::Pause { site }, Vec::new());
+        } else if stands_in {
+            self.tell_broker(&Down::StandIn { site }, Vec::new());
         }
         self.tell_lines(site);
     }

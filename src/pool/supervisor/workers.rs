@@ -74,7 +74,9 @@ impl Supervisor {
             if let Some(not_before) = pool.not_before.filter(|not_before| *not_before > now) {
                 return self.at(not_before, Timer::Site(site));
             }
-            if let Err(errno) = self.start(site) {
+            if pool.stands_in {
+                self.stand_down(site);
+            } else if let Err(errno) = self.start(site) {
                 self.start_failed(site, Ended::Exited, &format!("why=\"{}\"", errno.desc()));
             }
         }
@@ -438,6 +440,9 @@ impl Supervisor {
         let name = self.name(site);
         let state = if looping { "crash-loop" } else { "back-off" };
         self.journal.say("fail", &name, &format!("state={state} retry_ms={retry_after_ms} {line}"));
+        if looping {
+            self.stand_in(site);
+        }
     }
 
     /// Somebody wants new workers, as often as he likes: a site gets them once a second, and then as they are by then. Returns
