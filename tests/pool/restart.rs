@@ -334,3 +334,56 @@ fn what_is_kept_is_what_there_is() {
         assert_eq!(manager.names(), names, "the same socket by the same name");
     });
 }
+
+#[test]
+fn a_stopped_site_is_stopped_after_the_daemon_was_replaced() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let mut daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        let status = |site: &str| nginx.get(site, "/a.php").status;
+        assert_eq!((status("alice"), status("bob")), (200, 200));
+        assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+        for kills in [false, true] {
+            if kills {
+                daemon.murder();
+            } else {
+                assert_eq!(daemon.stop(), Some(0));
+            }
+            daemon = Daemon::start(world);
+            until("bob", || status("bob") == 200);
+            assert_eq!(status("alice"), 503, "killed: {kills}");
+            let said = world.cellwall(&["status", "alice"]);
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert!(said.contains("stopped"), "{said}");
+            assert_eq!(logged(&["pool stopped", "site=alice"]).len(), 1 + usize::from(kills), "it is told");
+        }
+        assert!(world.cellwall(&["pool", "start", "alice"]).status.success());
+        assert_eq!(daemon.stop(), Some(0));
+        let _daemon = Daemon::start(world);
+        until("alice", || status("alice") == 200);
+    });
+}
+
+#[test]
+fn a_stop_that_cannot_be_written_down_holds_and_is_told() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        // As a disk that is full.
+        drop(fs::remove_dir_all("/var/lib/cellwall/stopped"));
+        fs::write("/var/lib/cellwall/stopped", "").unwrap();
+        let said = world.cellwall(&["pool", "stop", "alice"]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.code() == Some(1) && text.contains("could not be written down"), "{text}");
+        assert_eq!(nginx.get("alice", "/a.php").status, 503);
+        fs::remove_file("/var/lib/cellwall/stopped").unwrap();
+        assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+        assert!(fs::exists("/var/lib/cellwall/stopped/alice").unwrap());
+        fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        world.apply();
+        assert!(!fs::exists("/var/lib/cellwall/stopped/alice").unwrap(), "it goes with its site");
+    });
+}

@@ -16,7 +16,7 @@ use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
 use super::super::settings::Accept;
 use super::super::wire::{Down, Site};
-use super::{CLIENTS, CONTROL, Supervisor};
+use super::{CLIENTS, CONTROL, Supervisor, stopped};
 
 /// The listening socket and who is connected to it.
 pub(super) struct Control {
@@ -126,10 +126,12 @@ impl Supervisor {
                 self.pause(site, true);
                 self.stop_workers(site);
                 self.stop_runs(site);
+                return Some(self.write_down(name, true));
             }
             Wish::Start => {
                 self.pause(site, false);
                 self.fill(site);
+                return Some(self.write_down(name, false));
             }
             Wish::Restart | Wish::Deployed => {
                 let epoch = self.renew(site);
@@ -143,6 +145,17 @@ impl Supervisor {
             Wish::Reload => {}
         }
         Some(Outcome::Done)
+    }
+
+    /// For the next daemon.
+    fn write_down(&mut self, name: &[u8], stopped: bool) -> Outcome {
+        match stopped::write_down(name, stopped) {
+            Ok(()) => Outcome::Done,
+            Err(why) => {
+                self.journal.say("error", name, &format!("call=stopped why=\"{why}\""));
+                Outcome::Unwritten
+            }
+        }
     }
 
     fn pause(&mut self, site: Site, paused: bool) {

@@ -10,6 +10,7 @@
 //! * `pulse`: what makes the kernel look more often at who is to run.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
+//! * `stopped`: which sites are to stay stopped.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
 //! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
@@ -26,6 +27,7 @@ mod pulse;
 mod runs;
 pub mod seal;
 mod slow;
+mod stopped;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

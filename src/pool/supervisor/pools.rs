@@ -24,7 +24,7 @@ use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings,
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::runs::Serial;
-use super::{Supervisor, Timer};
+use super::{Supervisor, Timer, stopped};
 
 /// One pool.
 pub(super) struct Pool {
@@ -192,6 +192,10 @@ impl Supervisor {
     fn add(&mut self, name: Vec<u8>, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
+        let paused = stopped::is(&name);
+        if paused {
+            self.journal.say("stopped", &name, &format!("fix=\"cellwall pool start {}\"", Pasted(&name)));
+        }
         let mut socket = match self.socket(&settings, found.uid) {
             Ok(socket) => socket,
             Err(refusal) => return self.journal.refused(&name, &refusal),
@@ -219,7 +223,7 @@ impl Supervisor {
             untold: false,
             place,
             group,
-            paused: false,
+            paused,
             wanted: 0,
             failures: Failures::default(),
             not_before: None,
@@ -295,6 +299,8 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
+            // Another one that comes by this name has been stopped by nobody.
+            drop(stopped::write_down(&pool.name, false));
             self.left.insert(pool.place, pool.socket);
         }
     }
