@@ -15,11 +15,11 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, co
 
 use crate::pool::fastcgi::back::{Back, Event, ID};
 use crate::pool::fastcgi::record::{kind, put};
-use crate::pool::fastcgi::{Broken, Ending};
+use crate::pool::fastcgi::{Broken, Ending, Role};
 use crate::pool::settings::Kind;
 use crate::pool::wire::{self, Up, Why};
 
-use super::answers;
+use super::answers::{self, FOUND, Head};
 use super::arena::Key;
 use super::calls::{Call, State};
 use super::children::Child;
@@ -460,6 +460,7 @@ impl Broker {
         let call = link.call.and_then(|call| self.calls.get(call));
         let id = call.map_or(0, |call| call.codec.request().id);
         let first = call.and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0);
+        let responds = call.is_some_and(|call| call.codec.request().role == Role::Responder);
         let mut site = self.sites.get_mut(&link.site);
         let mut input = bytes;
         link.wordy = false;
@@ -468,7 +469,11 @@ impl Broker {
                 Ok(None) => return heard,
                 Ok(Some(Event::Stdout(part))) => {
                     if first && heard.stdout == 0 {
-                        heard.status = answers::status_of(part);
+                        let head = Head::of(part);
+                        heard.status = head.status();
+                        if responds && head.redirects() {
+                            self.gather.copy(|out| put(out, kind::STDOUT, id, FOUND));
+                        }
                     }
                     heard.stdout = heard.stdout.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
                     let end = bytes.len().saturating_sub(input.len());
