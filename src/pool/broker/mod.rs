@@ -26,6 +26,8 @@ mod load;
 mod metrics;
 mod orders;
 mod pace;
+mod partings;
+mod replies;
 mod runs;
 pub mod seal;
 mod site;
