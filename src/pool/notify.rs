@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::UnixAddr;
 
 use crate::sys::descriptors::{inherited, send_to};
@@ -35,15 +36,19 @@ impl Manager {
         let _ = self.send(text, &[]);
     }
 
-    /// Has it keep a descriptor by this name, and hand it to the next daemon. `false`: it has too much to hear at the moment.
-    #[must_use]
-    pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> bool {
+    /// Has it keep a descriptor by this name, and hand it to the next daemon.
+    ///
+    /// # Errors
+    /// EAGAIN: it has too much to hear at the moment. Others of sendmsg(2): it is not there.
+    pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
         self.send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
     }
 
-    /// It need not keep what it has by this name. `false`: as [`Manager::keep`].
-    #[must_use]
-    pub fn forget(&self, name: &str) -> bool {
+    /// It need not keep what it has by this name.
+    ///
+    /// # Errors
+    /// As [`Manager::keep`].
+    pub fn forget(&self, name: &str) -> Result<(), Errno> {
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
     }
 
@@ -53,9 +58,13 @@ impl Manager {
         self.socket.is_some()
     }
 
-    fn send(&self, text: &str, with: &[BorrowedFd<'_>]) -> bool {
-        let Some((socket, address)) = &self.socket else { return true };
-        send_to(socket, Some(address), text.as_bytes(), with).is_ok()
+    fn send(&self, text: &str, with: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let Some((socket, address)) = &self.socket else { return Ok(()) };
+        match send_to(socket, Some(address), text.as_bytes(), with) {
+            // As many descriptors, or bytes, are on their way as may be.
+            Err(Errno::ENOBUFS | Errno::ETOOMANYREFS) => Err(Errno::EAGAIN),
+            sent => sent,
+        }
     }
 
     /// A reload begins; the time is that of `CLOCK_MONOTONIC`.

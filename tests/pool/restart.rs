@@ -16,7 +16,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use crate::harness::{Ask, Launcher, World, world};
 
 use super::daemon::relayed;
-use super::host::{Daemon, Nginx, logged, processes, until};
+use super::host::{Daemon, Nginx, logged, many_descriptors, processes, until};
+use super::rows::idle_sites;
 
 /// As much of a service manager as sd_pid_notify_with_fds(3) tells of: it keeps descriptors by name, and has them open at the
 /// next start, from 3 up.
@@ -67,13 +68,13 @@ impl Manager {
         for (_, fd) in &all {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         }
+        let beyond = if all.len() > 100 { 30_000 } else { 500 };
         let away = |(place, (_, fd)): (usize, &(&str, &OwnedFd))| {
-            format!("exec {}<&{};", 200 + place, fd.as_raw_fd())
+            format!("exec {}<&{} {1}<&-\n", beyond + place, fd.as_raw_fd())
         };
-        let away: String = all.iter().enumerate().map(away).collect();
-        let there =
-            (0..all.len()).map(|place| format!("exec {}<&{} {}<&-;", 3 + place, 200 + place, 200 + place));
-        let there: String = there.collect();
+        let there = |place: usize| format!("exec {}<&{} {1}<&-\n", 3 + place, beyond + place);
+        let moves = all.iter().enumerate().map(away).chain((0..all.len()).map(there));
+        fs::write("/tmp/moves", moves.collect::<String>()).unwrap();
         let tracer = format!(
             "env NOTIFY_SOCKET={NOTIFY} LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}",
             all.len(),
@@ -81,7 +82,7 @@ impl Manager {
         );
         let tracer = if all.is_empty() { format!("env NOTIFY_SOCKET={NOTIFY}") } else { tracer };
         let told = self.words.lock().unwrap().len();
-        let mut daemon = Daemon::given(world, &tracer, &format!("{away}{there}"));
+        let mut daemon = Daemon::given(world, &tracer, ". /tmp/moves;");
         for (_, fd) in &all {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
@@ -150,10 +151,19 @@ fn asked_while(nginx: &Nginx, sites: &[&str], path: &str, doing: impl FnOnce(&At
                 }
             });
         }
+        let _end = AtLast(&end);
         doing(&good);
-        end.store(true, Ordering::Relaxed);
     });
     wrong.into_inner().unwrap()
+}
+
+/// Sets it, whatever happens.
+struct AtLast<'a>(&'a AtomicBool);
+
+impl Drop for AtLast<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn more_than(good: &AtomicU32, more: u32) {
@@ -385,5 +395,39 @@ fn a_stop_that_cannot_be_written_down_holds_and_is_told() {
         fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
         world.apply();
         assert!(!fs::exists("/var/lib/cellwall/stopped/alice").unwrap(), "it goes with its site");
+    });
+}
+
+/// One variable names them all, and no program can be started with more than 128 KiB in one.
+#[test]
+fn ten_thousand_sites_have_their_sockets_kept() {
+    const SITES: usize = 10_000;
+    many_descriptors(50_000);
+    world(Launcher::Cellwall, |world| {
+        idle_sites(SITES, 3_000_000);
+        world.apply();
+        let manager = Manager::new();
+        let started = std::time::Instant::now();
+        let mut daemon = manager.start(world);
+        println!("ready after {:?}", started.elapsed());
+        until("all of them", || manager.names().len() >= SITES);
+        println!("kept after {:?}", started.elapsed());
+        let names: usize = manager.names().iter().map(|name| name.len() + 1).sum();
+        let all = manager.names().len();
+        println!("{all} names of {names} bytes");
+        assert!(names < 100_000);
+        let started = std::time::Instant::now();
+        assert_eq!(daemon.stop(), Some(0));
+        println!("stopped after {:?}", started.elapsed());
+        let started = std::time::Instant::now();
+        let daemon = manager.start(world);
+        println!("again after {:?}", started.elapsed());
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(manager.names().len(), all);
+        let words = manager.words.lock().unwrap().len();
+        daemon.reload();
+        until("a reload", || manager.words.lock().unwrap().len() > words + 1);
+        println!("reloaded after {:?}", started.elapsed());
+        assert_eq!(logged(&["refuse "]), Vec::<String>::new());
     });
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::refusal::{Card, Refusal};
 use crate::sys::descriptors::bound_file;
 
@@ -119,37 +121,38 @@ impl Supervisor {
         if !self.manager.is_there() {
             return;
         }
-        let mut all_told = true;
+        let mut told = Ok(());
         let used = self.pools.values().filter(|pool| label_fits(&pool.socket, pool.uid));
         let used: BTreeSet<Rc<str>> = used.filter_map(|pool| pool.socket.kept.clone()).collect();
         for name in self.kept.names.difference(&used).cloned().collect::<Vec<_>>() {
-            if self.manager.forget(&name) {
+            told = told.and_then(|()| self.manager.forget(&name));
+            if told.is_ok() {
                 self.kept.names.remove(&name);
-            } else {
-                all_told = false;
             }
         }
         let mut length: usize = self.kept.names.iter().map(|name| name.len() + 1).sum();
         for pool in self.pools.values_mut().filter(|pool| pool.socket.ours) {
             let Public { listener, held, kept, .. } = &mut pool.socket;
-            if kept.as_ref().is_some_and(|name| used.contains(name)) || listen::spot(listener).is_none() {
+            if kept.as_ref().is_some_and(|name| used.contains(name)) {
+                continue;
+            }
+            *kept = None;
+            // One that the next daemon could not tell is not for it.
+            if told.is_err() || length >= NAMES_MOST || listen::spot(listener).is_none() {
                 continue;
             }
             let number = self.kept.last.wrapping_add(1);
             let name: Rc<str> = label(number, held.then_some(pool.uid)).into();
             length += name.len() + 1;
-            if !all_told || length > NAMES_MOST {
-                *kept = None;
-                continue;
-            }
-            all_told = self.manager.keep(&name, listener.as_fd());
-            if all_told {
+            told = self.manager.keep(&name, listener.as_fd());
+            if told.is_ok() {
                 self.kept.last = number;
                 self.kept.names.insert(Rc::clone(&name));
                 *kept = Some(name);
             }
         }
-        if !all_told {
+        // One that is not there keeps nothing, and comes by no waiting.
+        if told == Err(Errno::EAGAIN) {
             self.after(SOON, Timer::Keep);
         }
     }
