@@ -151,8 +151,22 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts it for these sites; `more` stands in each server.
     pub(crate) fn start(sites: &[&str], more: &str) -> Self {
+        Self::serving(&sites.iter().map(|site| server(site, more)).collect::<String>())
+    }
+
+    /// The same with connections that are kept, as packaging/nginx has it.
+    pub(crate) fn keeping(sites: &[&str]) -> Self {
+        let kept = |site: &&str| {
+            let socket = format!("unix:/run/cellwall/pool/{site}.sock");
+            let pass = format!("fastcgi_keep_conn on; fastcgi_pass kept-{site};");
+            let server = server(site, "").replace(&format!("fastcgi_pass {socket};"), &pass);
+            format!("upstream kept-{site} {{ server {socket}; keepalive 8; }}\n{server}")
+        };
+        Self::serving(&sites.iter().map(kept).collect::<String>())
+    }
+
+    fn serving(servers: &str) -> Self {
         fs::create_dir_all("/tmp/nginx").unwrap();
-        let servers: String = sites.iter().map(|site| server(site, more)).collect();
         let text = format!(
             "user www-data; worker_processes 2; daemon off; pid /tmp/nginx/pid; error_log /tmp/nginx/error;\n\
              events {{ worker_connections 512; }}\nhttp {{ access_log off; client_body_temp_path /tmp/nginx/body;\n\

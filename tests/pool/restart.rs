@@ -177,18 +177,21 @@ fn no_request_is_lost_while_the_daemon_is_replaced() {
         relayed(world, "children = 2");
         let manager = Manager::new();
         let mut daemon = manager.start(world);
-        let nginx = Nginx::start(&["alice", "bob"], "");
-        let wrong = asked_while(&nginx, &["alice", "bob"], "/a.php", |good| {
-            for _ in 0..4 {
+        for keeps in [false, true] {
+            let sites = ["alice", "bob"];
+            let nginx = if keeps { Nginx::keeping(&sites) } else { Nginx::start(&sites, "") };
+            let wrong = asked_while(&nginx, &sites, "/a.php", |good| {
+                for _ in 0..4 {
+                    more_than(good, 100);
+                    assert_eq!(daemon.stop(), Some(0));
+                    // As RestartSec= has it.
+                    thread::sleep(Duration::from_millis(100));
+                    daemon = manager.start(world);
+                }
                 more_than(good, 100);
-                assert_eq!(daemon.stop(), Some(0));
-                // As RestartSec= has it.
-                thread::sleep(Duration::from_millis(100));
-                daemon = manager.start(world);
-            }
-            more_than(good, 100);
-        });
-        assert_eq!(wrong, Vec::<String>::new(), "{}", logged(&["refuse"]).join("\n"));
+            });
+            assert_eq!(wrong, Vec::<String>::new(), "keeps: {keeps}; {}", logged(&["refuse"]).join("\n"));
+        }
         assert_eq!(manager.names().len(), 2, "each socket once: {:?}", manager.names());
     });
 }
