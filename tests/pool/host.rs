@@ -62,17 +62,18 @@ impl Daemon {
         Self::given(world, tracer, "")
     }
 
-    /// The same after `before`, words of a shell.
+    /// The same after `before`, words of a shell; without any, it leaves some files open.
     pub(crate) fn given(world: &World, tracer: &str, before: &str) -> Self {
         account();
         // Not written over: another one may run, or be ending.
         drop(fs::remove_file("/usr/sbin/cellwalld"));
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
+        let before = if before.is_empty() { "exec 7</etc/shadow 8>/tmp/hostile;" } else { before };
         // A group for each world; where none can be made, the daemon does without as well.
         let start = format!(
             "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
              test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
-             exec 77</etc/shadow 78>/tmp/hostile; {before} exec {tracer} /usr/sbin/cellwalld",
+             {before} exec {tracer} /usr/sbin/cellwalld",
             world.alice.id
         );
         let child = spawn(

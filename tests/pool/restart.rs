@@ -22,10 +22,13 @@ use super::rows::idle_sites;
 /// As much of a service manager as sd_pid_notify_with_fds(3) tells of: it keeps descriptors by name, and has them open at the
 /// next start, from 3 up.
 struct Manager {
-    kept: Arc<Mutex<Vec<(String, OwnedFd)>>>,
+    kept: Arc<Mutex<Vec<Kept>>>,
     words: Arc<Mutex<Vec<String>>>,
     end: Arc<AtomicBool>,
 }
+
+/// A name, a descriptor, and which socket it is.
+type Kept = (String, OwnedFd, u64);
 
 const NOTIFY: &str = "/tmp/notify";
 
@@ -60,7 +63,7 @@ impl Manager {
     /// Starts it with `more` as well.
     fn start_with(&self, world: &World, more: &[(&str, OwnedFd)]) -> Daemon {
         let kept = self.kept.lock().unwrap();
-        let all: Vec<(&str, &OwnedFd)> = kept.iter().map(|(name, fd)| (name.as_str(), fd)).collect();
+        let all: Vec<(&str, &OwnedFd)> = kept.iter().map(|(name, fd, _)| (name.as_str(), fd)).collect();
         let all: Vec<(&str, &OwnedFd)> =
             all.into_iter().chain(more.iter().map(|(name, fd)| (*name, fd))).collect();
         let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -68,7 +71,7 @@ impl Manager {
         for (_, fd) in &all {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         }
-        let beyond = if all.len() > 100 { 30_000 } else { 500 };
+        let beyond = if all.len() > 100 { 10_000 } else { 500 };
         let away = |(place, (_, fd)): (usize, &(&str, &OwnedFd))| {
             format!("exec {}<&{} {1}<&-\n", beyond + place, fd.as_raw_fd())
         };
@@ -97,7 +100,7 @@ impl Manager {
 
     /// Names of what is kept.
     fn names(&self) -> Vec<String> {
-        self.kept.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+        self.kept.lock().unwrap().iter().map(|(name, ..)| name.clone()).collect()
     }
 }
 
@@ -108,29 +111,29 @@ impl Drop for Manager {
 }
 
 /// As systemd does (service_notify_message in service.c).
-fn obey(kept: &mut Vec<(String, OwnedFd)>, text: &str, with: Vec<OwnedFd>) {
+fn obey(kept: &mut Vec<Kept>, text: &str, with: Vec<OwnedFd>) {
     let has = |line: &str| text.lines().any(|one| one == line);
     let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
     if has("FDSTOREREMOVE=1") {
         let name = name.expect("a name");
-        kept.retain(|(known, _)| known != name);
+        kept.retain(|(known, ..)| known != name);
     }
     if has("FDSTORE=1") {
         let plain = |name: &str| name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':');
         let name = name.filter(|name| plain(name) && name.len() <= 255).expect("a name");
         for fd in with {
             // The same one is not kept twice.
-            if !kept.iter().any(|(_, known)| is_same(known, &fd)) {
-                kept.push((name.to_owned(), fd));
+            let socket = socket_of(&fd);
+            if !kept.iter().any(|(.., known)| *known == socket) {
+                kept.push((name.to_owned(), fd, socket));
             }
         }
     }
 }
 
 /// kcmp(2) would tell of the description; a socket has one.
-fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
-    let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
-    inode(one) == inode(other)
+fn socket_of(fd: &OwnedFd) -> u64 {
+    nix::sys::stat::fstat(fd).unwrap().st_ino
 }
 
 /// Answers that were not 200, of clients who ask without end while `doing`.
@@ -173,11 +176,11 @@ fn more_than(good: &AtomicU32, more: u32) {
 
 #[test]
 fn no_request_is_lost_while_the_daemon_is_replaced() {
-    world(Launcher::Cellwall, |world| {
-        relayed(world, "children = 2");
-        let manager = Manager::new();
-        let mut daemon = manager.start(world);
-        for keeps in [false, true] {
+    for keeps in [false, true] {
+        world(Launcher::Cellwall, |world| {
+            relayed(world, "children = 2");
+            let manager = Manager::new();
+            let mut daemon = manager.start(world);
             let sites = ["alice", "bob"];
             let nginx = if keeps { Nginx::keeping(&sites) } else { Nginx::start(&sites, "") };
             let wrong = asked_while(&nginx, &sites, "/a.php", |good| {
@@ -191,9 +194,9 @@ fn no_request_is_lost_while_the_daemon_is_replaced() {
                 more_than(good, 100);
             });
             assert_eq!(wrong, Vec::<String>::new(), "keeps: {keeps}; {}", logged(&["refuse"]).join("\n"));
-        }
-        assert_eq!(manager.names().len(), 2, "each socket once: {:?}", manager.names());
-    });
+            assert_eq!(manager.names().len(), 2, "each socket once: {:?}", manager.names());
+        });
+    }
 }
 
 #[test]
@@ -263,11 +266,17 @@ fn a_socket_that_is_not_a_sites_own_is_not_used() {
             // Else it waits where this test looks whether somebody came.
             listen::set_blocking(&fd, false).unwrap();
             let looks = UnixListener::from(fd.try_clone().unwrap());
-            manager.kept.lock().unwrap().push((name.to_owned(), fd));
+            let socket = socket_of(&fd);
+            manager.kept.lock().unwrap().push((name.to_owned(), fd, socket));
             looks
         };
         // Of a site that is gone; of one whose workers of then were another user's; of a file that is not there any more.
         keep("@7", at("/run/cellwall/pool/gone.sock"));
+        manager.kept.lock().unwrap().push((
+            "@8".to_owned(),
+            fs::File::open("/etc/shadow").unwrap().into(),
+            0,
+        ));
         let foreign = keep(&format!("@3.{}", world.bob.id), at("/run/cellwall/pool/alice.sock"));
         let orphan = keep("@4", at("/run/cellwall/pool/bob.sock"));
         fs::remove_file("/run/cellwall/pool/bob.sock").unwrap();
@@ -289,14 +298,14 @@ fn a_socket_that_is_not_a_sites_own_is_not_used() {
             assert!(nobodys.accept().is_err(), "a visitor came there");
         }
         assert!(!fs::exists("/run/cellwall/pool/gone.sock").unwrap());
-        for (site, name) in [("alice", "alice"), ("bob", "bob"), ("-", "nosuch"), ("-", "@01")] {
+        for (site, name) in [("alice", "alice"), ("bob", "bob"), ("-", "nosuch"), ("-", "@01"), ("-", "@8")] {
             let site = format!("site={site} ");
             assert_eq!(logged(&["code=S13", &site, &format!("why=\"{name}: ")]).len(), 1, "{name}");
         }
         until("what is kept from now on", || {
             let names = manager.names();
             names.len() == 2
-                && names.iter().all(|name| !["@7", "@3", "@4"].iter().any(|old| name.starts_with(old)))
+                && names.iter().all(|name| !["@7", "@3", "@4", "@8"].iter().any(|old| name.starts_with(old)))
         });
     });
 }
@@ -403,9 +412,9 @@ fn a_stop_that_cannot_be_written_down_holds_and_is_told() {
 
 /// One variable names them all, and no program can be started with more than 128 KiB in one.
 #[test]
-fn ten_thousand_sites_have_their_sockets_kept() {
-    const SITES: usize = 10_000;
-    many_descriptors(50_000);
+fn two_thousand_sites_have_their_sockets_kept() {
+    const SITES: usize = 2_000;
+    many_descriptors(20_000);
     world(Launcher::Cellwall, |world| {
         idle_sites(SITES, 3_000_000);
         world.apply();
@@ -432,5 +441,40 @@ fn ten_thousand_sites_have_their_sockets_kept() {
         until("a reload", || manager.words.lock().unwrap().len() > words + 1);
         println!("reloaded after {:?}", started.elapsed());
         assert_eq!(logged(&["refuse "]), Vec::<String>::new());
+    });
+}
+
+/// Its old user's processes have it, and it is not for the daemon to make another one.
+#[test]
+fn a_site_of_another_user_at_a_units_socket_is_as_before() {
+    world(Launcher::Cellwall, |world| {
+        fs::create_dir_all("/run/cellwall/pool").unwrap();
+        fs::remove_file("/etc/cellwall/sites.d/bob.toml").unwrap();
+        let unit = UnixListener::bind("/run/cellwall/pool/alice.sock").unwrap();
+        std::os::unix::fs::chown("/run/cellwall/pool/alice.sock", Some(0), Some(33)).unwrap();
+        fs::set_permissions("/run/cellwall/pool/alice.sock", fs::Permissions::from_mode(0o660)).unwrap();
+        let text = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+                    print \"Content-Type: text/plain\\r\\n\\r\\n$<\"; }\n";
+        let user = |user: &crate::harness::User| {
+            let path = world.script(user, "app.fcgi", text);
+            let rules = format!(
+                "user = \"{0}\"\ndocroot = \"/var/www/{0}/htdocs\"\nprofile = \"perl\"\n[pool]\ncommand = \"{1}\"\n\
+                 accept = \"direct\"\nworkers = {{ max = 1 }}\n",
+                user.name,
+                path.display()
+            );
+            fs::write("/etc/cellwall/sites.d/alice.toml", rules).unwrap();
+            world.apply();
+        };
+        user(&world.alice);
+        let manager = Manager::new();
+        let _daemon = manager.start_with(world, &[("alice", unit.try_clone().unwrap().into())]);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/app.fcgi").text(), world.alice.id.to_string());
+        user(&world.bob);
+        until("a refusal", || {
+            logged(&["code=S14", "site=alice", "restart cellwalld@alice.socket"]).len() == 1
+        });
+        assert_eq!(nginx.get("alice", "/app.fcgi").text(), world.alice.id.to_string());
     });
 }

@@ -19,6 +19,7 @@ use crate::sys::descriptors::bound_file;
 use super::super::listen::{self, Spot};
 use super::super::notify::handed_over;
 use super::super::settings::{Listen, SOCKETS, Settings};
+use super::super::wire::Site;
 use super::pools::Public;
 use super::{Supervisor, Timer};
 
@@ -31,6 +32,9 @@ pub(super) struct Kept {
     /// What it has by now.
     names: BTreeSet<Rc<str>>,
     last: u32,
+    /// What it has not heard yet: to keep these no more, and sockets of these from now on.
+    leaving: Vec<Rc<str>>,
+    coming: Vec<Site>,
 }
 
 struct Found {
@@ -52,8 +56,9 @@ impl Kept {
             kept.last = kept.last.max(number);
             // Until a site has it: what is not in use is forgotten.
             kept.names.insert(Rc::clone(&name));
-            if let Some(spot) = listen::spot(&socket) {
-                kept.found.insert(spot, Found { name, socket, holder });
+            match listen::spot(&socket) {
+                Some(spot) => drop(kept.found.insert(spot, Found { name, socket, holder })),
+                None => kept.named.push((name.as_bytes().to_vec(), socket)),
             }
         }
         kept
@@ -121,40 +126,50 @@ impl Supervisor {
         if !self.manager.is_there() {
             return;
         }
-        let mut told = Ok(());
         let used = self.pools.values().filter(|pool| label_fits(&pool.socket, pool.uid));
         let used: BTreeSet<Rc<str>> = used.filter_map(|pool| pool.socket.kept.clone()).collect();
-        for name in self.kept.names.difference(&used).cloned().collect::<Vec<_>>() {
-            told = told.and_then(|()| self.manager.forget(&name));
-            if told.is_ok() {
-                self.kept.names.remove(&name);
+        self.kept.leaving = self.kept.names.difference(&used).cloned().collect();
+        self.kept.coming.clear();
+        for (site, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.socket.ours) {
+            if !pool.socket.kept.as_ref().is_some_and(|name| used.contains(name)) {
+                pool.socket.kept = None;
+                self.kept.coming.push(*site);
             }
         }
-        let mut length: usize = self.kept.names.iter().map(|name| name.len() + 1).sum();
-        for pool in self.pools.values_mut().filter(|pool| pool.socket.ours) {
-            let Public { listener, held, kept, .. } = &mut pool.socket;
-            if kept.as_ref().is_some_and(|name| used.contains(name)) {
-                continue;
-            }
-            *kept = None;
-            // One that the next daemon could not tell is not for it.
-            if told.is_err() || length >= NAMES_MOST || listen::spot(listener).is_none() {
-                continue;
-            }
-            let number = self.kept.last.wrapping_add(1);
-            let name: Rc<str> = label(number, held.then_some(pool.uid)).into();
-            length += name.len() + 1;
-            told = self.manager.keep(&name, listener.as_fd());
-            if told.is_ok() {
-                self.kept.last = number;
-                self.kept.names.insert(Rc::clone(&name));
-                *kept = Some(name);
-            }
-        }
-        // One that is not there keeps nothing, and comes by no waiting.
-        if told == Err(Errno::EAGAIN) {
+        self.tell_kept();
+    }
+
+    /// As much of it as the service manager hears at the moment. One that is not there keeps nothing, and comes by no waiting.
+    pub(super) fn tell_kept(&mut self) {
+        if self.tell_some() == Err(Errno::EAGAIN) {
             self.after(SOON, Timer::Keep);
         }
+    }
+
+    fn tell_some(&mut self) -> Result<(), Errno> {
+        while let Some(name) = self.kept.leaving.last() {
+            self.manager.forget(name)?;
+            self.kept.names.remove(name);
+            self.kept.leaving.pop();
+        }
+        let mut length: usize = self.kept.names.iter().map(|name| name.len() + 1).sum();
+        while let Some(site) = self.kept.coming.last() {
+            // One that the next daemon could not tell is not for it.
+            if let Some(pool) = self.pools.get_mut(site)
+                && length < NAMES_MOST
+                && listen::spot(&pool.socket.listener).is_some()
+            {
+                let number = self.kept.last.wrapping_add(1);
+                let name: Rc<str> = label(number, pool.socket.held.then_some(pool.uid)).into();
+                self.manager.keep(&name, pool.socket.listener.as_fd())?;
+                length += name.len() + 1;
+                self.kept.last = number;
+                self.kept.names.insert(Rc::clone(&name));
+                pool.socket.kept = Some(name);
+            }
+            self.kept.coming.pop();
+        }
+        Ok(())
     }
 }
 
@@ -191,7 +206,7 @@ fn own_path(socket: &OwnedFd) -> Option<PathBuf> {
 /// the next daemon cannot be started at all.
 const NAMES_MOST: usize = 100_000;
 /// It has too much to hear: again, a little later.
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(10);
 
 static STRANGE: Card = Card {
     code: "S13",

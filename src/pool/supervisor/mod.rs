@@ -212,7 +212,7 @@ impl Supervisor {
                 Timer::Site(site) => self.fill(site),
                 Timer::Renew(site) => self.renew_timer(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
-                Timer::Keep => self.keep_sockets(),
+                Timer::Keep => self.tell_kept(),
                 Timer::Broker => self.start_broker(),
                 Timer::Second => self.second(),
                 Timer::Quit => {}

@@ -93,6 +93,11 @@ impl Pool {
         self.uid != uid && self.socket.held && self.socket.ours
     }
 
+    /// The same, and it is not for us to make one.
+    fn is_the_managers(&self, uid: u32) -> bool {
+        self.uid != uid && self.socket.held && !self.socket.ours
+    }
+
     /// We made the socket, and somebody has removed its name: nobody can connect any more.
     fn is_gone(&self) -> bool {
         let facts = self.own_path().map(|path| path.symlink_metadata());
@@ -255,6 +260,15 @@ impl Supervisor {
         let (place, group) = (place(settings.listen), settings.group);
         let moved = pool.place != place || pool.is_anothers(found.uid);
         let name = pool.name.clone();
+        if pool.is_the_managers(found.uid) {
+            let fix = format!(
+                "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
+                Pasted(&name)
+            );
+            let why =
+                "processes of the user of before have its socket, which the service manager made".to_owned();
+            return self.journal.refused(&name, &Refusal { card: &HELD, why, fix });
+        }
         // One that was handed over has the group that whoever made it wants.
         if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
             && let Err(refusal) = listen::regroup(&path, group)
@@ -647,4 +661,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A daemon that is older than the command that wrote the record reads it no better the second time.
 static RECORD: Card =
     Card { code: "S09", status: 88, remedy: "cellwall apply && systemctl restart cellwalld" };
+/// Its remedy names the site.
+static HELD: Card = Card { code: "S14", status: 88, remedy: "cellwall explain S14" };
 static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };
