@@ -26,7 +26,7 @@ pub struct Args {
 /// What to do with a pool.
 #[derive(Debug, clap::Subcommand)]
 pub enum What {
-    /// Answer all requests of a site with 503, and end its workers
+    /// Answer all requests of a site with 503, and end its workers, until it is started again
     Stop(Of),
     /// Serve a stopped site again
     Start(Of),
@@ -91,6 +91,15 @@ fn tell(wish: Wish, site: &str) -> ExitCode {
         }
         Ok(Outcome::Kept) => {
             say::note(format_args!("error: {KEPT}"));
+            End::Findings
+        }
+        Ok(Outcome::Unwritten) => {
+            say::note(format_args!(
+                "error: it is done for `{site}`, and could not be written down: the daemon's next start undoes it"
+            ));
+            say::note(
+                "  help: see what keeps root from writing there: df /var/lib/cellwall; ls -ld /var/lib/cellwall/stopped",
+            );
             End::Findings
         }
         Err(errno) => {

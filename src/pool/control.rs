@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 pub enum Wish {
     /// Read the policy anew. No site.
     Reload,
-    /// Answer a site's requests with 503, and end its workers.
+    /// Answer a site's requests with 503, and end its workers; whichever daemon runs, until [`Wish::Start`].
     Stop,
     /// The end of [`Wish::Stop`].
     Start,
@@ -42,11 +42,13 @@ pub enum Outcome {
     Failing,
     /// Not all records could be used; the pools of those that could not are as they were.
     Kept,
+    /// Done, and it could not be written down: the next daemon will not know of it.
+    Unwritten,
 }
 
 const WISHES: [(u8, Wish); 5] =
     [(1, Wish::Reload), (2, Wish::Stop), (3, Wish::Start), (4, Wish::Restart), (5, Wish::Deployed)];
-const OUTCOMES: [(u8, Outcome); 7] = [
+const OUTCOMES: [(u8, Outcome); 8] = [
     (1, Outcome::Done),
     (2, Outcome::Unknown),
     (3, Outcome::Denied),
@@ -54,6 +56,7 @@ const OUTCOMES: [(u8, Outcome); 7] = [
     (5, Outcome::Nonsense),
     (6, Outcome::Failing),
     (7, Outcome::Kept),
+    (8, Outcome::Unwritten),
 ];
 
 impl Wish {

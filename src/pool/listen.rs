@@ -7,20 +7,24 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, shutdown,
+    socket, sockopt,
+};
+use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::refusal::{Card, Refusal};
+use crate::sys::descriptors::bound_file;
 
 use super::settings::{Listen, SOCKETS};
 
@@ -86,6 +90,71 @@ pub fn set_blocking(socket: impl AsFd, blocks: bool) -> Result<(), Errno> {
     let flags = OFlag::from_bits_truncate(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
     let flags = if blocks { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK };
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+/// A place where somebody can listen: which file, or which address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spot {
+    /// Device and number.
+    File(u64, u64),
+    /// TCP.
+    Address(SocketAddr),
+}
+
+/// Where a listening socket of streams is, by the kernel's word. None: it does not listen, or was shut down, or its file cannot be
+/// told (see [`bound_file`]).
+#[must_use]
+pub fn spot(socket: &OwnedFd) -> Option<Spot> {
+    if !listens(socket) {
+        return None;
+    }
+    match address(socket) {
+        Some(address) => Some(Spot::Address(address)),
+        None => {
+            let facts = fstat(bound_file(socket).ok()?).ok()?;
+            Some(Spot::File(facts.st_dev, facts.st_ino))
+        }
+    }
+}
+
+/// Where a public socket would be. None: there is nothing by its name yet.
+#[must_use]
+pub fn spot_of(listen: Listen<'_>) -> Option<Spot> {
+    match listen {
+        Listen::Tcp(address) => Some(Spot::Address(address)),
+        Listen::Socket(name) => {
+            let facts = fs::symlink_metadata(path(name)).ok()?;
+            facts.file_type().is_socket().then(|| Spot::File(facts.dev(), facts.ino()))
+        }
+    }
+}
+
+/// Whether a socket listens, and under this name or address: what whoever made it says, and not what the name means by now.
+#[must_use]
+pub fn is_at(socket: &OwnedFd, listen: Listen<'_>) -> bool {
+    let named = |name: &[u8]| {
+        let own = UnixListener::from(socket.try_clone().ok()?).local_addr().ok()?;
+        Some(own.as_pathname()? == path(name))
+    };
+    listens(socket)
+        && match listen {
+            Listen::Tcp(meant) => address(socket) == Some(meant),
+            Listen::Socket(name) => named(name) == Some(true),
+        }
+}
+
+fn listens(socket: &OwnedFd) -> bool {
+    let is_stream = getsockopt(socket, sockopt::SockType) == Ok(SockType::Stream);
+    is_stream && getsockopt(socket, sockopt::AcceptConn) == Ok(true) && !is_shut(socket)
+}
+
+fn address(socket: &OwnedFd) -> Option<SocketAddr> {
+    TcpListener::from(socket.try_clone().ok()?).local_addr().ok()
+}
+
+/// Nobody listens there any more, whoever else has the socket: its address is free.
+pub fn shut(socket: &OwnedFd) {
+    let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(socket), Shutdown::Both);
 }
 
 /// Whether somebody has shut a listening socket down: nobody can connect any more.

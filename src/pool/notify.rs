@@ -1,20 +1,20 @@
-//! The service manager: what it is told (sd_notify(3)) and what it hands over (sd_listen_fds(3)). Without one, all of this
-//! does nothing.
+//! The service manager: what it is told (sd_notify(3)), what it keeps for the next daemon (sd_pid_notify_with_fds(3)) and what it
+//! hands over (sd_listen_fds(3)). Without one, all of this does nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::sys::descriptors::inherited;
+use nix::errno::Errno;
+use nix::sys::socket::UnixAddr;
+
+use crate::sys::descriptors::{inherited, send_to};
 
 /// What of the environment concerns the service manager.
 #[derive(Debug, Default)]
 pub struct Manager {
-    socket: Option<(UnixDatagram, SocketAddr)>,
+    socket: Option<(UnixDatagram, UnixAddr)>,
     /// It wants a sign of life at least as often.
     pub watchdog: Option<Duration>,
 }
@@ -33,8 +33,37 @@ impl Manager {
 
     /// One or more assignments, a line each. A lost one is lost.
     pub fn tell(&self, text: &str) {
-        if let Some((socket, address)) = &self.socket {
-            drop(socket.send_to_addr(text.as_bytes(), address));
+        let _ = self.send(text, &[]);
+    }
+
+    /// Has it keep a descriptor by this name, and hand it to the next daemon.
+    ///
+    /// # Errors
+    /// EAGAIN: it has too much to hear at the moment. Others of sendmsg(2): it is not there.
+    pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
+    }
+
+    /// It need not keep what it has by this name.
+    ///
+    /// # Errors
+    /// As [`Manager::keep`].
+    pub fn forget(&self, name: &str) -> Result<(), Errno> {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
+    /// There is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    fn send(&self, text: &str, with: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let Some((socket, address)) = &self.socket else { return Ok(()) };
+        match send_to(socket, Some(address), text.as_bytes(), with) {
+            // As many descriptors, or bytes, are on their way as may be.
+            Err(Errno::ENOBUFS | Errno::ETOOMANYREFS) => Err(Errno::EAGAIN),
+            sent => sent,
         }
     }
 
@@ -75,10 +104,10 @@ fn number(environment: &[Vec<u8>], name: &[u8]) -> Option<u64> {
 }
 
 /// A path, or an abstract name that is written with `@`.
-fn open(name: &[u8]) -> Option<(UnixDatagram, SocketAddr)> {
+fn open(name: &[u8]) -> Option<(UnixDatagram, UnixAddr)> {
     let address = match name.split_first()? {
-        (b'@', rest) => SocketAddr::from_abstract_name(rest).ok()?,
-        (b'/', _) => SocketAddr::from_pathname(OsStr::from_bytes(name)).ok()?,
+        (b'@', rest) => UnixAddr::new_abstract(rest).ok()?,
+        (b'/', _) => UnixAddr::new(name).ok()?,
         _ => return None,
     };
     let socket = UnixDatagram::unbound().ok()?;
@@ -88,6 +117,9 @@ fn open(name: &[u8]) -> Option<(UnixDatagram, SocketAddr)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::SocketAddr;
+
     use super::*;
 
     #[test]

@@ -25,7 +25,7 @@
 //! May not: know descriptors themselves, do I/O, hold anything but the contract.
 
 /// Both sides must speak this version: they are one program, started by each other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of every frame.
 pub const FRAME: usize = 32;
 /// Most descriptors that come with a frame.
@@ -72,7 +72,12 @@ pub enum Down {
         /// Which.
         site: Site,
     },
-    /// The end of [`Down::Pause`].
+    /// Workers that accept for themselves do not start: every request is answered with 503, and nobody waits for nothing.
+    StandIn {
+        /// Of which site.
+        site: Site,
+    },
+    /// The end of [`Down::Pause`] and of [`Down::StandIn`].
     Resume {
         /// Which.
         site: Site,
@@ -469,6 +474,7 @@ impl Down {
             Self::Started { .. } => 3,
             Self::SiteGone { .. }
             | Self::Pause { .. }
+            | Self::StandIn { .. }
             | Self::Resume { .. }
             | Self::Drain { .. }
             | Self::WorkerGone { .. }
@@ -557,6 +563,7 @@ impl Down {
                 Fields { kind: 18, site: site.0, number: token.0, other: cpu_us, ..none }
             }
             Self::Errors { site, worker } => Fields { kind: 19, site: site.0, worker: worker.0, ..none },
+            Self::StandIn { site } => Fields { kind: 20, site: site.0, ..none },
         }
     }
 
@@ -583,6 +590,7 @@ impl Down {
             17 => Self::Spent { site, worker, cpu_us: number },
             18 => Self::RunSpent { token, site, cpu_us: other },
             19 => Self::Errors { site, worker },
+            20 => Self::StandIn { site },
             _ => return Err(Nonsense),
         })
     }
@@ -676,6 +684,7 @@ mod tests {
             Down::Site { site, generation: 3 },
             Down::SiteGone { site },
             Down::Pause { site },
+            Down::StandIn { site },
             Down::Resume { site },
             Down::Worker { site, worker, generation: 3, connections: 4 },
             Down::Errors { site, worker },

@@ -4,18 +4,31 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 /// Sends one message with its descriptors, without waiting.
 ///
 /// # Errors
 /// EAGAIN: the other side has not read enough yet. EPIPE, ECONNRESET: it is gone. Others of sendmsg(2).
 pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    send_to(socket, None, message, descriptors)
+}
+
+/// As [`send`], on a socket that is not connected.
+///
+/// # Errors
+/// As [`send`]; ECONNREFUSED, ENOENT: nobody is there.
+pub fn send_to(
+    socket: impl AsFd,
+    address: Option<&UnixAddr>,
+    message: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let raw: Vec<RawFd> = descriptors.iter().map(|one| one.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &[][..] } else { &rights[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let sent = sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(message)], rights, flags, None)?;
+    let sent = sendmsg(socket.as_fd().as_raw_fd(), &[IoSlice::new(message)], rights, flags, address)?;
     if sent == message.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 
@@ -104,6 +117,21 @@ pub fn accept(listener: impl AsFd) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
+
+/// The file that a unix socket is bound to, whatever it is called by now: held, not opened. Takes `CAP_NET_ADMIN`.
+///
+/// # Errors
+/// EPERM: without it. ENOENT: it is bound to no file. ENOTTY: it is no unix socket.
+pub fn bound_file(socket: impl AsFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes no argument, and reads nothing of ours.
+    let file = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCUNIXFILE, 0) };
+    let file = Errno::result(file)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// The first of the calls that each protocol has for itself: linux/un.h.
+const SIOCUNIXFILE: libc::Ioctl = 0x89e0;
 
 /// Takes a descriptor that whoever started this program left open, and closes it at exec from now on. Call it once for
 /// each number, before anything else opens descriptors.

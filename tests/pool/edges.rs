@@ -268,3 +268,16 @@ fn a_request_that_is_late_does_not_take_its_sites_only_worker_from_the_others() 
         assert!(took < Duration::from_millis(1000), "{took:?}\n{}", logged(&[""]).join("\n"));
     });
 }
+
+/// nginx connects and then writes: between the two the broker may be told to end.
+#[test]
+fn who_was_let_in_is_served_at_the_end() {
+    let mut stage = Stage::new(&example());
+    stage.actor(1, |_, stream| answer(stream, b"\r\nyes"));
+    let (mut kept, mut early) = (stage.client(), stage.client());
+    assert_eq!(kept.get("/a.php").text(), "\r\nyes");
+    stage.send(Down::Quit { within_ms: 10_000 }, Vec::new());
+    assert!(kept.is_closed(), "nothing was under way there");
+    assert_eq!(early.get("/a.php").text(), "\r\nyes", "{}", stage.log());
+    assert!(early.is_closed());
+}

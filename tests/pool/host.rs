@@ -59,19 +59,25 @@ impl Daemon {
 
     /// The same below `tracer`, which goes on in the same process; nothing is waited for.
     pub(crate) fn traced(world: &World, tracer: &str) -> Self {
+        Self::given(world, tracer, "")
+    }
+
+    /// The same after `before`, words of a shell; without any, it leaves some files open.
+    pub(crate) fn given(world: &World, tracer: &str, before: &str) -> Self {
         account();
         // Not written over: another one may run, or be ending.
         drop(fs::remove_file("/usr/sbin/cellwalld"));
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
+        let before = if before.is_empty() { "exec 7</etc/shadow 8>/tmp/hostile;" } else { before };
         // A group for each world; where none can be made, the daemon does without as well.
         let start = format!(
             "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
              test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
-             exec 7</etc/shadow 8>/tmp/hostile; exec {tracer} /usr/sbin/cellwalld",
+             {before} exec {tracer} /usr/sbin/cellwalld",
             world.alice.id
         );
         let child = spawn(
-            Command::new("/bin/sh")
+            Command::new("/bin/bash")
                 .args(["-c", start.as_str()])
                 .env_clear()
                 .env("HOSTILE", "1")
@@ -146,8 +152,22 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts it for these sites; `more` stands in each server.
     pub(crate) fn start(sites: &[&str], more: &str) -> Self {
+        Self::serving(&sites.iter().map(|site| server(site, more)).collect::<String>())
+    }
+
+    /// The same with connections that are kept, as packaging/nginx has it.
+    pub(crate) fn keeping(sites: &[&str]) -> Self {
+        let kept = |site: &&str| {
+            let socket = format!("unix:/run/cellwall/pool/{site}.sock");
+            let pass = format!("fastcgi_keep_conn on; fastcgi_pass kept-{site};");
+            let server = server(site, "").replace(&format!("fastcgi_pass {socket};"), &pass);
+            format!("upstream kept-{site} {{ server {socket}; keepalive 8; }}\n{server}")
+        };
+        Self::serving(&sites.iter().map(kept).collect::<String>())
+    }
+
+    fn serving(servers: &str) -> Self {
         fs::create_dir_all("/tmp/nginx").unwrap();
-        let servers: String = sites.iter().map(|site| server(site, more)).collect();
         let text = format!(
             "user www-data; worker_processes 2; daemon off; pid /tmp/nginx/pid; error_log /tmp/nginx/error;\n\
              events {{ worker_connections 512; }}\nhttp {{ access_log off; client_body_temp_path /tmp/nginx/body;\n\

@@ -27,6 +27,7 @@ mod programs;
 mod pulse;
 mod relay;
 mod renewal;
+mod restart;
 mod reuse;
 mod rows;
 mod servers;

@@ -145,3 +145,75 @@ fn no_socket_that_another_sites_workers_hold_is_handed_on() {
         assert!(!processes(world.alice.id).is_empty(), "they are there still");
     });
 }
+
+#[test]
+fn a_port_goes_from_one_site_to_another_in_one_apply() {
+    let ports = ["127.0.0.1:9101", "127.0.0.1:9102"];
+    for (before, after) in
+        [("relay", "relay"), ("direct", "relay"), ("relay", "direct"), ("direct", "direct")]
+    {
+        world(Launcher::Cellwall, |world| {
+            let rules = |accept: &str, port: &str| {
+                format!("accept = \"{accept}\"\nworkers = {{ max = 1 }}\nlisten = \"{port}\"")
+            };
+            let answers = |user: &str, port: &str| {
+                let file = format!("/var/www/{user}/htdocs/app.fcgi");
+                let mut command = std::process::Command::new("/usr/bin/cgi-fcgi");
+                command.args(["-bind", "-connect", port]).env_clear().stdin(std::process::Stdio::null());
+                command.env("SCRIPT_FILENAME", file).env("REQUEST_METHOD", "GET");
+                String::from_utf8(command.output().unwrap().stdout).unwrap()
+            };
+            let serves = |user: &str, id: u32, port: &str| {
+                until(&format!("{user} at {port}"), || answers(user, port).ends_with(&format!("\n{id}")));
+            };
+            site(world, "alice", &rules(before, ports[0]));
+            site(world, "bob", &rules(before, ports[1]));
+            world.apply();
+            let _daemon = Daemon::start(world);
+            serves("alice", world.alice.id, ports[0]);
+            serves("bob", world.bob.id, ports[1]);
+            thread::sleep(Duration::from_millis(1200));
+            site(world, "alice", &rules(after, ports[1]));
+            site(world, "bob", &rules(after, ports[0]));
+            world.apply();
+            assert_eq!(logged(&["refuse ", "code=S0"]), Vec::<String>::new(), "{before}, {after}");
+            serves("alice", world.alice.id, ports[1]);
+            serves("bob", world.bob.id, ports[0]);
+        });
+    }
+}
+
+/// Its workers of before have the socket, and may have given it to anybody.
+#[test]
+fn a_site_of_another_user_has_another_socket() {
+    world(Launcher::Cellwall, |world| {
+        // It does not end when it is asked to, and goes on accepting.
+        let stays = WHO.replace("use FCGI;\n", "use FCGI;\n$SIG{TERM} = 'IGNORE';\n");
+        let path = world.script(&world.alice, "app.fcgi", stays);
+        fs::remove_file("/etc/cellwall/sites.d/bob.toml").unwrap();
+        let rules = |user: &str, command: &std::path::Path| {
+            let text = format!(
+                "user = \"{user}\"\ndocroot = \"/var/www/{user}/htdocs\"\nprofile = \"perl\"\n[pool]\ncommand = \"{}\"\n\
+                 accept = \"direct\"\nstop_timeout = \"30s\"\nworkers = {{ max = 1 }}\n",
+                command.display()
+            );
+            fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+            world.apply();
+        };
+        rules("alice", &path);
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "fastcgi_read_timeout 5s;");
+        assert_eq!(answer(&nginx, "alice"), (200, world.alice.id.to_string()));
+        thread::sleep(Duration::from_millis(1200));
+        rules("bob", &world.script(&world.bob, "app.fcgi", WHO));
+        until("the other user", || answer(&nginx, "alice").1 == world.bob.id.to_string());
+        for _ in 0..30 {
+            assert_eq!(
+                answer(&nginx, "alice"),
+                (200, world.bob.id.to_string()),
+                "a stranger's program answered"
+            );
+        }
+        assert!(!processes(world.alice.id).is_empty(), "it is there still");
+    });
+}

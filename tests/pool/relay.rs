@@ -12,7 +12,7 @@ use cellwall::pool::fastcgi::back::{self, Back};
 use cellwall::pool::fastcgi::front::{self, Front};
 use cellwall::pool::fastcgi::record::{Header, kind, put, put_begin, put_end};
 use cellwall::pool::fastcgi::{Ending, Role};
-use cellwall::pool::settings::{Life, Queue, Request, Seen, Settings, Workers};
+use cellwall::pool::settings::{Kind, Life, Queue, Request, Seen, Settings, Workers};
 use cellwall::pool::wire::{Ended, Site, Up, Why, Worker};
 
 use crate::host::many_descriptors;
@@ -813,7 +813,7 @@ fn a_request_on_a_kept_connection_that_the_worker_closes_is_answered_and_never_r
 
 #[test]
 fn a_cgi_program_gets_its_environment_sealed_and_its_answer_framed() {
-    let settings = Settings { kind: cellwall::pool::settings::Kind::Cgi, command: Vec::new(), ..example() };
+    let settings = Settings { kind: Kind::Cgi, command: Vec::new(), ..example() };
     let mut stage = Stage::new(&settings);
     let mut client = stage.client();
     client.ask(&request("/a.cgi", &[("HTTP_PROXY", "x"), ("QUERY_STRING", "q=1")], b"the body", true));
@@ -929,7 +929,7 @@ fn a_connection_is_used_again_where_nothing_can_be_left_in_it() {
 #[test]
 fn a_cgi_program_takes_its_place_until_it_is_gone() {
     let settings = Settings {
-        kind: cellwall::pool::settings::Kind::Cgi,
+        kind: Kind::Cgi,
         command: Vec::new(),
         workers: Workers { max: 1, ..example().workers },
         ..example()
@@ -949,4 +949,41 @@ fn a_cgi_program_takes_its_place_until_it_is_gone() {
     stage.send(ended, Vec::new());
     let (second, _) = stage.run();
     assert_ne!(first, second);
+}
+
+/// RFC 3875, 6.2.3: a shell says it line by line, and Apache, asking a pool, passes it on with the status 200.
+#[test]
+fn a_redirection_of_a_programs_gets_its_status_however_it_comes() {
+    let settings = Settings { kind: Kind::Cgi, command: Vec::new(), ..example() };
+    let mut stage = Stage::new(&settings);
+    let found = "Status: 302 Found\r\n";
+    let long = format!("X: {}\r\n", "y".repeat(20_000));
+    for (pieces, before) in [
+        (&["Location: http://elsewhere.test/\r\n", "\r\n"][..], found),
+        (&["L", "ocation: /b\n", "\n", "and more"], found),
+        (&["Location: /b\r\n", "Status: 307 Temporary Redirect\r\n\r\n"], ""),
+        (&["Content-Type: text/plain\r\n\r\nLocation: /b\r\n\r\n"], ""),
+        // No head at all: for the web server to complain about.
+        (&["Location: /b\r\n"], ""),
+        // Longer than anybody waits for.
+        (&[&long, "Location: /b\r\n\r\n"], ""),
+    ] {
+        let mut client = stage.client();
+        client.ask(&request("/a.cgi", &[], b"", true));
+        let (token, _) = stage.run();
+        let (_input_reader, input) = std::io::pipe().unwrap();
+        let (output, mut writer) = std::io::pipe().unwrap();
+        let (errors, errors_writer) = std::io::pipe().unwrap();
+        let site = cellwall::pool::wire::Site(1);
+        let started = cellwall::pool::wire::Down::Started { token, site };
+        stage.send(started, vec![input.into(), output.into(), errors.into()]);
+        for piece in pieces {
+            writer.write_all(piece.as_bytes()).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop((writer, errors_writer));
+        let ended = cellwall::pool::wire::Down::RunEnded { token, site, how: Ended::Exited, code: 0 };
+        stage.send(ended, Vec::new());
+        assert_eq!(client.answer().text(), format!("{before}{}", pieces.concat()));
+    }
 }

@@ -239,7 +239,7 @@ fn pool_22_what_one_request_changes_the_next_does_not_find() {
 }
 
 /// Sites whose workers nobody asks for; the first one's uid is `first`.
-fn idle_sites(count: usize, first: u32) {
+pub(crate) fn idle_sites(count: usize, first: u32) {
     let (mut passwd, mut group) = (String::new(), String::new());
     for number in 0..count {
         let (name, id) = (format!("idle{number}"), first + u32::try_from(number).unwrap());

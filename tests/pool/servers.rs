@@ -32,6 +32,9 @@ fn behind(name: &str, start: Start) -> Behind {
     };
     let mut stage = Stage::new(&settings);
     stage.actor(1, |heard, stream| {
+        if let Some(place) = heard.get("QUERY_STRING").strip_prefix("to=") {
+            return answer(stream, format!("Location: {place}\r\n\r\n").as_bytes());
+        }
         let told =
             ["SCRIPT_FILENAME", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "HTTP_PROXY", "HTTP_X_TEST"];
         let told = told.map(|name| heard.get(name)).join("|");
@@ -220,6 +223,23 @@ fn a_body_without_end_does_not_fill_the_web_servers_disk() {
         let got = ["Transfer-Encoding: chunked", "X-Length: told"].map(got);
         assert_eq!(got, expected, "{name}: {}", behind.server.words());
     }
+}
+
+/// RFC 3875, 6.2.3. Its 6.2.2 has a server go to a path of its own by itself, which a visitor does as well.
+#[test]
+fn a_redirection_without_a_status_is_one_behind_every_server() {
+    let mut wrong = Vec::new();
+    for (name, start) in web::ALL {
+        let behind = behind("redirections", start);
+        for place in ["http://elsewhere.test/b", "/b.php"] {
+            let status = behind.curl(&format!("/a.php?to={place}"), &[]).0;
+            if status != "302" {
+                wrong.push(format!("{name}: {place}: {status}"));
+            }
+        }
+        assert_eq!(behind.curl("/a.php", &[]).0, "200", "{name}");
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 /// What docs/web-servers.md and Caddy's own file warn of. HAProxy serves no files.

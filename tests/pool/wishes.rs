@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use cellwall::pool::control::{SOCKET, Wish};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
+use nix::unistd::Pid;
 
 use crate::harness::{Launcher, World, world};
 
@@ -210,5 +211,35 @@ fn a_kept_connection_is_given_up_when_workers_accept_for_themselves() {
         assert_eq!(kept.stream.read(&mut [0; 1]).unwrap(), 0, "its web server makes a new one");
         let nginx = Nginx::start(&["alice"], "");
         assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+    });
+}
+
+#[test]
+fn visitors_of_workers_that_accept_for_themselves_and_do_not_start_are_told() {
+    world(Launcher::Cellwall, |world| {
+        site(world, "#!/bin/false\n", "accept = \"direct\"\nworkers = { max = 2 }");
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "fastcgi_read_timeout 5s;");
+        until("a crash loop", || !logged(&["pool fail ", "state=crash-loop"]).is_empty());
+        let asked = Instant::now();
+        let answer = nginx.get("alice", "/app.fcgi");
+        assert_eq!((answer.status, asked.elapsed().as_secs()), (503, 0), "{}", answer.text());
+        assert!(answer.header("Retry-After").is_some(), "{}", answer.head);
+        assert_eq!(logged(&["refuse ", "code=B05", "site=alice"]).len(), 1);
+        let said = world.cellwall(&["status", "alice"]);
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("failing"), "{said}");
+        // A broker that comes meanwhile hears of it.
+        kill(Pid::from_raw(daemon.child("broker").unwrap()), Signal::SIGKILL).unwrap();
+        until("the next broker", || logged(&["pool broker state=started"]).len() == 2);
+        assert_eq!(nginx.get("alice", "/app.fcgi").status, 503);
+        world.script(&world.alice, "app.fcgi", GOOD);
+        assert!(world.cellwall(&["pool", "restart", "alice"]).status.success());
+        until("workers", || nginx.get("alice", "/app.fcgi").status == 200);
+        let refused = logged(&["refuse ", "site=alice"]).len();
+        for _ in 0..20 {
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
+        }
+        assert_eq!(logged(&["refuse ", "site=alice"]).len(), refused, "the broker accepts here no more");
     });
 }

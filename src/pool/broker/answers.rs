@@ -72,25 +72,66 @@ fn text(http: u16, retry_after: u64, reference: &str) -> String {
     )
 }
 
-/// The status in the head of a CGI answer (RFC 3875, 6.3.3), where it is in the first piece; none: 200.
-pub(super) fn status_of(head: &[u8]) -> Option<u16> {
-    for line in head.split(|byte| *byte == b'\n').take(64) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            return None;
-        }
-        let name = line.get(..7).unwrap_or_default();
-        if name.eq_ignore_ascii_case(b"Status:") {
-            let digits = line.get(7..).unwrap_or_default().trim_ascii_start();
-            let digits = std::str::from_utf8(digits.get(..3)?).ok()?;
-            return digits.parse().ok().filter(|status| (100..600).contains(status));
-        }
-        if line.starts_with(b"Location:") {
-            return Some(302);
-        }
-    }
-    None
+/// What of the head of a CGI answer counts here, as far as it has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The status (RFC 3875, 6.3.3); none: 200, or what [`Head::redirects`] says.
+    status: Option<u16>,
+    /// Some line is one of a status, whatever it says.
+    says_status: bool,
+    location: bool,
+    /// The empty line behind it was seen.
+    pub(super) whole: bool,
 }
+
+/// What goes before a head that [`Head::redirects`].
+pub(super) const FOUND: &[u8] = b"Status: 302 Found\r\n";
+
+impl Head {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut head = Self::default();
+        let mut lines = bytes.split(|byte| *byte == b'\n').take(LINES_MOST).peekable();
+        while let Some(line) = lines.next() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if lines.peek().is_none() {
+                // Its end has not come, or it is one too many.
+                return head;
+            }
+            if line.is_empty() {
+                return Self { whole: true, ..head };
+            }
+            if let Some(value) = value(line, b"Status:") {
+                head.says_status = true;
+                let digits = value.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+                let status = digits.and_then(|digits| digits.parse().ok());
+                head.status = head.status.or(status.filter(|status| (100..600).contains(status)));
+            }
+            head.says_status |= line.starts_with(b"HTTP/");
+            head.location |= value(line, b"Location:").is_some_and(|place| !place.is_empty());
+        }
+        head
+    }
+
+    /// It sends the visitor elsewhere and says no status: RFC 3875, 6.2.2 and 6.2.3. nginx, lighttpd and HAProxy take that for 302
+    /// by themselves; Apache and Caddy, asking by FastCGI, for 200.
+    pub(super) fn redirects(self) -> bool {
+        self.whole && self.location && !self.says_status
+    }
+
+    /// None: 200.
+    pub(super) fn status(self) -> Option<u16> {
+        self.status.or((self.location && !self.says_status).then_some(302))
+    }
+}
+
+/// What a header line of this name says.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (own, value) = line.split_at_checked(name.len())?;
+    own.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+/// Lines of a head that are looked at.
+const LINES_MOST: usize = 128;
 
 pub(super) fn large() -> Refusal {
     Refusal::new(&LARGE, "more than 64 KiB of parameters".to_owned())
@@ -196,17 +237,32 @@ mod tests {
 
     #[test]
     fn the_status_of_an_answer_is_in_its_head() {
-        for (head, status) in [
-            (&b"Status: 404 Not Found\r\nContent-Type: text/plain\r\n\r\n"[..], Some(404)),
-            (b"Content-type: text/html\nstatus:503\n\n", Some(503)),
-            (b"Location: /x\r\n\r\n", Some(302)),
-            (b"Content-Type: text/html\r\n\r\nStatus: 500\r\n", None),
-            (b"Status: 9999\r\n\r\n", Some(999).filter(|_| false)),
-            (b"Status: x\r\n\r\n", None),
-            (b"", None),
+        for (head, status, redirects) in [
+            (&b"Status: 404 Not Found\r\nContent-Type: text/plain\r\n\r\n"[..], Some(404), false),
+            (b"Content-type: text/html\nstatus:503\n\n", Some(503), false),
+            (b"Location: /x\r\n\r\n", Some(302), true),
+            (b"location:http://x\nX: y\n\nbody", Some(302), true),
+            (b"Location: http://x\r\nStatus: 303 See Other\r\n\r\n", Some(303), false),
+            (b"Status: 201 Created\r\nLocation: /x\r\n\r\n", Some(201), false),
+            (b"HTTP/1.0 301 Moved\r\nLocation: /x\r\n\r\n", None, false),
+            (b"Location:\r\n\r\n", None, false),
+            (b"Location: /x\r\n", Some(302), false),
+            (b"Location: /x\r\nStat", Some(302), false),
+            (b"Content-Type: text/html\r\n\r\nStatus: 500\r\nLocation: /x\r\n\r\n", None, false),
+            (b"Status: 9999\r\n\r\n", Some(999).filter(|_| false), false),
+            (b"Status: x\r\nLocation: /x\r\n\r\n", None, false),
+            (b"", None, false),
         ] {
-            assert_eq!(status_of(head), status, "{}", String::from_utf8_lossy(head));
+            let found = Head::of(head);
+            assert_eq!(
+                (found.status(), found.redirects()),
+                (status, redirects),
+                "{}",
+                String::from_utf8_lossy(head)
+            );
         }
+        let long = [&b"X: y\r\n".repeat(LINES_MOST)[..], b"Location: /x\r\n\r\n"].concat();
+        assert_eq!(Head::of(&long), Head::default(), "too many lines to look at");
     }
 
     #[test]

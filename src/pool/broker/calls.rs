@@ -383,7 +383,10 @@ impl Broker {
         {
             return self.own_page(key, &url);
         }
-        if site.paused || self.quit.is_some() || site.rules.accept == Accept::Direct {
+        if site.stands_in {
+            return answers::refuse(self, key, 503, &answers::unstarted());
+        }
+        if site.paused || site.rules.accept == Accept::Direct {
             return answers::refuse(self, key, 503, &answers::paused());
         }
         let form = match site.rules.kind {

@@ -1,4 +1,5 @@
-//! Connections to workers: choosing one, passing a request on, relaying its answer.
+//! Connections to workers: choosing one, passing a request on. [`super::replies`] is what comes back, [`super::partings`] what
+//! becomes of the two where that does not come.
 //!
 //! A connection is used again only where nothing of its last request can be left in it. libfcgi, which is beneath most
 //! programs that are not PHP, reads 8 KiB at a time, and when the program has not read its standard input to the end, it
@@ -11,11 +12,10 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollEvent;
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::pool::fastcgi::back::{Back, Event, ID};
+use crate::pool::fastcgi::back::{Back, ID};
 use crate::pool::fastcgi::record::{kind, put};
-use crate::pool::fastcgi::{Broken, Ending};
 use crate::pool::settings::Kind;
 use crate::pool::wire::{self, Up, Why};
 
@@ -24,17 +24,11 @@ use super::arena::Key;
 use super::calls::{Call, State};
 use super::children::Child;
 use super::gather::Pending;
-use super::heirs;
 use super::lines::Splitter;
 use super::site::{Habit, TRIAL_US};
 use super::ticks::PATIENCE_MS;
-use super::{Broker, COMES, ROUNDS, Said, Source, edges};
+use super::{Broker, COMES, Said, Source, edges};
 
-/// So often a request is given to another worker: each of a pool may be ending at the same time.
-const AGAIN_MOST: u8 = 4;
-/// A program that is to end with its web server's interest, and has not got the whole request yet, has so long to find out that
-/// no more of it comes.
-const FINDS_OUT_US: u64 = 2_000_000;
 /// The buffer of libfcgi (`NewReader` in fcgiapp.c).
 const ONE_READ: usize = 8192;
 
@@ -57,22 +51,22 @@ pub(super) struct Link {
     /// What its worker had spent, in microseconds of CPU time, when that was first told of this request.
     pub(super) spent: Option<u64>,
     /// How often it has answered: the worker may have closed it meanwhile.
-    answered: u32,
+    pub(super) answered: u32,
     /// When it did so last.
-    rested: u64,
+    pub(super) rested: u64,
     /// The worker does not read any more.
-    deaf: bool,
+    pub(super) deaf: bool,
     /// Something of the request was written to it.
-    told: bool,
+    pub(super) told: bool,
     /// The worker had closed before anything was.
-    refused: bool,
+    pub(super) refused: bool,
     /// All of it was, in one piece that the worker takes with one read.
-    at_once: bool,
+    pub(super) at_once: bool,
     /// No request is for it: the worker was asked whether it is up.
     pub(super) knock: bool,
     /// What it said last was for the log.
-    wordy: bool,
-    words: Splitter,
+    pub(super) wordy: bool,
+    pub(super) words: Splitter,
     /// Which child of the worker's is at its other end, where that counts.
     pub(super) child: Child,
 }
@@ -84,24 +78,15 @@ impl Link {
     }
 
     /// Some of its request is with the worker.
-    fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         self.told || self.pending.begun()
     }
 
     /// Its answer is complete.
-    fn rests(&mut self, now: u64) {
+    pub(super) fn rests(&mut self, now: u64) {
         (self.answered, self.rested) = (self.answered.saturating_add(1), now);
         self.child.answered();
     }
-}
-
-/// What a read brought.
-#[derive(Debug, Default)]
-struct Heard {
-    end: Option<(u32, Ending)>,
-    broken: Option<Broken>,
-    stdout: u64,
-    status: Option<u16>,
 }
 
 impl Broker {
@@ -375,198 +360,8 @@ impl Broker {
         }
     }
 
-    fn read_link(&mut self, key: Key) {
-        // What a worker that has ended left behind is read to its end.
-        let wordy = |link: &&Link| link.wordy && self.workers.contains_key(&link.worker);
-        let site = self.links.get(key).filter(wordy).map(|link| link.site);
-        if site.is_some_and(|site| self.holds(site, Source::Link, key)) {
-            return;
-        }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut more = true;
-        for _ in 0..ROUNDS {
-            let Some(link) = self.links.get_mut(key) else { break };
-            let slow =
-                link.call.and_then(|call| self.calls.get(call)).is_some_and(|call| !call.pending.is_empty());
-            link.readable = slow;
-            if slow {
-                break;
-            }
-            more = match link.child.read(&link.fd, &mut buffer) {
-                Ok(0) => self.link_lost(key),
-                Ok(length) => {
-                    let short = length < buffer.len() && !link.ending;
-                    self.relay(key, buffer.get(..length).unwrap_or_default());
-                    !short
-                }
-                Err(Errno::EINTR) => true,
-                Err(Errno::EAGAIN) => false,
-                Err(_) => self.link_lost(key),
-            };
-            if !more {
-                break;
-            }
-        }
-        self.buffer = buffer;
-        if more && self.links.get(key).is_some_and(|link| !link.readable) {
-            self.again.push((Source::Link, key));
-        }
-    }
-
-    /// Passes a piece of an answer on.
-    fn relay(&mut self, key: Key, bytes: &[u8]) {
-        self.gather.clear();
-        let heard = self.hear(key, bytes);
-        let Some(link) = self.links.get(key) else { return };
-        if link.orphan.is_some() {
-            if heard.broken.is_some() || heard.end.is_some() {
-                self.orphan_ends(key, heard.broken.is_none());
-            }
-            return;
-        }
-        let Some(call_key) = link.call else { return self.close_link(key) };
-        let Some(call) = self.calls.get_mut(call_key) else { return self.close_link(key) };
-        if let Some(job) = &mut call.job {
-            job.last = self.now;
-            job.sent = job.sent.saturating_add(heard.stdout);
-            job.status = heard.status.unwrap_or(job.status);
-        }
-        let silent = call.job.as_ref().is_none_or(|job| job.sent == 0);
-        let refused = heard.end.is_some_and(|(_, ending)| ending != Ending::Complete);
-        if heard.broken.is_some() || (refused && silent) {
-            return self.garbage(key, call_key);
-        }
-        if silent && heard.end.is_some() {
-            // The web server would make a page of its own of it, which names no reference.
-            let serial = link.worker;
-            self.unbind(key, call_key, serial);
-            return self.failed(call_key, 502, &answers::died());
-        }
-        if let Some((status, _)) = heard.end {
-            self.gather.end(call.codec.request().id, status);
-        }
-        if !self.gather.is_empty() {
-            self.write_answer(call_key, bytes);
-        }
-        if heard.end.is_some() {
-            self.finished(key, call_key);
-        }
-    }
-
-    /// Takes a piece of an answer apart, into `gather`.
-    fn hear(&mut self, key: Key, bytes: &[u8]) -> Heard {
-        let mut heard = Heard::default();
-        let Some(link) = self.links.get_mut(key) else { return heard };
-        let call = link.call.and_then(|call| self.calls.get(call));
-        let id = call.map_or(0, |call| call.codec.request().id);
-        let first = call.and_then(|call| call.job.as_ref()).is_none_or(|job| job.sent == 0);
-        let mut site = self.sites.get_mut(&link.site);
-        let mut input = bytes;
-        link.wordy = false;
-        loop {
-            match link.codec.next(&mut input) {
-                Ok(None) => return heard,
-                Ok(Some(Event::Stdout(part))) => {
-                    if first && heard.stdout == 0 {
-                        heard.status = answers::status_of(part);
-                    }
-                    heard.stdout = heard.stdout.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
-                    let end = bytes.len().saturating_sub(input.len());
-                    self.gather.record(kind::STDOUT, id, part, end.saturating_sub(part.len())..end);
-                }
-                Ok(Some(Event::Stderr(part))) => {
-                    link.wordy = true;
-                    if let Some(site) = &mut site {
-                        self.journal.errors(site, Some(link.worker), &link.words.whole(part), self.now);
-                        if site.rules.errors_to_server {
-                            let end = bytes.len().saturating_sub(input.len());
-                            self.gather.record(kind::STDERR, id, part, end.saturating_sub(part.len())..end);
-                        }
-                    }
-                }
-                Ok(Some(Event::End(status, ending))) => {
-                    if let Some(site) = &mut site {
-                        self.journal.errors(site, Some(link.worker), &link.words.rest(), self.now);
-                    }
-                    heard.end = Some((status, ending));
-                    // What follows it makes the connection useless, and nothing else.
-                    link.deaf |= !input.is_empty();
-                    return heard;
-                }
-                Err(broken) => {
-                    heard.broken = Some(broken);
-                    return heard;
-                }
-            }
-        }
-    }
-
-    /// A worker's answer is complete.
-    fn finished(&mut self, key: Key, call_key: Key) {
-        let Some(link) = self.links.get_mut(key) else { return };
-        let serial = link.worker;
-        link.call = None;
-        link.rests(self.now);
-        let proven = link.answered > 1;
-        let whole = self.calls.get(call_key).is_some_and(|call| call.codec.whole());
-        if link.ending {
-            self.closed_by_its_worker(key);
-        }
-        let good = whole && self.is_left_empty(key);
-        if let Some(site) = self.calls.get(call_key).and_then(|call| self.sites.get_mut(&call.site)) {
-            site.running = site.running.saturating_sub(1);
-        }
-        self.settle(call_key);
-        self.answered(call_key);
-        let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
-        if let Some(site) = self.sites.get_mut(&worker.site.0).filter(|_| proven) {
-            site.has_kept();
-        }
-        worker.requests += 1;
-        worker.busy = worker.busy.saturating_sub(1);
-        worker.idle_since = self.now;
-        let (site, first) = (worker.site, !std::mem::replace(&mut worker.ready, true));
-        let limit = self.sites.get(&site.0).map_or(0, |site| site.rules.worker_requests());
-        let waits_for_heir = self.sites.get(&site.0).is_some_and(|site| site.leaving.has(serial));
-        if heirs::is_done(worker.requests, limit, waits_for_heir) && worker.draining.is_none() {
-            worker.draining = Some(Why::Requests);
-        }
-        let (draining, old) = (worker.draining.is_some(), heirs::is_old(worker, limit));
-        let warm = worker.requests >= worker.connections.into();
-        if first {
-            self.say(Up::Ready { site, worker: wire::Worker(serial) });
-        }
-        if warm {
-            self.is_warm(site.0, serial);
-        }
-        if old {
-            self.look_for_heir(site.0, limit);
-        }
-        match self.sites.get_mut(&site.0) {
-            Some(known) if good && !draining && known.keeps() => self.keep_or_renew(site.0, key),
-            _ => self.close_link(key),
-        }
-        if draining {
-            self.drained(serial);
-        }
-        self.dispatch(site.0);
-        self.rest(site.0, serial);
-    }
-
-    /// Counts a request that ended by itself, and writes its lines.
-    pub(super) fn settle(&mut self, key: Key) {
-        let Some(call) = self.calls.get(key) else { return };
-        let (Some(job), Some(site)) = (&call.job, self.sites.get_mut(&call.site)) else { return };
-        site.counters.answered(job.status);
-        site.counters.bytes_out = site.counters.bytes_out.saturating_add(job.sent);
-        site.counters.worked.add(self.now.saturating_sub(job.started));
-        self.brief += u64::from(site.load.answered());
-        let status = job.status;
-        self.access_line(key, status);
-    }
-
     /// A worker with nothing to do: the clock will look whether it is needed.
-    fn rest(&mut self, number: u32, serial: u32) {
+    pub(super) fn rest(&mut self, number: u32, serial: u32) {
         let idle = self.workers.get(&serial).is_some_and(|worker| worker.busy == 0);
         let Some(site) = self.sites.get(&number) else { return };
         if idle && site.waiting == 0 {
@@ -575,238 +370,11 @@ impl Broker {
     }
 
     /// Nothing of the last request and its answer is left in a connection, and it is open.
-    fn is_left_empty(&self, key: Key) -> bool {
+    pub(super) fn is_left_empty(&self, key: Key) -> bool {
         let Some(link) = self.links.get(key) else { return false };
         let reads_all = || self.sites.get(&link.site).is_some_and(|site| site.rules.reads_all);
         let taken = link.pending.is_empty() && (link.at_once || reads_all());
         taken && link.codec.clean() && !link.deaf && !link.ending
-    }
-
-    /// A worker closed its connection, or the kernel did. Always `false`: there is nothing more to read.
-    fn link_lost(&mut self, key: Key) -> bool {
-        let Some(link) = self.links.get(key) else { return false };
-        let number = self.workers.get(&link.worker).map(|worker| worker.site.0);
-        match link.call {
-            Some(call) => self.bound_link_lost(key, call),
-            None if link.orphan.is_some() => self.orphan_ends(key, false),
-            None => {
-                self.closed_by_its_worker(key);
-                self.close_link(key);
-            }
-        }
-        // There is room for another connection to its worker.
-        if let Some(number) = number {
-            self.dispatch(number);
-        }
-        false
-    }
-
-    /// After its first answer, though nothing was left in it: the program may do so after each.
-    fn closed_by_its_worker(&mut self, key: Key) {
-        let first = |link: &&Link| link.answered == 1 && link.at_once;
-        let Some(link) = self.links.get(key).filter(first) else { return };
-        let Some(worker) = self.workers.get(&link.worker).filter(|worker| worker.draining.is_none()) else {
-            return;
-        };
-        let Some(site) = self.sites.get_mut(&worker.site.0) else { return };
-        site.habit = match site.habit {
-            Habit::Keeps => Habit::Unknown,
-            Habit::Unknown | Habit::Closes => Habit::Closes,
-        };
-    }
-
-    fn bound_link_lost(&mut self, key: Key, call_key: Key) {
-        let Some(link) = self.links.get(key) else { return };
-        let (serial, reused) = (link.worker, link.answered > 0 && link.refused);
-        // Only what was never written is sure not to have run. A reset tells that not all was read, as of a program that died
-        // at work before it read the last record.
-        let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
-        let job = call.and_then(|call| call.job.as_ref());
-        let untouched = job.is_some_and(|job| job.again < AGAIN_MOST && job.sent == 0 && job.body == 0);
-        self.unbind(key, call_key, serial);
-        if untouched {
-            if let Some(job) = self.calls.get_mut(call_key).and_then(|call| call.job.as_mut()) {
-                job.again = job.again.saturating_add(1);
-            }
-            self.place(call_key);
-            self.understand(call_key, &[]);
-        } else {
-            self.failed(call_key, 502, &answers::died());
-        }
-    }
-
-    /// A worker that speaks no FastCGI is ended.
-    fn garbage(&mut self, key: Key, call_key: Key) {
-        let Some(serial) = self.links.get(key).map(|link| link.worker) else { return };
-        self.unbind(key, call_key, serial);
-        self.kill(serial, Why::Garbage);
-        self.failed(call_key, 502, &answers::garbage());
-    }
-
-    /// Parts a request from its worker, whose connection is closed.
-    fn unbind(&mut self, key: Key, call_key: Key, serial: u32) {
-        self.close_link(key);
-        if let Some(worker) = self.workers.get_mut(&serial) {
-            worker.busy = worker.busy.saturating_sub(1);
-            worker.idle_since = self.now;
-        }
-        if let Some(call) = self.calls.get_mut(call_key) {
-            call.state = State::Head;
-            if let Some(site) = self.sites.get_mut(&call.site) {
-                site.running = site.running.saturating_sub(1);
-            }
-        }
-        self.drained(serial);
-    }
-
-    /// No answer comes any more: a page where nothing was sent; otherwise the cut must be seen.
-    pub(super) fn failed(&mut self, key: Key, http: u16, refusal: &crate::refusal::Refusal) {
-        let Some(call) = self.calls.get(key) else { return };
-        let number = call.site;
-        if call.job.as_ref().is_none_or(|job| job.sent == 0) {
-            answers::refuse(self, key, http, refusal);
-        } else {
-            answers::note(self, key, http, refusal);
-            self.close_call(key);
-        }
-        self.dispatch(number);
-    }
-
-    /// The web server lost its interest, or a deadline passed: who works on the request is parted from it.
-    pub(super) fn let_go(&mut self, key: Key, why: Why) {
-        let Some(call) = self.calls.get_mut(key) else { return };
-        let number = call.site;
-        match call.state {
-            State::Queued => {
-                call.state = State::Head;
-                if let Some(site) = self.sites.get_mut(&number) {
-                    site.waiting = site.waiting.saturating_sub(1);
-                }
-            }
-            State::Linked(link) => {
-                let Some((serial, begun)) = self.links.get(link).map(|link| (link.worker, link.has_begun()))
-                else {
-                    return;
-                };
-                if why == Why::Abandoned && self.let_run(key, link) {
-                    return;
-                }
-                let child = self.links.get_mut(link).filter(|_| begun).and_then(|link| link.child.leave());
-                if let Some(worker) = self.workers.get_mut(&serial).filter(|_| begun && child.is_none()) {
-                    worker.stuck += 1;
-                }
-                self.unbind(link, key, serial);
-                match child {
-                    Some(child) => self.end_child(number, serial, child),
-                    None if why != Why::Abandoned || begun => self.end_worker(serial, why),
-                    None => {}
-                }
-                self.dispatch(number);
-            }
-            State::Running(run) => {
-                call.state = State::Head;
-                self.end_run(run, why);
-            }
-            State::Head | State::Closing | State::Lingering(_) => {}
-        }
-    }
-
-    /// A worker that has a request stays busy though nobody waits for its answer, which is thrown away: because its site wants
-    /// its work finished, or because it must first find out that no more of the request comes. `false`: it has nothing of it, or
-    /// is to be ended.
-    fn let_run(&mut self, key: Key, link_key: Key) -> bool {
-        let (Some(call), Some(link)) = (self.calls.get_mut(key), self.links.get_mut(link_key)) else {
-            return false;
-        };
-        let Some(request) = self.sites.get(&call.site).map(|site| &site.rules.request) else { return false };
-        let has_all = call.codec.whole() && link.pending.is_empty();
-        if !link.has_begun() || (request.abandon && has_all) {
-            return false;
-        }
-        let started = call.job.as_ref().map_or(self.now, |job| job.started);
-        let until = match request.deadline_ms {
-            _ if request.abandon => self.now.saturating_add(FINDS_OUT_US),
-            0 => u64::MAX,
-            ms => started.saturating_add(u64::from(ms).saturating_mul(1000)),
-        };
-        if !has_all {
-            link.deaf = true;
-            link.pending.clear();
-            let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&link.fd), Shutdown::Write);
-        }
-        call.state = State::Head;
-        (link.call, link.orphan) = (None, Some(until));
-        // What waited for the web server to read is read now.
-        if link.readable {
-            self.again.push((Source::Link, link_key));
-        }
-        self.wake_at(until);
-        true
-    }
-
-    /// The end of a request that nobody waited for. `good`: its connection can be used again.
-    pub(super) fn orphan_ends(&mut self, key: Key, good: bool) {
-        let Some(link) = self.links.get_mut(key) else { return };
-        link.orphan = None;
-        link.rests(self.now);
-        let serial = link.worker;
-        let clean = good && self.is_left_empty(key);
-        let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
-        worker.requests += u64::from(good);
-        worker.busy = worker.busy.saturating_sub(1);
-        worker.idle_since = self.now;
-        let (number, draining) = (worker.site.0, worker.draining.is_some());
-        if let Some(site) = self.sites.get_mut(&number) {
-            site.running = site.running.saturating_sub(1);
-            if clean && !draining && site.keeps() {
-                self.keep_or_renew(number, key);
-            } else {
-                self.close_link(key);
-            }
-        }
-        self.drained(serial);
-        self.dispatch(number);
-    }
-
-    /// A worker that is stuck: at once where it has nothing else to do, otherwise as soon as the others are done. Meanwhile
-    /// another one serves, for it may be the site's only one.
-    pub(super) fn end_worker(&mut self, serial: u32, why: Why) {
-        let Some(worker) = self.workers.get_mut(&serial) else { return };
-        if worker.busy == 0 {
-            return self.kill(serial, why);
-        }
-        if worker.draining.is_none() {
-            worker.draining = Some(why);
-            let site = worker.site;
-            self.say(Up::Heir { site, worker: wire::Worker(serial) });
-        }
-    }
-
-    /// Ends a worker with all that it started.
-    pub(super) fn kill(&mut self, serial: u32, why: Why) {
-        let Some(worker) = self.workers.get_mut(&serial) else { return };
-        let site = worker.site;
-        worker.draining.get_or_insert(why);
-        if !std::mem::replace(&mut worker.dismissed, true) {
-            self.knock_no_more(site.0, serial);
-            self.say(Up::Kill { site, worker: wire::Worker(serial), why });
-        }
-        self.close_idle(serial);
-    }
-
-    /// A worker that gets nothing new is dismissed when it is done.
-    pub(super) fn drained(&mut self, serial: u32) {
-        let Some(worker) = self.workers.get_mut(&serial) else { return };
-        let (Some(why), 0, false) = (worker.draining, worker.busy, worker.dismissed) else { return };
-        if worker.stuck > 0 && matches!(why, Why::Deadline | Why::Silent | Why::Abandoned | Why::Cpu) {
-            return self.kill(serial, why);
-        }
-        worker.dismissed = true;
-        let site = worker.site;
-        self.close_idle(serial);
-        self.knock_no_more(site.0, serial);
-        self.say(Up::Retire { site, worker: wire::Worker(serial), why });
-        self.want(site.0);
     }
 
     /// Closes a worker's connections that have nothing to do.

@@ -100,7 +100,7 @@ impl Broker {
     fn state(&self, site: &Site) -> &'static str {
         match site {
             site if site.paused => "stopped",
-            site if site.stalled_until > self.now => "failing",
+            site if site.stands_in || site.stalled_until > self.now => "failing",
             _ => "up",
         }
     }

@@ -26,6 +26,8 @@ mod load;
 mod metrics;
 mod orders;
 mod pace;
+mod partings;
+mod replies;
 mod runs;
 pub mod seal;
 mod site;
@@ -113,6 +115,8 @@ struct Broker {
     crowded: Option<u64>,
     descriptors_max: i32,
     quit: Option<u64>,
+    /// As long as that lasts: who has connected and asked for nothing may still do so.
+    speaks_until: u64,
     lost: Option<Lost>,
 }
 
@@ -235,6 +239,7 @@ impl Broker {
             crowded: None,
             descriptors_max: descriptors_max(),
             quit: None,
+            speaks_until: u64::MAX,
             lost: None,
         })
     }

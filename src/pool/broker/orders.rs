@@ -17,6 +17,8 @@ use super::load::Told;
 use super::site::{Habit, Rules, Site, Worker};
 use super::{Broker, Said, Source};
 
+/// A web server that has connected says what it wants at once; one that has not by then is not waited for at the end.
+const SPEAKS_US: u64 = 2_000_000;
 /// Most bytes of a site's settings.
 const SETTINGS_MAX: usize = 1 << 20;
 
@@ -45,6 +47,7 @@ impl Broker {
             }
             Down::SiteGone { site } => self.site_gone(site.0),
             Down::Pause { site } => self.pause(site.0, true),
+            Down::StandIn { site } => self.stand_in(site.0),
             Down::Resume { site } => self.pause(site.0, false),
             Down::Lines { site, sink } => {
                 let Some(site) = self.sites.get_mut(&site.0) else { return Ok(()) };
@@ -116,6 +119,7 @@ impl Broker {
         match self.sites.get_mut(&number.0) {
             Some(site) => {
                 (site.habit, site.generation) = (Habit::of(rules.kind), generation);
+                site.stands_in &= rules.accept == Accept::Direct;
                 (site.rules, site.listener) = (rules, listener);
                 // Those that there are still come next.
                 (site.access, site.slow, site.errors) = (None, None, None);
@@ -163,13 +167,24 @@ impl Broker {
         }
     }
 
+    /// Its workers accept for themselves, and do not start.
+    fn stand_in(&mut self, number: u32) {
+        if let Some(site) = self.sites.get_mut(&number) {
+            site.stands_in = true;
+        }
+        self.listen_as_told(number);
+    }
+
     /// Stopped, or going again. Who waits is told at once.
     fn pause(&mut self, number: u32, paused: bool) {
         let Some(site) = self.sites.get_mut(&number) else { return };
-        site.paused = paused;
+        (site.paused, site.stands_in) = (paused, false);
         let generation = site.generation;
         self.listen_as_told(number);
         if !paused {
+            if let Some(site) = self.sites.get_mut(&number) {
+                site.stalled_until = 0;
+            }
             self.yields(number);
             self.say(Up::Taken { site: wire::Site(number), generation });
             return self.want(number);
@@ -280,14 +295,21 @@ impl Broker {
         }
     }
 
+    /// Who is at the sockets from now on waits for the next broker. Whoever was let in is served: only between two requests of
+    /// his a connection is closed, when nothing has come on it.
     fn leave(&mut self, within_ms: u64) {
         let until = self.now.saturating_add(within_ms.saturating_mul(1000));
         self.quit = Some(until);
-        self.wake_at(until);
+        self.speaks_until = self.now.saturating_add(SPEAKS_US).min(until);
+        self.wake_at(self.speaks_until);
         for number in self.sites.keys().copied().collect::<Vec<_>>() {
             self.listen_to(number, false);
         }
-        self.close_heads(|_| true);
+        let heads = self.calls.iter().filter(|(_, call)| call.state == State::Head);
+        for key in heads.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.read_call(key);
+        }
+        self.close_heads(|call| call.used && call.codec.silent());
     }
 
     /// Closes connections of web servers on which no whole request is.

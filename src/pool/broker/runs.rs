@@ -9,10 +9,10 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{read, write};
 
-use crate::pool::fastcgi::record::kind;
+use crate::pool::fastcgi::record::{kind, put};
 use crate::pool::wire::{self, Busy, Ended, Up, Why};
 
-use super::answers;
+use super::answers::{self, FOUND, Head};
 use super::arena::Key;
 use super::calls::State;
 use super::gather::Pending;
@@ -29,6 +29,8 @@ pub(super) struct Run {
     output: Option<OwnedFd>,
     errors: Option<OwnedFd>,
     pending: Pending,
+    /// What has come of the head of its answer, which goes on in one piece; none: it has gone.
+    head: Option<Vec<u8>>,
     /// The body is complete.
     body_end: bool,
     readable: bool,
@@ -64,6 +66,9 @@ impl Run {
 /// A program that has closed its output has so long to end before its answer is taken for complete.
 const LEAVES_US: u64 = 100_000;
 
+/// Bytes of a head that are waited for; a longer one goes on as it is.
+const HEAD_MOST: usize = 8 * 1024;
+
 const INPUT: EpollFlags = EpollFlags::EPOLLOUT.union(EpollFlags::EPOLLET);
 const OUTPUT: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
@@ -84,6 +89,7 @@ impl Broker {
             output: None,
             errors: None,
             pending: Pending::default(),
+            head: Some(Vec::new()),
             body_end: false,
             readable: false,
             closed: None,
@@ -185,6 +191,10 @@ impl Broker {
             match read(output, &mut buffer) {
                 Ok(0) => {
                     (run.output, run.closed) = (None, Some(self.now));
+                    let rest = run.head.take().filter(|rest| !rest.is_empty());
+                    if let (Some(rest), Some(call)) = (rest, run.call) {
+                        self.relay_piece(call, &rest, true);
+                    }
                     (more, complete) = (false, true);
                     break;
                 }
@@ -208,17 +218,43 @@ impl Broker {
         }
     }
 
+    /// Passes on what has come. The head is held back until it is whole: a shell writes it line by line, and only then it can be
+    /// told what it lacks.
     fn relay_run(&mut self, key: Key, bytes: &[u8]) {
-        let Some(call_key) = self.runs.get(key).and_then(|run| run.call) else { return };
+        let Some(run) = self.runs.get_mut(key) else { return };
+        let Some(call_key) = run.call else { return };
+        let Some(call) = self.calls.get_mut(call_key) else { return };
+        let Some(mut held) = run.head.take() else { return self.relay_piece(call_key, bytes, false) };
+        if let Some(job) = &mut call.job {
+            job.last = self.now;
+        }
+        if held.is_empty() && Head::of(bytes).whole {
+            return self.relay_piece(call_key, bytes, true);
+        }
+        held.extend_from_slice(bytes);
+        let may_end = bytes.contains(&b'\n');
+        if held.len() < HEAD_MOST && !(may_end && Head::of(&held).whole) {
+            run.head = Some(held);
+        } else {
+            self.relay_piece(call_key, &held, true);
+        }
+    }
+
+    fn relay_piece(&mut self, call_key: Key, bytes: &[u8], first: bool) {
+        self.gather.clear();
         let Some(call) = self.calls.get_mut(call_key) else { return };
         if let Some(job) = &mut call.job {
-            if job.sent == 0 {
-                job.status = answers::status_of(bytes).unwrap_or(job.status);
+            if first {
+                let head = Head::of(bytes);
+                job.status = head.status().unwrap_or(job.status);
+                if head.redirects() {
+                    let id = call.codec.request().id;
+                    self.gather.copy(|out| put(out, kind::STDOUT, id, FOUND));
+                }
             }
             job.last = self.now;
             job.sent = job.sent.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         }
-        self.gather.clear();
         self.gather.record(kind::STDOUT, call.codec.request().id, bytes, 0..bytes.len());
         self.write_answer(call_key, bytes);
     }

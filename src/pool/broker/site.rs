@@ -159,6 +159,8 @@ pub(super) struct Site {
     pub(super) slow: Option<OwnedFd>,
     pub(super) errors: Option<OwnedFd>,
     pub(super) paused: bool,
+    /// Its workers accept for themselves, and do not start: somebody has to answer.
+    pub(super) stands_in: bool,
     /// Connections of web servers.
     pub(super) calls: u32,
     /// Those that have not sent all parameters, oldest first; some may be gone or further by now.
@@ -199,6 +201,7 @@ impl Site {
             slow: None,
             errors: None,
             paused: false,
+            stands_in: false,
             calls: 0,
             heads: VecDeque::new(),
             queue: VecDeque::new(),
@@ -218,9 +221,10 @@ impl Site {
         }
     }
 
-    /// Does the broker accept for it? Where workers do so, it does while they are stopped: somebody has to answer.
+    /// Does the broker accept for it? Where workers do so, it does while they are stopped, or do not start: somebody has to
+    /// answer.
     pub(super) fn accepts(&self) -> bool {
-        self.rules.accept == Accept::Relay || self.paused
+        self.rules.accept == Accept::Relay || self.paused || self.stands_in
     }
 
     /// May a connection to a worker be used again? Programs with threads hold a lock while one of them waits for the next

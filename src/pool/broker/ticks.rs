@@ -48,7 +48,10 @@ impl Broker {
         let mut due = Vec::new();
         for (key, call) in self.calls.iter() {
             let Some(site) = self.sites.get(&call.site) else { continue };
-            if let Some((when, what)) = deadline(call, &site.rules) {
+            let at_the_end = (call.state == State::Head).then_some((self.speaks_until, Due::Close));
+            let first =
+                deadline(call, &site.rules).into_iter().chain(at_the_end).min_by_key(|(when, _)| *when);
+            if let Some((when, what)) = first {
                 if when <= self.now { due.push((key, what)) } else { next = next.min(when) }
             }
         }

@@ -16,7 +16,7 @@ use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
 use super::super::settings::Accept;
 use super::super::wire::{Down, Site};
-use super::{CLIENTS, CONTROL, Supervisor};
+use super::{CLIENTS, CONTROL, Supervisor, stopped};
 
 /// The listening socket and who is connected to it.
 pub(super) struct Control {
@@ -126,10 +126,12 @@ impl Supervisor {
                 self.pause(site, true);
                 self.stop_workers(site);
                 self.stop_runs(site);
+                return Some(self.write_down(name, true));
             }
             Wish::Start => {
                 self.pause(site, false);
                 self.fill(site);
+                return Some(self.write_down(name, false));
             }
             Wish::Restart | Wish::Deployed => {
                 let epoch = self.renew(site);
@@ -145,14 +147,25 @@ impl Supervisor {
         Some(Outcome::Done)
     }
 
+    /// For the next daemon.
+    fn write_down(&mut self, name: &[u8], stopped: bool) -> Outcome {
+        match stopped::write_down(name, stopped) {
+            Ok(()) => Outcome::Done,
+            Err(why) => {
+                self.journal.say("error", name, &format!("call=stopped why=\"{why}\""));
+                Outcome::Unwritten
+            }
+        }
+    }
+
     fn pause(&mut self, site: Site, paused: bool) {
         let alive = self.broker.is_alive();
         let Some(pool) = self.pools.get_mut(&site) else { return };
-        // While workers that accept for themselves are stopped, the broker does so and answers: it ends that first.
-        let yields = pool.accept == Accept::Direct && pool.paused && !paused;
+        // While workers that accept for themselves are stopped or do not start, the broker does so and answers: it ends that first.
+        let yields = pool.accept == Accept::Direct && (pool.paused || pool.stands_in) && !paused;
         pool.yielding = (pool.yielding || yields) && alive;
         // The broker forgets what it wanted as well, and asks anew when there is work.
-        (pool.paused, pool.wanted) = (paused, 0);
+        (pool.paused, pool.stands_in, pool.wanted) = (paused, false, 0);
         (pool.failures, pool.not_before) = (super::super::life::Failures::default(), None);
         pool.set_blocking();
         let message = if paused { Down::Pause { site } } else { Down::Resume { site } };

@@ -2,6 +2,7 @@
 //! broker alive.
 //!
 //! * `pools`: which pools there are: start and reload.
+//! * `kept`: sockets that outlive the daemon.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
@@ -9,6 +10,7 @@
 //! * `pulse`: what makes the kernel look more often at who is to run.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
+//! * `stopped`: which sites are to stay stopped.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
 //! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
@@ -19,11 +21,13 @@
 
 mod broker;
 mod control;
+mod kept;
 mod pools;
 mod pulse;
 mod runs;
 pub mod seal;
 mod slow;
+mod stopped;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -77,9 +81,9 @@ pub struct Supervisor {
     broker: broker::Broker,
     pulse: pulse::Pulse,
     control: control::Control,
-    handed_over: BTreeMap<Vec<u8>, OwnedFd>,
+    kept: kept::Kept,
     /// Public sockets by place, during a reload.
-    left: BTreeMap<Vec<u8>, pools::Left>,
+    left: BTreeMap<Vec<u8>, pools::Public>,
     null: Rc<OwnedFd>,
     status: Rc<OwnedFd>,
     last_site: u32,
@@ -118,6 +122,8 @@ enum Timer {
     Renew(Site),
     /// The first worker of new settings has lived long enough to be believed.
     Vanguard(Site),
+    /// The service manager is told again of what it could not be told.
+    Keep,
     /// The broker may be started again.
     Broker,
     /// Once a second while there are workers: usage, watchdog, what is left to bury.
@@ -156,6 +162,7 @@ impl Supervisor {
         supervisor.start_broker();
         supervisor.manager.tell("READY=1");
         supervisor.tell_status();
+        supervisor.close_strangers();
         while supervisor.turn()? {}
         supervisor.end();
         Ok(())
@@ -207,6 +214,7 @@ impl Supervisor {
                 Timer::Site(site) => self.fill(site),
                 Timer::Renew(site) => self.renew_timer(site),
                 Timer::Vanguard(site) => self.vanguard_timer(site),
+                Timer::Keep => self.tell_kept(),
                 Timer::Broker => self.start_broker(),
                 Timer::Second => self.second(),
                 Timer::Quit => {}
@@ -277,6 +285,11 @@ impl Supervisor {
         if !self.broker.is_alive() {
             self.stop_all();
         }
+    }
+
+    /// Nobody's request needs anything new any more. Before, while the broker finishes what it has, there may be need of a worker.
+    fn is_ending(&self) -> bool {
+        self.quit_at.is_some() && !self.broker.is_alive()
     }
 
     fn is_over(&self) -> bool {
@@ -371,7 +384,7 @@ impl Supervisor {
             broker: broker::Broker::new(account),
             pulse: pulse::Pulse::new(),
             control,
-            handed_over: super::notify::handed_over(&environment),
+            kept: kept::Kept::of(&environment),
             left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),

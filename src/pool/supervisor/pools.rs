@@ -24,7 +24,7 @@ use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings,
 use super::super::tree;
 use super::super::wire::{Down, Sink, Site};
 use super::runs::Serial;
-use super::{Supervisor, Timer};
+use super::{Supervisor, Timer, stopped};
 
 /// One pool.
 pub(super) struct Pool {
@@ -46,18 +46,16 @@ pub(super) struct Pool {
     pub(super) deadline_ms: u32,
     /// The broker wants to know what each worker or run spends.
     pub(super) metered: bool,
-    pub(super) listener: Rc<OwnedFd>,
+    pub(super) socket: Public,
     /// Where it listens, to see whether that has changed.
     pub(super) place: Vec<u8>,
     /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
     /// could be about to accept a connection that is gone, and would wait for the next one while all other sites wait for it.
     pub(super) yielding: bool,
+    /// Workers that accept for themselves do not start: the broker accepts, and tells visitors so.
+    pub(super) stands_in: bool,
     /// The broker could not be told of this.
     untold: bool,
-    /// Workers of this site have the socket, or had it and may have kept it: it is never another site's.
-    held: bool,
-    /// We made the socket, and not the service manager.
-    pub(super) ours: bool,
     pub(super) group: u32,
     pub(super) paused: bool,
     /// What the broker wants.
@@ -81,13 +79,23 @@ pub(super) struct Pool {
 impl Pool {
     /// A program expects that it waits, the broker that it does not.
     pub(super) fn set_blocking(&self) {
-        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused;
-        let _ = listen::set_blocking(&self.listener, blocks);
+        let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused && !self.stands_in;
+        let _ = listen::set_blocking(&self.socket.listener, blocks);
     }
 
     /// The socket's path, where it has one and we made it.
     fn own_path(&self) -> Option<PathBuf> {
-        path_of(&self.place).filter(|_| self.ours)
+        path_of(&self.place).filter(|_| self.socket.ours)
+    }
+
+    /// Workers of another user than this one have the socket, and may have given it to anybody: the site needs a new one.
+    fn is_anothers(&self, uid: u32) -> bool {
+        self.uid != uid && self.socket.held && self.socket.ours
+    }
+
+    /// The same, and it is not for us to make one.
+    fn is_the_managers(&self, uid: u32) -> bool {
+        self.uid != uid && self.socket.held && !self.socket.ours
     }
 
     /// We made the socket, and somebody has removed its name: nobody can connect any more.
@@ -97,11 +105,16 @@ impl Pool {
     }
 }
 
-/// A public socket whose site leaves it: another one may want it in the same reload.
-pub(super) struct Left {
-    listener: Rc<OwnedFd>,
-    ours: bool,
-    held: bool,
+/// A public socket.
+#[derive(Clone)]
+pub(super) struct Public {
+    pub(super) listener: Rc<OwnedFd>,
+    /// We made it, and not the service manager.
+    pub(super) ours: bool,
+    /// Workers of its site have it, or had it and may have kept it: it is never another site's.
+    pub(super) held: bool,
+    /// The service manager has it by this name.
+    pub(super) kept: Option<Rc<str>>,
 }
 
 /// A site as the records on disk have it.
@@ -118,8 +131,6 @@ impl Supervisor {
         for (name, found) in found {
             self.add(name, &found);
         }
-        // What was handed over and belongs to no site.
-        self.handed_over.clear();
         self.after(super::SECOND, super::Timer::Second);
     }
 
@@ -151,6 +162,7 @@ impl Supervisor {
         self.remove_left();
         self.manager.tell("READY=1");
         self.tell_status();
+        self.keep_sockets();
         all_used
     }
 
@@ -185,10 +197,15 @@ impl Supervisor {
     fn add(&mut self, name: Vec<u8>, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let (listener, ours) = match self.listener(&settings) {
-            Ok(listener) => listener,
+        let paused = stopped::is(&name);
+        if paused {
+            self.journal.say("stopped", &name, &format!("fix=\"cellwall pool start {}\"", Pasted(&name)));
+        }
+        let mut socket = match self.socket(&settings, found.uid) {
+            Ok(socket) => socket,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
+        socket.held |= settings.accept == Accept::Direct;
         self.grove.clear(Path::new(OsStr::from_bytes(settings.group_directory)));
         self.last_site = self.last_site.saturating_add(1);
         let site = Site(self.last_site);
@@ -205,14 +222,13 @@ impl Supervisor {
             life: settings.worker,
             deadline_ms: settings.request.deadline_ms,
             metered: is_metered(&settings),
-            listener,
+            socket,
             yielding: false,
+            stands_in: false,
             untold: false,
             place,
-            held: settings.accept == Accept::Direct,
-            ours,
             group,
-            paused: false,
+            paused,
             wanted: 0,
             failures: Failures::default(),
             not_before: None,
@@ -242,17 +258,26 @@ impl Supervisor {
         }
         let Ok(settings) = settings::settings(&found.record) else { return };
         let (place, group) = (place(settings.listen), settings.group);
-        let moved = pool.place != place;
+        let moved = pool.place != place || pool.is_anothers(found.uid);
         let name = pool.name.clone();
+        if pool.is_the_managers(found.uid) {
+            let fix = format!(
+                "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
+                Pasted(&name)
+            );
+            let why =
+                "processes of the user of before have its socket, which the service manager made".to_owned();
+            return self.journal.refused(&name, &Refusal { card: &HELD, why, fix });
+        }
         // One that was handed over has the group that whoever made it wants.
         if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
             && let Err(refusal) = listen::regroup(&path, group)
         {
             return self.journal.refused(&name, &refusal);
         }
-        let listener = match moved.then(|| self.listener(&settings)) {
+        let socket = match moved.then(|| self.socket(&settings, found.uid)) {
             None => None,
-            Some(Ok(listener)) => Some(listener),
+            Some(Ok(socket)) => Some(socket),
             Some(Err(refusal)) => return self.stay(site, &name, &refusal),
         };
         let Some(pool) = self.pools.get_mut(&site) else { return };
@@ -260,10 +285,10 @@ impl Supervisor {
         let same_program = same_rules && same_program(&pool.record, &found.record) && pool.uid == found.uid;
         // One that accepts for itself has its socket.
         let goes_on = same_program && !(moved && settings.accept == Accept::Direct);
-        if let Some((listener, ours)) = listener {
-            (pool.listener, pool.ours, pool.place, pool.held) = (listener, ours, place, false);
+        if let Some(socket) = socket {
+            (pool.socket, pool.place) = (socket, place);
         }
-        pool.held |= settings.accept == Accept::Direct;
+        pool.socket.held |= settings.accept == Accept::Direct;
         pool.group = group;
         pool.uid = found.uid;
         pool.record = Rc::clone(&found.record);
@@ -273,6 +298,7 @@ impl Supervisor {
         pool.yielding =
             (pool.yielding || yields) && settings.accept == Accept::Direct && self.broker.is_alive();
         (pool.kind, pool.accept) = (settings.kind, settings.accept);
+        pool.stands_in &= settings.accept == Accept::Direct;
         (pool.numbers, pool.life) = (settings.workers, settings.worker);
         pool.deadline_ms = settings.request.deadline_ms;
         pool.metered = is_metered(&settings);
@@ -287,18 +313,18 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            let Pool { place, listener, ours, held, .. } = pool;
-            self.left.insert(place, Left { listener, ours, held });
+            // Another one that comes by this name has been stopped by nobody.
+            drop(stopped::write_down(&pool.name, false));
+            self.left.insert(pool.place, pool.socket);
         }
     }
 
     /// Who is to listen elsewhere leaves his socket first: another site may be waiting for it.
     fn leave(&mut self, site: Site, found: &Found) {
         let Ok(settings) = settings::settings(&found.record) else { return };
-        let moves = |pool: &&Pool| pool.place != place(settings.listen);
+        let moves = |pool: &&Pool| pool.place != place(settings.listen) || pool.is_anothers(found.uid);
         if let Some(pool) = self.pools.get(&site).filter(moves) {
-            let left = Left { listener: Rc::clone(&pool.listener), ours: pool.ours, held: pool.held };
-            self.left.insert(pool.place.clone(), left);
+            self.left.insert(pool.place.clone(), pool.socket.clone());
         }
     }
 
@@ -321,54 +347,57 @@ impl Supervisor {
         }
     }
 
-    /// The socket, and whether we made it.
-    fn listener(&mut self, settings: &Settings<'_>) -> Result<(Rc<OwnedFd>, bool), Refusal> {
+    /// The socket for these settings: one that another site leaves, one of before, or a new one.
+    fn socket(&mut self, settings: &Settings<'_>, uid: u32) -> Result<Public, Refusal> {
         let place = place(settings.listen);
-        if let Some(Left { listener, ours, held }) = self.left.remove(&place) {
+        if let Some(left) = self.left.remove(&place) {
             // Else its name alone is handed on: whoever had the socket may be about to accept there.
-            let whole = !held && settings.accept == Accept::Relay;
-            match path_of(&place).filter(|_| ours) {
+            let whole = !left.held && settings.accept == Accept::Relay;
+            match path_of(&place).filter(|_| left.ours) {
                 Some(path) if whole => listen::regroup(&path, settings.group)?,
                 Some(path) => drop(std::fs::remove_file(path)),
+                // An address is free when nobody listens there, and whoever had this socket has it still.
+                None if left.ours && !whole => listen::shut(&left.listener),
                 None => {}
             }
             if whole {
-                return Ok((listener, ours));
+                return Ok(left);
             }
         }
-        let names = match settings.listen {
-            Listen::Socket(name) => vec![name.to_vec(), settings.name.to_vec()],
-            Listen::Tcp(_) => vec![settings.name.to_vec()],
-        };
-        match names.into_iter().find_map(|name| self.handed_over.remove(&name)) {
-            Some(listener) => Ok((Rc::new(listener), false)),
-            None => Ok((Rc::new(listen::public(settings.listen, settings.group)?), true)),
+        match self.take_over(settings, uid)? {
+            Some(socket) => Ok(socket),
+            None => {
+                let listener = Rc::new(listen::public(settings.listen, settings.group)?);
+                Ok(Public { listener, ours: true, held: false, kept: None })
+            }
         }
     }
 
     /// A broker that was taken over may have shut a public socket down (shutdown(2)), which holds for all who have it: the next
     /// one gets another.
     pub(super) fn revive(&mut self, site: Site) {
-        if self.pools.get(&site).is_some_and(|pool| listen::is_shut(&pool.listener)) {
+        if self.pools.get(&site).is_some_and(|pool| listen::is_shut(&pool.socket.listener)) {
             self.listen_again(site, "the socket was shut down");
         }
     }
 
     fn listen_again(&mut self, site: Site, why: &str) {
         let Some(pool) = self.pools.get(&site) else { return };
-        let (name, record) = (pool.name.clone(), Rc::clone(&pool.record));
+        let (name, record, uid) = (pool.name.clone(), Rc::clone(&pool.record), pool.uid);
         let Ok(settings) = settings::settings(&record) else { return };
-        let (listener, ours) = match self.listener(&settings) {
+        let socket = match self.socket(&settings, uid) {
             Ok(made) => made,
             Err(refusal) => return self.journal.refused(&name, &refusal),
         };
         self.journal.say("listen", &name, &format!("why=\"{why}\""));
         if let Some(pool) = self.pools.get_mut(&site) {
-            (pool.listener, pool.ours, pool.held) = (listener, ours, pool.accept == Accept::Direct);
+            pool.socket = socket;
+            pool.socket.held |= pool.accept == Accept::Direct;
             pool.set_blocking();
             if pool.accept == Accept::Direct {
                 self.replace(site);
             }
+            self.keep_sockets();
         }
     }
 
@@ -400,6 +429,27 @@ impl Supervisor {
         self.fill(site);
     }
 
+    /// Workers that accept for themselves do not start, and none is left: whoever asks would wait for nothing.
+    pub(super) fn stand_in(&mut self, site: Site) {
+        let lives = self.workers.values().any(|one| one.site == site && one.state.serves());
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        if pool.accept != Accept::Direct || pool.paused || pool.stands_in || lives {
+            return;
+        }
+        pool.stands_in = true;
+        pool.set_blocking();
+        self.tell_broker(&Down::StandIn { site }, Vec::new());
+    }
+
+    /// They are tried once more: the broker accepts no more before one is started.
+    pub(super) fn stand_down(&mut self, site: Site) {
+        let alive = self.broker.is_alive();
+        let Some(pool) = self.pools.get_mut(&site) else { return };
+        (pool.stands_in, pool.yielding) = (false, alive);
+        pool.set_blocking();
+        self.tell_broker(&Down::Resume { site }, Vec::new());
+    }
+
     /// Tells the broker of a site, or of its new settings.
     pub(super) fn tell_site(&mut self, site: Site) {
         if !self.broker.is_alive() {
@@ -407,7 +457,8 @@ impl Supervisor {
         }
         let Some(pool) = self.pools.get(&site) else { return };
         let message = Down::Site { site, generation: pool.generation };
-        let (listener, record, paused) = (Rc::clone(&pool.listener), Rc::clone(&pool.record), pool.paused);
+        let (listener, record) = (Rc::clone(&pool.socket.listener), Rc::clone(&pool.record));
+        let (paused, stands_in) = (pool.paused, pool.stands_in);
         let told = memory_file(&record);
         if let Some(pool) = self.pools.get_mut(&site) {
             pool.untold = told.is_err();
@@ -421,6 +472,8 @@ impl Supervisor {
         }
         if paused {
             self.tell_broker(&Down::Pause { site }, Vec::new());
+        } else if stands_in {
+            self.tell_broker(&Down::StandIn { site }, Vec::new());
         }
         self.tell_lines(site);
     }
@@ -455,9 +508,10 @@ impl Supervisor {
         self.manager.tell(&format!("STATUS={pools} pools, {workers} workers{state}"));
     }
 
-    /// At the end: public sockets that we made.
+    /// At the end: public sockets that we made, but those that the next daemon gets.
     pub(super) fn remove_sockets(&self) {
-        for path in self.pools.values().filter_map(Pool::own_path) {
+        let ending = self.pools.values().filter(|pool| pool.socket.kept.is_none());
+        for path in ending.filter_map(Pool::own_path) {
             drop(std::fs::remove_file(path));
         }
         drop(std::fs::remove_file(super::STATUS));
@@ -607,4 +661,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A daemon that is older than the command that wrote the record reads it no better the second time.
 static RECORD: Card =
     Card { code: "S09", status: 88, remedy: "cellwall apply && systemctl restart cellwalld" };
+/// Its remedy names the site.
+static HELD: Card = Card { code: "S14", status: 88, remedy: "cellwall explain S14" };
 static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };

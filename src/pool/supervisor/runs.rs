@@ -96,7 +96,7 @@ impl Supervisor {
         environment: OwnedFd,
     ) -> Result<Vec<Rc<OwnedFd>>, Busy> {
         let pool = self.pools.get(&site).filter(|pool| pool.kind == Kind::Cgi && !pool.paused);
-        let pool = pool.filter(|_| self.quit_at.is_none()).ok_or(Busy::Stopped)?;
+        let pool = pool.filter(|_| !self.is_ending()).ok_or(Busy::Stopped)?;
         let is_busy =
             |serial: &&Serial| self.zygotes.get(serial).is_some_and(|zygote| zygote.token().is_some());
         let running = pool.zygotes.iter().filter(is_busy).count();

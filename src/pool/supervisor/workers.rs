@@ -67,14 +67,16 @@ impl Supervisor {
         loop {
             let Some(pool) = self.pools.get(&site) else { return };
             let serving = self.serving(site, pool.epoch);
-            if self.quit_at.is_some() || pool.yielding || serving >= target(pool) {
+            if self.is_ending() || pool.yielding || serving >= target(pool) {
                 return;
             }
             let now = Instant::now();
             if let Some(not_before) = pool.not_before.filter(|not_before| *not_before > now) {
                 return self.at(not_before, Timer::Site(site));
             }
-            if let Err(errno) = self.start(site) {
+            if pool.stands_in {
+                self.stand_down(site);
+            } else if let Err(errno) = self.start(site) {
                 self.start_failed(site, Ended::Exited, &format!("why=\"{}\"", errno.desc()));
             }
         }
@@ -438,6 +440,9 @@ impl Supervisor {
         let name = self.name(site);
         let state = if looping { "crash-loop" } else { "back-off" };
         self.journal.say("fail", &name, &format!("state={state} retry_ms={retry_after_ms} {line}"));
+        if looping {
+            self.stand_in(site);
+        }
     }
 
     /// Somebody wants new workers, as often as he likes: a site gets them once a second, and then as they are by then. Returns
@@ -620,7 +625,9 @@ fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> 
             let watched = Some(listener.try_clone()?);
             Ok(Sockets { listener, watched, name })
         }
-        Accept::Direct => Ok(Sockets { listener: pool.listener.try_clone()?, watched: None, name: None }),
+        Accept::Direct => {
+            Ok(Sockets { listener: pool.socket.listener.try_clone()?, watched: None, name: None })
+        }
     }
 }
 
