@@ -132,7 +132,8 @@ fn values_of_the_administrators_hold_whatever_a_visitor_or_the_site_says() {
 fn words_that_a_query_takes_from_a_handler_are_an_error() {
     world(Launcher::Cellwall, |world| {
         // What becomes of them without it.
-        let page = world.script(&world.alice, "a.php", "<?php echo function_exists('exec') ? 'lost' : 'held';");
+        let page =
+            world.script(&world.alice, "a.php", "<?php echo function_exists('exec') ? 'lost' : 'held';");
         for (query, became) in [("a=1", "held"), ("-a", "lost"), ("%2da", "lost")] {
             let mut php = Command::new("/usr/bin/php-cgi");
             php.args(["-q", "-d", "disable_functions=exec"]).env("QUERY_STRING", query);
@@ -146,7 +147,13 @@ fn words_that_a_query_takes_from_a_handler_are_an_error() {
         let text = String::from_utf8_lossy(&said.stderr);
         assert!(!said.status.success() && text.contains("a query that begins with `-`"), "{text}");
         // What is said can be pasted.
-        world.site("alice", &handler.replace("[\"/usr/bin/php-cgi\", \"-d\", \"disable_functions=exec\"]", "\"/usr/bin/php-cgi\""));
+        world.site(
+            "alice",
+            &handler.replace(
+                "[\"/usr/bin/php-cgi\", \"-d\", \"disable_functions=exec\"]",
+                "\"/usr/bin/php-cgi\"",
+            ),
+        );
         let remedy = text.split_once("run: ").unwrap().1.lines().next().unwrap();
         let script = format!(
             "mkdir -p /etc/cellwall/php/alice && echo 'disable_functions = exec' > /etc/cellwall/php/alice/values.ini && {remedy}"
@@ -154,7 +161,7 @@ fn words_that_a_query_takes_from_a_handler_are_an_error() {
         let done = run(Command::new("sh").args(["-c", &script]));
         assert!(done.status.success(), "{remedy}: {}", String::from_utf8_lossy(&done.stderr));
         for query in ["a=1", "-a", "%2da"] {
-            let ran = world.call(&world.alice, "a.php").env(&format!("QUERY_STRING={query}")).run();
+            let ran = world.call(&world.alice, "a.php").env(format!("QUERY_STRING={query}")).run();
             assert!(ran.out_text().ends_with("held"), "{query}: {}", ran.story());
         }
     });
