@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Answer, Ask, Launcher, World, append, make_directory, put, run, spawn, world};
+use crate::harness::{Answer, Ask, Launcher, User, World, append, make_directory, put, run, spawn, world};
 use crate::host::{Daemon, account, until};
 
 /// A program of the host's, and all that it starts.
@@ -80,7 +80,7 @@ fn prepare(world: &World) {
     let pool = |name: &str, listen: &str, more: &str| {
         let text = format!(
             "; of a panel\n[{name}]\nuser = $pool\ngroup = {name}\nlisten = {listen}\n{web}{more}\n\
-             php_admin_value[open_basedir] = /var/www/$pool/htdocs:/var/www/$pool/sessions:/tmp ; a comment\n\
+             php_admin_value[open_basedir] = /var/www/$pool/htdocs:/var/www/$pool/sessions:/tmp:/usr/share ; a comment\n\
              php_admin_value[session.save_path] = \"/var/www/$pool/sessions\"\n\
              php_admin_value[disable_functions] = {forbidden}\n\
              php_admin_value[sendmail_path] = '/usr/sbin/sendmail -t -i -f {name}@example.net'\n\
@@ -122,7 +122,34 @@ fn prepare(world: &World) {
         );
         make_directory(format!("/var/www/{}/sessions", user.name), user.id, 0o700);
     }
+    wiki(&world.bob);
     web_servers();
+}
+
+/// DokuWiki in a directory of the docroot.
+fn wiki(user: &User) {
+    let place = user.docroot().join("wiki");
+    let script = format!(
+        "cp -rL /usr/share/dokuwiki {0} && mkdir -p {0}/conf {0}/data && cp -rL /etc/dokuwiki/. {0}/conf && \
+         cd {0}/data && mkdir -p attic cache index locks media media_attic media_meta meta pages tmp log && cd {0} && \
+         echo \"<?php define('DOKU_CONF', '{0}/conf/');\" > inc/preload.php && rm -f conf/local.php && \
+         echo \"<?php \\$conf['savedir'] = '{0}/data'; \\$conf['title'] = 'Wall';\" > conf/local.php && \
+         echo 'Every cell comes of a cell.' > data/pages/start.txt && chown -R {1}:{1} {0}",
+        place.display(),
+        user.id
+    );
+    let said = run(Command::new("sh").args(["-c", &script]));
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// What a visitor reads of it.
+fn read_wiki() -> String {
+    let page = Ask::get("bob.test", "/wiki/doku.php?id=start").send(8081);
+    let style = Ask::get("bob.test", "/wiki/lib/exe/css.php?t=dokuwiki").send(8081);
+    let text = page.text();
+    let words =
+        ["<title>start [Wall]</title>", "Every cell comes of a cell."].map(|part| text.contains(part));
+    format!("{} {words:?} {} {}", page.status, style.status, style.text().len())
 }
 
 fn web_servers() {
@@ -176,7 +203,8 @@ fn web_servers() {
         "/etc/web.conf",
         format!(
             "{modules}ServerName localhost\nUser www-data\nGroup www-data\nListen 127.0.0.1:8081\nPidFile /tmp/web.pid\n\
-             DefaultRuntimeDir /tmp\nErrorLog /tmp/web.error\nTypesConfig /etc/mime.types\nInclude /etc/bob.conf\n"
+             DefaultRuntimeDir /tmp\nErrorLog /tmp/web.error\nTypesConfig /etc/mime.types\n\
+             <Directory />\nAllowOverride None\nRequire all granted\n</Directory>\nInclude /etc/bob.conf\n"
         ),
     )
     .unwrap();
@@ -225,7 +253,7 @@ fn told(server: &str, name: &str) -> String {
 }
 
 /// The pages as php-fpm serves them.
-fn by_php_fpm() -> Vec<(String, Answer)> {
+fn by_php_fpm() -> (Vec<(String, Answer)>, String) {
     let words = ["/usr/sbin/php-fpm8.2", "-F", "-y", "/etc/php/8.2/fpm/php-fpm.conf"];
     let _fpm = Server::start(&words, || {
         Path::new("/run/php/bob.sock").exists() && TcpStream::connect(("127.0.0.1", 9001)).is_ok()
@@ -236,7 +264,7 @@ fn by_php_fpm() -> Vec<(String, Answer)> {
         let served = answer.status == 200 || name.ends_with("eight");
         assert!(served, "{name}: {}\n{}", answer.head, told("/tmp/fpm.log", "fpm"));
     }
-    all
+    (all, read_wiki())
 }
 
 const CARRIED: [&str; 16] = [
@@ -273,7 +301,8 @@ fn what_php_fpm_served_is_served_by_what_is_imported() {
     world(Launcher::Cellwall, |world| {
         account();
         prepare(world);
-        let before = by_php_fpm();
+        let (before, wiki) = by_php_fpm();
+        assert!(wiki.starts_with("200 [true, true] 200 "), "{wiki}\n{}", told("/tmp/web.error", "apache"));
         // No php-fpm starts with it where there is no AppArmor.
         append("/etc/php/8.2/fpm/pool.d/alice.conf", "apparmor_hat = alice\n");
         let printed = world.cellwall(&["import", "--php-fpm"]);
@@ -302,6 +331,11 @@ fn what_php_fpm_served_is_served_by_what_is_imported() {
             };
             assert_eq!((before.status, text), (after.status, after.text()), "{name}\n{}", logs());
         }
+        // What it writes below its docroot is in no pool's file, and is said to be for `files.write`.
+        let place = world.bob.docroot().join("wiki/data").display().to_string();
+        assert!(world.cellwall(&["set", "bob", "files.write", &place]).status.success());
+        // The workers from before answer until the new ones do.
+        until("the wiki", || wiki == read_wiki());
         let page = before[0].1.text();
         for held in ["upload_max_filesize = 20K\n", "exec 0\n", "mail 1\n", "date.timezone = Asia/Tokyo\n"] {
             assert!(page.contains(held), "{held} is not in\n{page}");
