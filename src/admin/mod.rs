@@ -80,7 +80,7 @@ enum Command {
     Fix(fix::Args),
     /// Change one key of a site's file, and apply it
     Set(set::Args),
-    /// Make files of sites of an Apache with suEXEC
+    /// Make files of sites of an Apache with suEXEC, or of php-fpm's pools
     Import(import::Args),
 }
 

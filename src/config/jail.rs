@@ -443,6 +443,7 @@ impl Work<'_, '_, '_> {
                 Some(program) if self.program(program, place) => {
                     self.named_php(program, place);
                     self.serving_php(program, place);
+                    self.lost_words(words, place);
                     handlers.push((suffix.clone(), words.clone()));
                 }
                 Some(_) => {}
@@ -516,6 +517,23 @@ impl Work<'_, '_, '_> {
             let help = "write /usr/bin/php-cgi, which comes with the package php-cgi";
             self.compiler.problems.warning(Some(place), message, help);
         }
+    }
+
+    /// As a CGI program PHP takes no word of its command line where the query begins with a hyphen (its guard since
+    /// CVE-2012-1823): a visitor decides whether they hold.
+    fn lost_words(&mut self, words: &[String], place: &Place) {
+        let Some((program, [_, ..])) = words.split_first() else { return };
+        if self.php(program) != Some(Php::Cgi) {
+            return;
+        }
+        let directory = format!("/etc/cellwall/php/{}", self.site.file.name);
+        let message = format!("a query that begins with `-` takes all words from {program}");
+        let help = format!(
+            "write {program:?} alone, and the values into {directory}/values.ini; then run: cellwall set {0} files.read \
+             {directory} && cellwall set {0} environment.set.PHP_INI_SCAN_DIR :{directory}",
+            self.site.file.name
+        );
+        self.compiler.problems.error(Some(place), message, help);
     }
 
     fn php(&mut self, text: &str) -> Option<Php> {

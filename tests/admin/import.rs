@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Launcher, World, make_directory, put, world};
+use crate::harness::{Apache, Kind, Launcher, World, make_directory, put, world};
 
 /// As panels write it: macros, conditions, a host for each port, wrappers for FastCGI, numbers for users.
 fn configuration(world: &World) -> String {
@@ -112,5 +112,144 @@ fn what_apache_served_by_suexec_is_served_by_what_is_imported() {
         fs::write("/srv/dump", "<VirtualHost *:80>\nServerName x.org\n</VirtualHost>\n").unwrap();
         let said = world.cellwall(&["import", "/srv/dump"]);
         assert_eq!(said.status.code(), Some(1), "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}
+
+/// Directories as ISPConfig, Virtualmin and cPanel lay them out; what PHP is started with stands beside the site.
+fn panels(world: &World) {
+    let (alice, bob) = (world.alice.id, world.bob.id);
+    for path in [
+        "/var/www/clients",
+        "/var/www/clients/client1",
+        "/var/www/php-fcgi-scripts",
+        "/var/www/conf",
+        "/var/www/conf/web1",
+    ] {
+        make_directory(path, 0, 0o755);
+    }
+    for (path, owner) in [
+        ("/var/www/clients/client1/web1", 0),
+        ("/var/www/clients/client1/web1/web", alice),
+        ("/var/www/clients/client1/web1/private", alice),
+        ("/var/www/php-fcgi-scripts/web1", alice),
+        ("/var/www/bob/htdocs/addon", bob),
+        ("/var/www/bob/cgi-bin", bob),
+    ] {
+        make_directory(path, owner, 0o755);
+    }
+    std::os::unix::fs::symlink("/var/www/clients/client1/web1", "/var/www/web1.test").unwrap();
+    put("/var/www/conf/web1/php.ini", b"memory_limit = 77M\n", 0, 0o644);
+    let starter = "#!/bin/sh\nPHPRC=\"/var/www/conf/web1\"\nexport PHPRC\nexec /usr/bin/php-cgi -d magic_quotes_gpc=off\n";
+    put("/var/www/php-fcgi-scripts/web1/.php-fcgi-starter", starter.as_bytes(), alice, 0o755);
+    put("/var/www/bob/cgi-bin/php", b"#!/bin/sh\nexec /usr/bin/php-cgi\n", bob, 0o755);
+    for (path, owner) in [
+        ("/var/www/clients/client1/web1/web", alice),
+        ("/var/www/bob/htdocs", bob),
+        ("/var/www/bob/htdocs/addon", bob),
+    ] {
+        put(
+            format!("{path}/i.php"),
+            b"<?php echo ini_get('memory_limit'), ' ', posix_getuid(), ' ', __DIR__;",
+            owner,
+            0o644,
+        );
+    }
+    for name in ["alice", "bob", "carol"] {
+        fs::remove_file(format!("/etc/cellwall/sites.d/{name}.toml")).unwrap();
+    }
+}
+
+/// Hosts of panels, without the modules that they are for.
+const HOSTS: &str = "LoadModule vhost_alias_module /usr/lib/apache2/modules/mod_vhost_alias.so\n\
+    <VirtualHost 127.0.0.1:8080>\nServerName web1.test\nServerAlias *.web1.test\nDocumentRoot /var/www/web1.test/web\n\
+    SuexecUserGroup alice alice\nFcgidIdleTimeout 300\n\
+    <Directory /var/www/web1.test/web>\nAddHandler fcgid-script .php\nOptions +ExecCGI\n\
+    FcgidWrapper /var/www/php-fcgi-scripts/web1/.php-fcgi-starter .php\n</Directory>\n</VirtualHost>\n\
+    <VirtualHost 127.0.0.1:8080>\nServerName old.test\nDocumentRoot /var/www/bob/htdocs\nSuexecUserGroup bob bob\n\
+    ScriptAlias /cgi-bin/ /var/www/bob/cgi-bin/\nScriptAlias /system/ /usr/lib/cgi-bin/\nAddHandler php-wrapped .php\n\
+    Action php-wrapped /cgi-bin/php\n</VirtualHost>\n\
+    <VirtualHost 127.0.0.1:8080>\nServerName addon.test\nDocumentRoot /var/www/bob/htdocs/addon\nSuexecUserGroup bob bob\n\
+    ScriptAlias /cgi-bin/ /var/www/bob/cgi-bin/\nAddHandler php-wrapped .php\nAction php-wrapped /cgi-bin/php\n</VirtualHost>\n\
+    <VirtualHost 127.0.0.1:8080>\nServerName many.test\nVirtualDocumentRoot /var/www/carol/%1\n\
+    SuexecUserGroup carol carol\n</VirtualHost>\n";
+
+#[test]
+fn what_panels_write_becomes_a_site_that_serves_or_a_line_that_says_why_not() {
+    world(Launcher::Cellwall, |world| {
+        panels(world);
+        let apache = Apache::start(world, Kind::Prefork, HOSTS);
+        // What the harness has beside it is not asked about.
+        let text = fs::read_to_string("/tmp/apache/apache.conf").unwrap();
+        let (own, hosts) = (text.find("<VirtualHost").unwrap(), text.find(HOSTS).unwrap());
+        fs::write("/etc/imported.conf", format!("{}{}", &text[..own], &text[hosts..])).unwrap();
+        put(
+            "/usr/sbin/apache2ctl",
+            b"#!/bin/sh\nexec /usr/sbin/apache2 -f /etc/imported.conf \"$@\"\n",
+            0,
+            0o755,
+        );
+        let said = world.cellwall(&["import", "--to", "/etc/cellwall/sites.d"]);
+        let told = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "{told}");
+        for part in [
+            "FcgidIdleTimeout 300: ",
+            "ScriptAlias /system/ /usr/lib/cgi-bin/: ",
+            "Action php-wrapped /cgi-bin/php: ",
+            "VirtualDocumentRoot /var/www/carol/%1: ",
+            "many.test has no DocumentRoot",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
+        world.apply();
+        for (host, limit, user, place) in [
+            ("web1.test", "77M", world.alice.id, "/var/www/clients/client1/web1/web"),
+            ("old.test", "128M", world.bob.id, "/var/www/bob/htdocs"),
+            ("addon.test", "128M", world.bob.id, "/var/www/bob/htdocs/addon"),
+        ] {
+            assert_eq!(
+                apache.get(host, "/i.php").text(),
+                format!("{limit} {user} {place}"),
+                "{host}\n{}",
+                apache.log()
+            );
+        }
+    });
+}
+
+#[test]
+fn what_mod_php_was_told_of_a_host_is_carried_over() {
+    world(Launcher::Cellwall, |world| {
+        panels(world);
+        let place = "/var/www/clients/client1/web1";
+        let dump = format!(
+            "# In file: /etc/apache2/a.conf\n#   1:\n<VirtualHost *:80>\n#   2:\nServerName *.itk.test\n#   3:\nDocumentRoot {place}/web\n\
+             #   4:\nAssignUserID alice alice\n#   5:\nphp_admin_value open_basedir {place}/web:{place}/private:/tmp:/usr/share/php\n\
+             #   6:\nphp_admin_flag display_errors Off\n#   7:\nphp_value upload_max_filesize \"20M\"\n\
+             #   8:\nphp_admin_value sendmail_path \"/usr/sbin/sendmail -t -f 'a;b'@x\"\n</VirtualHost>\n\
+             # In file: /etc/apache2/b.conf\n#   1:\n<VirtualHost *:80>\n#   2:\nServerName s.test\n#   3:\nDocumentRoot /var/www/bob/htdocs\n\
+             #   4:\nsuPHP_UserGroup bob bob\n#   5:\nsuPHP_ConfigPath /etc\n</VirtualHost>\n"
+        );
+        fs::write("/srv/dump", dump).unwrap();
+        let said = world.cellwall(&["import", "--to", "/etc/cellwall/sites.d", "/srv/dump"]);
+        let told = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "{told}");
+        for part in [
+            "a.conf:4: AssignUserID alice alice: ",
+            "b.conf:4: suPHP_UserGroup bob bob: ",
+            "b.conf:5: suPHP_ConfigPath /etc: ",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
+        world.apply();
+        let page = "<?php foreach (['open_basedir', 'display_errors', 'upload_max_filesize', 'sendmail_path'] as $name) {\n\
+                    @ini_set($name, '1'); echo $name, '=', ini_get($name), \"\\n\"; }\n\
+                    echo (int) is_writable(dirname(__DIR__) . '/private');";
+        put(format!("{place}/web/v.php"), page.as_bytes(), world.alice.id, 0o644);
+        let ran = world.call(&world.alice, "v.php").cwd(format!("{place}/web")).env("QUERY_STRING=-a").run();
+        let expected = format!(
+            "open_basedir={place}/web:{place}/private:/tmp:/usr/share/php\ndisplay_errors=0\nupload_max_filesize=20M\n\
+             sendmail_path=/usr/sbin/sendmail -t -f 'a;b'@x\n1"
+        );
+        assert!(ran.out_text().ends_with(&expected), "{}", ran.story());
     });
 }

@@ -18,6 +18,7 @@ mod fix;
 mod host;
 mod import;
 mod learn;
+mod pools;
 mod run;
 mod traffic;
 mod why;

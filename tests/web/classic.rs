@@ -193,7 +193,8 @@ const AFTER: [Mistake; 25] = [
         world.script(&world.alice, "a.cgi", page);
         world.site(
             "alice",
-            "profile = \"php\"\n[files]\nread = [\"/srv/php.ini\"]\n[handlers]\n\".cgi\" = [\"/usr/bin/php-cgi\", \"-c\", \"/srv/php.ini\"]\n",
+            "profile = \"php\"\n[files]\nread = [\"/srv/php.ini\"]\n[handlers]\n\".cgi\" = \"/usr/bin/php-cgi\"\n\
+             [environment]\nset = { PHPRC = \"/srv/php.ini\" }\n",
         );
         world.apply();
     }),

@@ -88,6 +88,86 @@ fn a_query_is_never_a_switch_of_the_interpreter() {
 }
 
 #[test]
+fn values_of_the_administrators_hold_whatever_a_visitor_or_the_site_says() {
+    const VALUES: [(&str, &str); 4] = [
+        ("open_basedir", "/var/www/alice:/tmp"),
+        ("upload_max_filesize", "3M"),
+        ("memory_limit", "64M"),
+        ("session.name", "theirs"),
+    ];
+    each_kind_of_php(|world| {
+        let values: String = VALUES.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+        fs::create_dir_all("/etc/cellwall/php/alice").unwrap();
+        let text = format!("{values}disable_functions = exec\n[PATH=/var]\n{values}");
+        fs::write("/etc/cellwall/php/alice/values.ini", text).unwrap();
+        for words in [
+            ["files.read", "/etc/cellwall/php/alice"],
+            ["environment.set.PHP_INI_SCAN_DIR", ":/etc/cellwall/php/alice"],
+        ] {
+            let said = world.cellwall(&["set", "alice", words[0], words[1]]);
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        }
+        let docroot = world.alice.docroot();
+        let own = "upload_max_filesize = 99M\nmemory_limit = 1G\n";
+        put(docroot.join(".user.ini"), own.as_bytes(), world.alice.id, 0o644);
+        page(
+            &world.alice,
+            "values.php",
+            "<?php foreach (['open_basedir' => '/', 'memory_limit' => '2G', 'session.name' => 'mine', 'upload_max_filesize' => '9M']\n\
+             as $name => $value) { @ini_set($name, $value); ini_restore($name); echo $name, '=', ini_get($name), \"\\n\"; }\n\
+             echo 'exec=', (int) function_exists('exec'), \"\\n\";\n",
+        );
+        let apache = Apache::start(world, Kind::Event, HANDLER);
+        for query in ["", "?a=1", "?-a", "?%2Dd+memory_limit", "?%20-n"] {
+            let told = apache.get("alice.test", &format!("/values.php{query}")).text();
+            for (name, value) in VALUES {
+                assert!(told.contains(&format!("{name}={value}\n")), "{query}: {name}\n{told}");
+            }
+            assert!(told.ends_with("exec=0\n"), "{query}: {told}");
+        }
+    });
+}
+
+#[test]
+fn words_that_a_query_takes_from_a_handler_are_an_error() {
+    world(Launcher::Cellwall, |world| {
+        // What becomes of them without it.
+        let page =
+            world.script(&world.alice, "a.php", "<?php echo function_exists('exec') ? 'lost' : 'held';");
+        for (query, became) in [("a=1", "held"), ("-a", "lost"), ("%2da", "lost")] {
+            let mut php = Command::new("/usr/bin/php-cgi");
+            php.args(["-q", "-d", "disable_functions=exec"]).env("QUERY_STRING", query);
+            php.env("REDIRECT_STATUS", "200").env("REQUEST_METHOD", "GET").env("SCRIPT_FILENAME", &page);
+            let told = run(&mut php);
+            assert!(String::from_utf8_lossy(&told.stdout).ends_with(became), "{query}: {told:?}");
+        }
+        let handler = "profile = \"php\"\n[handlers]\n\".php\" = [\"/usr/bin/php-cgi\", \"-d\", \"disable_functions=exec\"]\n";
+        world.site("alice", handler);
+        let said = world.cellwall(&["check"]);
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && text.contains("a query that begins with `-`"), "{text}");
+        // What is said can be pasted.
+        world.site(
+            "alice",
+            &handler.replace(
+                "[\"/usr/bin/php-cgi\", \"-d\", \"disable_functions=exec\"]",
+                "\"/usr/bin/php-cgi\"",
+            ),
+        );
+        let remedy = text.split_once("run: ").unwrap().1.lines().next().unwrap();
+        let script = format!(
+            "mkdir -p /etc/cellwall/php/alice && echo 'disable_functions = exec' > /etc/cellwall/php/alice/values.ini && {remedy}"
+        );
+        let done = run(Command::new("sh").args(["-c", &script]));
+        assert!(done.status.success(), "{remedy}: {}", String::from_utf8_lossy(&done.stderr));
+        for query in ["a=1", "-a", "%2da"] {
+            let ran = world.call(&world.alice, "a.php").env(format!("QUERY_STRING={query}")).run();
+            assert!(ran.out_text().ends_with("held"), "{query}: {}", ran.story());
+        }
+    });
+}
+
+#[test]
 fn what_follows_a_page_in_the_url_is_no_file() {
     php_world(|world, apache| {
         page(&world.alice, "other.php", "<?php echo 'other ran';");

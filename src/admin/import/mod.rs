@@ -1,0 +1,208 @@
+//! `cellwall import`: the sites that a host has today, as files of ours.
+//!
+//! `apache`: an Apache with suEXEC, or with a module that changes its identity. `pool`: pools of php-fpm (`fpm`), with what
+//! `nginx` or Apache sends to them. What is not carried over is said, with its place; nothing is applied.
+
+mod apache;
+mod fpm;
+mod nginx;
+mod pool;
+mod values;
+mod web;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::config::ground::matches;
+use crate::config::{SITES_DIRECTORY, sites};
+use crate::refusal::Pasted;
+
+use super::{End, Stop, say};
+
+/// Arguments of `cellwall import`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write the files into this directory, instead of printing them
+    #[arg(long, value_name = "DIRECTORY")]
+    pub to: Option<PathBuf>,
+    /// Pools of php-fpm, instead of an Apache with suEXEC
+    #[arg(long)]
+    pub php_fpm: bool,
+    /// A file of php-fpm's (`php-fpm.conf`, or one of its pools) instead of this host's
+    #[arg(long, value_name = "FILE", requires = "php_fpm")]
+    pub pools: Vec<PathBuf>,
+    /// What nginx printed (`nginx -T`) instead of this host's
+    #[arg(long, value_name = "FILE", requires = "php_fpm")]
+    pub nginx: Option<PathBuf>,
+    /// The docroot of a pool that no web server here asks
+    #[arg(long, value_name = "POOL=DIRECTORY", requires = "php_fpm")]
+    pub docroot: Vec<String>,
+    /// What Apache printed (`apache2ctl -t -D DUMP_CONFIG`, with mod_info) instead of this host's
+    pub dump: Option<PathBuf>,
+}
+
+/// One site's file, and what belongs to it.
+#[derive(Debug, Default)]
+struct Made {
+    text: String,
+    /// Lines of php.ini, for a file of their own.
+    values: String,
+    /// What is typed when the site is applied.
+    then: Vec<String>,
+    /// The services that read their configuration again afterwards.
+    reload: BTreeSet<&'static str>,
+}
+
+/// Directories of the host's own, where no docroot can be.
+const HOSTS: [&str; 7] = ["/usr", "/etc", "/bin", "/lib", "/proc", "/dev", "/sys"];
+
+/// The directory whose `values.ini` has a site's own lines of php.ini.
+fn values_of(sites: &Path, name: &str) -> PathBuf {
+    sites.parent().unwrap_or(Path::new("/etc/cellwall")).join("php").join(name)
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    import(args).unwrap_or_else(Stop::said).into()
+}
+
+fn import(args: &Args) -> Result<End, Stop> {
+    let to =
+        args.to.as_deref().map(|to| to.canonicalize().map_err(|error| format!("{}: {error}", to.display())));
+    let to = to.transpose()?;
+    let directory = to.as_deref().unwrap_or(Path::new(SITES_DIRECTORY));
+    let (sites, notes) =
+        if args.php_fpm { pool::sites(args, directory)? } else { apache::sites(args, directory)? };
+    notes.iter().for_each(|note| say::note(format_args!("left out: {note}")));
+    if sites.is_empty() {
+        return Err(Stop::asked(if args.php_fpm {
+            "no pool of php-fpm could be made a site"
+        } else {
+            "no virtual host of this Apache has a user of its own (SuexecUserGroup)"
+        }));
+    }
+    for (name, site) in &sites {
+        put(args, directory, name, site)?;
+    }
+    let next = match &args.to {
+        Some(_) => "cellwall check".to_owned(),
+        None => format!("{} && cellwall check", again(args)),
+    };
+    say::note(format_args!("{}; next: {next}", say::counted(sites.len(), "site")));
+    if args.php_fpm {
+        afterwards(&sites);
+    }
+    Ok(End::Good)
+}
+
+/// How the web server is pointed from php-fpm to the sites' pools.
+fn afterwards(sites: &BTreeMap<String, Made>) {
+    let then: BTreeSet<&String> = sites.values().flat_map(|site| &site.then).collect();
+    let reload: BTreeSet<_> = sites.values().flat_map(|site| &site.reload).collect();
+    say::note("then: cellwall apply && systemctl enable --now cellwalld");
+    then.iter().for_each(|line| say::note(format_args!("then: {line}")));
+    reload.iter().for_each(|service| say::note(format_args!("then: systemctl reload {service}")));
+    say::note(
+        "what a site writes (uploads, caches), and the databases, mail and fonts that it needs are in no pool's file: \
+         files.write and pieces name them, and `cellwall learn SITE --traffic` finds them",
+    );
+}
+
+/// One site, written or printed.
+fn put(args: &Args, directory: &Path, name: &str, site: &Made) -> Result<(), Stop> {
+    let (file, values) = (directory.join(format!("{name}.toml")), values_of(directory, name));
+    if args.to.is_none() {
+        say::out(format_args!("# {}\n{}", file.display(), site.text));
+        if !site.values.is_empty() {
+            say::out(format_args!("# {}/values.ini\n{}", values.display(), site.values));
+        }
+        return Ok(());
+    }
+    if !site.values.is_empty() && !file.exists() {
+        fs::create_dir_all(&values).map_err(|error| format!("{}: {error}", values.display()))?;
+        write(&values.join("values.ini"), &site.values)?;
+    }
+    write(&file, &site.text)
+}
+
+/// The same command, which writes.
+fn again(args: &Args) -> String {
+    let word = |path: &Path| Pasted(path.as_os_str().as_bytes()).to_string();
+    let mut words = vec![format!("cellwall import --to {SITES_DIRECTORY}")];
+    words.extend(args.php_fpm.then(|| "--php-fpm".to_owned()));
+    words.extend(args.pools.iter().map(|file| format!("--pools {}", word(file))));
+    words.extend(args.nginx.iter().map(|file| format!("--nginx {}", word(file))));
+    words.extend(args.docroot.iter().map(|text| format!("--docroot {}", Pasted(text.as_bytes()))));
+    words.extend(args.dump.iter().map(|file| word(file)));
+    words.join(" ")
+}
+
+/// A name for a site's file: the first of these that can be one and is free, else one with a number.
+fn free_name(wanted: &[&str], taken: &BTreeMap<String, Made>) -> String {
+    let fits = |name: &str| sites::site_name(&format!("{name}.toml")).is_some();
+    let base = wanted.iter().map(|name| name.to_ascii_lowercase()).find(|name| fits(name));
+    let base = base.unwrap_or_else(|| "site".to_owned());
+    let numbered = (2_u32..).map(|number| format!("{base}-{number}"));
+    let free = std::iter::once(base.clone()).chain(numbered).find(|name| !taken.contains_key(name));
+    free.unwrap_or(base)
+}
+
+/// What a program of this host prints about its configuration.
+fn printed(program: &str, words: &[&str]) -> Result<String, Stop> {
+    let said = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    if !said.status.success() {
+        let why = String::from_utf8_lossy(&said.stderr);
+        return Err(Stop::asked(format!("{program} does not take its own configuration: {}", why.trim())));
+    }
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+/// The files that a pattern names, sorted; `*` stands in its names alone.
+fn expanded(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("/")];
+    for part in pattern.components().skip(1) {
+        let part = part.as_os_str().to_string_lossy();
+        found = found
+            .iter()
+            .flat_map(|above| match part.contains('*') {
+                false => vec![above.join(&*part)],
+                true => {
+                    let entries = fs::read_dir(above).into_iter().flatten().flatten();
+                    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+                    names.filter(|name| matches(&part, name)).map(|name| above.join(name)).collect()
+                }
+            })
+            .filter(|path| path.exists())
+            .collect();
+    }
+    found.sort();
+    found
+}
+
+/// A new file; one that is there already stays.
+fn write(path: &Path, text: &str) -> Result<(), Stop> {
+    let failed = |error: std::io::Error| Stop::from(format!("{}: {error}", path.display()));
+    match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes()).map_err(failed)?;
+            file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+            say::out(path.display());
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            say::note(format_args!("left out: {} is there already, and stays", path.display()));
+            Ok(())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
