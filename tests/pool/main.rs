@@ -33,6 +33,7 @@ mod servers;
 mod slow;
 mod stage;
 mod supervisor;
+mod urls;
 mod web;
 mod wishes;
 mod workers;

@@ -147,6 +147,21 @@ fn what_stands_behind_the_sites_one_program_is_for_it() {
 }
 
 #[test]
+fn a_name_counts_where_the_web_server_says_how_it_was_proved() {
+    let names: Vec<Box<[u8]>> = [&b"AUTH_TYPE"[..], b"REMOTE_USER", b"SCRIPT_FILENAME"].map(Box::from).into();
+    let gate = Gate { names: Rc::new(Names { pass: names, ..(*gate().names).clone() }), ..gate() };
+    let user = |more: &[(&str, &str)]| {
+        let mut pairs = vec![("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("REMOTE_USER", "hooke")];
+        pairs.extend(more);
+        value(&judged(&gate, &pairs).unwrap(), "REMOTE_USER").map(str::to_owned)
+    };
+    // nginx, for a visitor who typed a name: nobody has looked at his password.
+    assert_eq!(user(&[]), None);
+    assert_eq!(user(&[("AUTH_TYPE", "")]), None);
+    assert_eq!(user(&[("AUTH_TYPE", "Basic")]).as_deref(), Some("hooke"));
+}
+
+#[test]
 fn a_program_that_is_named_is_asked_wherever_it_lies_and_nothing_beside_it() {
     let gate = Gate {
         endings: Vec::new(),
