@@ -100,7 +100,11 @@ impl Gate {
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
-        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs);
+        let alone = match form {
+            Form::Records(..) if self.endings.is_empty() => self.programs.first().map(Vec::as_slice),
+            Form::Records(..) | Form::Environment => None,
+        };
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs, alone);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
         let mut passed = Passed {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),
