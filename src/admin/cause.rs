@@ -209,6 +209,19 @@ fn failed(event: &Event, ground: &Ground<'_>) -> Option<Cause> {
 
 /// A path that the host has, or that the host's modes close.
 fn missed(event: &Event, path: &Path, error: &str, ground: &Ground<'_>) -> Option<Cause> {
+    let descriptor = |means: &str, repair| {
+        let found = format!("{}: {}: not in the site's cell", shown(&event.program), shown(path));
+        Some(cause(3, "descriptors", found, means, repair))
+    };
+    if ground.names_descriptor(path) {
+        let means = "the names of a program's own descriptors lead through /proc, which this cell has not";
+        return descriptor(means, Some(set(ground, "jail.processes", "true")));
+    }
+    if ["/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name)) {
+        let means = "it belongs to the web server, and the site's user may not open it anew, with suEXEC either: >&2 in its place \
+                     (and >&1, <&0) is the descriptor itself";
+        return descriptor(means, None);
+    }
     if ground.private(path) || is_noise(path) {
         return None;
     }

@@ -85,6 +85,21 @@ impl Ground<'_> {
         })
     }
 
+    /// One of a program's own descriptors by a name that a view has only beside /proc: bash's `<(…)`.
+    #[must_use]
+    pub fn names_descriptor(&self, path: &Path) -> bool {
+        let Jail::View(view) = &self.site.jail else { return false };
+        let shown = view.steps.iter().any(|step| step.kind == StepKind::Processes);
+        !shown && path.starts_with("/dev/fd")
+    }
+
+    /// The cell has it, be it as a directory on the way to something else.
+    #[must_use]
+    pub fn shows(&self, path: &Path) -> bool {
+        let mut rules = self.site.landlock.rules.iter().map(|rule| Path::new(OsStr::from_bytes(rule.path)));
+        rules.any(|rule| path.starts_with(rule) || rule.starts_with(path)) || self.visible(path)
+    }
+
     /// Beneath a docroot or the home.
     #[must_use]
     pub fn own(&self, path: &Path) -> bool {

@@ -185,15 +185,31 @@ pub type Learned = BTreeMap<(&'static str, String), Use>;
 #[must_use]
 pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: &Ground<'_>) -> Learned {
     let mut wanted: BTreeMap<(PathBuf, u8), (usize, PathBuf)> = BTreeMap::new();
+    let mut only_asked: BTreeMap<PathBuf, (usize, PathBuf)> = BTreeMap::new();
     let mut all = Learned::new();
     for (event, often) in calls {
         let program = || event.program.clone();
         if let Some((key, port)) = port(event, ground) {
             add(&mut all, (key, port.to_string()), often, program(), format!("port {port}"), None);
         }
+        for path in event.paths.iter().filter(|path| ground.names_descriptor(path)) {
+            let example = path.display().to_string();
+            add(&mut all, ("jail.processes", "true".to_owned()), often, program(), example, None);
+        }
+        for path in asked(event, ground) {
+            let entry = only_asked.entry(path.to_owned()).or_insert_with(|| (0, program()));
+            entry.0 = entry.0.saturating_add(often);
+        }
         for (path, rights) in uses(event, ground) {
             let entry = wanted.entry((path, rights)).or_insert_with(|| (0, program()));
             entry.0 = entry.0.saturating_add(often);
+        }
+    }
+    for (path, (count, program)) in only_asked {
+        // It is there as soon as something in it is.
+        if !wanted.keys().any(|(used, _)| used.starts_with(&path)) {
+            let name = path.display().to_string();
+            add(&mut all, ("", name.clone()), count, program, name, Some(ASKED.to_owned()));
         }
     }
     let paths: BTreeSet<PathBuf> = wanted.keys().map(|(path, _)| path.clone()).collect();
@@ -264,8 +280,7 @@ fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
     let starts = call.starts_with("execve");
     let opens = call.starts_with("open") || starts || call == "connect" || event.write;
     // A program that asks whether a file is there wants to know; a directory on the way is asked by everybody.
-    let asks = ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink"]
-        .contains(&call);
+    let asks = ASKS.contains(&call);
     let mut found = Vec::new();
     for path in event.paths.iter().filter(|_| opens || asks) {
         let there =
@@ -286,6 +301,27 @@ fn uses(event: &Event, ground: &Ground<'_>) -> Vec<(PathBuf, u8)> {
     }
     found
 }
+
+/// Directories that a program only asked for, and that the cell has not: where it would stop at the answer, it has not used what is
+/// in them either.
+fn asked<'a>(event: &'a Event, ground: &'a Ground<'_>) -> impl Iterator<Item = &'a Path> {
+    let asks = ASKS.contains(&event.call.as_str());
+    let paths = event.paths.iter().map(PathBuf::as_path).filter(move |_| asks);
+    paths.filter(|path| {
+        path.is_dir()
+            && !ground.shows(path)
+            && !ground.private(path)
+            && !is_noise(path)
+            && ground.dangerous(path).is_none()
+    })
+}
+
+/// Why a directory is not proposed that was only asked for.
+const ASKED: &str = "it was only asked whether it is there, which in the cell it is not; where that matters it is the site's files.read";
+
+/// Calls that ask whether something is there.
+const ASKS: [&str; 8] =
+    ["stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink"];
 
 /// A library is mapped for execution.
 fn is_library(path: &Path) -> bool {
@@ -341,6 +377,12 @@ fn lines<'a>(key: &'a str, all: &Learned, last: &str) -> &'a str {
     let (section, name) = key.split_once('.').unwrap_or(("", key));
     if section != last {
         say::out(format_args!("[{section}]"));
+    }
+    if key == "jail.processes" {
+        for (item, used) in items(key, all) {
+            say::out(format_args!("{name} = {item} # {}", seen(used)));
+        }
+        return section;
     }
     say::out(format_args!("{name} = ["));
     for (item, used) in items(key, all) {

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use cellwall::launch::arrival::{Arrival, widen_limits};
 use cellwall::launch::authorize::{bad_policy, no_policy, unreadable, wrong_caller};
 use cellwall::launch::request::Request;
-use cellwall::launch::{launch, refuse};
+use cellwall::launch::{FAILED, launch, refuse};
 use cellwall::policy::read::Unreadable;
 use cellwall::policy::{Host, Sink, decode, read};
 use cellwall::record::Log;
@@ -28,7 +28,7 @@ fn run(words: &[&OsStr]) -> u8 {
             // With a limit of the caller's, a file could end in the middle of a line.
             let bytes = widen_limits().ok().and_then(|()| read::host().ok()).unwrap_or_default();
             let host = decode::host(&bytes).ok();
-            refuse(&refusal, &mut Log::open(host.as_ref().map(|host| &host.log)), true)
+            refuse(&refusal, &mut Log::open(host.as_ref().map(|host| &host.log)), Some(FAILED))
         }
     }
 }
@@ -56,7 +56,7 @@ fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> u8 {
     log.asked(arrival.caller(), words);
     match launch(arrival, &request, &policy, root, &mut log) {
         Ok(never) => match never {},
-        Err(refusal) => refuse(&refusal, &mut log, arrival.has_visitor()),
+        Err(refusal) => refuse(&refusal, &mut log, arrival.page()),
     }
 }
 
@@ -78,7 +78,7 @@ fn without_record(
     let refusal = refusal(host.as_ref());
     // As in suEXEC: too few arguments are told to anybody, all else only to the web server.
     let refusal = if known || refusal.card.status == 101 { refusal } else { wrong_caller(caller) };
-    refuse(&refusal, &mut log, arrival.has_visitor())
+    refuse(&refusal, &mut log, arrival.page())
 }
 
 /// `-V`, in the format of suEXEC, which panels read.

@@ -217,6 +217,20 @@ impl Work<'_, '_, '_> {
         plain
     }
 
+    /// Beneath the /proc of a view's own, in which nothing can be shown besides: each launch would be refused (C06).
+    fn in_own_processes(&mut self, path: &Path, place: &Place) -> bool {
+        let own =
+            self.site.kind() == JailKind::View && value(&self.site.rules.jail_processes).unwrap_or(false);
+        let within = own && path != Path::new("/proc") && path.starts_with("/proc");
+        if within {
+            let message =
+                format!("{} is not in a view's /proc, which has the site's processes alone", path.display());
+            let help = "leave it out, or processes = true of [jail]: each works without the other";
+            self.compiler.problems.error(Some(place), message, help);
+        }
+        within
+    }
+
     /// Takes one path into the plan. False: it is not there, and may be missing.
     fn one(&mut self, path: &Path, item: &Located<String>, rights: u8, optional: bool) -> bool {
         let place = &item.place;
@@ -226,6 +240,9 @@ impl Work<'_, '_, '_> {
         if path == Path::new("/") {
             let help = "name the directories that the site needs";
             self.compiler.problems.error(Some(place), "a rule for / would be no wall at all", help);
+            return true;
+        }
+        if self.in_own_processes(path, place) {
             return true;
         }
         let found = self.compiler.ground.find(&self.root, path);

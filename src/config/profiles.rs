@@ -244,8 +244,8 @@ macro_rules! shipped {
 const PROFILES: &[(&str, &str)] = shipped!("profiles": "node" "perl" "php" "python" "ruby" "sh" "static");
 
 const PIECES: &[(&str, &str)] = shipped!("pieces":
-    "base" "composer" "dns" "fonts" "git" "images" "locale" "mail" "memcached" "mysql" "node" "perl" "php" "postgresql"
-    "python" "redis" "ruby" "sh" "tls" "tz");
+    "base" "composer" "dns" "fonts" "git" "images" "javascript" "locale" "lua" "mail" "memcached" "mysql" "node" "perl"
+    "php" "postgresql" "python" "redis" "ruby" "sh" "tcl" "tls" "tz");
 
 #[cfg(test)]
 mod tests {

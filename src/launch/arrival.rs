@@ -104,10 +104,10 @@ impl Arrival {
         Err(Refusal::new(&TOO_LATE, why))
     }
 
-    /// Descriptor 1 leads to a visitor.
+    /// What a visitor sees of a refusal, where descriptor 1 leads to one.
     #[must_use]
-    pub fn has_visitor(&self) -> bool {
-        !self.fastcgi
+    pub fn page(&self) -> Option<&'static str> {
+        (!self.fastcgi).then_some(super::FAILED)
     }
 
     /// The real uid that called.

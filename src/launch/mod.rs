@@ -66,8 +66,11 @@ pub fn launch<'a>(
     sealed.exec() // become the program
 }
 
-/// The end of a refused launch: one record, the same page for every visitor, and suEXEC's status.
-pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
+/// What the visitor of a refused launch sees, whatever the refusal is: the page's status.
+pub const FAILED: &str = "500 Internal Server Error";
+
+/// The end of a refused launch: one record, a page for the visitor, where there is one, and suEXEC's status.
+pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, page: Option<&str>) -> u8 {
     let lost = if log.refused(refusal) { "" } else { " (its record is lost)" };
     let reference = log.reference();
     // Takes memory, which may not be there: before anything is told to anybody.
@@ -76,11 +79,12 @@ pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, has_visitor: bool) -> u8 {
     // says it all.
     let line = format!("cellwall: refused, reference {reference}{lost}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
-    if has_visitor {
+    if let Some(title) = page {
+        let name = title.get(4..).unwrap_or_default();
         let _ = write!(
             visitor,
-            "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
-             <!DOCTYPE html>\n<title>500 Internal Server Error</title>\n<h1>Internal Server Error</h1>\n\
+            "Status: {title}\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n\
+             <!DOCTYPE html>\n<title>{title}</title>\n<h1>{name}</h1>\n\
              <p>The server could not answer this request. Reference: {reference}</p>\n"
         );
     }

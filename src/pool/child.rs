@@ -68,7 +68,7 @@ fn begin(order: &Order<'_>) -> Result<(), Errno> {
 
 fn go(order: &Order<'_>) -> u8 {
     let parent = getppid();
-    let refused = |refusal: Refusal| refuse(&refusal, &mut Log::open(None), false);
+    let refused = |refusal: Refusal| refuse(&refusal, &mut Log::open(None), None);
     let (root, bytes) = match arrive(order.uid) {
         Ok(arrived) => arrived,
         Err(refusal) => return refused(refusal),
@@ -82,7 +82,7 @@ fn go(order: &Order<'_>) -> u8 {
         if let Some(site) = policy.sites.iter().find(|site| site.name == order.settings.name) {
             log.about(site);
         }
-        refuse(&refusal, &mut log, false)
+        refuse(&refusal, &mut log, None)
     })
 }
 
@@ -113,7 +113,7 @@ fn in_cell(order: &Order<'_>, policy: &Record<'_>, parent: Pid, root: Root) -> R
     let mut log = Log::open(Some(&cell.host.log));
     log.asked(caller, &words);
     let Err(refusal) = launch(&arrival, &request, &cell, root, &mut log);
-    Ok(refuse(&refusal, &mut log, false))
+    Ok(refuse(&refusal, &mut log, None))
 }
 
 /// The site of this name.

@@ -15,26 +15,40 @@ use crate::refusal::{Card, Refusal};
 
 use super::child::{divide, enter};
 
+/// What a visitor sees who asked for what is not there: the same as from a web server that looks for the file itself.
+const ABSENT: &str = "404 Not Found";
+
 /// Enters the directory of a request's program, and gives its command line. Some web servers send a path with more behind the
 /// script's name: what is behind the first regular file on the way is the path information (RFC 3875, 4.1.5).
 ///
 /// # Errors
 /// S03, S04.
-pub fn script(environment: &mut Vec<Vec<u8>>, cell: &Settled<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
+pub fn script(
+    environment: &mut Vec<Vec<u8>>,
+    cell: &Settled<'_>,
+    page: &mut &str,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    let no_script =
+        || Refusal::new(&NO_SCRIPT, "the request's SCRIPT_FILENAME is no plain absolute path".to_owned());
     let path = environment.iter().find_map(|entry| entry.strip_prefix(b"SCRIPT_FILENAME="));
-    let path = path.filter(|path| is_plain_path(path)).map(<[u8]>::to_vec);
-    let path = path.ok_or_else(|| {
-        Refusal::new(&NO_SCRIPT, "the request's SCRIPT_FILENAME is no plain absolute path".to_owned())
-    })?;
-    let is_file = |path: &[u8]| {
-        stat(OsStr::from_bytes(cell.path(path)))
-            .is_ok_and(|facts| facts.st_mode & libc::S_IFMT == libc::S_IFREG)
-    };
+    let path = path.ok_or_else(no_script)?.to_vec();
+    let look =
+        |path: &[u8]| stat(OsStr::from_bytes(cell.path(path))).map(|facts| facts.st_mode & libc::S_IFMT);
     let mut file = path.as_slice();
-    while !is_file(file) && file.len() > 1 {
+    while look(file) != Ok(libc::S_IFREG) && file.len() > 1 {
         file = divide(file).0;
     }
-    let file = if file.len() > 1 { file } else { &path };
+    if file.len() <= 1 {
+        file = &path;
+        if matches!(look(file), Ok(libc::S_IFDIR) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG))
+        {
+            *page = ABSENT;
+        }
+    }
+    // What is behind it may be longer than a path can be.
+    if !is_plain_path(file) {
+        return Err(no_script());
+    }
     let behind = path.get(file.len()..).unwrap_or_default();
     if !behind.is_empty() {
         divided(environment, file, behind);
@@ -50,8 +64,8 @@ fn divided(environment: &mut Vec<Vec<u8>>, file: &[u8], behind: &[u8]) {
             *entry = [b"SCRIPT_FILENAME=", file].concat();
         } else if entry.starts_with(b"SCRIPT_NAME=") && entry.ends_with(behind) {
             entry.truncate(entry.len().saturating_sub(behind.len()));
-        } else if entry.starts_with(b"PATH_INFO=") {
-            *entry = [b"PATH_INFO=", behind].concat();
+        } else if let Some(more) = entry.strip_prefix(b"PATH_INFO=") {
+            *entry = [b"PATH_INFO=", behind, more].concat();
         }
     }
     if !known {
@@ -101,6 +115,16 @@ mod tests {
             b"QUERY_STRING=/x/y",
             b"PATH_INFO=/x/y",
         ];
+        assert_eq!(environment, want);
+    }
+
+    #[test]
+    fn a_slash_at_the_end_stays_there() {
+        let mut environment = [&b"SCRIPT_FILENAME=/srv/a.cgi/x"[..], b"SCRIPT_NAME=/a.cgi/x", b"PATH_INFO=/"]
+            .map(<[u8]>::to_vec)
+            .to_vec();
+        divided(&mut environment, b"/srv/a.cgi", b"/x");
+        let want: [&[u8]; 3] = [b"SCRIPT_FILENAME=/srv/a.cgi", b"SCRIPT_NAME=/a.cgi", b"PATH_INFO=/x/"];
         assert_eq!(environment, want);
     }
 }

@@ -28,9 +28,9 @@ use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getp
 
 use crate::launch::arrival::DEADLINE_SECONDS;
 use crate::launch::authorize::bad_policy;
-use crate::launch::refuse;
 use crate::launch::request::Request;
 use crate::launch::settled::{self, Settled};
+use crate::launch::{FAILED, refuse};
 use crate::policy::{ControlGroup, Record, Resource, Site, decode};
 use crate::record::Log;
 use crate::refusal::{Card, Refusal};
@@ -268,7 +268,7 @@ impl Post {
         }
         let (_, [_, input, output, errors]) = self.order()?;
         adopt([input, output, errors])?;
-        let status = refuse(refusal, log, true);
+        let status = refuse(refusal, log, Some(FAILED));
         self.silence()?;
         self.report(How::Refused, status, false)
     }
@@ -308,7 +308,8 @@ impl Nest<'_> {
             let (zygotes, [environment, input, output, errors]) = self.post.order()?;
             adopt([input, output, errors])?;
             log.renew();
-            let started = self.start(&environment, zygotes, &mut stack, log);
+            let mut page = FAILED;
+            let started = self.start(&environment, zygotes, &mut stack, log, &mut page);
             drop(environment);
             let (how, code) = match started {
                 Ok(program) => {
@@ -317,7 +318,7 @@ impl Nest<'_> {
                     wait_for(program)?
                 }
                 Err(refusal) => {
-                    let status = refuse(&refusal, log, true);
+                    let status = refuse(&refusal, log, Some(page));
                     self.post.silence()?;
                     (How::Refused, status)
                 }
@@ -329,16 +330,17 @@ impl Nest<'_> {
         Ok(())
     }
 
-    /// One program, which runs when this returns.
+    /// One program, which runs when this returns. `page`: what is shown where it does not.
     fn start(
         &self,
         environment: &OwnedFd,
         zygotes: u8,
         stack: &mut [u128],
         log: &mut Log<'_>,
+        page: &mut &str,
     ) -> Result<Pid, Refusal> {
         let mut environment = entries(environment)?;
-        let command = script(&mut environment, &self.settled)?;
+        let command = script(&mut environment, &self.settled, page)?;
         let (uid, gid) = numbers(self.cell.uid, self.site);
         let mut words = vec![OsStr::new(&uid), OsStr::new(&gid)];
         words.extend(command.iter().map(|word| OsStr::from_bytes(word)));

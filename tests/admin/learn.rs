@@ -214,6 +214,26 @@ fn a_program_of_roots_that_the_site_names_is_learned_from() {
     });
 }
 
+/// A program that stops where a directory is missing has used nothing in it: that it asked is told.
+#[test]
+fn a_directory_that_was_only_asked_for_is_told() {
+    world(Launcher::Cellwall, |world| {
+        for place in ["/srv/shop", "/srv/shop/pictures", "/srv/shop/used"] {
+            make_directory(place, 0, 0o755);
+        }
+        put("/srv/shop/used/one", b"1\n", 0, 0o644);
+        let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\ntest -d /srv/shop/used && cat /srv/shop/used/one\n\
+                      test -d /srv/shop/pictures || { echo 'no pictures'; exit 1; }\ntest -d /usr/lib && test -d /var/www && echo well\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        assert!(world.call(&world.alice, "a.cgi").run().out_text().contains("no pictures"));
+        let text = told(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(text.contains("# NOT proposed: /srv/shop/pictures (once, "), "{text}");
+        assert_eq!(text.matches("NOT proposed").count(), 1, "{text}");
+    });
+}
+
 /// A place to write that is a service's: `apply` refuses it, so what is proposed begins with whose it becomes.
 #[test]
 fn a_services_directory_is_not_proposed_to_be_written_as_it_is() {

@@ -240,6 +240,49 @@ fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {
     });
 }
 
+/// bash's `<(…)` is a name in /proc, which a view has only where its site wants it.
+#[test]
+fn a_program_that_calls_its_own_descriptors_by_name_is_told_the_key() {
+    world(Launcher::Cellwall, |world| {
+        let script = "#!/bin/bash\nread -r word < <(echo well) || exit 1\nprintf 'Content-Type: text/plain\\n\\n%s' \"$word\"\n";
+        world.script(&world.alice, "a.cgi", script);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair "));
+        let repair = repair.unwrap_or_else(|| panic!("{text}")).trim().to_owned();
+        assert_eq!(repair, "cellwall set alice jail.processes true", "{text}");
+        let learned = said(&world.cellwall(&["learn", "alice", "--request", "/var/www/alice/htdocs/a.cgi"]));
+        assert!(learned.contains("\n[jail]\nprocesses = true # once, first by "), "{learned}");
+        assert!(learned.contains("\n# cellwall set alice jail.processes true\n"), "{learned}");
+        assert!(pasted(&repair), "{repair}");
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("well"), "{}", outcome.story());
+    });
+}
+
+/// What the web server opened cannot be opened anew, with suEXEC either.
+#[test]
+fn a_program_that_opens_its_error_output_anew_is_told_what_to_write() {
+    world(Launcher::Cellwall, |world| {
+        let script = |to: &str| {
+            format!("#!/bin/sh\nset -e\necho complaint {to}\nprintf 'Content-Type: text/plain\\n\\nwell'\n")
+        };
+        world.script(&world.alice, "a.cgi", script(">/dev/stderr"));
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        assert!(!world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+        let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+        assert!(
+            text.contains("/dev/stderr: not in the site's cell") && text.contains(">&2 in its place"),
+            "{text}"
+        );
+        world.script(&world.alice, "a.cgi", script(">&2"));
+        assert!(world.call(&world.alice, "a.cgi").run().out_text().contains("well"));
+    });
+}
+
 /// Below half of all picture formats a library asks where memory lies, and lives with a no: no reason to take the filter away.
 #[test]
 fn a_call_that_is_denied_and_lived_without_is_no_cause() {

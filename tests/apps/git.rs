@@ -30,6 +30,8 @@ fn furnish(_: &World, _: &User) {
     git(Path::new("/"), &["init", "--quiet", "--bare", "-b", "main", "/var/www/alice/git/demo.git"]);
     // Who pushes is nobody that git knows by a name; the web server would ask for a password.
     git(Path::new("/var/www/alice/git/demo.git"), &["config", "http.receivepack", "true"]);
+    // Here git takes pushes of those alone whom the web server knows.
+    git(Path::new("/"), &["init", "--quiet", "--bare", "-b", "main", "/var/www/alice/git/closed.git"]);
 }
 
 fn used(visitor: &mut Visitor<'_>) {
@@ -47,6 +49,11 @@ fn used(visitor: &mut Visitor<'_>) {
     git(one, &["push", "--quiet", "origin", "HEAD:main"]);
     git(Path::new("/mnt"), &["clone", "--quiet", URL, "two"]);
     assert_eq!(fs::read("/mnt/two/README").unwrap(), fs::read(one.join("README")).unwrap());
+    // A name that a visitor makes up, sent before anybody asks for it.
+    let made_up = "http.extraHeader=Authorization: Basic aG9va2U6aG9va2U=";
+    let push = ["-c", made_up, "push", "http://alice.test:8080/git/closed.git", "HEAD:main"];
+    let said = Command::new("git").args(push).current_dir(one).env("HOME", "/mnt").output().unwrap();
+    assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("403"), "{said:?}");
 }
 
 #[test]

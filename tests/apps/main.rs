@@ -16,10 +16,12 @@ mod harness;
 mod host;
 
 mod awstats;
+mod django;
 mod dokuwiki;
 mod git;
 mod gitweb;
 mod mapserver;
+mod mojolicious;
 #[path = "../jail/sink.rs"]
 mod sink;
 mod wordpress;

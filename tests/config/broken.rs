@@ -36,6 +36,13 @@ const CASES: &[Case] = &[
     ("[network]\nconnect = [25, 70000]", 4, 16, "70000 is out of range", "1 to 65535"),
     ("[network]\nconnect = \"smtp\"", 4, 11, "invalid type", "a whole number"),
     ("[files]\nread = [\"/\"]", 4, 9, "a rule for / would be no wall", "name the directories"),
+    (
+        "[jail]\nprocesses = true\n[files]\nread = [\"/proc/cpuinfo\"]",
+        6,
+        9,
+        "/proc/cpuinfo is not in a view's /proc",
+        "each works without the other",
+    ),
     ("[files]\nread = [\"etc\"]", 4, 9, "`etc` is no plain absolute path", "begin with /"),
     ("[files]\nread = [\"/usr/lib\",\n  \"/usr/libb\"]", 5, 3, "/usr/libb does not exist", "`?` at its end"),
     (

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::harness::{Launcher, Outcome, World, make_directory, put, world};
@@ -199,6 +200,54 @@ fn python_scripts_have_their_modules() {
                 ("write", "False shadow: False"),
             ],
         );
+    });
+}
+
+/// npm, psql and pg_dump are links to scripts in /usr/share on Debian: deploys and backups start them by `cellwall run`.
+#[test]
+fn tools_that_debian_keeps_beside_the_libraries_are_started() {
+    let npm = "#!/usr/bin/env node\nconsole.log('npm runs')\n";
+    let psql = "#!/usr/bin/perl\nuse PgCommon; print 'psql ', PgCommon::runs(), \"\\n\";\n";
+    world(Launcher::Cellwall, |world| {
+        for (name, place, text) in
+            [("npm", "/usr/share/nodejs/npm", npm), ("psql", "/usr/share/postgresql-common", psql)]
+        {
+            fs::create_dir_all(place).unwrap();
+            put(format!("{place}/tool"), text.as_bytes(), 0, 0o755);
+            let link = format!("/usr/bin/{name}");
+            drop(fs::remove_file(&link));
+            symlink(format!("..{}/tool", place.strip_prefix("/usr").unwrap()), link).unwrap();
+        }
+        put("/usr/share/perl5/PgCommon.pm", b"package PgCommon; sub runs { 'runs' } 1;\n", 0, 0o644);
+        for (rules, tool) in
+            [("profile = \"node\"\n", "npm"), ("profile = \"php\"\npieces = [\"postgresql\"]\n", "psql")]
+        {
+            world.site("alice", rules);
+            world.apply();
+            let said = world.cellwall(&["run", "alice", "--", tool]);
+            assert_eq!(String::from_utf8_lossy(&said.stdout), format!("{tool} runs\n"), "{said:?}");
+        }
+    });
+}
+
+/// Their own libraries are in /usr/share, which `sh` has not.
+#[test]
+fn scripts_in_tcl_and_lua_have_their_modules() {
+    const TCL: &str = "#!/usr/bin/tclsh\npackage require http\nputs \"Content-Type: text/plain\\n\"\n\
+                       puts \"escaped: [http::formatQuery a \\u00e4]\"\nputs \"zone: [clock format 0 -format %Z -timezone :Europe/Athens]\"\n";
+    const LUA: &str = "#!/usr/bin/lua5.4\nlocal cells = require('cells')\nprint('Content-Type: text/plain\\n')\n\
+                       print('module: ' .. cells.name)\nos.remove(os.tmpname())\n";
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\npieces = [\"tcl\", \"lua\"]\n");
+        fs::create_dir_all("/usr/share/lua/5.4").unwrap();
+        put("/usr/share/lua/5.4/cells.lua", b"return { name = 'cork' }\n", 0, 0o644);
+        world.apply();
+        world.script(&world.alice, "a.tcl", TCL);
+        world.script(&world.alice, "a.lua", LUA);
+        let found = lines(world, &world.call(&world.alice, "a.tcl").run());
+        expect(&found, &[("escaped", "a=%C3%A4"), ("zone", "EET")]);
+        let found = lines(world, &world.call(&world.alice, "a.lua").run());
+        expect(&found, &[("module", "cork")]);
     });
 }
 

@@ -34,6 +34,7 @@ mod servers;
 mod slow;
 mod stage;
 mod supervisor;
+mod urls;
 mod web;
 mod wishes;
 mod workers;

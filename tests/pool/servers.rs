@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cellwall::pool::settings::{Gate, Settings};
+use cellwall::pool::settings::{Gate, Request, Settings};
 
 use crate::stage::{Stage, answer, example};
 use crate::web::{self, Host, Server, Start};
@@ -20,6 +20,11 @@ struct Behind {
 }
 
 fn behind(name: &str, start: Start) -> Behind {
+    behind_with(name, start, u64::MAX)
+}
+
+/// With a limit for bodies.
+fn behind_with(name: &str, start: Start, body_max: u64) -> Behind {
     let place = std::env::temp_dir().join(format!("cellwall-server-{name}-{}", std::process::id()));
     drop(fs::remove_dir_all(&place));
     fs::create_dir_all(place.join("htdocs")).unwrap();
@@ -28,6 +33,7 @@ fn behind(name: &str, start: Start) -> Behind {
     let settings = Settings {
         clients: vec![33],
         gate: Gate { docroots: vec![root.as_bytes()], suffixes: vec![b".php"], ..example().gate },
+        request: Request { body_max, ..example().request },
         ..example()
     };
     let mut stage = Stage::new(&settings);
@@ -240,6 +246,25 @@ fn a_redirection_without_a_status_is_one_behind_every_server() {
         assert_eq!(behind.curl("/a.php", &[]).0, "200", "{name}");
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Apache leaves the rest of a body unsent when its answer is there, and sends the next visitor's request on the same connection.
+#[test]
+fn an_answer_before_the_body_was_read_costs_the_next_visitor_nothing() {
+    for (name, start) in web::ALL {
+        let behind = behind_with("early", start, 1000);
+        let body = behind.server.place.join("body");
+        fs::write(&body, vec![b'x'; 300_000]).unwrap();
+        let upload = format!("@{}", body.to_str().unwrap());
+        for _ in 0..8 {
+            // A server that is still sending when the answer comes may call that its own failure.
+            let refused = behind.curl("/a.php", &["--data-binary", &upload, "-H", "Expect:"]).0;
+            assert!(matches!(refused.as_str(), "413" | "502"), "{name}: {refused}");
+            for _ in 0..3 {
+                assert_eq!(behind.curl("/a.php", &[]).0, "200", "{name}: {}", behind.server.words());
+            }
+        }
+    }
 }
 
 /// What docs/web-servers.md and Caddy's own file warn of. HAProxy serves no files.

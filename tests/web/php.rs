@@ -233,7 +233,7 @@ fn headers_cannot_speak_for_the_server() {
             "env.php",
             "<?php header('Content-Type: text/plain'); echo getenv('REDIRECT_STATUS'), ' ', \
              json_encode(array_filter(array_keys(getenv()), fn ($name) => \
-             preg_match('/PROXY|HTTP_REDIRECT_STATUS|HTTP_AUTH|^(LD|PHP)/i', $name))), ' ', http_response_code();",
+             preg_match('/PROXY|HTTP_REDIRECT_STATUS|HTTP_AUTH|^(LD|PHP(?!_INI_SCAN_DIR$))/i', $name))), ' ', http_response_code();",
         );
         let ask = Ask::get("alice.test", "/env.php")
             .header("Proxy: http://evil.test")
@@ -299,6 +299,35 @@ fn sessions_last_and_are_the_sites_own() {
             assert_eq!(count("bob.test"), "1", "{jail}: bob's site continues a session of alice's");
         });
     }
+}
+
+/// Debian's php.ini leaves that to a job, which looks where the host's sessions are.
+#[test]
+fn old_sessions_of_a_cell_are_deleted() {
+    world(Launcher::Cellwall, |world| {
+        // What `cargo xtask install` puts there.
+        fs::create_dir_all("/usr/share/cellwall/php").unwrap();
+        let settings = include_str!("../../policy/php/sessions.ini");
+        fs::write("/usr/share/cellwall/php/sessions.ini", settings).unwrap();
+        world.sites(&everything("view"));
+        let text = "<?php ini_set('session.gc_divisor', '1'); ini_set('session.gc_maxlifetime', '100');\n\
+                    if (isset($_GET['old'])) { touch(session_save_path() . '/sess_old', time() - 1000); }\n\
+                    session_start(); echo file_exists(session_save_path() . '/sess_old') ? 'kept' : 'deleted';";
+        page(&world.alice, "old.php", text);
+        let apache = Apache::start(world, Kind::Event, HANDLER);
+        assert_eq!(apache.get("alice.test", "/old.php?old").text(), "deleted", "{}", apache.log());
+        // The host's own settings are read as before.
+        page(
+            &world.alice,
+            "ini.php",
+            "<?php echo ini_get('session.gc_divisor'), ' ', php_ini_scanned_files();",
+        );
+        let read = apache.get("alice.test", "/ini.php").text();
+        assert!(
+            read.starts_with("1000 ") && read.contains("/etc/php/") && read.contains("sessions.ini"),
+            "{read}"
+        );
+    });
 }
 
 #[test]

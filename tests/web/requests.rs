@@ -94,12 +94,13 @@ fn the_environment_is_exactly_this() {
     }
 }
 
-const EXPECTED: [&str; 30] = [
+const EXPECTED: [&str; 31] = [
     "PATH",
     "APP_MODE",
     "HOME",
     "LANG",
     "LOGNAME",
+    "PHP_INI_SCAN_DIR",
     "SHELL",
     "TMPDIR",
     "USER",

@@ -341,7 +341,12 @@ impl Broker {
                 }
                 State::Head | State::Linked(_) | State::Running(_) | State::Lingering(_) => {}
             }
-            match call.codec.next(&mut input) {
+            let event = call.codec.next(&mut input);
+            if matches!(call.state, State::Lingering(_)) && call.codec.begun() {
+                // Nothing more of the old request is to come: Apache sends the rest of no body that is answered.
+                (call.state, call.since) = (State::Head, self.now);
+            }
+            match event {
                 Ok(Some(event)) => self.heard(key, &event),
                 Ok(None) => break,
                 Err(_) => return self.abandoned(key),
@@ -565,9 +570,12 @@ impl Broker {
             return;
         }
         if !call.codec.whole() {
-            // The rest of a body that nobody wants comes before the next request.
-            call.state = State::Lingering(self.now.saturating_add(LINGER_US));
-            self.wake_at(self.now.saturating_add(LINGER_US));
+            // The rest of a body that nobody wants may come before the next request, or nothing for as long as the web server
+            // has none: it must not find the connection closed then.
+            call.codec.skip();
+            let until = self.now.saturating_add(super::ticks::IDLE_US);
+            call.state = State::Lingering(until);
+            self.wake_at(until);
             self.watch_call(key);
             return self.again.push((Source::Call, key));
         }

@@ -86,7 +86,7 @@ enum Phase {
     Idle,
     /// Parameters are arriving.
     Params,
-    /// Too many did; the rest of the request is skipped.
+    /// Too many did, or the request is answered: its rest is skipped, and the next one may begin in its place.
     Skip,
     /// The body is arriving.
     Body,
@@ -172,6 +172,18 @@ impl Front {
         self.phase = Phase::Idle;
     }
 
+    /// The answer is complete, and not all of the request has arrived. Some servers send the rest, others (Apache) the next
+    /// request at once, whose number is the same.
+    pub fn skip(&mut self) {
+        self.phase = Phase::Skip;
+    }
+
+    /// The parameters of a request are arriving.
+    #[must_use]
+    pub fn begun(&self) -> bool {
+        self.phase == Phase::Params
+    }
+
     /// The web server has taken it back: nothing more of it is to come.
     pub fn take_back(&mut self) {
         self.phase = Phase::Whole;
@@ -189,7 +201,7 @@ impl Front {
             (_, 0) if content > 0 && (kind::BEGIN..=kind::STDERR).contains(&kind) => Err(Broken::Id),
             (_, 0) => Ok(()),
             (kind::BEGIN, _) if content != 8 => Err(Broken::Length),
-            (kind::BEGIN, _) if self.mine() => Err(Broken::Order),
+            (kind::BEGIN, _) if self.mine() && self.phase != Phase::Skip => Err(Broken::Order),
             (kind::BEGIN | kind::ABORT | kind::DATA, _) => Ok(()),
             (kind::PARAMS, _) if self.mine() && !matches!(self.phase, Phase::Params | Phase::Skip) => {
                 Err(Broken::Order)
@@ -257,7 +269,7 @@ impl Front {
     fn begin(&mut self) -> Option<Event<'static>> {
         let id = self.record.id;
         let &[role, number, flags, ..] = self.small.as_slice() else { return None };
-        if self.phase != Phase::Idle {
+        if !matches!(self.phase, Phase::Idle | Phase::Skip) {
             return Some(Event::Reply(Reply::End(id, Ending::CannotMultiplex)));
         }
         let Some(role) = Role::from_number(u16::from_be_bytes([role, number])) else {

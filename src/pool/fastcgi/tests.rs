@@ -161,6 +161,38 @@ fn kept_connections_carry_one_request_after_another() {
     assert_eq!((heard.body.as_slice(), heard.ends), (&b"onethree"[..], 3));
 }
 
+/// Apache sends nothing more of a body that was answered; others send its rest first.
+#[test]
+fn a_request_that_was_answered_early_may_be_followed_by_the_next_one_at_once() {
+    /// Which events are requests; one whose body begins with this word is answered at once.
+    fn next(front: &mut front::Front, stream: &[u8]) -> Vec<bool> {
+        let (mut input, mut heard) = (stream, Vec::new());
+        while let Some(event) = front.next(&mut input).unwrap() {
+            heard.push(event == front::Event::Request);
+            if event == front::Event::Body(b"first") {
+                front.skip();
+            }
+        }
+        heard
+    }
+    for rest in [&b""[..], b"unread", b"unread, and its end"] {
+        let mut front = front::Front::new(65_536);
+        let params = record(kind::PARAMS, 1, b"");
+        let first = [begin(1, 1, 1), params.clone(), record(kind::STDIN, 1, b"first")].concat();
+        assert_eq!(next(&mut front, &first), [true, false]);
+        if !rest.is_empty() {
+            assert_eq!(next(&mut front, &record(kind::STDIN, 1, rest)), []);
+        }
+        if rest.ends_with(b"end") {
+            assert_eq!(next(&mut front, &record(kind::STDIN, 1, b"")), [false]);
+            front.finish();
+        }
+        let second = [begin(1, 1, 0), params, record(kind::STDIN, 1, b"second")].concat();
+        assert_eq!(next(&mut front, &second), [true, false]);
+        assert!(!front.request().keep);
+    }
+}
+
 #[test]
 fn questions_about_the_connection_are_answered_by_the_book() {
     let mut names = Vec::new();

@@ -100,7 +100,11 @@ impl Gate {
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
-        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs);
+        let alone = match form {
+            Form::Records(..) if self.endings.is_empty() => self.programs.first().map(Vec::as_slice),
+            Form::Records(..) | Form::Environment => None,
+        };
+        let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs, alone);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
         let mut passed = Passed {
             bytes: Vec::with_capacity(params.len().saturating_add(64)),
@@ -168,8 +172,10 @@ impl Gate {
         for (name, value) in Pairs(params).flatten() {
             // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
             let length = name == b"CONTENT_LENGTH" && seen.content_length.is_none();
+            // nginx has one for every visitor who types a name, whether or not it has looked at a password.
+            let claimed = name == b"REMOTE_USER" && !seen.proven;
             let Known { listed, nature } = self.know(name);
-            if length || !listed || !sieve.admits(nature, name, value).map_err(bad)? {
+            if length || claimed || !listed || !sieve.admits(nature, name, value).map_err(bad)? {
                 continue;
             }
             let value = match nature.path {
@@ -244,11 +250,13 @@ struct Seen<'a> {
     said: Said<'a>,
     count: usize,
     content_length: Option<u64>,
+    /// The web server says how the visitor has proved who he is: there is an AUTH_TYPE.
+    proven: bool,
 }
 
 impl<'a> Seen<'a> {
     fn of(params: &'a [u8], names: &Names) -> Result<Self, No> {
-        let mut seen = Self { said: Said::default(), count: 0, content_length: None };
+        let mut seen = Self { said: Said::default(), count: 0, content_length: None, proven: false };
         let mut bytes = 0_usize;
         for pair in Pairs(params) {
             let (name, value) = pair.map_err(|broken| no(400, &PARAMETERS, broken.to_string()))?;
@@ -275,6 +283,10 @@ impl<'a> Seen<'a> {
             b"SCRIPT_NAME" => &mut self.said.script_name,
             b"PATH_INFO" => &mut self.said.path_info,
             b"DOCUMENT_ROOT" => &mut self.said.document_root,
+            b"AUTH_TYPE" => {
+                self.proven |= !value.is_empty();
+                return Ok(());
+            }
             b"CONTENT_LENGTH" if matches!(value, b"" | b"-1") => return Ok(()),
             b"CONTENT_LENGTH" => {
                 let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));

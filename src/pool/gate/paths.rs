@@ -40,12 +40,36 @@ pub(super) struct Said<'a> {
 /// nginx: a file, with a doubled slash where the root ends in one; the path behind it split off or not. Apache: see
 /// [`local`]; with `ProxyPassMatch` it is a URL, encoded, the path behind it not split off. lighttpd, Caddy, HAProxy:
 /// docroot and script. fcgiwrap's rule where no file is named: `DOCUMENT_ROOT` and `SCRIPT_NAME`.
+///
+/// `alone`: the site's one program, which is asked whatever the URL is: also where that names no file (`/`, `/news/`).
 pub(super) fn understand(
     said: &Said<'_>,
     docroots: &[Vec<u8>],
     endings: &[Vec<u8>],
     programs: &[Vec<u8>],
+    alone: Option<&[u8]>,
 ) -> Result<Script, Lost> {
+    let (file, info) = match (file(said, docroots, endings, programs, alone.is_none()), alone) {
+        (Err(Lost::Unnamed), Some(program)) => (program.to_vec(), said_info(said)?),
+        (other, _) => other?,
+    };
+    // Not the docroot itself: that is no file. The longest one counts, as in the launcher.
+    let above = docroots.iter().enumerate().filter(|(_, root)| file != **root && is_beneath(&file, root));
+    let named = programs.contains(&file).then_some(docroots.len());
+    let docroot = above.max_by_key(|(_, root)| root.len()).map(|(place, _)| place);
+    let docroot = docroot.or(named).ok_or(Lost::Outside)?;
+    let name = said.script_name.strip_suffix(&*info).unwrap_or(said.script_name).to_vec();
+    Ok(Script { file, docroot, name, info })
+}
+
+/// The file, and what is behind it. `many`: each request may be about another one.
+fn file(
+    said: &Said<'_>,
+    docroots: &[Vec<u8>],
+    endings: &[Vec<u8>],
+    programs: &[Vec<u8>],
+    many: bool,
+) -> Result<(Vec<u8>, Vec<u8>), Lost> {
     let (named, proxied) = local(said.script_filename);
     let mut path = match named {
         b"" if said.document_root.is_empty() || said.script_name.is_empty() => return Err(Lost::Unnamed),
@@ -56,18 +80,24 @@ pub(super) fn understand(
     if proxied && path.contains(&b'%') && !ends_with_url(&path, said) {
         path = decoded(&path).and_then(|path| plain(&path)).ok_or(Lost::Impossible)?;
     }
-    let info = if said.path_info.is_empty() { Vec::new() } else { rooted(said.path_info)? };
-    let (file, info) = split(path, info, endings, programs)?;
-    if file.last() == Some(&b'/') {
-        return Err(Lost::Unnamed);
+    let (file, info) = split(path, said_info(said)?, endings, programs)?;
+    match file.strip_suffix(b"/") {
+        None => Ok((file, info)),
+        // Whether it is a program, with a slash behind it, is seen where there are files.
+        Some(before)
+            if many
+                && endings.is_empty()
+                && !before.is_empty()
+                && !docroots.iter().any(|root| root == before) =>
+        {
+            Ok((before.to_vec(), [b"/", info.as_slice()].concat()))
+        }
+        Some(_) => Err(Lost::Unnamed),
     }
-    // Not the docroot itself: that is no file. The longest one counts, as in the launcher.
-    let above = docroots.iter().enumerate().filter(|(_, root)| file != **root && is_beneath(&file, root));
-    let named = programs.contains(&file).then_some(docroots.len());
-    let docroot = above.max_by_key(|(_, root)| root.len()).map(|(place, _)| place);
-    let docroot = docroot.or(named).ok_or(Lost::Outside)?;
-    let name = said.script_name.strip_suffix(&*info).unwrap_or(said.script_name).to_vec();
-    Ok(Script { file, docroot, name, info })
+}
+
+fn said_info(said: &Said<'_>) -> Result<Vec<u8>, Lost> {
+    if said.path_info.is_empty() { Ok(Vec::new()) } else { rooted(said.path_info) }
 }
 
 /// A request for the status or ping page names no file of the site's.
@@ -127,12 +157,13 @@ pub(super) fn local(name: &[u8]) -> (&[u8], bool) {
     (path.split(|byte| *byte == b'?').next().unwrap_or(path), true)
 }
 
-/// An absolute path of plain components: doubled slashes and `.` are taken out, a slash at the end stays.
+/// An absolute path of plain components: doubled slashes and `.` are taken out, a slash at the end stays. It may be longer than a
+/// file's: what stands behind a script is text.
 pub(super) fn plain(path: &[u8]) -> Option<Vec<u8>> {
-    let absolute = path.starts_with(b"/") && path.len() < 4096 && !path.iter().any(u8::is_ascii_control);
+    let absolute = path.starts_with(b"/") && !path.iter().any(u8::is_ascii_control);
     let mut made = Vec::with_capacity(path.len());
     for part in path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
-        if part == b".." || part.len() > 255 {
+        if part == b".." {
             return None;
         }
         made.push(b'/');

@@ -146,6 +146,73 @@ fn what_stands_behind_the_sites_one_program_is_for_it() {
     }
 }
 
+/// As nginx passes `location /` on with `fastcgi_params` alone, with a file's name as well, and as Plack's and Django's own manuals
+/// have it.
+#[test]
+fn the_sites_one_program_is_asked_for_every_url() {
+    let app = "/srv/shop/htdocs/app.fcgi";
+    let gate = Gate { endings: Vec::new(), programs: vec![app.as_bytes().to_vec()], ..gate() };
+    let told = |pairs: &[(&str, &str)]| {
+        let passed =
+            gate.judge(&raw(pairs), Form::Records(Role::Responder, true)).map_err(|no| no.refusal.card.code);
+        passed.map(|passed| String::from_utf8(passed.script).unwrap())
+    };
+    let root = ("DOCUMENT_ROOT", "/srv/shop/htdocs");
+    for url in ["/", "/news/"] {
+        assert_eq!(told(&[root, ("SCRIPT_NAME", url)]).as_deref(), Ok(app), "{url}");
+        let file = format!("/srv/shop/htdocs{url}");
+        assert_eq!(
+            told(&[root, ("SCRIPT_NAME", url), ("SCRIPT_FILENAME", &file)]).as_deref(),
+            Ok(app),
+            "{url}"
+        );
+        assert_eq!(told(&[root, ("SCRIPT_NAME", ""), ("PATH_INFO", url)]).as_deref(), Ok(app), "{url}");
+        assert_eq!(told(&[("PATH_INFO", url)]).as_deref(), Ok(app), "{url}");
+    }
+    assert_eq!(told(&[("PATH_INFO", "/../x")]), Err("G04"));
+    assert_eq!(told(&[("SCRIPT_FILENAME", "/srv/other/htdocs/x")]), Err("G05"));
+    // Of programs that a site names beside its own each is asked by its path alone.
+    assert_eq!(script(&gate, &[root, ("SCRIPT_NAME", "/")]), Err((404, "G03")));
+}
+
+#[test]
+fn a_slash_alone_may_stand_behind_a_cgi_program() {
+    let any = Gate { endings: Vec::new(), ..gate() };
+    let asked = |url: &str| {
+        let file = format!("/srv/shop/htdocs{url}");
+        script(&any, &[("SCRIPT_FILENAME", file.as_str()), ("SCRIPT_NAME", url)])
+    };
+    let told = |name: &str| Ok((format!("/srv/shop/htdocs{name}"), name.to_owned(), "/".to_owned()));
+    assert_eq!(asked("/a.cgi/"), told("/a.cgi"));
+    // Whether `x` is a directory or text for a.cgi is seen in the cell.
+    assert_eq!(asked("/a.cgi/x/"), told("/a.cgi/x"));
+    assert_eq!(asked("/"), Err((404, "G03")));
+}
+
+/// A signed link, a token: longer than a file's name can be, and no file's name.
+#[test]
+fn what_stands_behind_a_script_may_be_long() {
+    let long = format!("/token/{}", "a".repeat(5000));
+    let unsplit = format!("/srv/shop/htdocs/a.php{long}");
+    let said = [("SCRIPT_FILENAME", unsplit.as_str()), ("SCRIPT_NAME", "/a.php")];
+    assert_eq!(script(&gate(), &said), Ok(("/srv/shop/htdocs/a.php".to_owned(), "/a.php".to_owned(), long)));
+}
+
+#[test]
+fn a_name_counts_where_the_web_server_says_how_it_was_proved() {
+    let names: Vec<Box<[u8]>> = [&b"AUTH_TYPE"[..], b"REMOTE_USER", b"SCRIPT_FILENAME"].map(Box::from).into();
+    let gate = Gate { names: Rc::new(Names { pass: names, ..(*gate().names).clone() }), ..gate() };
+    let user = |more: &[(&str, &str)]| {
+        let mut pairs = vec![("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php"), ("REMOTE_USER", "hooke")];
+        pairs.extend(more);
+        value(&judged(&gate, &pairs).unwrap(), "REMOTE_USER").map(str::to_owned)
+    };
+    // nginx, for a visitor who typed a name: nobody has looked at his password.
+    assert_eq!(user(&[]), None);
+    assert_eq!(user(&[("AUTH_TYPE", "")]), None);
+    assert_eq!(user(&[("AUTH_TYPE", "Basic")]).as_deref(), Some("hooke"));
+}
+
 #[test]
 fn a_program_that_is_named_is_asked_wherever_it_lies_and_nothing_beside_it() {
     let gate = Gate {
