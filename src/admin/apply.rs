@@ -18,6 +18,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
+use super::views::{Failed, Failure};
 use super::{End, check, chroot, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
@@ -286,26 +287,46 @@ fn renew_groups(name: &str) {
 
 /// The kept views follow the records. A view that cannot be made is a warning here and a refusal at its site's launch.
 fn views(part: Option<&views::Part>) {
-    match views::refresh(part) {
-        Ok(views::Refreshed { left: 0, .. }) => {}
-        Ok(views::Refreshed { left, .. }) => {
-            say::note(format_args!(
-                "note: {} are built at each launch: {} are kept at most",
-                say::counted(left, "view"),
-                views::KEPT_MAX
-            ));
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            say::note(format_args!(
-                "warning: root may not mount here ({error}): sites in a view are refused (C06)"
-            ));
-            say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
-        }
-        Err(error) => {
-            say::note(format_args!("warning: a view is not kept, and is built at each launch: {error}"));
+    let done = match views::refresh(part) {
+        Ok(done) => done,
+        Err(error) => return say::note(format_args!("warning: the kept views are not up to date: {error}")),
+    };
+    let may_not = |why: &Failure| matches!(why, Failure::Unkept(error) if error.kind() == io::ErrorKind::PermissionDenied);
+    let (barred, failed): (Vec<_>, Vec<_>) = done.failed.iter().partition(|failed| may_not(&failed.why));
+    if let Some(Failed { why: Failure::Unkept(error), .. }) = barred.first() {
+        say::note(format_args!(
+            "warning: root may not mount here ({error}): sites in a view are refused (C06)"
+        ));
+        say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
+    }
+    for Failed { site, why } in failed.iter().take(MOST_VIEWS) {
+        match why {
+            Failure::Refused(why) => {
+                say::note(format_args!("warning: site {site}: its launches are refused (C06): {why}"));
+                say::note(format_args!(
+                    "  help: correct its file, or what is there, then: cellwall apply {site}"
+                ));
+            }
+            Failure::Unkept(error) => say::note(format_args!(
+                "warning: site {site}: its view is not kept, and is built at each launch: {error}"
+            )),
         }
     }
+    if failed.len() > MOST_VIEWS {
+        say::note(format_args!("and {} more", say::counted(failed.len() - MOST_VIEWS, "view")));
+    }
+    if done.left > 0 {
+        let late = if failed.is_empty() { "" } else { "; cellwall apply tries again" };
+        say::note(format_args!(
+            "note: {} are built at each launch: {} are kept at most{late}",
+            say::counted(done.left, "view"),
+            views::KEPT_MAX
+        ));
+    }
 }
+
+/// Views that are told one by one.
+const MOST_VIEWS: usize = 10;
 
 struct One {
     changed: bool,
