@@ -18,6 +18,7 @@ use super::compile::Compiler;
 use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
+use super::reader::writes;
 use super::values::{LogFormat, LogTo};
 use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites, store};
 
@@ -124,7 +125,8 @@ fn callers(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> V
             }
         }
     }
-    if written.items.is_empty() && written.key.is_some() {
+    let told = rules.document.as_ref().is_some_and(|document| writes(document, "caller"));
+    if written.items.is_empty() && written.key.is_some() && !told {
         problems.error(written.key.as_ref(), "nobody may call the launcher", "write caller = \"www-data\"");
     }
     all
