@@ -172,7 +172,10 @@ fn nothing(args: &Args, journal: &Journal) {
             return;
         }
         (Some(text), _) => format!("there is no record {}", spelled(text)),
-        (None, Some(site)) if policy::unknown(site).is_some() => policy::unknown(site).unwrap_or_default(),
+        // That there is no such site says nothing of the launcher.
+        (None, Some(site)) if policy::unknown(site).is_some() => {
+            return say::note(format_args!("error: {}", policy::unknown(site).unwrap_or_default()));
+        }
         (None, Some(site)) => format!("no {kind} of site `{site}` is recorded"),
         (None, None) => format!("no {kind} is recorded"),
     };
@@ -392,7 +395,13 @@ fn tell(entry: &Entry) {
         return;
     }
     line("repair", &repair(entry));
-    say::out(format_args!("\n  {code}, exit status {}. More: cellwall explain {code}", field("status")));
+    let status = status(entry).unwrap_or("-");
+    say::out(format_args!("\n  {code}, exit status {status}. More: cellwall explain {code}"));
+}
+
+/// The exit status, which suEXEC's form of a record leaves out: that of its code.
+fn status(entry: &Entry) -> Option<&str> {
+    entry.field("status").or_else(|| codes::status(entry.field("code")?))
 }
 
 /// What mends it: the launcher's own remedy, or a better one.
@@ -426,7 +435,7 @@ fn json(entry: &Entry) -> Json {
         ("ref", field("ref")),
         ("site", field("site")),
         ("code", field("code")),
-        ("status", field("status")),
+        ("status", status(entry).map_or(Json::Null, Json::text)),
         ("caller", field("caller")),
         ("asked", field("asked")),
         ("dir", field("dir")),
