@@ -9,6 +9,7 @@
 //! * `pulse`: what makes the kernel look more often at who is to run.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
+//! * `run`: what somebody has removed from /run.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
 //! them; a number that means nothing is ignored, and each wish is one that any site could be granted at any time.
@@ -21,6 +22,7 @@ mod broker;
 mod control;
 mod pools;
 mod pulse;
+mod run;
 mod runs;
 pub mod seal;
 mod slow;
@@ -77,6 +79,7 @@ pub struct Supervisor {
     broker: broker::Broker,
     pulse: pulse::Pulse,
     control: control::Control,
+    own: run::Own,
     handed_over: BTreeMap<Vec<u8>, OwnedFd>,
     /// Public sockets by place, during a reload.
     left: BTreeMap<Vec<u8>, pools::Left>,
@@ -319,6 +322,7 @@ impl Supervisor {
         }
         self.dismiss_idle();
         self.hear_clients_again();
+        self.restore();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
@@ -367,6 +371,7 @@ impl Supervisor {
             broker: broker::Broker::new(account),
             pulse: pulse::Pulse::new(),
             control,
+            own: run::Own::now(),
             handed_over: super::notify::handed_over(&environment),
             left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
