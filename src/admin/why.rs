@@ -68,6 +68,10 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Good.into();
     }
     tell(&entry);
+    // Without records the launcher knows no log: there may be later ones that stand nowhere.
+    if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|_| installed::records()) {
+        say::note(format_args!("note: it may not be the last one: {found}\n  repair: {repair}"));
+    }
     if let Err(message) = more(args, &entry, &journal) {
         say::note(format_args!("error: {message}"));
         return End::Failed.into();
@@ -136,7 +140,9 @@ fn find(args: &Args, journal: &Journal) -> Option<Entry> {
 
 /// The last refusal or launch, of a site or of all.
 fn last(site: &str, refused: bool, journal: &Journal) -> Option<Entry> {
-    let uid = policy::holder(site).map(|uid| uid.to_string()).ok().filter(|_| !site.is_empty());
+    let uid =
+        (!site.is_empty()).then(|| policy::holder(site).ok().or_else(|| policy::meant_user(site))).flatten();
+    let uid = uid.map(|uid| uid.to_string());
     let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid.as_deref());
     journal.entries().find(|entry| entry.refused == refused && about(entry))
 }

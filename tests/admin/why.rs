@@ -991,3 +991,59 @@ fn a_path_with_a_colon_in_it_is_told_whole_and_no_other_file_is_mended() {
         assert_eq!(other.metadata().unwrap().mode() & 0o777, 0o644, "{told}");
     });
 }
+
+#[test]
+fn a_site_without_a_record_is_found_by_the_user_that_its_file_names() {
+    world(Launcher::Cellwall, |world| {
+        let dave = world.another("dave", 0);
+        world.probe(&dave, "a.cgi");
+        world.site("dave", &small("host"));
+        // Written, and never applied.
+        world.call(&dave, "a.cgi").run().refused("P121", 121);
+        let text = said(&world.cellwall(&["why", "--last", "dave"]));
+        assert!(text.contains("P121, exit status 121"), "{text}");
+        assert!(pasted(&repair(world)));
+        world.call(&dave, "a.cgi").run().ran();
+        put(format!("/var/lib/cellwall/policy/{}", dave.id), b"nonsense", 0, 0o600);
+        world.call(&dave, "a.cgi").run().refused("P01", 83);
+        let text = said(&world.cellwall(&["why", "--last", "dave"]));
+        assert!(text.contains("P01, exit status 83"), "{text}");
+    });
+}
+
+#[test]
+fn records_that_the_launcher_does_not_trust_are_told_where_nothing_else_can_be() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        for (spoil, found, mend) in [
+            ("chmod 777 /var/lib/cellwall", "/var/lib/cellwall is writable by others", "chmod go-w"),
+            (
+                "rm -r /var/lib/cellwall/policy",
+                "/var/lib/cellwall/policy/host: there is none",
+                "cellwall apply",
+            ),
+        ] {
+            assert!(pasted(spoil));
+            // Whoever trusts no record does not know the log.
+            world.call(&world.alice, "a.cgi").unrecorded();
+            for words in [&["why", "--last"][..], &["why", "--last", "alice"], &["why", "ABCD-EFGH"]] {
+                let text = said(&world.cellwall(words));
+                assert!(text.contains(found), "{words:?}: {text}");
+            }
+            let text = said(&world.cellwall(&["why", "--last"]));
+            let line = text.lines().find_map(|line| line.trim().strip_prefix("repair: ")).unwrap();
+            assert!(line.contains(mend), "{line}");
+            if mend == "chmod go-w" {
+                assert!(said(&world.cellwall(&["check"])).contains(found), "{found}");
+            }
+            assert!(pasted(line), "{line}");
+            world.call(&world.alice, "a.cgi").run().ran();
+            // And where an older refusal is found, that it may not be the last one.
+            world.call(&world.alice, "missing").run().refused("V117", 117);
+            assert!(pasted(spoil));
+            let text = said(&world.cellwall(&["why", "--last"]));
+            assert!(text.contains("V117") && text.contains("it may not be the last one"), "{text}");
+            assert!(pasted(line), "{line}");
+        }
+    });
+}
