@@ -358,8 +358,10 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
         };
         let uid = origin.as_ref().and_then(|origin| origin.uid(host, &mut accounts));
         let holders = store::holders(name, uid);
-        if origin.is_none() && holders.is_empty() {
-            problems.error(None, format!("there is no site `{name}`"), policy::meant(name));
+        if holders.is_empty()
+            && let Some(help) = unknown(host, name, origin.as_ref())
+        {
+            problems.error(None, format!("there is no site `{name}`"), help);
         }
         waiting.extend(holders.into_iter().chain(uid));
         // A user's own site is found with its uid; a file is named here, for no record may know it yet.
@@ -382,6 +384,18 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
     }
     let gone = seen.into_iter().filter(|uid| !groups.contains_key(&Some(*uid))).collect();
     (groups.into_iter().collect(), gone)
+}
+
+/// What to do where there is no site of this name. None: there is one.
+fn unknown(host: &WholeHost, name: &str, origin: Option<&Origin>) -> Option<String> {
+    match (origin, name.strip_prefix('~')) {
+        (None, Some(user)) => Some(format!("there is no user `{user}`")),
+        (None, None) => Some(policy::meant(name)),
+        (Some(Origin::Userdir(account)), _) if whole::userdirs(host, [account].into_iter()).is_empty() => {
+            Some(format!("[userdir] of {HOST_FILE} decides who has one: enabled, users, and minimum_uid"))
+        }
+        (Some(_), _) => None,
+    }
 }
 
 /// What the record of a uid names, as it is today, and the `~user` site of the uid. A file that does not say whose it is, or

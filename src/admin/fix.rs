@@ -459,10 +459,14 @@ fn print(site: &str, found: &[Deviation], apply: bool) {
     say::out(match (found.len(), apply) {
         (0, _) => format!("{site}: owners and modes are right"),
         (_, true) => format!("{site}: {mended} mended, {} left", found.len() - mended),
-        (_, false) => format!(
-            "{site}: {} wrong; to mend {able} of them: cellwall fix --apply {site}",
-            say::counted(found.len(), "entry").replace("entrys", "entries")
-        ),
+        (count, false) => {
+            let wrong =
+                format!("{site}: {} wrong", say::counted(count, "entry").replace("entrys", "entries"));
+            match able {
+                0 => wrong,
+                _ => format!("{wrong}; to mend {able} of them: cellwall fix --apply {site}"),
+            }
+        }
     });
 }
 

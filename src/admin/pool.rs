@@ -156,7 +156,7 @@ fn runs() -> bool {
 }
 
 /// How the daemon is started here: a container has no systemd, most often (`sd_booted(3)`).
-fn by_systemd(words: &str) -> String {
+pub(super) fn by_systemd(words: &str) -> String {
     if Path::new("/run/systemd/system").is_dir() {
         format!("systemctl {words} cellwalld")
     } else {

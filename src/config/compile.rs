@@ -29,7 +29,7 @@ use super::reader::writes;
 use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{environment, jail, limits, pool, seccomp, store};
+use super::{SITES_DIRECTORY, environment, jail, limits, pool, seccomp, store};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -251,7 +251,7 @@ impl<'h> Compiler<'h> {
                     )
                 }
                 (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => self.account_made(&user.value),
+                (None, None) => self.account_gone(&file.name, &user.value),
             };
             self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
             return None;
@@ -283,6 +283,19 @@ impl<'h> Compiler<'h> {
         let uid = store::holders(site, None).pop_first()?;
         let account = self.accounts.user_of(uid).ok().flatten()?;
         Some((account.name, uid))
+    }
+
+    /// As [`Self::account_made`]; of a site that was served the account may have gone for good, or has to be the same again.
+    fn account_gone(&self, site: &str, name: &str) -> String {
+        let made = self.account_made(name);
+        match store::holders(site, None).pop_first() {
+            Some(uid) if may_be_name(name) => {
+                let file = Path::new(SITES_DIRECTORY).join(format!("{site}.toml"));
+                let made = made.replace(" --user-group", &format!(" --uid {uid} --user-group"));
+                format!("if it has gone: rm {} # if not, {made}", pasted(&file))
+            }
+            _ => made,
+        }
     }
 
     /// How to make an account that may have a site. Not a system account: its uid is below `minimum_uid`.
