@@ -44,6 +44,9 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V12" if why.contains("begins neither") => first_line(path, &word, entry),
         "V15" if is_roots_program(path) => set("interpreters", &word),
         "V14" | "V15" => Some(NOT_ROOTS.to_owned()),
+        "V01" | "V116" if is_everybodys(path) => Some(format!(
+            "# {word} is there for everybody to write to: move the docroot to a place like /srv/www/NAME"
+        )),
         "V01" | "V06" | "V07" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
         "V120" => fixed(&[path.parent()?, path], entry),
         "V111" | "V115" | "S03" if why.contains("ermission denied") => {

@@ -465,6 +465,15 @@ impl<'h> Compiler<'h> {
             self.complain(place, message, "name a directory of its own, as /srv/www/NAME".to_owned());
             return None;
         }
+        if let Some(shared) = self.ground.shared_above(&found.real) {
+            let message = format!(
+                "docroot {} is below {}, where everybody may put things: no program of it runs",
+                path.display(),
+                shared.display()
+            );
+            self.complain(place, message, "take a directory like /srv/www/NAME".to_owned());
+            return None;
+        }
         if found.kind == Kind::Missing && !self.one_of_many {
             let message =
                 format!("docroot {} does not exist; {} does", path.display(), found.nearest.display());

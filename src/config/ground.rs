@@ -150,6 +150,21 @@ impl Ground {
         found
     }
 
+    /// The first directory above a path that is there for all to write to: what lies in it may be anybody's.
+    pub fn shared_above(&mut self, path: &Path) -> Option<PathBuf> {
+        let above: Vec<&Path> = path.ancestors().skip(1).collect();
+        for directory in above.into_iter().rev() {
+            let look = self.look(directory)?;
+            if look.kind == Kind::Directory && look.mode & 0o1002 == 0o1002 {
+                return Some(directory.to_owned());
+            }
+            if look.owner != 0 {
+                return None;
+            }
+        }
+        None
+    }
+
     fn look(&mut self, path: &Path) -> Option<Look> {
         if let Some(look) = self.looked.get(path.as_os_str()) {
             return Some(look.clone());

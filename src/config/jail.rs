@@ -245,6 +245,13 @@ impl Work<'_, '_, '_> {
             self.compiler.problems.warning(Some(place), message, closing(directory));
             return true;
         }
+        if let Some(shared) = self.unshown(&found).filter(|_| found.kind != Kind::Missing || !optional) {
+            let (path, shared) = (path.display(), shared.display());
+            let message =
+                format!("{path} is below {shared}, where everybody may put things: no view shows it");
+            self.compiler.problems.error(Some(place), message, "name what only root can replace");
+            return true;
+        }
         if !self.services(&found, rights) && !self.compiler.owned(&found, place, self.site.account) {
             return true;
         }
@@ -265,6 +272,12 @@ impl Work<'_, '_, '_> {
         let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
         self.plan.path(&found, rights | optional, place);
         true
+    }
+
+    /// The directory for all above it, in a view: a launch would refuse to build on it.
+    fn unshown(&mut self, found: &Found) -> Option<PathBuf> {
+        let view = self.site.kind() == JailKind::View;
+        view.then(|| self.compiler.ground.shared_above(&found.real)).flatten()
     }
 
     /// Something of the site's own that is still to be made.
