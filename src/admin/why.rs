@@ -367,10 +367,10 @@ fn tell(entry: &Entry) {
             ["jail", "landlock", "seccomp", "nnp", "cgroup"].map(|name| format!("{name}={}", field(name)));
         line("cell", &cell.join(" "));
         if let Some(dropped) = entry.field("dropped") {
-            line(
-                "left out",
-                &format!("{dropped} variables of the caller's: see [environment] of the site's file"),
-            );
+            let names = entry.field("left").unwrap_or("-").replace(',', ", ");
+            let most = if names.split(", ").count().to_string() == dropped { "" } else { " and others" };
+            let what = format!("{dropped} variables of the caller's ({names}{most})");
+            line("left out", &format!("{what}: see [environment] of the site's file"));
         }
         if entry.field("stale").is_some() {
             line("stale", &format!("the site's file is younger than the policy; run: cellwall apply {site}"));
@@ -444,6 +444,7 @@ fn json(entry: &Entry) -> Json {
         ("status", status(entry).map_or(Json::Null, Json::text)),
         ("caller", field("caller")),
         ("asked", field("asked")),
+        ("left", field("left")),
         ("dir", field("dir")),
         ("script", field("script")),
         ("why", field("why")),

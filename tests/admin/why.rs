@@ -1047,3 +1047,19 @@ fn records_that_the_launcher_does_not_trust_are_told_where_nothing_else_can_be()
         }
     });
 }
+
+#[test]
+fn what_was_left_out_of_the_environment_is_told_by_name() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let call = world.call(&world.alice, "a.cgi").env("LD_PRELOAD=/tmp/x.so").env("HTTP_PROXY=evil:1");
+        let outcome = call.env("SHOP_KEY=secret").run();
+        outcome.ran();
+        let text = said(&world.cellwall(&["why", outcome.records[0].field("ref")]));
+        let line = text.lines().find(|line| line.contains("left out")).unwrap();
+        for name in ["LD_PRELOAD", "HTTP_PROXY", "SHOP_KEY"] {
+            assert!(line.contains(name), "{line}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    });
+}
