@@ -112,7 +112,9 @@ fn a_rehearsal_that_its_site_stops_ends_too() {
             // Its owner may send signals from the drop on; here root does it, as fast.
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    processes_of(world.alice.id).for_each(|pid| drop(kill(pid, Signal::SIGSTOP)));
+                    for pid in processes_of(world.alice.id) {
+                        let _ = kill(pid, Signal::SIGSTOP);
+                    }
                 }
             });
             let _stop = Stop(&done);
