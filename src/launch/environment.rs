@@ -20,23 +20,16 @@ pub struct Rebuilt {
     pub left: String,
 }
 
-/// Names for the record, which has little room.
-#[derive(Default)]
-struct Left(String);
-
-impl Left {
-    const MAX: usize = 96;
-
-    fn add(&mut self, name: &[u8]) {
-        if self.0.len().saturating_add(name.len()) < Self::MAX {
-            let shown = Untrusted(name).to_string();
-            if self.0.len().saturating_add(shown.len()) < Self::MAX {
-                let comma = if self.0.is_empty() { "" } else { "," };
-                self.0.extend([comma, &shown]);
-            }
-        }
+/// One more name for the record, where that has room for it.
+fn tell(left: &mut String, name: &[u8]) {
+    let shown = Untrusted(name).to_string();
+    if left.len().saturating_add(shown.len()) < LEFT_MAX {
+        left.extend([if left.is_empty() { "" } else { "," }, &shown]);
     }
 }
+
+/// Bytes of names in a record.
+const LEFT_MAX: usize = 96;
 
 /// A name that the launcher decides about, whatever the caller said: its value, or none to leave it out.
 pub type Forced<'a> = (&'a [u8], Option<Vec<u8>>);
@@ -73,7 +66,7 @@ pub fn rebuild<'a>(
     }
     new.sieve.seal();
     let set = new.entries.len();
-    let mut left = Left::default();
+    let mut left = String::new();
     for entry in caller {
         let Some((name, value)) = split(entry) else { continue };
         let listed = rules.pass.binary_search(&name).is_ok()
@@ -83,11 +76,11 @@ pub fn rebuild<'a>(
             let renamed = nature.path.then(|| rename(value));
             new.entry(name, renamed.as_deref().unwrap_or(value));
         } else {
-            left.add(name);
+            tell(&mut left, name);
         }
     }
     let kept = new.entries.len().saturating_sub(set);
-    Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept), left: left.0 })
+    Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept), left })
 }
 
 /// Which of the caller's variables pass, one after another: those that are no danger, and each name once. The launcher
@@ -366,9 +359,10 @@ mod tests {
         let mut caller: Vec<Vec<u8>> =
             ["LD_PRELOAD=x", "A\"B=x", "QUERY_STRING=x"].map(|one| one.into()).into();
         caller.push([&[b'N'; 100][..], b"=x"].concat());
-        caller.extend((0..100).map(|number| format!("NAME_{number}=x").into_bytes()));
-        let rebuilt = rebuild(&rules(), &caller, &[], <[u8]>::to_vec).unwrap();
+        caller.extend((0..20).map(|number| format!("NAME_{number}=x").into_bytes()));
+        let rules = Environment { entries_max: 100, bytes_max: 10_000, ..rules() };
+        let rebuilt = rebuild(&rules, &caller, &[], <[u8]>::to_vec).unwrap();
         assert!(rebuilt.left.starts_with("LD_PRELOAD,A\\x22B,NAME_0,NAME_1,"), "{}", rebuilt.left);
-        assert!(rebuilt.left.len() <= 96 && rebuilt.dropped == 103, "{rebuilt:?}");
+        assert!(rebuilt.left.len() <= 96 && rebuilt.dropped == 23, "{rebuilt:?}");
     }
 }

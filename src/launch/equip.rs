@@ -74,10 +74,8 @@ impl Equipped<'_> {
         let landlock = self.verified.site.landlock.rules.len();
         let (count, names) = &self.dropped;
         let names = if names.is_empty() { String::new() } else { format!(" ({names})") };
-        format!(
-            "{} variables, {count} of the caller's left out{names}; {landlock} path rules",
-            self.environment.len()
-        )
+        let kept = self.environment.len();
+        format!("{kept} variables, {count} of the caller's left out{names}; {landlock} path rules")
     }
 }
 
