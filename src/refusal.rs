@@ -38,7 +38,9 @@ impl Refusal {
     #[must_use]
     pub fn about(card: &'static Card, path: &[u8], why: &str) -> Self {
         let fix = card.remedy.replace("{}", &Pasted(path).to_string());
-        Self { card, why: format!("{}: {why}", Untrusted(path)), fix }
+        // What ends the path stands nowhere in it.
+        let shown = Untrusted(path).to_string().replace(": ", "\\x3a ");
+        Self { card, why: format!("{shown}: {why}"), fix }
     }
 
     /// A system call that failed.

@@ -19,6 +19,7 @@ use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
 
 use super::json::Json;
+use super::views::{Failed, Failure};
 use super::{End, check, chroot, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
@@ -306,26 +307,46 @@ fn put_aside(leaving: &[Owner]) {
 
 /// The kept views follow the records. A view that cannot be made is a warning here and a refusal at its site's launch.
 fn views(part: Option<&views::Part>) {
-    match views::refresh(part) {
-        Ok(views::Refreshed { left: 0, .. }) => {}
-        Ok(views::Refreshed { left, .. }) => {
-            say::note(format_args!(
-                "note: {} are built at each launch: {} are kept at most",
-                say::counted(left, "view"),
-                views::KEPT_MAX
-            ));
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            say::note(format_args!(
-                "warning: root may not mount here ({error}): sites in a view are refused (C06)"
-            ));
-            say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
-        }
-        Err(error) => {
-            say::note(format_args!("warning: a view is not kept, and is built at each launch: {error}"));
+    let done = match views::refresh(part) {
+        Ok(done) => done,
+        Err(error) => return say::note(format_args!("warning: the kept views are not up to date: {error}")),
+    };
+    let may_not = |why: &Failure| matches!(why, Failure::Unkept(error) if error.kind() == io::ErrorKind::PermissionDenied);
+    let (barred, failed): (Vec<_>, Vec<_>) = done.failed.iter().partition(|failed| may_not(&failed.why));
+    if let Some(Failed { why: Failure::Unkept(error), .. }) = barred.first() {
+        say::note(format_args!(
+            "warning: root may not mount here ({error}): sites in a view are refused (C06)"
+        ));
+        say::note("  help: set jail.kind = \"host\" in their files; see also: cellwall explain C06");
+    }
+    for Failed { site, why } in failed.iter().take(MOST_VIEWS) {
+        match why {
+            Failure::Refused(why) => {
+                say::note(format_args!("warning: site {site}: its launches are refused (C06): {why}"));
+                say::note(format_args!(
+                    "  help: correct its file, or what is there, then: cellwall apply {site}"
+                ));
+            }
+            Failure::Unkept(error) => say::note(format_args!(
+                "warning: site {site}: its view is not kept, and is built at each launch: {error}"
+            )),
         }
     }
+    if failed.len() > MOST_VIEWS {
+        say::note(format_args!("and {} more", say::counted(failed.len() - MOST_VIEWS, "view")));
+    }
+    if done.left > 0 {
+        let late = if failed.is_empty() { "" } else { "; cellwall apply tries again" };
+        say::note(format_args!(
+            "note: {} are built at each launch: {} are kept at most{late}",
+            say::counted(done.left, "view"),
+            views::KEPT_MAX
+        ));
+    }
 }
+
+/// Views that are told one by one.
+const MOST_VIEWS: usize = 10;
 
 struct One {
     changed: bool,
@@ -357,8 +378,10 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
         };
         let uid = origin.as_ref().and_then(|origin| origin.uid(host, &mut accounts));
         let holders = store::holders(name, uid);
-        if origin.is_none() && holders.is_empty() {
-            problems.error(None, format!("there is no site `{name}`"), policy::meant(name));
+        if holders.is_empty()
+            && let Some(help) = unknown(host, name, origin.as_ref())
+        {
+            problems.error(None, format!("there is no site `{name}`"), help);
         }
         waiting.extend(holders.into_iter().chain(uid));
         // A user's own site is found with its uid; a file is named here, for no record may know it yet.
@@ -381,6 +404,18 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
     }
     let gone = seen.into_iter().filter(|uid| !groups.contains_key(&Some(*uid))).collect();
     (groups.into_iter().collect(), gone)
+}
+
+/// What to do where there is no site of this name. None: there is one.
+fn unknown(host: &WholeHost, name: &str, origin: Option<&Origin>) -> Option<String> {
+    match (origin, name.strip_prefix('~')) {
+        (None, Some(user)) => Some(format!("there is no user `{user}`")),
+        (None, None) => Some(policy::meant(name)),
+        (Some(Origin::Userdir(account)), _) if whole::userdirs(host, [account].into_iter()).is_empty() => {
+            Some(format!("[userdir] of {HOST_FILE} decides who has one: enabled, users, and minimum_uid"))
+        }
+        (Some(_), _) => None,
+    }
 }
 
 /// What the record of a uid names, as it is today, and the `~user` site of the uid. A file that does not say whose it is, or

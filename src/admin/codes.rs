@@ -13,6 +13,13 @@ pub fn section(code: &str) -> Option<&'static str> {
     rest.get(..end).map(str::trim_end)
 }
 
+/// The exit status of a code, or that of HTTP.
+#[must_use]
+pub fn status(code: &str) -> Option<&'static str> {
+    let heading = section(code)?.lines().next()?;
+    heading.split_once("status ")?.1.split([')', ' ', ',']).next()
+}
+
 /// The first paragraph of a section: what the code means, on one line.
 #[must_use]
 pub fn meaning(code: &str) -> Option<String> {

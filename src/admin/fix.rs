@@ -23,6 +23,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
+use crate::config::ground::is_everybodys;
 use crate::config::store;
 use crate::policy::{Jail, Links, PathRule, Record, Site, decode};
 use crate::record::reference;
@@ -254,6 +255,9 @@ impl Walk<'_> {
         let wrong = Wrong { owner, off: facts.st_mode & 0o022, ..Wrong::default() };
         if led && !wrong.is_nothing() {
             self.note(path, "may be changed by others, and a link of the site's leads through it".to_owned());
+        } else if is_everybodys(path) {
+            let why = "is there for everybody to write to: move the docroot to a place of root's";
+            self.note(path, why.to_owned());
         } else {
             self.judge(held, None, path, facts, wrong);
         }
@@ -459,10 +463,14 @@ fn print(site: &str, found: &[Deviation], apply: bool) {
     say::out(match (found.len(), apply) {
         (0, _) => format!("{site}: owners and modes are right"),
         (_, true) => format!("{site}: {mended} mended, {} left", found.len() - mended),
-        (_, false) => format!(
-            "{site}: {} wrong; to mend {able} of them: cellwall fix --apply {site}",
-            say::counted(found.len(), "entry").replace("entrys", "entries")
-        ),
+        (count, false) => {
+            let wrong =
+                format!("{site}: {} wrong", say::counted(count, "entry").replace("entrys", "entries"));
+            match able {
+                0 => wrong,
+                _ => format!("{wrong}; to mend {able} of them: cellwall fix --apply {site}"),
+            }
+        }
     });
 }
 

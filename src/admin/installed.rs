@@ -14,7 +14,8 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::store;
-use crate::policy::{HOST_FILE, Sink, decode};
+use crate::policy::read::{self, Unreadable};
+use crate::policy::{DIRECTORY, HOST_FILE, Sink, decode};
 use crate::refusal::Pasted;
 
 use super::mend::LAUNCHER;
@@ -31,14 +32,29 @@ pub struct Fault {
 /// Everything that is wrong here.
 #[must_use]
 pub fn faults() -> Vec<Fault> {
-    [log(), launcher(), link(), module()].into_iter().flatten().collect()
+    [records(), log(), launcher(), link(), module()].into_iter().flatten().collect()
 }
 
 /// What of it stops every launch of a host that has the launcher.
 #[must_use]
 pub fn faults_of_all() -> Vec<Fault> {
     let there = Path::new(LAUNCHER).exists();
-    [log(), launcher().filter(|_| there)].into_iter().flatten().collect()
+    // Before the first apply no site is meant to run; and who is not root may not look.
+    let records = records().filter(|_| nix::unistd::geteuid().is_root() && Path::new(DIRECTORY).exists());
+    [records, log(), launcher().filter(|_| there)].into_iter().flatten().collect()
+}
+
+/// The launcher's own look at the records: where it trusts none it refuses every launch, and does not know the log.
+#[must_use]
+pub fn records() -> Option<Fault> {
+    let (found, repair) = match read::host() {
+        Ok(_) => return None,
+        Err(Unreadable::Way(path, what)) => {
+            (format!("{path} {what}"), format!("chown root {path} && chmod go-w {path}"))
+        }
+        Err(why) => (format!("{DIRECTORY}/{HOST_FILE}: {why}"), "cellwall apply".to_owned()),
+    };
+    Some(Fault { found: format!("no policy record is used: {found}"), repair })
 }
 
 /// The file of the records: where it cannot grow, and no log daemon takes them instead, a strict host runs nothing.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
+use crate::config::ground::is_everybodys;
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Jail, Links, Record, Resource, decode};
@@ -43,6 +44,9 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V12" if why.contains("begins neither") => first_line(path, &word, entry),
         "V15" if is_roots_program(path) => set("interpreters", &word),
         "V14" | "V15" => Some(NOT_ROOTS.to_owned()),
+        "V01" | "V116" if is_everybodys(path) => Some(format!(
+            "# {word} is there for everybody to write to: move the docroot to a place like /srv/www/NAME"
+        )),
         "V01" | "V06" | "V07" | "V116" | "V118" | "V119" | "V121" => fixed(&[path], entry),
         "V120" => fixed(&[path.parent()?, path], entry),
         "V111" | "V115" | "S03" if why.contains("ermission denied") => {
@@ -51,6 +55,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "X02" => missing(path, &word, entry),
         "X255" if why.contains("as many processes") => more_processes(entry),
         "C06" if why.ends_with(Errno::EPERM.desc()) && !may_mount() => set("jail.kind", "host"),
+        "C05" | "C06" | "P04" if why.contains("is writable by others") => Some(closed(path, &word, code)),
         _ => None,
     }
 }
@@ -76,6 +81,15 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
     }
 }
 
+/// A directory of root's that others may write to is taken from them, unless it is there for all.
+fn closed(path: &Path, word: &str, code: &str) -> String {
+    let owner = if code == "C06" { String::new() } else { format!("chown root {word} && ") };
+    match is_everybodys(path) {
+        true => format!("# {word} is there for everybody to write to: have nothing of a cell's below it"),
+        false => format!("{owner}chmod go-w {word} && cellwall apply"),
+    }
+}
+
 /// Whether root of this host, which a container may be, makes views. The web server's unit may still not.
 fn may_mount() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(true)
@@ -94,7 +108,7 @@ const NOT_ROOTS: &str = "# let the first line name a program of root's; an inter
                          `interpreters` of its file, where somebody has looked at it (policy/README.md)";
 
 /// Names of a directory that a near one is looked for among.
-const LOOKED_AT: usize = 1000;
+const LOOKED_AT: usize = 5000;
 
 /// Where the package puts it.
 pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
@@ -179,15 +193,15 @@ fn fixed(paths: &[&Path], entry: &Entry) -> Option<String> {
 /// directory: a chroot's paths are its own.
 fn beside(path: &Path) -> Option<String> {
     let place = path.parent().filter(|place| place.is_dir() && !path.exists())?;
-    let names: Vec<String> = fs::read_dir(place)
-        .ok()?
-        .flatten()
-        .take(LOOKED_AT)
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str));
-    let shown = near.map_or_else(|| place.to_owned(), |name| place.join(name));
-    Some(format!("ls -l {}", word(shown)))
+    let near = near(place, path.file_name()?.to_str()?);
+    Some(format!("ls -l {}", word(near.unwrap_or_else(|| place.to_owned()))))
+}
+
+/// What has the nearest name in a directory.
+fn near(place: &Path, name: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(place).ok()?.flatten().take(LOOKED_AT);
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    nearest(name, names.iter().map(String::as_str)).map(|name| place.join(name))
 }
 
 /// The program names an interpreter that is nowhere: the host may have it by another name or in another place.
@@ -205,7 +219,8 @@ fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
     let found = versions
         .iter()
         .flat_map(|name| places.map(|place| Path::new(place).join(name)))
-        .find(|path| path.is_file())?;
+        .find(|path| path.is_file())
+        .or_else(|| near(Path::new("/usr/bin"), name))?;
     let script = script(entry)?;
     let (old, new) = (path.to_str()?, found.to_str()?);
     let plain =

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use nix::unistd::User;
+
 use crate::config::accounts::Accounts;
 use crate::config::problem::Problems;
 use crate::config::provenance::Origins;
 use crate::config::reader::nearest;
-use crate::config::sites::{list, site_name};
+use crate::config::sites::{self, list, site_name};
 use crate::config::whole::{Origin, WholeHost};
 use crate::config::{SITES_DIRECTORY, facts, store};
 use crate::policy::{HOST_FILE, Record, Site, decode};
@@ -97,6 +99,13 @@ pub(super) fn unknown(site: &str) -> Option<String> {
         return None;
     }
     Some(format!("there is no site `{site}`\n  help: {}", meant(site)))
+}
+
+/// The uid of the user that a site's file names, which may never have been applied.
+pub(super) fn meant_user(site: &str) -> Option<u32> {
+    let path = Path::new(SITES_DIRECTORY).join(format!("{site}.toml"));
+    let file = sites::read(site, &path, true, &Problems::default())?;
+    User::from_name(&file.rules.user?.value).ok()?.map(|user| user.uid.as_raw())
 }
 
 /// The site that was probably meant, be it by its file; or where its file would be.

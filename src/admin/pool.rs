@@ -131,6 +131,12 @@ pub fn reload_if_running() {
 
 /// Nobody has to run the daemon, but who has written `[pool]` meant it; his web server answers 502 until then.
 fn absent() {
+    // Its own lock is the socket, and that is what is gone.
+    if runs() {
+        return say::note(format_args!(
+            "warning: cellwalld runs, and {SOCKET} is gone: it makes it again within a second\n  help: cellwall pool reload"
+        ));
+    }
     let has_pools = |uid: &u32| store::read(&store::pool_name(*uid)).is_some();
     match store::uids().iter().filter(|uid| has_pools(uid)).count() {
         0 => {}
@@ -144,8 +150,22 @@ fn absent() {
     }
 }
 
+/// Whether a daemon is among the processes: a supervisor of root's, whose name is the program's alone.
+fn runs() -> bool {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let own = mounts("self");
+    all.filter_map(|entry| entry.file_name().into_string().ok()).any(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = first.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        // One of a container is not ours.
+        name == b"cellwalld" && mounts(&pid) == own
+    })
+}
+
 /// How the daemon is started here: a container has no systemd, most often (`sd_booted(3)`).
-fn by_systemd(words: &str) -> String {
+pub(super) fn by_systemd(words: &str) -> String {
     if Path::new("/run/systemd/system").is_dir() {
         format!("systemctl {words} cellwalld")
     } else {

@@ -19,7 +19,7 @@ use crate::config::rules::{KEYS, is_list};
 use crate::config::store::Store;
 use crate::config::values::{Count, Seconds, Workers};
 use crate::config::{SITES_DIRECTORY, sites};
-use crate::policy::names::is_variable;
+use crate::policy::names::{is_plain_path, is_variable};
 
 use super::{End, Stop, apply, policy, say};
 
@@ -135,20 +135,35 @@ struct Key<'k> {
     list: bool,
 }
 
+/// `.php`.
+fn is_ending(text: &str) -> bool {
+    text.len() > 1 && text.starts_with('.') && !text.contains('/')
+}
+
 /// Keys that hold values by name.
 const PARTS: [(&str, &str, &[&str]); 1] = [("pool", "workers", &["max", "min", "spare", "idle"])];
 
 impl<'k> Key<'k> {
     fn of(key: &'k str) -> Option<Self> {
         let (section, name) = key.split_once('.').unwrap_or(("", key));
-        if let Some(list) = is_list(section, name) {
+        let by_name = [("files", "at"), ("environment", "set"), ("handlers", "")].contains(&(section, name));
+        if let Some(list) = is_list(section, name).filter(|_| !by_name) {
             return Some(Self { section, name, part: None, list });
+        }
+        // An ending begins with the dot that its key has before it as well, which may be left out.
+        if section == "handlers" {
+            let part = key.strip_prefix("handlers.").filter(|ending| is_ending(ending))?;
+            return Some(Self { section, name: "", part: Some(part), list: false });
         }
         let (name, part) = name.split_once('.')?;
         let known = |(one, other, parts): &(&str, &str, &[&str])| {
             (*one, *other) == (section, name) && parts.contains(&part)
         };
-        let free = (section, name) == ("environment", "set") && is_variable(part.as_bytes());
+        let free = match (section, name) {
+            ("environment", "set") => is_variable(part.as_bytes()),
+            ("files", "at") => is_plain_path(part.as_bytes()),
+            _ => false,
+        };
         (free || PARTS.iter().any(known)).then_some(Self { section, name, part: Some(part), list: false })
     }
 }
@@ -168,6 +183,7 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
         item.as_table_like_mut().ok_or_else(|| format!("`{section}` is no section of the site's file"))?
     };
     match (part, values) {
+        (Some(ending), values) if name.is_empty() => put(table, ending, words(values)),
         (None, values) if list => add(table, name, values)?,
         (None, [one]) => put(table, name, scalar(one)),
         (Some(part), [one]) => {
@@ -175,8 +191,8 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
             let item = table.entry(name).or_insert_with(several);
             let all = item.as_table_like_mut();
             let all = all.ok_or_else(|| format!("`{section}.{name}` holds one value in the site's file"))?;
-            // A variable is text, whatever it looks like.
-            let number = section != "environment";
+            // A variable is text, whatever it looks like, and so is a path.
+            let number = section == "pool";
             put(all, part, if number { scalar(one) } else { Value::from(one.as_str()) });
             item.as_inline_table_mut().into_iter().for_each(InlineTable::fmt);
         }
@@ -187,6 +203,14 @@ pub fn edited(text: &str, key: &str, values: &[String]) -> Result<String, String
 
 /// The key that was probably meant.
 fn meant(key: &str) -> String {
+    let own = |shown: &str| format!("name one by its own key, such as {shown}");
+    match key.split('.').take(2).collect::<Vec<_>>().as_slice() {
+        ["handlers", ..] => return own("handlers..php"),
+        ["files", "at"] => return own("files.at./usr/sbin/sendmail"),
+        ["environment", "set"] => return own("environment.set.TZ"),
+        ["pool", "workers"] => return own("pool.workers.max"),
+        _ => {}
+    }
     let whole = |(section, name): &(&str, &str)| match *section {
         "" => (*name).to_owned(),
         section => format!("{section}.{name}"),
@@ -211,6 +235,7 @@ pub fn without(text: &str, key: &str) -> Result<String, String> {
     let mut document: DocumentMut = text.parse().map_err(|error| format!("the site's file: {error}"))?;
     let way: Vec<&str> = match Key::of(key) {
         Some(Key { section: "", name, .. }) => vec![name],
+        Some(Key { section, name: "", part: Some(part), .. }) => vec![section, part],
         Some(Key { section, name, part, .. }) => [section, name].into_iter().chain(part).collect(),
         None => key.splitn(2, '.').collect(),
     };
@@ -267,6 +292,14 @@ fn same(one: &Value, other: &Value) -> bool {
     one.as_str() == other.as_str()
         && one.as_integer() == other.as_integer()
         && one.as_bool() == other.as_bool()
+}
+
+/// A program, or a list of it and its words.
+fn words(values: &[String]) -> Value {
+    match values {
+        [one] => Value::from(one.as_str()),
+        several => Value::Array(several.iter().map(String::as_str).collect()),
+    }
 }
 
 /// A number, a word of truth, or text.
@@ -356,8 +389,37 @@ mod tests {
             assert_eq!(read["environment"]["set"]["DEBUG"].as_str(), Some(value), "{text}");
         }
         let said = edited(text, "pool.workers.mx", &["4".to_owned()]).unwrap_err();
-        assert!(said.ends_with("did you mean pool.workers.max?"), "{said}");
+        assert!(said.ends_with("such as pool.workers.max"), "{said}");
         assert_eq!(set("", "limits.nice", &["-5"]), "[limits]\nnice = -5\n");
+    }
+
+    #[test]
+    fn a_handler_and_a_file_at_another_place_are_set_by_their_own_keys() {
+        let text = set("user = \"shop\"\n", "handlers..php", &["/usr/bin/php-cgi"]);
+        assert_eq!(text, "user = \"shop\"\n\n[handlers]\n\".php\" = \"/usr/bin/php-cgi\"\n");
+        let words = set(&text, "handlers..php", &["/usr/bin/php-cgi", "-d", "expose_php=0"]);
+        assert!(words.ends_with("\".php\" = [\"/usr/bin/php-cgi\", \"-d\", \"expose_php=0\"]\n"), "{words}");
+        let text = without(&text, "handlers..php").unwrap();
+        assert_eq!(text, "user = \"shop\"\n");
+        let at = set(&text, "files.at./usr/sbin/sendmail", &["/usr/bin/msmtp"]);
+        assert!(at.ends_with("[files]\nat = { \"/usr/sbin/sendmail\" = \"/usr/bin/msmtp\" }\n"), "{at}");
+        let dotted = set(&at, "files.at./etc/a.conf", &["7"]);
+        let read: DocumentMut = dotted.parse().unwrap();
+        assert_eq!(read["files"]["at"]["/etc/a.conf"].as_str(), Some("7"), "{dotted}");
+        let one = without(&dotted, "files.at./etc/a.conf").unwrap();
+        assert_eq!(without(&one, "files.at./usr/sbin/sendmail").unwrap(), text);
+        for key in [
+            "handlers",
+            "handlers.",
+            "handlers.php",
+            "handlers..",
+            "files.at",
+            "files.at.x",
+            "environment.set",
+        ] {
+            let said = edited(&text, key, &["/x".to_owned()]).unwrap_err();
+            assert!(said.contains("such as "), "{key}: {said}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{End, say};
+use super::{End, pool, say};
 
 /// The arguments of `cellwall status`.
 #[derive(Debug, clap::Args)]
@@ -93,9 +93,8 @@ impl Site {
 /// In words: the daemon is not there, or this is not root.
 pub fn ask(path: &str) -> Result<String, String> {
     let failed = |why: std::io::Error| {
-        format!(
-            "error: {SOCKET}: {why}\n  help: run this as root, and see whether the daemon runs: systemctl status cellwalld"
-        )
+        let start = pool::by_systemd("start");
+        format!("error: {SOCKET}: {why}\n  help: run this as root; if the daemon does not run: {start}")
     };
     let mut stream = UnixStream::connect(SOCKET).map_err(failed)?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;

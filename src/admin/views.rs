@@ -7,26 +7,29 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::store;
 use crate::launch::jail;
 use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
+use crate::refusal::Untrusted;
+use crate::sys::fork::{self, Side, fork};
 use crate::sys::Root;
-use crate::sys::fork::{Side, fork};
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;
 
 /// What a refresh did.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Refreshed {
     /// Built now.
     pub built: usize,
@@ -34,6 +37,44 @@ pub struct Refreshed {
     pub removed: usize,
     /// Left to be built at each launch.
     pub left: usize,
+    /// Views that could not be kept.
+    pub failed: Vec<Failed>,
+}
+
+/// A view that could not be kept.
+#[derive(Debug)]
+pub struct Failed {
+    /// The site that it is of.
+    pub site: String,
+    /// Why.
+    pub why: Failure,
+}
+
+/// Why a view could not be kept.
+#[derive(Debug)]
+pub enum Failure {
+    /// It cannot be built, and neither can a launch.
+    Refused(String),
+    /// It can be built, as far as is known, and not be kept.
+    Unkept(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Unkept(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Unkept(errno.into())
+    }
+}
+
+impl Failure {
+    fn is(&self, kind: io::ErrorKind) -> bool {
+        matches!(self, Self::Unkept(error) if error.kind() == kind)
+    }
 }
 
 /// Some uids' views alone.
@@ -48,7 +89,7 @@ impl Part {
     /// To be asked before their records change.
     pub fn of(uids: BTreeSet<u32>) -> Self {
         let mut had = BTreeSet::new();
-        uids.iter().for_each(|uid| each(*uid, |view| had.extend([start(view)])));
+        uids.iter().for_each(|uid| each(*uid, |_, view| had.extend([start(view)])));
         Self { uids, had }
     }
 }
@@ -56,43 +97,44 @@ impl Part {
 /// Makes the kept views those of the records, of all uids or of some. Unwanted ones go.
 ///
 /// # Errors
-/// When a view cannot be built: its site would be refused as well. The other views are kept.
+/// When what is not wanted cannot be removed. A view that cannot be kept is told in the result, and the others are.
 pub fn refresh(some: Option<&Part>) -> io::Result<Refreshed> {
     let root = Root::claim()?.ok_or(Errno::EPERM)?;
     let uids = some.map_or_else(|| store::uids().into_iter().collect(), |some| some.uids.clone());
     let mut done = Refreshed::default();
     let mut wanted = BTreeSet::new();
-    let mut first_error = None;
     let may_go = |name: &str| some.is_none_or(|some| some.had.iter().any(|start| name.starts_with(start)));
     let others = kept().iter().filter(|name| !may_go(name)).count();
     for uid in uids {
-        each(uid, |view| {
+        each(uid, |site, view| {
             let name = format!("{}{:016x}", start(view), jail::stamp(view));
             let file = Path::new(VIEW_DIRECTORY).join(&name);
             if !wanted.contains(&name) && !is_kept(&file) {
-                if wanted.len().saturating_add(others) >= KEPT_MAX {
+                // Whatever one waited for, the next one may wait for as well.
+                let late = done.failed.last().is_some_and(|last| last.why.is(io::ErrorKind::TimedOut));
+                if late || wanted.len().saturating_add(others) >= KEPT_MAX {
                     done.left += 1;
                     return;
                 }
-                match prepare().and_then(|()| keep(&root, view, &file)) {
+                match prepare().map_err(Failure::from).and_then(|()| keep(&root, view, &file)) {
                     Ok(()) => done.built += 1,
-                    Err(error) => drop(first_error.get_or_insert(error)),
+                    Err(why) => done.failed.push(Failed { site: Untrusted(site).to_string(), why }),
                 }
             }
             wanted.insert(name);
         });
     }
     done.removed = drop_all_but(|name| wanted.contains(name) || !may_go(name))?;
-    first_error.map_or(Ok(done), Err)
+    Ok(done)
 }
 
-/// The views of a uid's record.
-fn each(uid: u32, mut tell: impl FnMut(&View<'_>)) {
+/// The sites of a uid's record that have a view, and their views.
+fn each(uid: u32, mut tell: impl FnMut(&[u8], &View<'_>)) {
     let Some(bytes) = store::read(&uid.to_string()) else { return };
     let Ok(record) = decode::record(&bytes) else { return };
     for site in &record.sites {
         if let Jail::View(view) = &site.jail {
-            tell(view);
+            tell(site.name, view);
         }
     }
 }
@@ -151,10 +193,10 @@ fn prepare() -> io::Result<()> {
 /// Keeps a view. A namespace can only be mounted in an older one (fs/namespace.c, `mnt_ns_loop`: EINVAL), and new
 /// kernels (seen: 6.18) number namespaces in batches, one a processor: made on another processor than ours was, a
 /// namespace can be younger and pass for older. Each processor gets its turn then.
-fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
+fn keep(root: &Root, view: &View<'_>, file: &Path) -> Result<(), Failure> {
     let mut kept = keep_on(root, view, file, None);
     let invalid =
-        |kept: &io::Result<()>| kept.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+        |kept: &Result<(), Failure>| kept.as_ref().is_err_and(|why| why.is(io::ErrorKind::InvalidInput));
     if invalid(&kept) {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut processors = (0..CpuSet::count()).filter(|number| allowed.is_set(*number) == Ok(true));
@@ -162,11 +204,11 @@ fn keep(root: &Root, view: &View<'_>, file: &Path) -> io::Result<()> {
             kept = keep_on(root, view, file, Some(processor));
         }
     }
-    kept.map_err(|error| io::Error::new(error.kind(), format!("a view is not kept: {error}")))
+    kept
 }
 
 /// A child builds the view and waits; its namespace is kept, and it ends.
-fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) -> io::Result<()> {
+fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) -> Result<(), Failure> {
     let (told, tell) = nix::unistd::pipe()?;
     let (wait, hold) = nix::unistd::pipe()?;
     match fork()? {
@@ -176,18 +218,63 @@ fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) 
         }
         Side::Parent(child) => {
             drop((tell, wait));
-            let mut answer = String::new();
-            let read = File::from(told).read_to_string(&mut answer);
-            let kept = match (read, answer.as_str()) {
-                (Ok(_), BUILT) => pin(child, file),
-                (Ok(_), why) => Err(io::Error::other(format!("it cannot be built: {why}"))),
-                (Err(error), _) => Err(error),
+            let kept = match answer(told, child)?.as_str() {
+                BUILT => pin(child, file).map_err(Failure::from),
+                why => Err(why.strip_prefix(UNBUILT).map_or_else(
+                    || Failure::Refused(why.to_owned()),
+                    |why| Failure::Unkept(io::Error::other(why.to_owned())),
+                )),
             };
             drop(hold);
-            waitpid(child, None)?;
+            end(child)?;
             kept
         }
     }
+}
+
+/// What the child says, which is at most a line. It looks at paths of the host, and a file system that does not answer, or a
+/// hand that stops it, must not hold up all sites: then it is ended, and who waits for it is told.
+fn answer(told: OwnedFd, child: Pid) -> Result<String, Failure> {
+    let (end_at, mut answer) = (Instant::now() + LONGEST, String::new());
+    loop {
+        let left = end_at.saturating_duration_since(Instant::now()).as_millis();
+        let timeout = PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX));
+        match poll(&mut [PollFd::new(told.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(0) => break,
+            // All that it says comes in one piece, and then the end.
+            Ok(_) => {
+                File::from(told).read_to_string(&mut answer)?;
+                return Ok(answer);
+            }
+        }
+    }
+    let message = format!("its child did not answer within {} s: {}", LONGEST.as_secs(), state(child));
+    let held = fork::hold(child)?;
+    fork::end(&held)?;
+    end(child)?;
+    Err(io::Error::new(io::ErrorKind::TimedOut, message).into())
+}
+
+/// What a process that does not answer is at, for whoever has to find out why.
+fn state(child: Pid) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{child}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or("-").trim();
+    let waits = read("wchan");
+    format!("state {state}, waiting in {}", if waits.len() > 1 { waits.as_str() } else { "nothing" })
+}
+
+/// Reaps the child, which has nothing more to do; one that does not end is ended, and one that even so stays is left to
+/// init.
+fn end(child: Pid) -> Result<(), Errno> {
+    let held = fork::hold(child)?;
+    if !fork::ends_within(&held, Duration::from_secs(1))? {
+        fork::end(&held)?;
+        fork::ends_within(&held, Duration::from_secs(1))?;
+    }
+    waitpid(child, Some(WaitPidFlag::WNOHANG)).map(drop)
 }
 
 /// The child's own affair: it ends when its view is kept.
@@ -200,8 +287,8 @@ fn stay_on(processor: usize) -> Result<(), Errno> {
 fn build_and_wait(root: &Root, view: &View<'_>, processor: Option<usize>, tell: OwnedFd, wait: OwnedFd) -> ! {
     let answer = match (processor.map_or(Ok(()), stay_on), jail::build(root, view)) {
         (Ok(()), Ok(())) => BUILT.to_owned(),
-        (Err(errno), _) => errno.desc().to_owned(),
-        (_, Err(refusal)) => format!("{} ({})", refusal.why, refusal.card.code),
+        (Err(errno), _) => format!("{UNBUILT}{}", errno.desc()),
+        (_, Err(refusal)) => refusal.why,
     };
     let mut tell = File::from(tell);
     let told = tell.write_all(answer.as_bytes());
@@ -260,3 +347,7 @@ fn is_mount_point(directory: &Path) -> bool {
 
 /// What a child says when all went well.
 const BUILT: &str = "built";
+/// How what it says begins when a launch, which begins otherwise, would not be refused.
+const UNBUILT: &str = "unbuilt: ";
+/// A view takes some milliseconds, and a launch that builds one has five seconds.
+const LONGEST: Duration = Duration::from_secs(10);

@@ -68,6 +68,10 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Good.into();
     }
     tell(&entry);
+    // Without records the launcher knows no log: there may be later ones that stand nowhere.
+    if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|_| installed::records()) {
+        say::note(format_args!("note: it may not be the last one: {found}\n  repair: {repair}"));
+    }
     if let Err(message) = more(args, &entry, &journal) {
         say::note(format_args!("error: {message}"));
         return End::Failed.into();
@@ -136,7 +140,9 @@ fn find(args: &Args, journal: &Journal) -> Option<Entry> {
 
 /// The last refusal or launch, of a site or of all.
 fn last(site: &str, refused: bool, journal: &Journal) -> Option<Entry> {
-    let uid = policy::holder(site).map(|uid| uid.to_string()).ok().filter(|_| !site.is_empty());
+    let uid =
+        (!site.is_empty()).then(|| policy::holder(site).ok().or_else(|| policy::meant_user(site))).flatten();
+    let uid = uid.map(|uid| uid.to_string());
     let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid.as_deref());
     journal.entries().find(|entry| entry.refused == refused && about(entry))
 }
@@ -172,7 +178,10 @@ fn nothing(args: &Args, journal: &Journal) {
             return;
         }
         (Some(text), _) => format!("there is no record {}", spelled(text)),
-        (None, Some(site)) if policy::unknown(site).is_some() => policy::unknown(site).unwrap_or_default(),
+        // That there is no such site says nothing of the launcher.
+        (None, Some(site)) if policy::unknown(site).is_some() => {
+            return say::note(format_args!("error: {}", policy::unknown(site).unwrap_or_default()));
+        }
         (None, Some(site)) => format!("no {kind} of site `{site}` is recorded"),
         (None, None) => format!("no {kind} is recorded"),
     };
@@ -358,10 +367,10 @@ fn tell(entry: &Entry) {
             ["jail", "landlock", "seccomp", "nnp", "cgroup"].map(|name| format!("{name}={}", field(name)));
         line("cell", &cell.join(" "));
         if let Some(dropped) = entry.field("dropped") {
-            line(
-                "left out",
-                &format!("{dropped} variables of the caller's: see [environment] of the site's file"),
-            );
+            let names = entry.field("left").unwrap_or("-").replace(',', ", ");
+            let most = if names.split(", ").count().to_string() == dropped { "" } else { " and others" };
+            let what = format!("{dropped} variables of the caller's ({names}{most})");
+            line("left out", &format!("{what}: see [environment] of the site's file"));
         }
         if entry.field("stale").is_some() {
             line("stale", &format!("the site's file is younger than the policy; run: cellwall apply {site}"));
@@ -392,7 +401,13 @@ fn tell(entry: &Entry) {
         return;
     }
     line("repair", &repair(entry));
-    say::out(format_args!("\n  {code}, exit status {}. More: cellwall explain {code}", field("status")));
+    let status = status(entry).unwrap_or("-");
+    say::out(format_args!("\n  {code}, exit status {status}. More: cellwall explain {code}"));
+}
+
+/// The exit status, which suEXEC's form of a record leaves out: that of its code.
+fn status(entry: &Entry) -> Option<&str> {
+    entry.field("status").or_else(|| codes::status(entry.field("code")?))
 }
 
 /// What mends it: the launcher's own remedy, or a better one.
@@ -426,9 +441,10 @@ fn json(entry: &Entry) -> Json {
         ("ref", field("ref")),
         ("site", field("site")),
         ("code", field("code")),
-        ("status", field("status")),
+        ("status", status(entry).map_or(Json::Null, Json::text)),
         ("caller", field("caller")),
         ("asked", field("asked")),
+        ("left", field("left")),
         ("dir", field("dir")),
         ("script", field("script")),
         ("why", field("why")),

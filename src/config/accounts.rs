@@ -6,10 +6,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, OsStr};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -46,6 +49,7 @@ pub struct Listed {
     group_names: HashMap<u32, String>,
     /// Supplementary groups by user; none: the service may know groups that it does not list.
     members: Option<HashMap<String, Vec<u32>>>,
+    silent: bool,
     /// Names and uids of the local file, read when it is first asked for.
     local: OnceLock<HashMap<String, u32>>,
 }
@@ -132,12 +136,15 @@ impl Listed {
     #[must_use]
     pub fn all() -> Arc<Self> {
         let mut all = Self { members: lists_every_group().then(HashMap::new), ..Self::default() };
-        for line in getent("passwd").lines() {
+        let silent = || Arc::new(Self { silent: true, ..Self::default() });
+        let Some(users) = getent("passwd") else { return silent() };
+        let Some(groups) = getent("group") else { return silent() };
+        for line in users.lines() {
             let Some(account) = account(line) else { continue };
             // The first of two entries with one name counts, as it does in a lookup.
             all.users.entry(account.name.clone()).or_insert(account);
         }
-        for line in getent("group").lines() {
+        for line in groups.lines() {
             let mut fields = line.split(':');
             let (Some(name), Some(_), Some(gid)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
@@ -154,6 +161,12 @@ impl Listed {
         Arc::new(all)
     }
 
+    /// The name service was asked and did not answer: nothing is listed.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// Every listed user.
     pub fn users(&self) -> impl Iterator<Item = &Account> {
         self.users.values()
@@ -167,11 +180,28 @@ fn account(line: &str) -> Option<Account> {
     Some(Account { name: name.to_owned(), uid, gid, home: PathBuf::from(home) })
 }
 
-/// The database as `getent` prints it; empty when the service lists nothing.
-fn getent(database: &str) -> String {
-    let output = Command::new("/usr/bin/getent").arg(database).env_clear().stdin(Stdio::null()).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+/// The database as `getent` prints it; empty when the service lists nothing. None: it does not answer, and is ended: a
+/// directory service that hangs must not keep the lock.
+fn getent(database: &str) -> Option<String> {
+    let mut command = Command::new("/usr/bin/getent");
+    command.arg(database).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return Some(String::new()) };
+    let (tell, told) = channel();
+    if let Some(mut out) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            drop(out.read_to_end(&mut text));
+            drop(tell.send(String::from_utf8_lossy(&text).into_owned()));
+        });
+    }
+    let text = told.recv_timeout(LONGEST).ok();
+    drop(child.kill());
+    drop(child.wait());
+    text
 }
+
+/// For all of a database: a hundred thousand accounts of a directory service take some seconds.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whether every source of groups in nsswitch.conf(5) lists all that it has.
 fn lists_every_group() -> bool {

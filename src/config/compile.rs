@@ -20,15 +20,16 @@ use crate::sys::files;
 
 use super::accounts::{Account, Accounts, Listed};
 use super::cell::{Cell, HostCell};
-use super::ground::{Found, Ground, Kind};
+use super::ground::{Found, Ground, Kind, closing};
 use super::host::HostRules;
 use super::limits::Hierarchies;
 use super::problem::{Located, Place, Problems};
 use super::profiles::Presets;
+use super::reader::writes;
 use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{environment, jail, limits, pool, seccomp, store};
+use super::{SITES_DIRECTORY, environment, jail, limits, pool, seccomp, store};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -234,12 +235,11 @@ impl<'h> Compiler<'h> {
             return Some(account.clone());
         }
         let Some(user) = &rules.user else {
-            let place = Place::new(&file.document, 0..0);
-            self.problems.error(
-                Some(&place),
-                "the site names no user",
-                "write user = \"NAME\" as its first line",
-            );
+            // Of one that is no text it was told where it was read.
+            if !writes(&file.document, "user") {
+                let help = "write user = \"NAME\" as its first line";
+                self.problems.error(Some(&file.place()), "the site names no user", help);
+            }
             return None;
         };
         let Some(account) = self.accounts.user(&user.value) else {
@@ -251,7 +251,7 @@ impl<'h> Compiler<'h> {
                     )
                 }
                 (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => self.account_made(&user.value),
+                (None, None) => self.account_gone(&file.name, &user.value),
             };
             self.problems.error(Some(&user.place), format!("there is no user `{}`", user.value), help);
             return None;
@@ -285,8 +285,24 @@ impl<'h> Compiler<'h> {
         Some((account.name, uid))
     }
 
+    /// As [`Self::account_made`]; of a site that was served the account may have gone for good, or has to be the same again.
+    fn account_gone(&self, site: &str, name: &str) -> String {
+        let made = self.account_made(name);
+        match store::holders(site, None).pop_first() {
+            Some(uid) if may_be_name(name) => {
+                let file = Path::new(SITES_DIRECTORY).join(format!("{site}.toml"));
+                let made = made.replace(" --user-group", &format!(" --uid {uid} --user-group"));
+                format!("if it has gone: rm {} # if not, {made}", pasted(&file))
+            }
+            _ => made,
+        }
+    }
+
     /// How to make an account that may have a site. Not a system account: its uid is below `minimum_uid`.
     fn account_made(&self, name: &str) -> String {
+        if !may_be_name(name) {
+            return "no user can have that name: write one that there is".to_owned();
+        }
         let numbers = match self.host.uid_min {
             0..=1000 => String::new(),
             minimum => format!(" -K UID_MIN={minimum} -K GID_MIN={minimum}"),
@@ -377,7 +393,10 @@ impl<'h> Compiler<'h> {
     pub(super) fn named_group(&mut self, group: &Located<String>) -> Option<u32> {
         let found = self.accounts.group(&group.value);
         if found.is_none() {
-            let help = format!("make it: groupadd {}", group.value);
+            let help = match may_be_name(&group.value) {
+                true => format!("make it: groupadd {}", group.value),
+                false => "no group can have that name: write one that there is".to_owned(),
+            };
             self.problems.error(Some(&group.place), format!("there is no group `{}`", group.value), help);
         }
         found
@@ -410,7 +429,7 @@ impl<'h> Compiler<'h> {
                 .map(|item| (self.filled(item, account, file), item.place.clone()))
                 .collect(),
         };
-        if wanted.is_empty() {
+        if wanted.is_empty() && !writes(&file.document, "docroot") {
             let help = "write docroot = \"/srv/www/NAME\": only programs below it run";
             self.problems.error(Some(&file.place()), "the site names no docroot", help);
         }
@@ -444,6 +463,15 @@ impl<'h> Compiler<'h> {
         if is_hosts_own(&found) {
             let message = format!("docroot {} is the host's own", path.display());
             self.complain(place, message, "name a directory of its own, as /srv/www/NAME".to_owned());
+            return None;
+        }
+        if let Some(shared) = self.ground.shared_above(&found.real) {
+            let message = format!(
+                "docroot {} is below {}, where everybody may put things: no program of it runs",
+                path.display(),
+                shared.display()
+            );
+            self.complain(place, message, "take a directory like /srv/www/NAME".to_owned());
             return None;
         }
         if found.kind == Kind::Missing && !self.one_of_many {
@@ -513,7 +541,7 @@ impl<'h> Compiler<'h> {
     pub(super) fn owned(&mut self, found: &Found, place: &Place, account: &Account) -> bool {
         if let Some((directory, mode)) = &found.open {
             let message = format!("others than root may write to {} (mode {mode:04o})", directory.display());
-            self.complain(place, message, format!("run: chmod go-w {}", pasted(directory)));
+            self.complain(place, message, closing(directory));
             return false;
         }
         match &found.foreign {
@@ -540,7 +568,12 @@ impl<'h> Compiler<'h> {
         let plain = is_plain_path(path.as_os_str().as_bytes());
         if !plain {
             let message = format!("{what}: `{}` is no plain absolute path", path.display());
-            let help = "begin with / and write no `.`, no `..`, no `//` and no / at the end";
+            let text = path.to_string_lossy();
+            let home = ["~", "$HOME", "${HOME}"].iter().find_map(|home| text.strip_prefix(home));
+            let help = match home.filter(|_| what.starts_with("files") || what == "docroot") {
+                Some(rest) => format!("the home of the site's user is {{home}}: write {{home}}{rest}"),
+                None => "begin with / and write no `.`, no `..`, no `//` and no / at the end".to_owned(),
+            };
             self.problems.error(Some(place), message, help);
         }
         plain
@@ -666,6 +699,13 @@ fn own_link(found: &Found) -> Option<&Path> {
     let (top, _) = found.foreign.as_ref()?;
     let own: Vec<&Path> = found.real.ancestors().take_while(|path| path.starts_with(top)).collect();
     own.into_iter().rev().find(|path| path.is_symlink())
+}
+
+/// Whether useradd(8) and groupadd(8) take it for a name: what they make is pasted.
+fn may_be_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    let rest = |byte: u8| plain(byte) || byte.is_ascii_digit() || byte == b'-';
+    name.bytes().next().is_some_and(plain) && name.bytes().all(rest) && name.len() <= 32
 }
 
 /// A path as one word of a shell.

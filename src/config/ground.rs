@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::compile::pasted;
+
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -148,6 +150,21 @@ impl Ground {
         found
     }
 
+    /// The first directory above a path that is there for all to write to: what lies in it may be anybody's.
+    pub fn shared_above(&mut self, path: &Path) -> Option<PathBuf> {
+        let above: Vec<&Path> = path.ancestors().skip(1).collect();
+        for directory in above.into_iter().rev() {
+            let look = self.look(directory)?;
+            if look.kind == Kind::Directory && look.mode & 0o1002 == 0o1002 {
+                return Some(directory.to_owned());
+            }
+            if look.owner != 0 {
+                return None;
+            }
+        }
+        None
+    }
+
     fn look(&mut self, path: &Path) -> Option<Look> {
         if let Some(look) = self.looked.get(path.as_os_str()) {
             return Some(look.clone());
@@ -163,13 +180,20 @@ impl Ground {
     /// All paths that match `pattern`, whose components may hold `*`. Only root's directories are listed.
     pub fn expand(&mut self, pattern: &Path) -> Vec<PathBuf> {
         let mut matches = vec![PathBuf::from("/")];
+        let mut any = false;
         for part in parts(pattern) {
             let Some(text) = part.to_str().filter(|text| text.contains('*')) else {
                 matches.iter_mut().for_each(|path| path.push(&part));
                 continue;
             };
+            any = true;
             matches = matches.iter().flat_map(|directory| self.children(directory, text)).collect();
         }
+        // What follows a pattern need not be in each directory that it fits.
+        matches.retain(|path| {
+            let found = self.find(Path::new("/"), path);
+            !any || found.kind != Kind::Missing
+        });
         matches.sort();
         matches
     }
@@ -183,6 +207,26 @@ impl Ground {
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         names.filter(|name| matches(pattern, name)).map(|name| directory.join(name)).collect()
     }
+}
+
+/// Whether a directory is there for all to write to, as /tmp is: nobody is told to take that away.
+#[must_use]
+pub fn is_everybodys(directory: &Path) -> bool {
+    let known = ["/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/var/lock"];
+    let sticky = |facts: Metadata| facts.mode() & 0o1002 == 0o1002;
+    known.iter().any(|known| directory == Path::new(known)) || directory.symlink_metadata().is_ok_and(sticky)
+}
+
+/// What to do about a directory that others than root may write to.
+#[must_use]
+pub fn closing(directory: &Path) -> String {
+    if is_everybodys(directory) {
+        let shown = directory.display();
+        return format!(
+            "{shown} is there for everybody to write to: name no other directory than one of root's"
+        );
+    }
+    format!("run: chmod go-w {}", pasted(directory))
 }
 
 /// Whether `name` is `pattern`, where `*` stands for any text; a leading dot must be written.

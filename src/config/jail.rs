@@ -11,7 +11,7 @@ use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
 use super::compile::{Compiler, Php, Site, directory_made, pasted, value};
 use super::fold;
-use super::ground::{Found, Kind};
+use super::ground::{Found, Kind, closing};
 use super::problem::{Located, Place};
 use super::values::{JailKind, Words};
 use super::view::{Plan, id};
@@ -64,6 +64,9 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>) -> Compiled 
         work.processes();
     }
     let accounts = (site.kind() == JailKind::View).then(|| work.accounts());
+    if site.kind() == JailKind::View {
+        work.hidden();
+    }
     let Work { compiler, mut plan, .. } = work;
     if let Some(reasons) = &mut compiler.reasons {
         *reasons = plan.take_reasons();
@@ -179,7 +182,8 @@ impl Work<'_, '_, '_> {
         let [single] = alternatives.as_slice() else {
             let mut any = false;
             for alternative in &alternatives {
-                for path in self.paths(alternative) {
+                let Some(paths) = self.paths(alternative) else { return };
+                for path in paths {
                     any |= self.one(&path, item, rights, true);
                 }
             }
@@ -188,7 +192,7 @@ impl Work<'_, '_, '_> {
             }
             return;
         };
-        let paths = self.paths(single);
+        let Some(paths) = self.paths(single) else { return };
         if paths.is_empty() && !optional && !self.site.docroots.is_empty() {
             self.nothing(item);
         }
@@ -197,10 +201,14 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    /// The item's paths: placeholders filled in, `*` expanded.
-    fn paths(&mut self, item: &Located<String>) -> Vec<PathBuf> {
+    /// The item's paths: placeholders filled in, `*` expanded. None: what is wrong with it was told.
+    fn paths(&mut self, item: &Located<String>) -> Option<Vec<PathBuf>> {
+        let errors = self.compiler.problems.errors();
         let path = self.compiler.filled(item, self.site.account, self.site.file);
-        let Some(text) = path.to_str().map(str::to_owned) else { return Vec::new() };
+        if self.compiler.problems.errors() > errors {
+            return None;
+        }
+        let text = path.to_str()?.to_owned();
         let filled: Vec<PathBuf> = if text.contains("{docroot}") {
             let docroots = self.site.docroots.iter().map(|(path, _)| path.to_string_lossy());
             docroots.map(|docroot| PathBuf::from(text.replace("{docroot}", &docroot))).collect()
@@ -210,11 +218,12 @@ impl Work<'_, '_, '_> {
         let (patterns, mut plain): (Vec<_>, Vec<_>) =
             filled.into_iter().partition(|path| path.to_string_lossy().contains('*'));
         for pattern in patterns {
-            if self.compiler.plain(&pattern, &item.place, "files") {
-                plain.extend(self.compiler.ground.expand(&pattern));
+            if !self.compiler.plain(&pattern, &item.place, "files") {
+                return None;
             }
+            plain.extend(self.compiler.ground.expand(&pattern));
         }
-        plain
+        Some(plain)
     }
 
     /// Beneath the /proc of a view's own, in which nothing can be shown besides: each launch would be refused (C06).
@@ -250,11 +259,14 @@ impl Work<'_, '_, '_> {
             // Debian gives parts of /usr/local to its group staff. The launcher would refuse the whole cell.
             let message =
                 format!("{} is left out: others than root may write to it ({mode:04o})", path.display());
-            self.compiler.problems.warning(
-                Some(place),
-                message,
-                format!("run: chmod go-w {}", pasted(directory)),
-            );
+            self.compiler.problems.warning(Some(place), message, closing(directory));
+            return true;
+        }
+        if let Some(shared) = self.unshown(&found).filter(|_| found.kind != Kind::Missing || !optional) {
+            let (path, shared) = (path.display(), shared.display());
+            let message =
+                format!("{path} is below {shared}, where everybody may put things: no view shows it");
+            self.compiler.problems.error(Some(place), message, "name what only root can replace");
             return true;
         }
         if !self.services(&found, rights) && !self.compiler.owned(&found, place, self.site.account) {
@@ -279,6 +291,12 @@ impl Work<'_, '_, '_> {
         true
     }
 
+    /// The directory for all above it, in a view: a launch would refuse to build on it.
+    fn unshown(&mut self, found: &Found) -> Option<PathBuf> {
+        let view = self.site.kind() == JailKind::View;
+        view.then(|| self.compiler.ground.shared_above(&found.real)).flatten()
+    }
+
     /// Something of the site's own that is still to be made.
     fn not_yet(&mut self, path: &Path, found: &Found, place: &Place, rights: u8) {
         let message = format!("{} does not exist; {} does", path.display(), found.nearest.display());
@@ -300,8 +318,9 @@ impl Work<'_, '_, '_> {
             let (alternatives, optional) = alternatives(item);
             let mut any = false;
             for alternative in &alternatives {
-                for path in self.paths(alternative) {
-                    any |= self.socket(&path, &item.place);
+                match self.paths(alternative) {
+                    Some(paths) => paths.iter().for_each(|path| any |= self.socket(path, &item.place)),
+                    None => any = true,
                 }
             }
             if !any && !optional {
@@ -318,7 +337,13 @@ impl Work<'_, '_, '_> {
         if !self.compiler.plain(path, place, "files.sockets") {
             return true;
         }
-        let there = self.compiler.ground.find(&self.root, path).kind != Kind::Missing;
+        let kind = self.compiler.ground.find(&self.root, path).kind;
+        if matches!(kind, Kind::Directory | Kind::File | Kind::Device) {
+            let message = format!("{} is no socket", path.display());
+            self.compiler.problems.error(Some(place), message, "name the socket itself");
+            return true;
+        }
+        let there = kind != Kind::Missing;
         // Only below /run, where a service's directory holds what others may reach; /var/lib/mysql holds all data.
         let own = |above: &&Path| {
             above.parent() == Some(Path::new("/run")) || above.parent() == Some(Path::new("/var/run"))
@@ -342,6 +367,9 @@ impl Work<'_, '_, '_> {
             {
                 continue;
             }
+            if !self.below_root(source, target, place) {
+                continue;
+            }
             if self.site.kind() != JailKind::View {
                 self.at_already(source, target, place);
                 continue;
@@ -361,6 +389,19 @@ impl Work<'_, '_, '_> {
                 }
             }
         }
+    }
+
+    /// Neither is `/` itself.
+    fn below_root(&self, source: &Path, target: &Path, place: &Place) -> bool {
+        let (root, problems) = (Path::new("/"), &self.compiler.problems);
+        if source == root {
+            let help = "name the file or directory that is wanted";
+            problems.error(Some(place), "a rule for / would be no wall at all", help);
+        }
+        if target == root {
+            problems.error(Some(place), "nothing can stand in the place of /", "name a path below it");
+        }
+        source != root && target != root
     }
 
     /// `cellwall jail build` has put it there, in a chroot; the host's own root stays as it is.
@@ -437,13 +478,13 @@ impl Work<'_, '_, '_> {
         let rules = self.site.rules;
         let (mut programs, mut interpreters) = (Vec::new(), Vec::new());
         for item in &rules.programs.items {
-            if self.program(&item.value, &item.place) {
-                programs.push(PathBuf::from(&item.value));
-            }
+            programs.extend(self.named(item));
         }
         for item in &rules.interpreters.items {
-            if self.own_interpreter(item) || self.program(&item.value, &item.place) {
+            if self.own_interpreter(item) {
                 interpreters.push(PathBuf::from(&item.value));
+            } else {
+                interpreters.extend(self.named(item));
             }
         }
         let mut handlers = Vec::new();
@@ -473,6 +514,34 @@ impl Work<'_, '_, '_> {
         }
         self.pool();
         (programs, interpreters, handlers)
+    }
+
+    /// The programs of an item: one, or all of root's that a pattern fits.
+    fn named(&mut self, item: &Located<String>) -> Vec<PathBuf> {
+        let Located { value, place } = item;
+        if !value.contains('*') {
+            return self.program(value, place).then(|| PathBuf::from(value)).into_iter().collect();
+        }
+        if !self.compiler.plain(Path::new(value), place, "program") {
+            return Vec::new();
+        }
+        let mut all = self.compiler.ground.expand(Path::new(value));
+        all.retain(|path| self.is_program(path));
+        if all.is_empty() {
+            let message = format!("nothing on this host is {value}");
+            let help = "correct it: no program of root's has such a name";
+            self.compiler.problems.error(Some(place), message, help);
+        }
+        all.retain(|path| path.to_str().is_some_and(|text| self.program(text, place)));
+        all
+    }
+
+    /// A directory may hold other files as well.
+    fn is_program(&mut self, path: &Path) -> bool {
+        let found = self.compiler.ground.find(&self.root, path);
+        let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
+        let mode = std::fs::symlink_metadata(&real).map_or(0, |facts| facts.mode());
+        found.kind == Kind::File && found.foreign.is_none() && found.open.is_none() && mode & 0o111 != 0
     }
 
     /// A Python environment's, say: the launcher takes one of the site's own where it is listed by name.
@@ -586,11 +655,11 @@ impl Work<'_, '_, '_> {
             return false;
         }
         if !matches!(found.kind, Kind::File | Kind::Hidden) || found.open.is_some() {
-            problems.error(
-                Some(place),
-                format!("{text} is no program that is root's all the way"),
-                "name a file of root's",
-            );
+            let help = match found.kind {
+                Kind::Directory => format!("name a file of root's, or all of them: {text}/*"),
+                _ => "name a file of root's".to_owned(),
+            };
+            problems.error(Some(place), format!("{text} is no program that is root's all the way"), help);
             return false;
         }
         let real = self.root.join(found.real.strip_prefix("/").unwrap_or(&found.real));
@@ -657,10 +726,10 @@ impl Work<'_, '_, '_> {
         let mut targets: Vec<PathBuf> = Vec::new();
         for item in &written.items {
             let path = PathBuf::from(&item.value);
-            if self.compiler.plain(&path, &item.place, "jail.private")
-                && path != Path::new("/")
-                && !targets.contains(&path)
-            {
+            if path == Path::new("/") {
+                let help = "name directories below it, such as \"/tmp\" and \"/var/tmp\"";
+                self.compiler.problems.error(Some(&item.place), "/ cannot be private", help);
+            } else if self.compiler.plain(&path, &item.place, "jail.private") && !targets.contains(&path) {
                 self.plan.because(&path, &item.place);
                 targets.push(path);
             }
@@ -693,6 +762,23 @@ impl Work<'_, '_, '_> {
             names.push(name);
         }
         (temporary.unwrap_or_else(|| "/tmp".to_owned()), names)
+    }
+
+    /// A private directory is empty at first: nothing that the site's rules name can be seen beneath it, and a view in which
+    /// it should be cannot be made.
+    fn hidden(&self) {
+        for item in &self.site.rules.private.items {
+            let target = Path::new(&item.value);
+            let docroot = self.site.docroots.iter().find(|(docroot, _)| docroot == target);
+            let link = self.compiler.root_links.iter().find(|(link, _)| link == target);
+            let equal = docroot.map(|(path, _)| path.clone()).or_else(|| link.map(|(path, _)| path.clone()));
+            if let Some(hidden) = equal.or_else(|| self.plan.beneath(target)) {
+                let (target, hidden) = (target.display(), hidden.display());
+                let message = format!("a private {target} would hide {hidden}, which the site's rules name");
+                let help = "name what lies beneath it and is to be private, or another directory";
+                self.compiler.problems.error(Some(&item.place), message, help);
+            }
+        }
     }
 
     fn own_directory(&self) -> PathBuf {

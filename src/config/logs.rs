@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::cell::HostCell;
 use super::compile::{Compiler, pasted};
-use super::ground::{Found, Ground, Kind};
+use super::ground::{Found, Ground, Kind, is_everybodys};
 use super::problem::{Place, Problems};
+use super::store;
 
 /// `log.file`. Its directory is made by `apply` where there is none.
 pub(super) fn host(host: &HostCell, place: Option<&Place>, problems: &Problems) {
@@ -35,10 +36,15 @@ fn way(ground: &mut Ground, file: &Path) -> std::sync::Arc<Found> {
 
 /// What is wrong with the way to a log, and what to do about it.
 fn astray(way: &Found, gid_min: u32) -> Option<(String, String)> {
-    let other = "# or name a file that only root can reach";
+    let other = "name a file that only root can reach, as /var/log/cellwall/cellwall.log is";
     if let Some((top, owner)) = &way.foreign {
         let what = format!("{} belongs to uid {owner}, who could lead it elsewhere", top.display());
-        return Some((what, format!("run: chown root {} {other}", pasted(top))));
+        // What is a site's is no place for a log, and stays its.
+        let help = match store::is_known(*owner) || *owner >= gid_min {
+            true => other.to_owned(),
+            false => format!("run: chown root {} # or {other}", pasted(top)),
+        };
+        return Some((what, help));
     }
     if !matches!(way.kind, Kind::Directory | Kind::Missing | Kind::Hidden) {
         return Some((format!("{} is no directory", way.real.display()), "name another file".to_owned()));
@@ -50,7 +56,11 @@ fn astray(way: &Found, gid_min: u32) -> Option<(String, String)> {
         "others than root may write to {} (mode {mode:04o}) and lead it elsewhere",
         directory.display()
     );
-    Some((what, format!("run: chmod go-w {} {other}", pasted(&directory))))
+    let help = match is_everybodys(&directory) {
+        true => other.to_owned(),
+        false => format!("run: chmod go-w {} # or {other}", pasted(&directory)),
+    };
+    Some((what, help))
 }
 
 /// A directory that others may write to, and its mode. A group of the host's own, such as Ubuntu's syslog in /var/log, is no

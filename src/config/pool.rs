@@ -93,8 +93,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
         seen: seen(compiler, rules),
     };
     let record = settings::encode(&settings);
+    // Of a command that is no path it was told already, where the cell was made.
+    let named = command.first().map_or(kind == Kind::Cgi, |program| is_plain_path(program.as_bytes()));
     // The daemon's own reader has the last word.
-    if compiler.problems.errors() == errors
+    if named
+        && compiler.problems.errors() == errors
         && let Err(error) = settings::settings(&record)
     {
         let message = format!("the pool's record is not one that the daemon takes: {error}");
@@ -246,6 +249,11 @@ fn extremes(rules: &Rules, problems: &Problems) {
     for (name, place) in numbers.into_iter().filter(|(_, place)| place.is_some()) {
         let message = format!("pool.{name} = 0 would mean no limit");
         problems.error(place, message, "write \"unlimited\" if that is meant");
+    }
+    if let Some(place) = place_of(&rules.pool_memory, |size| (1..1 << 20).contains(&size.0)) {
+        let bytes = value(&rules.pool_memory).map_or(0, |size| size.0);
+        let message = format!("with {bytes} bytes of memory no worker serves a second request");
+        problems.error(Some(place), message, "a number alone is bytes: write a unit, as in \"512M\"");
     }
     if let Some(place) = place_of(&rules.pool_queue, |count| count.0 == u64::MAX) {
         let message =

@@ -266,10 +266,16 @@ impl Problems {
         self.errors.get()
     }
 
-    /// All of them, ordered by file and line; those without a place last.
+    /// All of them, ordered by file and line; those without a place last. Each once: workers that compile beside each other
+    /// find the same ones in what all sites share.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Problem> {
         let mut list = self.list.into_inner();
+        let mut said = HashSet::new();
+        list.retain(|problem| {
+            let at = problem.place.as_ref().map(|place| (place.path().to_owned(), place.span.start));
+            said.insert((problem.message.clone(), at))
+        });
         list.sort_by_cached_key(|problem| {
             let place = problem.place.as_ref();
             (place.is_none(), place.map(|place| (place.path().to_owned(), place.span.start)))

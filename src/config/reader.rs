@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
 use super::problem::{Document, Located, Place, Problems};
+use super::values::{AMOUNT, PROGRAM, WORKERS};
 
 /// One `key = value`, in its section.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl<'i, 'p> Reader<'i, 'p> {
                 }
                 (true, other) => problems.error(
                     Some(&place),
-                    format!("`{name}` is a section, not a {}", other.type_str()),
+                    format!("`{name}` is a section, not {}", kind(&other)),
                     format!("write [{name}] and its keys below it"),
                 ),
                 (false, other) => entries.push(Entry {
@@ -100,8 +101,12 @@ impl<'i, 'p> Reader<'i, 'p> {
                 inside.into_iter().map(|(key, value)| entry(&self.document, section, key, value)).collect()
             }
             other => {
-                let message = format!("`{name}` is a table, not a {}", other.type_str());
-                self.problems.error(Some(&key), message, format!("write {name} = {{ NAME = \"value\" }}"));
+                let message = format!("`{name}` is a table, not {}", kind(&other));
+                let example = match name {
+                    "at" => "\"/usr/sbin/sendmail\" = \"/usr/bin/msmtp\"",
+                    _ => "NAME = \"value\"",
+                };
+                self.problems.error(Some(&key), message, format!("write {name} = {{ {example} }}"));
                 Vec::new()
             }
         }
@@ -211,14 +216,37 @@ fn entry<'i>(
     Entry { section: section.to_owned(), name: key.into_inner().into_owned(), key: place, value }
 }
 
-/// What to do about a wrong type, by what serde expected.
+/// What to do about a wrong type, by what serde found and expected.
 fn help_for(message: &str) -> &'static str {
+    let several =
+        ["sequence", "map"].iter().any(|kind| message.starts_with(&format!("invalid type: {kind},")));
     let helps = [
-        ("expected a string", "write it in quotes"),
+        (
+            "expected a string",
+            if several { "write one name or path, in quotes" } else { "write it in quotes" },
+        ),
         ("expected a boolean", "write true or false, without quotes"),
         ("expected i64", "write a whole number, without quotes"),
+        (AMOUNT, "no limit is \"unlimited\""),
+        (PROGRAM, "write its path in quotes"),
+        (WORKERS, "write workers = { max = 8 }"),
+        ("expected one of `max`, `min`, `spare`, `idle`", "write workers = { max = 8 }"),
     ];
     helps.iter().find(|(expected, _)| message.ends_with(expected)).map_or("", |(_, help)| help)
+}
+
+/// Whether a document has something for a key at its top; an empty list is nothing.
+#[must_use]
+pub fn writes(document: &Document, key: &str) -> bool {
+    let (table, _) = DeTable::parse_recoverable(&document.text);
+    let found = table.get_ref().iter().find(|(name, _)| name.get_ref() == key);
+    found.is_some_and(|(_, value)| !matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+}
+
+/// `a string`, `an integer`.
+fn kind(value: &DeValue<'_>) -> String {
+    let kind = value.type_str();
+    format!("{} {kind}", if kind.starts_with(['a', 'i']) { "an" } else { "a" })
 }
 
 /// Where no key is near.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::accounts::Account;
 use super::compile::pasted;
-use super::ground::{Ground, matches};
+use super::ground::{Ground, closing, is_everybodys, matches};
 use super::host::HostRules;
 use super::problem::{Document, Place, Problems};
 use super::reader::Reader;
@@ -69,7 +69,10 @@ pub fn trusted(directories: &[&str], problems: &Problems) {
         let Ok(metadata) = std::fs::metadata(directory) else { continue };
         if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
             let message = format!("others than root may change {}", directory.display());
-            let help = format!("run: chown root {0} && chmod go-w {0}", pasted(directory));
+            let help = match is_everybodys(directory) {
+                true => closing(directory),
+                false => format!("run: chown root {0} && chmod go-w {0}", pasted(directory)),
+            };
             problems.error(None, message, help);
         }
     }
@@ -88,7 +91,7 @@ fn led(path: &Path) -> Option<(String, String)> {
     let (open, mode) = found.open.as_ref()?;
     let message =
         format!("{} leads through {}, to which others write ({mode:04o})", path.display(), open.display());
-    Some((message, format!("run: chmod go-w {}", pasted(open))))
+    Some((message, closing(open)))
 }
 
 /// The names of all site files in `directory`, sorted; what else lies there is said once.

@@ -135,6 +135,13 @@ enum Amount {
     Text(String),
 }
 
+/// How the message of a value ends that is no amount, no program, or no table of workers.
+pub const AMOUNT: &str = "text with a unit like \"256M\" or \"30s\"";
+/// As above.
+pub const PROGRAM: &str = "or a list of it and its words";
+/// As above.
+pub const WORKERS: &str = "a table like { max = 8 }";
+
 /// Bytes: a number, or text with `K`, `M`, `G`, `T` (powers of 1,024), or `unlimited`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Amount")]
@@ -242,9 +249,12 @@ impl TryFrom<Amount> for Umask {
 
     fn try_from(amount: Amount) -> Result<Self, String> {
         match amount {
-            Amount::Number(number) => Err(format!(
-                "`{number}` is a decimal number{HELP}write it as text: umask = \"0{number:o}\", or what you meant"
-            )),
+            Amount::Number(number) => {
+                // Who writes 22 means 022; who writes 18 has counted.
+                let digits = u16::from_str_radix(&number.to_string(), 8).ok().filter(|mask| *mask <= 0o777);
+                let meant = digits.map_or(number, u64::from);
+                Err(format!("`{number}` is a decimal number{HELP}write it as text: umask = \"{meant:03o}\""))
+            }
             Amount::Text(text) => {
                 u16::from_str_radix(&text, 8).ok().filter(|mask| *mask <= 0o777).map(Self).ok_or_else(|| {
                     format!("`{text}` is no umask{HELP}write octal digits: \"022\", \"027\", \"077\"")
@@ -332,7 +342,7 @@ impl From<WordOrWords> for Words {
 
 /// `pool.workers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "expected a table like { max = 8 }")]
+#[serde(deny_unknown_fields, expecting = "a table like { max = 8 }")]
 pub struct Workers {
     /// Most at a time.
     pub max: Option<Count>,

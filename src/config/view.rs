@@ -92,6 +92,15 @@ impl Plan {
         self.rules.insert(path.into(), joined);
     }
 
+    /// The first path that is shown beneath another one.
+    #[must_use]
+    pub fn beneath(&self, above: &Path) -> Option<PathBuf> {
+        let listed = self.binds.keys().map(Path::new);
+        let others = self.others.iter().map(|step| step.target.as_path());
+        let mut all = listed.chain(others).filter(|path| *path != above && path.starts_with(above));
+        all.next().map(Path::to_owned)
+    }
+
     /// A step that is no bind of a listed path.
     pub fn step(
         &mut self,

@@ -18,6 +18,7 @@ use super::compile::Compiler;
 use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
+use super::reader::writes;
 use super::values::{LogFormat, LogTo};
 use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites, store};
 
@@ -124,7 +125,8 @@ fn callers(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> V
             }
         }
     }
-    if written.items.is_empty() && written.key.is_some() {
+    let told = rules.document.as_ref().is_some_and(|document| writes(document, "caller"));
+    if written.items.is_empty() && written.key.is_some() && !told {
         problems.error(written.key.as_ref(), "nobody may call the launcher", "write caller = \"www-data\"");
     }
     all
@@ -341,6 +343,10 @@ pub fn record(
 pub fn everything(host: &WholeHost, listed: &Arc<Listed>, problems: &Problems) -> Vec<Origin> {
     let names = sites::list(Path::new(SITES_DIRECTORY), problems);
     let files = names.iter().map(|name| Origin::installed(name));
+    if listed.is_silent() {
+        let help = "run: getent passwd # until it answers, each user is asked for by name";
+        problems.warning(None, "the name service does not list its accounts within a minute", help);
+    }
     if let Some(enabled) = host.rules.userdir_enabled.as_ref().filter(|enabled| enabled.value)
         && listed.users().next().is_none()
     {
@@ -355,7 +361,8 @@ pub fn everything(host: &WholeHost, listed: &Arc<Listed>, problems: &Problems) -
 /// The users who have a site and are not among those that the name service lists: directory services often list a part of
 /// all. A site goes when its account is gone, and for that each is asked for by its number.
 fn unlisted(host: &WholeHost, listed: &Arc<Listed>, users: &[Origin], problems: &Problems) -> Vec<Origin> {
-    if !host.rules.userdir_enabled.as_ref().is_some_and(|enabled| enabled.value) {
+    // That nobody is listed is an error by then, and nothing is removed.
+    if listed.is_silent() || !host.rules.userdir_enabled.as_ref().is_some_and(|enabled| enabled.value) {
         return Vec::new();
     }
     let mut left = store::uids();

@@ -72,10 +72,9 @@ impl<'a> Request<'a> {
         };
         let mut sites = policy.sites.iter().filter(|site| site.userdir == self.userdir).peekable();
         if sites.peek().is_none() {
-            return Err(Refusal::new(
-                &OUTSIDE,
-                format!("uid {} has no site for this kind of request", self.uid),
-            ));
+            let fix = if self.userdir { NO_USERDIR } else { NO_FILE };
+            let why = format!("uid {} has no site for this kind of request", self.uid);
+            return Err(Refusal { fix: fix.to_owned(), ..Refusal::new(&OUTSIDE, why) });
         }
         let mut sites = sites.filter(|site| site.identity.gid == self.gid).peekable();
         if sites.peek().is_none() {
@@ -220,11 +219,11 @@ static OUTSIDE: Card = Card {
     status: 114,
     remedy: "name {} as `docroot` of a site in /etc/cellwall/sites.d, then: cellwall apply",
 };
-static NO_POLICY: Card = Card {
-    code: "P121",
-    status: 121,
-    remedy: "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply",
-};
+/// The remedy where the user has sites of the other kind alone.
+const NO_USERDIR: &str =
+    "write enabled = true in [userdir] of /etc/cellwall/cellwall.toml, then: cellwall apply";
+const NO_FILE: &str = "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply";
+static NO_POLICY: Card = Card { code: "P121", status: 121, remedy: NO_FILE };
 static BAD_POLICY: Card = Card { code: "P01", status: 83, remedy: "cellwall apply" };
 static OPEN_WAY: Card = Card { code: "P04", status: 83, remedy: "chown root {} && chmod go-w {}" };
 static PAIR: Card = Card {

@@ -16,7 +16,20 @@ pub struct Rebuilt {
     pub entries: Vec<CString>,
     /// Left out.
     pub dropped: usize,
+    /// Their names, with a comma between; not all of many.
+    pub left: String,
 }
+
+/// One more name for the record, where that has room for it.
+fn tell(left: &mut String, name: &[u8]) {
+    let shown = Untrusted(name).to_string();
+    if left.len().saturating_add(shown.len()) < LEFT_MAX {
+        left.extend([if left.is_empty() { "" } else { "," }, &shown]);
+    }
+}
+
+/// Bytes of names in a record.
+const LEFT_MAX: usize = 96;
 
 /// A name that the launcher decides about, whatever the caller said: its value, or none to leave it out.
 pub type Forced<'a> = (&'a [u8], Option<Vec<u8>>);
@@ -53,21 +66,21 @@ pub fn rebuild<'a>(
     }
     new.sieve.seal();
     let set = new.entries.len();
+    let mut left = String::new();
     for entry in caller {
         let Some((name, value)) = split(entry) else { continue };
         let listed =
             is_among(name, &rules.pass) || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
-        if !listed {
-            continue;
-        }
         let nature = Nature::of(name);
-        if new.sieve.admits(nature, name, value)? {
+        if listed && new.sieve.admits(nature, name, value)? {
             let renamed = nature.path.then(|| rename(value));
             new.entry(name, renamed.as_deref().unwrap_or(value));
+        } else {
+            tell(&mut left, name);
         }
     }
     let kept = new.entries.len().saturating_sub(set);
-    Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept) })
+    Ok(Rebuilt { entries: new.entries, dropped: caller.len().saturating_sub(kept), left })
 }
 
 /// Which of the caller's variables pass, one after another: those that are no danger, and each name once. The launcher
@@ -366,5 +379,18 @@ mod tests {
         let rebuilt = rebuild(&rules(), &caller, &forced, <[u8]>::to_vec).unwrap();
         assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"REDIRECT_STATUS=200".to_owned()]);
         assert_eq!(rebuilt.dropped, 2);
+        assert_eq!(rebuilt.left, "REDIRECT_STATUS,QUERY_STRING");
+    }
+
+    #[test]
+    fn of_what_is_left_out_so_many_names_are_told_as_a_record_has_room_for() {
+        let mut caller: Vec<Vec<u8>> =
+            ["LD_PRELOAD=x", "A\"B=x", "QUERY_STRING=x"].map(|one| one.into()).into();
+        caller.push([&[b'N'; 100][..], b"=x"].concat());
+        caller.extend((0..20).map(|number| format!("NAME_{number}=x").into_bytes()));
+        let rules = Environment { entries_max: 100, bytes_max: 10_000, ..rules() };
+        let rebuilt = rebuild(&rules, &caller, &[], <[u8]>::to_vec).unwrap();
+        assert!(rebuilt.left.starts_with("LD_PRELOAD,A\\x22B,NAME_0,NAME_1,"), "{}", rebuilt.left);
+        assert!(rebuilt.left.len() <= 96 && rebuilt.dropped == 23, "{rebuilt:?}");
     }
 }

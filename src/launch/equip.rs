@@ -22,7 +22,7 @@ use super::verify::Verified;
 pub struct Equipped<'a> {
     pub(super) verified: Verified<'a>,
     pub(super) environment: Vec<CString>,
-    pub(super) dropped: usize,
+    pub(super) dropped: (usize, String),
     pub(super) ruleset: Option<Ruleset>,
     pub(super) caller: u32,
     pub(super) since: Moment,
@@ -49,7 +49,7 @@ impl<'a> Verified<'a> {
         // The set-id mail exception was sealed by root already.
         let is_sealed = self.site.set_id_mail || self.facts.settled;
         let ruleset = if is_sealed { None } else { landlock::open(self.uid, self.site)? };
-        let (environment, dropped) = (rebuilt.entries, rebuilt.dropped);
+        let (environment, dropped) = (rebuilt.entries, (rebuilt.dropped, rebuilt.left));
         arrival.in_time("equip")?;
         let (caller, since) = (arrival.caller.0, arrival.since);
         Ok(Equipped { verified: self, environment, dropped, ruleset, caller, since })
@@ -72,11 +72,10 @@ impl Equipped<'_> {
     #[must_use]
     pub fn tell(&self) -> String {
         let landlock = self.verified.site.landlock.rules.len();
-        format!(
-            "{} variables, {} of the caller's left out; {landlock} path rules",
-            self.environment.len(),
-            self.dropped
-        )
+        let (count, names) = &self.dropped;
+        let names = if names.is_empty() { String::new() } else { format!(" ({names})") };
+        let kept = self.environment.len();
+        format!("{kept} variables, {count} of the caller's left out{names}; {landlock} path rules")
     }
 }
 

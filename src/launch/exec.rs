@@ -26,7 +26,7 @@ use super::verify::{Start, Verified};
 pub struct Sealed<'a> {
     pub(super) verified: Verified<'a>,
     environment: Vec<CString>,
-    dropped: usize,
+    dropped: (usize, String),
     caller: u32,
     since: Moment,
 }
@@ -101,7 +101,7 @@ impl Sealed<'_> {
     #[must_use]
     pub fn describe(&self) -> Description<'_> {
         let Self { verified, dropped, caller, since, .. } = self;
-        Description { verified, dropped: *dropped, caller: *caller, us: since.elapsed().as_micros() }
+        Description { verified, dropped, caller: *caller, us: since.elapsed().as_micros() }
     }
 }
 
@@ -109,7 +109,7 @@ impl Sealed<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Description<'a> {
     verified: &'a Verified<'a>,
-    dropped: usize,
+    dropped: &'a (usize, String),
     caller: u32,
     us: u128,
 }
@@ -135,13 +135,16 @@ impl std::fmt::Display for Description<'_> {
             facts.landlock
         )?;
         write!(out, " cgroup={}", facts.groups)?;
-        if *dropped > 0 {
-            write!(out, " dropped={dropped}")?;
+        let (count, names) = dropped;
+        if *count > 0 {
+            write!(out, " dropped={count}")?;
         }
         if facts.stale {
             write!(out, " stale=yes")?;
         }
-        write!(out, " us={us}")
+        write!(out, " us={us}")?;
+        // Last: where the line is cut, this is what it can do without.
+        if names.is_empty() { Ok(()) } else { write!(out, " left=\"{names}\"") }
     }
 }
 

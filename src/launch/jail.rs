@@ -367,7 +367,7 @@ static CHROOT: Card = Card { code: "C05", status: 84, remedy: "chown root {} && 
 static VIEW: Card = Card {
     code: "C06",
     status: 84,
-    remedy: "see that {} is there and root's (ls -ld {}), then: cellwall apply",
+    remedy: "ls -ld {} && cellwall apply # it is to be there, and root's alone",
 };
 
 #[cfg(test)]

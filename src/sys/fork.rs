@@ -2,11 +2,13 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, Pid};
 
 /// Which side of a fork we are on.
@@ -193,6 +195,25 @@ pub fn hold(pid: Pid) -> Result<OwnedFd, Errno> {
     let held = RawFd::try_from(held).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(held) })
+}
+
+/// Whether the process that is held ends within this time. It is not reaped.
+///
+/// # Errors
+/// Of poll(2).
+pub fn ends_within(held: &OwnedFd, time: Duration) -> Result<bool, Errno> {
+    let end = Instant::now() + time;
+    loop {
+        // One millisecond more: what is left may be a part of one.
+        let left = end.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
+        let timeout = PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX));
+        match poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if Instant::now() < end => {}
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// SIGKILL to the process that is held, and to no other.

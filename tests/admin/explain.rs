@@ -1,6 +1,12 @@
 //! `cellwall explain`: the rehearsal says what the launch does.
 
-use crate::harness::{Hung, Launcher, World, each_jail, make_directory, mode, small, world};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Hung, Launcher, World, each_jail, make_directory, mode, put, run, small, world};
 
 fn rehearse(world: &World) -> (Option<i32>, String) {
     let said = world.cellwall(&["explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"]);
@@ -80,5 +86,78 @@ fn a_rehearsal_that_hangs_ends_as_the_launch_does_and_shows_how_far_it_came() {
         assert_eq!(said.status.code(), Some(1), "{text}");
         let last: Vec<&str> = text.lines().rev().take(3).collect();
         assert!(last[2].starts_with("verify     ok") && last[1].contains(" REFUSED  A03 "), "{text}");
+    });
+}
+
+#[test]
+fn a_command_is_bytes_as_it_is_to_the_launcher() {
+    each_jail(|world| {
+        let name = std::ffi::OsStr::from_bytes(b"a\xff.cgi");
+        put(world.alice.docroot().join(name), b"#!/bin/sh\n", world.alice.id, 0o644);
+        let mut explain = std::process::Command::new("/usr/bin/cellwall");
+        explain.args(["explain", "alice", "alice", "/var/www/alice/htdocs"]).arg(name);
+        let said = run(&mut explain);
+        let text =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(text.contains("\"a\\xff.cgi\"") && text.contains("V121"), "{text}");
+    });
+}
+
+#[test]
+fn a_rehearsal_that_its_site_stops_ends_too() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Its owner may send signals from the drop on; here root does it, as fast.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for pid in processes_of(world.alice.id) {
+                        let _ = kill(pid, Signal::SIGSTOP);
+                    }
+                }
+            });
+            let _stop = Stop(&done);
+            let stopped = (0..50).any(|_| {
+                let (_, text) = rehearse(world);
+                text.contains(" REFUSED  A03 ")
+            });
+            assert!(stopped, "none was ever stopped in time");
+        });
+        assert_eq!(processes_of(world.alice.id).count(), 0, "nothing stays");
+    });
+}
+
+/// Sets the flag when it goes, also when an assertion fails: the other thread is waited for.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn processes_of(uid: u32) -> impl Iterator<Item = Pid> {
+    let numbers = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).filter(move |pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("Uid:") && line.contains(&format!("\t{uid}")))
+    })
+}
+
+#[test]
+fn what_is_not_there_is_no_failure_of_the_system_and_each_remedy_is_whole() {
+    world(Launcher::Cellwall, |world| {
+        let directory = "/var/www/alice/htdocs";
+        for words in
+            [["alise", "alice", directory], ["alice", "alise", directory], ["alice", "alice", "/nowhere"]]
+        {
+            let said = world.cellwall(&[&["explain"][..], &words, &["a.cgi"]].concat());
+            assert_eq!(said.status.code(), Some(1), "{words:?}");
+        }
+        let said = world.cellwall(&["explain", "~alice", "alice", "/home/alice/public_html", "a.cgi"]);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(text.contains("P114") && text.contains("[userdir]") && !text.contains("{}"), "{text}");
     });
 }

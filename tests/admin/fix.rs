@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Launcher, User, World, make_directory, mode, put, run, world};
+use crate::harness::{Launcher, User, World, make_directory, mode, put, run, small, world};
 
 /// A tree as deploy tools leave it.
 fn spoil(world: &World) -> Vec<String> {
@@ -192,5 +192,30 @@ fn a_docroot_above_other_sites_is_left_alone() {
         make_directory("/var/www/alice/htdocs/more", world.alice.id, 0o755);
         world.apply();
         assert_eq!(world.cellwall(&["fix", "alice"]).status.code(), Some(0));
+    });
+}
+
+#[test]
+fn what_is_there_for_everybody_is_never_taken_from_them() {
+    world(Launcher::Cellwall, |world| {
+        // Applied before somebody has opened it for all.
+        make_directory("/srv/all", 0, 0o755);
+        make_directory("/srv/all/htdocs", world.alice.id, 0o755);
+        let text = format!("user = \"alice\"\ndocroot = \"/srv/all/htdocs\"\n{}", small("host"));
+        fs::write("/etc/cellwall/sites.d/alice.toml", text).unwrap();
+        fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
+        world.apply();
+        world.probe_at(&world.alice, "/srv/all/htdocs/a.cgi");
+        mode("/srv/all", 0o1777);
+        world.call(&world.alice, "a.cgi").cwd("/srv/all/htdocs").run().refused("V116", 116);
+        let why = world.cellwall(&["why", "--last"]);
+        let told = String::from_utf8_lossy(&why.stdout).into_owned();
+        assert!(told.contains("repair    # /srv/all is there for everybody"), "{told}");
+        for words in [&["fix", "--apply", "alice"][..], &["fix", "--apply", "alice", "/srv/all"]] {
+            let said = world.cellwall(words);
+            assert_eq!(said.status.code(), Some(1), "{}", String::from_utf8_lossy(&said.stdout));
+            assert_eq!(fs::metadata("/srv/all").unwrap().mode() & 0o7777, 0o1777);
+        }
+        assert!(!world.cellwall(&["check"]).status.success());
     });
 }

@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod apply;
 mod denials;
 mod explain;
 mod fix;

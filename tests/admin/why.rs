@@ -980,3 +980,162 @@ fn the_rule_behind_a_refusal_without_a_site_is_no_key_that_the_hosts_file_has_no
         assert!(told.contains("rule      caller, /etc/cellwall/cellwall.toml"), "{told}");
     });
 }
+
+fn forget_views() {
+    umount2("/run/cellwall/views", MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn a_directory_of_roots_that_others_may_write_to_is_closed_by_the_remedy_unless_it_is_everybodys() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        mode("/var/www", 0o777);
+        forget_views();
+        world.call(&world.alice, "a.cgi").run().refused("C06", 84);
+        let told = repair(world);
+        assert_eq!(told, "chmod go-w /var/www && cellwall apply");
+        assert!(std::process::Command::new("sh").args(["-c", &told]).status().unwrap().success());
+        world.call(&world.alice, "a.cgi").run().ran();
+        // One of those that are for all, as somebody has mistaken it for another.
+        mode("/tmp", 0o755);
+        put("/tmp/settings", b"x", 0, 0o644);
+        world.site("alice", &format!("{}read = [\"/tmp/settings\"]\n", small("view")));
+        world.apply();
+        mode("/tmp", 0o1777);
+        forget_views();
+        world.call(&world.alice, "a.cgi").run().refused("C06", 84);
+        let told = repair(world);
+        assert!(!told.contains("chmod") && told.contains("/tmp"), "{told}");
+        assert!(std::process::Command::new("sh").args(["-c", &told]).status().unwrap().success(), "{told}");
+    });
+}
+
+#[test]
+fn a_site_that_there_is_not_is_no_reason_to_look_at_the_installation() {
+    world(Launcher::Cellwall, |world| {
+        mode(CELLWALL, 0o755);
+        let text = said(&world.cellwall(&["why", "--last", "alise"]));
+        assert!(text.contains("did you mean `alice`?") && !text.contains("found:"), "{text}");
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("found:"));
+    });
+}
+
+#[test]
+fn an_interpreter_with_a_letter_too_many_leads_to_the_one_with_the_nearest_name() {
+    world(Launcher::Cellwall, |world| {
+        world.sites("profile = \"perl\"\n[jail]\nkind = \"host\"\n");
+        for wrong in ["/usr/bin/perll", "/usr/bin/pelr"] {
+            world.script(&world.alice, "a.cgi", format!("#!{wrong}\nprint \"Status: 200\\n\\nright\";\n"));
+            world.call(&world.alice, "a.cgi").run().refused("V11", 255);
+            let told = repair(world);
+            assert!(told.contains("|/usr/bin/perl|"), "{told}");
+            assert!(std::process::Command::new("sh").args(["-c", &told]).status().unwrap().success());
+            let outcome = world.call(&world.alice, "a.cgi").run();
+            assert!(outcome.out_text().contains("right"), "{}", outcome.story());
+        }
+    });
+}
+
+#[test]
+fn a_record_in_suexecs_form_has_the_status_of_its_code() {
+    world(Launcher::Cellwall, |world| {
+        world.log_rules("format = \"suexec\"");
+        mode(world.alice.docroot().join("a.cgi"), 0o777);
+        world.call(&world.alice, "a.cgi").unrecorded();
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("\n  V118, exit status 118. More:"), "{text}");
+        let json = said(&world.cellwall(&["why", "--last", "--json"]));
+        assert!(json.contains("\"status\":\"118\""), "{json}");
+    });
+}
+
+#[test]
+fn a_path_with_a_colon_in_it_is_told_whole_and_no_other_file_is_mended() {
+    each_jail(|world| {
+        let other = world.probe(&world.alice, "x");
+        mode(&other, 0o644);
+        let odd = world.alice.docroot().join("x: y");
+        make_directory(&odd, world.alice.id, 0o755);
+        let program = odd.join("a.cgi");
+        world.probe_at(&world.alice, &program);
+        mode(&program, 0o777);
+        world.call(&world.alice, "a.cgi").cwd(&odd).run().refused("V118", 118);
+        let told = repair(world);
+        assert!(std::process::Command::new("sh").args(["-c", &told]).status().unwrap().success(), "{told}");
+        assert_eq!(program.metadata().unwrap().mode() & 0o777, 0o755, "{told}");
+        assert_eq!(other.metadata().unwrap().mode() & 0o777, 0o644, "{told}");
+    });
+}
+
+#[test]
+fn a_site_without_a_record_is_found_by_the_user_that_its_file_names() {
+    world(Launcher::Cellwall, |world| {
+        let dave = world.another("dave", 0);
+        world.probe(&dave, "a.cgi");
+        world.site("dave", &small("host"));
+        // Written, and never applied.
+        world.call(&dave, "a.cgi").run().refused("P121", 121);
+        let text = said(&world.cellwall(&["why", "--last", "dave"]));
+        assert!(text.contains("P121, exit status 121"), "{text}");
+        assert!(pasted(&repair(world)));
+        world.call(&dave, "a.cgi").run().ran();
+        put(format!("/var/lib/cellwall/policy/{}", dave.id), b"nonsense", 0, 0o600);
+        world.call(&dave, "a.cgi").run().refused("P01", 83);
+        let text = said(&world.cellwall(&["why", "--last", "dave"]));
+        assert!(text.contains("P01, exit status 83"), "{text}");
+    });
+}
+
+#[test]
+fn records_that_the_launcher_does_not_trust_are_told_where_nothing_else_can_be() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        for (spoil, found, mend) in [
+            ("chmod 777 /var/lib/cellwall", "/var/lib/cellwall is writable by others", "chmod go-w"),
+            (
+                "rm -r /var/lib/cellwall/policy",
+                "/var/lib/cellwall/policy/host: there is none",
+                "cellwall apply",
+            ),
+        ] {
+            assert!(pasted(spoil));
+            // Whoever trusts no record does not know the log.
+            world.call(&world.alice, "a.cgi").unrecorded();
+            for words in [&["why", "--last"][..], &["why", "--last", "alice"], &["why", "ABCD-EFGH"]] {
+                let text = said(&world.cellwall(words));
+                assert!(text.contains(found), "{words:?}: {text}");
+            }
+            let text = said(&world.cellwall(&["why", "--last"]));
+            let line = text.lines().find_map(|line| line.trim().strip_prefix("repair: ")).unwrap();
+            assert!(line.contains(mend), "{line}");
+            if mend == "chmod go-w" {
+                assert!(said(&world.cellwall(&["check"])).contains(found), "{found}");
+            }
+            assert!(pasted(line), "{line}");
+            world.call(&world.alice, "a.cgi").run().ran();
+            // And where an older refusal is found, that it may not be the last one.
+            world.call(&world.alice, "missing").run().refused("V117", 117);
+            assert!(pasted(spoil));
+            let text = said(&world.cellwall(&["why", "--last"]));
+            assert!(text.contains("V117") && text.contains("it may not be the last one"), "{text}");
+            assert!(pasted(line), "{line}");
+        }
+    });
+}
+
+#[test]
+fn what_was_left_out_of_the_environment_is_told_by_name() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        let call = world.call(&world.alice, "a.cgi").env("LD_PRELOAD=/tmp/x.so").env("HTTP_PROXY=evil:1");
+        let outcome = call.env("SHOP_KEY=secret").run();
+        outcome.ran();
+        let text = said(&world.cellwall(&["why", outcome.records[0].field("ref")]));
+        let line = text.lines().find(|line| line.contains("left out")).unwrap();
+        for name in ["LD_PRELOAD", "HTTP_PROXY", "SHOP_KEY"] {
+            assert!(line.contains(name), "{line}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    });
+}

@@ -647,3 +647,31 @@ fn a_site_that_there_is_not_has_one_status_whatever_is_asked() {
         assert_eq!(said.status, Some(1), "{words:?}: {}", said.err);
     }
 }
+
+#[test]
+fn a_site_of_a_user_that_there_is_not_is_told_what_decides() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for (name, help) in
+        [("~alice", "[userdir] of /etc/cellwall/cellwall.toml"), ("~nobodyhere", "no user `nobodyhere`")]
+    {
+        let said = cage.cellwall(&["apply", name]);
+        assert_eq!(said.status, Some(1), "{}", said.err);
+        assert!(
+            said.err.contains(&format!("there is no site `{name}`")) && said.err.contains(help),
+            "{}",
+            said.err
+        );
+    }
+    // One that was served, and whose account has gone.
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let without: Vec<&str> = passwd.lines().filter(|line| !line.starts_with("alice:")).collect();
+    fs::write("/etc/passwd", without.join("\n") + "\n").unwrap();
+    let said = cage.cellwall(&["apply"]);
+    assert!(
+        said.err.contains("rm /etc/cellwall/sites.d/shop.toml") && said.err.contains("--uid 20001"),
+        "{}",
+        said.err
+    );
+}

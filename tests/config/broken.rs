@@ -17,14 +17,15 @@ const CASES: &[Case] = &[
     ("memory = \"256M\"", 3, 1, "unknown key `memory`", "`memory` belongs in [limits]"),
     ("[limits]\nmemroy = \"256M\"", 4, 1, "unknown key `memroy` in [limits]", "did you mean `memory`?"),
     ("[limits]\nmemory = \"256 parsecs\"", 4, 10, "`256 parsecs` is no size", "512K, 256M, 2G"),
-    ("[limits]\n  memory = true", 4, 12, "a unit like", ""),
-    ("[limits]\nmemory = -1", 4, 10, "not a negative one", ""),
+    ("[limits]\n  memory = true", 4, 12, "a unit like", "\"unlimited\""),
+    ("[limits]\nmemory = -1", 4, 10, "not a negative one", "\"unlimited\""),
     ("[limits]\nmemory = 0", 4, 10, "with memory = 0 nothing can run", "unlimited"),
     ("[limits]\nmemory = 512", 4, 10, "with 512 bytes of memory nothing can run", "\"512M\""),
     ("[limits]\nfile_size = 0", 4, 13, "with file_size = 0 nothing can be written", "unlimited"),
     ("[limits]\nwall = 0", 4, 8, "with wall = 0 nothing can run", "unlimited"),
     ("[limits]\ncpu = \"30 M\"", 4, 7, "`30 M` is no time", "30s, 5m, 1h"),
-    ("[limits]\numask = 22", 4, 9, "`22` is a decimal number", "write it as text"),
+    ("[limits]\numask = 22", 4, 9, "`22` is a decimal number", "umask = \"022\""),
+    ("[limits]\numask = 18", 4, 9, "`18` is a decimal number", "umask = \"022\""),
     ("[limits]\numask = \"999\"", 4, 9, "`999` is no umask", "octal"),
     ("[limits]\nnice = 40", 4, 8, "40 is out of range", "it goes from -20 to 19"),
     ("[limit]\nmemory = 1", 3, 2, "unknown key `limit`", "did you mean [limits]?"),
@@ -206,8 +207,51 @@ const CASES: &[Case] = &[
         "max is 1 to",
     ),
     ("[pool]\nkind = \"cgj\"", 4, 8, "none of `fastcgi`", "did you mean"),
-    ("[pool]\nworkers = 8", 4, 11, "expected a table like { max = 8 }", ""),
-    ("[pool]\nworkers = { maxx = 1 }", 4, 13, "unknown field `maxx`", ""),
+    ("[pool]\nworkers = 9", 4, 11, "invalid type: integer `9`, expected a table", "workers = { max = 8 }"),
+    ("[pool]\nworkers = { maxx = 1 }", 4, 13, "unknown field `maxx`", "workers = { max = 8 }"),
+    ("[pool]\ncommand = 7", 4, 11, "expected a program like", "write its path in quotes"),
+    ("[pool]\ncommand = \"/bin/true\"\nmemory = 128", 5, 10, "with 128 bytes of memory", "\"512M\""),
+    ("profile = [[\"sh\"]]", 3, 12, "invalid type: sequence", "one name or path, in quotes"),
+    ("user = 20001", 3, 1, "duplicate key", "keep one"),
+    ("group = \"../x\"", 3, 9, "there is no group `../x`", "no group can have that name"),
+    ("group = \"x; reboot\"", 3, 9, "there is no group `x; reboot`", "no group can have that name"),
+    ("code_owner = \"a b\"", 3, 14, "there is no user `a b`", "no user can have that name"),
+    ("[files]\nat = 7", 4, 1, "`at` is a table, not an integer", "\"/usr/bin/msmtp\""),
+    ("handlers = 7", 3, 1, "`handlers` is a section, not an integer", "write [handlers]"),
+    ("[files]\nat = { \"/x\" = \"/\" }", 4, 8, "a rule for / would be no wall", "name the file or directory"),
+    (
+        "[files]\nat = { \"/\" = \"/usr/bin\" }",
+        4,
+        8,
+        "nothing can stand in the place of /",
+        "a path below it",
+    ),
+    ("[files]\nsockets = \"/\"", 4, 11, "/ is no socket", "the socket itself"),
+    ("[files]\nsockets = \"/etc/group\"", 4, 11, "/etc/group is no socket", "the socket itself"),
+    ("[files]\nsockets = \"/run\"", 4, 11, "/run is no socket", "the socket itself"),
+    ("[files]\nread = \"~/x\"", 4, 8, "`~/x` is no plain absolute path", "{home}/x"),
+    ("[files]\nread = \"$HOME/x\"", 4, 8, "`$HOME/x` is no plain absolute path", "{home}/x"),
+    ("[files]\nread = \"/etc/*/nothing\"", 4, 8, "nothing on this host is /etc/*/nothing", "`?` at its end"),
+    ("[files]\nwrite = \"/var/tmp/a\"", 4, 9, "/var/tmp/a is below /var/tmp", "only root can replace"),
+    ("[jail]\nprivate = \"/\"", 4, 11, "/ cannot be private", "/var/tmp"),
+    ("[jail]\nprivate = \"/etc\"", 4, 11, "a private /etc would hide", "what lies beneath"),
+    ("[jail]\nprivate = \"/dev\"", 4, 11, "a private /dev would hide /dev/", "what lies beneath"),
+    (
+        "[jail]\nprivate = \"/srv/www/alice\"",
+        4,
+        11,
+        "a private /srv/www/alice would hide",
+        "what lies beneath",
+    ),
+    ("[jail]\nprivate = \"/srv/www\"", 4, 11, "a private /srv/www would hide /srv/www/alice", "beneath"),
+    (
+        "!user = \"alice\"\ndocroot = \"/tmp/a\"",
+        2,
+        11,
+        "docroot /tmp/a is below /tmp, where everybody may put things",
+        "/srv/www/NAME",
+    ),
+    ("programs = \"/usr/bin/nothing*\"", 3, 12, "nothing on this host is /usr/bin/nothing*", "correct it"),
     ("profile = \"sttaic\"", 3, 11, "there is no profile `sttaic`", "did you mean `static`?"),
     ("group = \"nogrouphere\"", 3, 9, "there is no group", "groupadd nogrouphere"),
     ("group = \"www-data\"", 3, 9, "gid 33 is below minimum_gid 1000", "own group"),
@@ -242,6 +286,7 @@ const CASES: &[Case] = &[
         "belongs to uid 20002",
         "chown -h root /srv/www/bob",
     ),
+    ("!user = 20001\ndocroot = \"/srv/www/alice\"", 1, 8, "expected a string", "in quotes"),
     (
         "!user = \"alice\"\ndocroot = \"/etc\"",
         2,
@@ -785,4 +830,68 @@ fn of_a_long_file_each_mistake_is_told_in_a_few_words() {
         assert_eq!(json.matches("\"weight\":\"error\"").count(), count);
         assert!(json.contains(&format!("\"column\":{column},")), "column {column}");
     }
+}
+
+#[test]
+fn each_mistake_is_told_once() {
+    let cage = Cage::new();
+    for (written, count) in [
+        ("!user = 20001\ndocroot = \"/srv/www/alice\"", 1),
+        ("!user = \"alice\"\ndocroot = 7", 1),
+        ("[files]\nread = \"{hme}/x\"", 1),
+        ("[files]\nread = \"/etc/*/nothing\"", 1),
+        ("[pool]\ncommand = \"bin/true\"", 1),
+        ("[pool]\ncommand = []", 1),
+    ] {
+        fs::write("/srv/candidate.toml", text(written)).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        assert!(said.err.ends_with(&format!("{count} error, 0 warnings\n")), "{written}\n{}", said.err);
+    }
+    // Sites of several users, which are compiled beside each other.
+    for (name, user) in [("a", "alice"), ("b", "bob"), ("c", "carol")] {
+        cage.small(name, user, "");
+    }
+    cage.host("caller = \"www-data\"\n[limits_max]\nwall = 0\n");
+    for _ in 0..20 {
+        let said = cage.cellwall(&["check"]);
+        assert!(said.err.ends_with("1 error, 0 warnings\n"), "{}", said.err);
+    }
+}
+
+#[test]
+fn nobody_is_told_to_close_a_directory_that_is_for_all_or_to_take_a_sites() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    for (file, never) in [("/tmp/a.log", "chmod"), ("/srv/www/alice/a.log", "chown")] {
+        cage.host(&format!("caller = \"www-data\"\n[log]\nfile = \"{file}\"\n"));
+        let said = cage.cellwall(&["check"]);
+        assert_eq!(said.status, Some(1));
+        assert!(said.err.contains("log.file: ") && !said.err.contains(never), "{}", said.err);
+        assert!(said.err.contains("/var/log/cellwall/cellwall.log"), "{}", said.err);
+    }
+    let said = cage.cellwall(&["jail", "build", "--piece", "base", "/tmp/jail"]);
+    assert!(said.err.contains("/tmp") && !said.err.contains("chmod"), "{}", said.err);
+}
+
+#[test]
+fn a_pattern_names_programs_and_only_what_is_there() {
+    let cage = Cage::new();
+    fs::create_dir_all("/srv/tools/one").unwrap();
+    fs::create_dir_all("/srv/tools/two").unwrap();
+    for name in ["/srv/tools/one/tool-a", "/srv/tools/one/tool-b"] {
+        fs::write(name, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(name, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    fs::write("/srv/tools/one/tool-c.conf", "x").unwrap();
+    cage.small("shop", "alice", "programs = \"/srv/tools/*/tool-?\"\n");
+    let said = cage.cellwall(&["check"]);
+    assert_eq!(said.status, Some(1), "`?` is no pattern: {}", said.err);
+    cage.small("shop", "alice", "programs = \"/srv/tools/*/tool-*\"\ninterpreters = \"/usr/bin/perl*\"\n");
+    cage.good(&["apply"]);
+    let policy = cage.good(&["policy", "shop"]);
+    for program in ["/srv/tools/one/tool-a", "/srv/tools/one/tool-b", "/usr/bin/perl"] {
+        assert!(policy.contains(program), "{policy}");
+    }
+    assert!(!policy.contains("tool-c.conf"), "{policy}");
 }

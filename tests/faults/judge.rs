@@ -241,8 +241,10 @@ impl Left {
 
     /// The launch's record without what differs between any two launches.
     fn record(&self) -> Vec<String> {
-        let names =
-            ["uid", "gid", "caller", "dir", "script", "landlock", "seccomp", "nnp", "cgroup", "dropped"];
+        let names = [
+            "uid", "gid", "caller", "dir", "script", "landlock", "seccomp", "nnp", "cgroup", "dropped",
+            "left",
+        ];
         let Some(record) = self.records.first() else { return Vec::new() };
         names.iter().map(|name| format!("{name}={}", record.get(name).unwrap_or("-"))).collect()
     }

@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::harness::{Launcher, append, everything, make_directory, mode, put, small, world};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Launcher, append, everything, make_directory, mode, put, small, spawn, world};
 
 #[test]
 fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
@@ -352,5 +357,56 @@ fn nobody_but_root_takes_hold_of_a_kept_view() {
             let take = format!("(exec 3< {}) 2>/dev/null && echo held || echo denied", file.display());
             assert_eq!(world.outside(&world.bob, &["/bin/sh", "-c", &take]).end(), "denied\n");
         }
+    });
+}
+
+#[test]
+fn a_view_that_is_not_made_in_time_is_told_and_holds_up_nothing() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        let stopped = (0..40).any(|_| {
+            umount2("/run/cellwall/views", MntFlags::MNT_DETACH).unwrap();
+            let mut apply = Command::new("/usr/bin/cellwall");
+            let apply = spawn(apply.arg("apply").stdout(Stdio::null()).stderr(Stdio::piped()));
+            let children = format!("/proc/{0}/task/{0}/children", apply.id());
+            let end = Instant::now() + Duration::from_secs(5);
+            let mut child = None;
+            while child.is_none() && Instant::now() < end {
+                // One with mounts of its own: no program that apply asks, and none that is still to become one.
+                let mounts = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+                child = fs::read_to_string(&children)
+                    .ok()
+                    .and_then(|text| text.split(' ').next()?.parse::<u32>().ok())
+                    .filter(|pid| mounts(*pid).is_some_and(|own| Some(own) != mounts(apply.id())))
+                    .filter(|pid| kill(Pid::from_raw(i32::try_from(*pid).unwrap()), Signal::SIGSTOP).is_ok());
+            }
+            let asked = Instant::now();
+            let said = apply.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+            assert!(said.status.success(), "{text}");
+            text.contains("its child did not answer")
+        });
+        assert!(stopped, "none was ever stopped in time");
+        // Nobody waits for that view: it is built, and the next apply keeps it.
+        world.call(&world.alice, "a.cgi").run().ran();
+        world.apply();
+        assert_eq!(glob("/run/cellwall/views").len(), 6);
+    });
+}
+
+#[test]
+fn a_view_that_cannot_be_made_is_told_as_a_refusal_with_its_site() {
+    world(Launcher::Cellwall, |world| {
+        put("/srv/settings", b"x", 0, 0o644);
+        let at = "at = { \"/var/marks/alice/made/x\" = \"/srv/settings\" }\n";
+        world.site("alice", &(small("view") + at));
+        let said = world.cellwall(&["apply"]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(text.contains("site alice: its launches are refused (C06): /var/marks/alice/made"), "{text}");
+        assert!(!text.contains("built at each launch"), "{text}");
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").run().refused("C06", 84);
     });
 }

@@ -120,6 +120,45 @@ fn a_socket_that_is_gone_is_made_anew_by_a_reload() {
 }
 
 #[test]
+fn what_somebody_has_removed_of_run_comes_back_by_itself() {
+    world(Launcher::Cellwall, |world| {
+        site(world, "alice", "workers = { max = 1 }");
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(answer(&nginx, "alice").0, 200);
+        for own in ["control.sock", "status.sock"] {
+            fs::remove_file(format!("/run/cellwall/{own}")).unwrap();
+        }
+        // Where it cannot be heard it still runs, and that is what is said.
+        let said = world.cellwall(&["apply"]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!text.contains("does not run"), "{text}");
+        let good = |words: &[&str]| world.cellwall(words).status.success();
+        until("the control socket", || good(&["pool", "reload"]));
+        until("the status socket", || good(&["status"]));
+        // All of it, as by a hand that meant another directory.
+        for own in ["control.sock", "status.sock"] {
+            fs::remove_file(format!("/run/cellwall/{own}")).unwrap();
+        }
+        fs::remove_dir_all("/run/cellwall/pool").unwrap();
+        fs::remove_dir_all("/run/cellwall/broker").unwrap();
+        until("the control socket", || good(&["apply"]) && good(&["pool", "reload"]));
+        until("the status socket", || good(&["status"]));
+        assert_eq!(answer(&nginx, "alice"), (200, world.alice.id.to_string()));
+        // A stranger's file in its place is not touched, nor is another daemon's socket.
+        fs::remove_file("/run/cellwall/control.sock").unwrap();
+        fs::write("/run/cellwall/control.sock", "x").unwrap();
+        thread::sleep(Duration::from_millis(2500));
+        assert_eq!(fs::read("/run/cellwall/control.sock").unwrap(), b"x");
+        assert_eq!(logged(&["refuse ", "code=S07", "control.sock"]).len(), 1, "said once");
+        fs::remove_file("/run/cellwall/control.sock").unwrap();
+        until("the control socket", || good(&["pool", "reload"]));
+        drop(daemon);
+    });
+}
+
+#[test]
 fn no_socket_that_another_sites_workers_hold_is_handed_on() {
     world(Launcher::Cellwall, |world| {
         // It does not end when it is asked to, and goes on accepting.

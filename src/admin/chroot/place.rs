@@ -16,6 +16,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, futimens, mkdirat, mknodat,
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
+use crate::config::ground::is_everybodys;
 use crate::launch::walk::{Follow, Rules, walk};
 use crate::sys::files;
 
@@ -56,7 +57,13 @@ impl Place {
         let refused = |refusal: crate::refusal::Refusal| {
             // No site's tree: only root can put another directory in the place of the first one that is not right.
             let own = refusal.fix.strip_prefix("cellwall fix --apply SITE ");
-            let help = own.map(|path| format!("run: chown -h root {path} && chmod go-w {path}"));
+            let open = directory.ancestors().find(|above| is_everybodys(above));
+            let help = match open {
+                Some(open) => {
+                    Some(format!("take one like /srv/jails/NAME: all may write to {}", open.display()))
+                }
+                None => own.map(|path| format!("run: chown -h root {path} && chmod go-w {path}")),
+            };
             format!("{}\n  help: {}", refusal.why, help.unwrap_or(refusal.fix))
         };
         let failed = |errno: Errno| format!("{}: {}", directory.display(), errno.desc());

@@ -39,6 +39,12 @@ impl Control {
         let listener = listen::control(Path::new(SOCKET)).map_err(|refusal| io::Error::other(refusal.why))?;
         Ok(Self { listener, clients: BTreeMap::new(), deaf: false })
     }
+
+    /// Another listening socket; who is connected stays so.
+    pub(super) fn replace(&mut self, listener: OwnedFd) {
+        self.listener = listener;
+        self.deaf = false;
+    }
 }
 
 impl AsFd for Control {

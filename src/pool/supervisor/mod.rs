@@ -10,6 +10,7 @@
 //! * `pulse`: what makes the kernel look more often at who is to run.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
+//! * `run`: what somebody has removed from /run.
 //! * `stopped`: which sites are to stay stopped.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
@@ -24,6 +25,7 @@ mod control;
 mod kept;
 mod pools;
 mod pulse;
+mod run;
 mod runs;
 pub mod seal;
 mod slow;
@@ -82,6 +84,7 @@ pub struct Supervisor {
     pulse: pulse::Pulse,
     control: control::Control,
     kept: kept::Kept,
+    own: run::Own,
     /// Public sockets by place, during a reload.
     left: BTreeMap<Vec<u8>, pools::Public>,
     null: Rc<OwnedFd>,
@@ -334,6 +337,7 @@ impl Supervisor {
         }
         self.dismiss_idle();
         self.hear_clients_again();
+        self.restore();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
@@ -385,6 +389,7 @@ impl Supervisor {
             pulse: pulse::Pulse::new(),
             control,
             kept: kept::Kept::of(&environment),
+            own: run::Own::now(),
             left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),
