@@ -22,8 +22,8 @@ use crate::config::store;
 use crate::launch::jail;
 use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
 use crate::refusal::Untrusted;
-use crate::sys::fork::{self, Side, fork};
 use crate::sys::Root;
+use crate::sys::fork::{self, Side, fork};
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;

@@ -18,7 +18,6 @@ use super::request::Request;
 #[derive(Debug)]
 pub struct Authorized<'a> {
     pub(super) uid: u32,
-    pub(super) user: &'a [u8],
     pub(super) site: &'a Site<'a>,
     pub(super) target: Target<'a>,
     /// The site's file is younger than its record.
@@ -44,7 +43,7 @@ impl<'a> Request<'a> {
     pub fn authorize(&'a self, arrival: &Arrival, policy: &'a Record<'a>) -> Result<Authorized<'a>, Refusal> {
         let (site, target) = self.target(arrival, policy)?;
         account::same(policy, site)?;
-        Ok(Authorized { uid: policy.uid, user: policy.user, site, target, stale: is_stale(site) })
+        Ok(Authorized { uid: policy.uid, site, target, stale: is_stale(site) })
     }
 
     /// By the policy alone: by whose rules, and what is to be started.
@@ -122,27 +121,13 @@ impl<'a> Authorized<'a> {
     ) -> Result<Self, Refusal> {
         account::same(policy, site)?;
         let stale = is_stale(site);
-        Ok(Self { uid: policy.uid, user: policy.user, site, target: Target::Command(command), stale })
+        Ok(Self { uid: policy.uid, site, target: Target::Command(command), stale })
     }
 
     /// By whose rules.
     #[must_use]
     pub fn site(&self) -> &'a Site<'a> {
         self.site
-    }
-
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let (site, user) = (Untrusted(self.site.name), Untrusted(self.user));
-        let what = match &self.target {
-            Target::Script { docroot, .. } => format!("docroot {}", Untrusted(docroot)),
-            Target::Program { request } => format!("program {} of root's", Untrusted(request.command)),
-            Target::Command(_) => "a command of the administrator's".to_owned(),
-        };
-        let stale =
-            if self.stale { "; the site's file is younger than the policy: run cellwall apply" } else { "" };
-        format!("site {site} as {user} (uid {}, gid {}), {what}{stale}", self.uid, self.site.identity.gid)
     }
 }
 

@@ -22,7 +22,7 @@ use super::landlock;
 #[derive(Debug)]
 pub struct Confined<'a> {
     root: Root,
-    rest: Dropped<'a>,
+    pub(super) rest: Dropped<'a>,
 }
 
 /// The site's own uid, without a way back.
@@ -90,29 +90,9 @@ impl<'a> Confined<'a> {
         prctl::set_dumpable(false).map_err(|errno| Refusal::call(&NOT_GONE, "prctl", errno))?;
         Ok(rest)
     }
-
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let (inside, groups) = (self.rest.inside.name(), self.rest.facts.groups);
-        format!("jail {inside}, control group {groups}, {} limits", self.rest.site.limits.resources.len())
-    }
 }
 
-impl Dropped<'_> {
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let identity = &self.site.identity;
-        let groups: Vec<String> = identity.groups.iter().map(u32::to_string).collect();
-        format!(
-            "uid {}, gid {}, groups {}, no capability, no way back",
-            self.uid,
-            identity.gid,
-            groups.join(",")
-        )
-    }
-}
+impl Dropped<'_> {}
 
 /// To a file of the kernel's.
 pub(super) fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {

@@ -67,17 +67,7 @@ pub(super) fn follow(parent: Pid) -> Result<(), Refusal> {
     }
 }
 
-impl Equipped<'_> {
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let landlock = self.verified.site.landlock.rules.len();
-        let (count, names) = &self.dropped;
-        let names = if names.is_empty() { String::new() } else { format!(" ({names})") };
-        let kept = self.environment.len();
-        format!("{kept} variables, {count} of the caller's left out{names}; {landlock} path rules")
-    }
-}
+impl Equipped<'_> {}
 
 /// php-cgi runs the file that the environment names, and `PATH_TRANSLATED` instead of it when `REDIRECT_URL` is there
 /// and the two differ: both are the file that was verified. `REDIRECT_STATUS` is its guard against being called

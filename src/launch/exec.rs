@@ -83,20 +83,6 @@ impl Sealed<'_> {
         Err(if errno == Errno::EAGAIN { Refusal { fix: FEWER.to_owned(), ..refusal } } else { refusal })
     }
 
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let site = self.verified.site;
-        let landlock = match self.verified.facts.landlock {
-            0 => "no Landlock".to_owned(),
-            version => format!("Landlock {version}"),
-        };
-        let filter = if site.seccomp.is_empty() { "no system call filter" } else { "system calls filtered" };
-        let privileges =
-            if site.set_id_mail { "SET-ID PROGRAMS WORK (mail exception)" } else { "no_new_privs" };
-        format!("{privileges}, {landlock}, {filter}, descriptors 0 to 2 alone stay open")
-    }
-
     /// What the record says of it: names and values, foreign text in its coat.
     #[must_use]
     pub fn describe(&self) -> Description<'_> {

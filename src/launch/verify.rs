@@ -13,7 +13,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{AccessFlags, access, chdir};
 
 use crate::policy::{Handler, Links, Site};
-use crate::refusal::{Card, Pasted, Refusal, Untrusted};
+use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::files;
 
 use super::arrival::Arrival;
@@ -72,19 +72,7 @@ impl<'a> Dropped<'a> {
     }
 }
 
-impl Verified<'_> {
-    /// For `explain`.
-    #[must_use]
-    pub fn tell(&self) -> String {
-        let (directory, name) = (Untrusted(&self.shown.0), Untrusted(&self.shown.1));
-        let how = match (&self.start, &self.php) {
-            (Start::Path(path), _) => format!(", started by {}", Untrusted(path.as_bytes())),
-            (Start::Name(_), Some(_)) => ", which php-cgi runs".to_owned(),
-            (Start::Name(_), None) => String::new(),
-        };
-        format!("{directory}/{name}: owner, modes and every directory above it are right{how}")
-    }
-}
+impl Verified<'_> {}
 
 /// A remedy for the site's tree names the site, or whose files they are.
 pub(super) fn named(refusal: Refusal, uid: u32, site: &Site<'_>) -> Refusal {
