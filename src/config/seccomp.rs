@@ -5,7 +5,7 @@
 //! each launch; the cheapest tree by both takes four fifths of a balanced one's time (73 to 91 µs where a filter of one
 //! instruction takes 21). What the kernel has learnt saves 25 ns of each call. A launch pays for hundreds of numbers
 //! that its program never calls, so the kernel is let to learn of those alone that all programs call most
-//! ([`EAGER`]): a fifth off (35 to 28 µs, without a launch's cold caches). The answers are the same.
+//! (`EAGER`): a fifth off (35 to 28 µs, without a launch's cold caches). The answers are the same.
 //! May not: load anything, or know a site.
 
 use std::collections::BTreeMap;
