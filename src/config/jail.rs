@@ -13,6 +13,7 @@ use super::compile::{Compiler, Php, Site, directory_made, pasted, value};
 use super::fold;
 use super::ground::{Found, Kind, closing};
 use super::problem::{Located, Place};
+use super::profiles::PHP_SETTINGS;
 use super::values::{JailKind, Words};
 use super::view::{Plan, id};
 
@@ -616,7 +617,7 @@ impl Work<'_, '_, '_> {
         let message = format!("a query that begins with `-` takes all words from {program}");
         let help = format!(
             "write {program:?} alone, and the values into {directory}/values.ini; then run: cellwall set {0} files.read \
-             {directory} && cellwall set {0} environment.set.PHP_INI_SCAN_DIR :{directory}",
+             {directory} && cellwall set {0} environment.set.PHP_INI_SCAN_DIR :{PHP_SETTINGS}:{directory}",
             self.site.file.name
         );
         self.compiler.problems.error(Some(place), message, help);

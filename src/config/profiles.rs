@@ -10,6 +10,9 @@ use super::reader::{Entry, Reader, nearest};
 use super::rules::{Many, Rules, SECTIONS};
 use super::sites;
 
+/// Where PHP in a cell finds settings after the host's own, as the piece `php` says; a site's own come behind.
+pub const PHP_SETTINGS: &str = "/usr/share/cellwall/php";
+
 /// A kind of preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

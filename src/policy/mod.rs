@@ -394,7 +394,7 @@ impl ControlGroup<'_> {
 /// What of the caller's environment passes, and what is set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Environment<'a> {
-    /// Exact names, sorted by bytes.
+    /// Exact names, in any order: a launch looks through all.
     pub pass: Vec<&'a [u8]>,
     /// Beginnings of names (`HTTP_`).
     pub pass_prefixes: Vec<&'a [u8]>,

@@ -102,7 +102,7 @@ fn values_of_the_administrators_hold_whatever_a_visitor_or_the_site_says() {
         fs::write("/etc/cellwall/php/alice/values.ini", text).unwrap();
         for words in [
             ["files.read", "/etc/cellwall/php/alice"],
-            ["environment.set.PHP_INI_SCAN_DIR", ":/etc/cellwall/php/alice"],
+            ["environment.set.PHP_INI_SCAN_DIR", ":/usr/share/cellwall/php:/etc/cellwall/php/alice"],
         ] {
             let said = world.cellwall(&["set", "alice", words[0], words[1]]);
             assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Group, Uid, User};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
+use crate::config::profiles::PHP_SETTINGS;
+
 use super::values::{self, Values};
 use super::web::{self, Served};
 use super::{Args, HOSTS, Made, Stop, free_name, printed, values_of};
@@ -367,7 +369,7 @@ impl Site {
         }
         if !self.values.is_empty() {
             let mut set = InlineTable::new();
-            set.insert("PHP_INI_SCAN_DIR", format!(":{}", directory.display()).into());
+            set.insert("PHP_INI_SCAN_DIR", format!(":{PHP_SETTINGS}:{}", directory.display()).into());
             environment.insert("set", value(set));
         }
         let mut files = Table::new();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
+use crate::config::profiles::PHP_SETTINGS;
 use crate::pool::settings::SOCKETS;
 use crate::refusal::Pasted;
 
@@ -396,10 +397,12 @@ impl<'a> Site<'a> {
         let directory = self.directory.to_string_lossy().into_owned();
         if let Some(scan) = self.set.get_mut("PHP_INI_SCAN_DIR") {
             if !values.is_empty() {
-                *scan = format!("{scan}:{directory}");
+                *scan = format!("{scan}:{PHP_SETTINGS}:{directory}");
                 self.read.insert(directory);
             } else if scan.is_empty() {
                 self.set.remove("PHP_INI_SCAN_DIR");
+            } else {
+                *scan = format!("{scan}:{PHP_SETTINGS}");
             }
         }
         Made { text: self.text(), values, then: self.then, reload: self.reload }
