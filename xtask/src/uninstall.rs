@@ -97,7 +97,7 @@ fn unmount() -> Outcome {
         run::quietly("umount", Command::new("umount").arg(point))?;
     }
     if !points.is_empty() {
-        say::note(&format!("unmounted {} pinned views", points.len()));
+        say::note(&format!("unmounted {} mounts of kept views", points.len()));
     }
     Ok(())
 }
