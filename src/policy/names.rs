@@ -46,26 +46,11 @@ pub fn is_plain_path(path: &[u8]) -> bool {
     if path == b"/" {
         return true;
     }
-    let Some(mut part) = path.strip_prefix(b"/") else { return false };
-    // One look at each byte: a launch asks this of some thirty paths.
-    let mut length = 0_usize;
-    for byte in part {
-        match byte {
-            b'/' if !is_plain_part(part, length) => return false,
-            b'/' => {
-                part = part.get(length.saturating_add(1)..).unwrap_or_default();
-                length = 0;
-            }
-            0..b' ' | 0x7f => return false,
-            _ => length = length.saturating_add(1),
-        }
-    }
-    path.len() < 4096 && is_plain_part(part, length)
-}
-
-/// The first `length` bytes, which are a path's component.
-fn is_plain_part(rest: &[u8], length: usize) -> bool {
-    !matches!((length, rest), (0, _) | (1, [b'.', ..]) | (2, [b'.', b'.', ..])) && length <= 255
+    let Some(rest) = path.strip_prefix(b"/") else { return false };
+    path.len() < 4096
+        && rest.split(|byte| *byte == b'/').all(|part| {
+            !matches!(part, b"" | b"." | b"..") && part.len() <= 255 && !part.iter().any(u8::is_ascii_control)
+        })
 }
 
 /// A list of names as a table for who explains, and as code for who asks: the compiler makes a choice of few steps by
