@@ -35,7 +35,7 @@ mod status;
 mod ticks;
 mod watchers;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -93,7 +93,7 @@ struct Broker {
     /// Brief requests of all sites that were answered.
     brief: u64,
     sites: BTreeMap<u32, Site>,
-    workers: HashMap<u32, Worker>,
+    workers: BTreeMap<u32, Worker>,
     calls: Arena<Call>,
     links: Arena<Link>,
     runs: Arena<Run>,
@@ -222,7 +222,7 @@ impl Broker {
             pace: Pace::default(),
             brief: 0,
             sites: BTreeMap::new(),
-            workers: HashMap::new(),
+            workers: BTreeMap::new(),
             calls: Arena::default(),
             links: Arena::default(),
             runs: Arena::default(),

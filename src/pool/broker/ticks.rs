@@ -236,7 +236,7 @@ impl Broker {
 }
 
 /// The worker that has had nothing to do for the longest time.
-fn idlest(site: &Site, workers: &std::collections::HashMap<u32, super::site::Worker>) -> Option<(u32, u64)> {
+fn idlest(site: &Site, workers: &std::collections::BTreeMap<u32, super::site::Worker>) -> Option<(u32, u64)> {
     let known = site.workers.iter().filter_map(|one| Some((one.0, workers.get(&one.0)?)));
     let known = known.filter(|(serial, _)| !site.leaving.has(*serial));
     let idle = known.filter(|(_, worker)| worker.busy == 0 && worker.draining.is_none());

@@ -46,6 +46,22 @@ impl<'a> Pairs<'a> {
     }
 }
 
+/// A pair, and the bytes that it was read from.
+pub type Encoded<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+impl<'a> Pairs<'a> {
+    /// The next pair, with the bytes that say it: whoever passes it on unchanged copies them at once. `None`: there is no more.
+    ///
+    /// # Errors
+    /// As the iterator's.
+    pub fn next_encoded(&mut self) -> Result<Option<Encoded<'a>>, Broken> {
+        let before = self.0;
+        let Some((name, value)) = self.next().transpose()? else { return Ok(None) };
+        let length = before.len().saturating_sub(self.0.len());
+        Ok(Some((name, value, before.get(..length).unwrap_or_default())))
+    }
+}
+
 /// Writes PARAMS records of whole pairs: php-cgi closes a connection on which a pair lies in two.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -67,7 +83,28 @@ impl<'a> Writer<'a> {
     /// Appends one pair. `false`: it is longer than a record and was left out.
     #[must_use]
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let length = length_of(name).saturating_add(length_of(value));
+        let fits = self.make_room(encoded_length(name, value));
+        if fits {
+            put(self.out, name, value);
+        }
+        fits
+    }
+
+    /// Appends one pair as it was read; in the shortest form, where it was not.
+    #[must_use]
+    pub fn copy(&mut self, (name, value, bytes): Encoded<'_>) -> bool {
+        if bytes.len() != encoded_length(name, value) {
+            return self.push(name, value);
+        }
+        let fits = self.make_room(bytes.len());
+        if fits {
+            self.out.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// In the open record, or in a new one. `false`: there is none that holds so much.
+    fn make_room(&mut self, length: usize) -> bool {
         if length > CONTENT_MAX {
             return false;
         }
@@ -77,7 +114,6 @@ impl<'a> Writer<'a> {
             self.out.extend_from_slice(&[0; 8]);
         }
         self.length = self.length.saturating_add(length);
-        put(self.out, name, value);
         true
     }
 
@@ -116,6 +152,8 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
     }
 }
 
-fn length_of(bytes: &[u8]) -> usize {
-    bytes.len().saturating_add(if bytes.len() < 128 { 1 } else { 4 })
+/// Of a pair in the shortest form.
+fn encoded_length(name: &[u8], value: &[u8]) -> usize {
+    let length = |bytes: &[u8]| bytes.len().saturating_add(if bytes.len() < 128 { 1 } else { 4 });
+    length(name).saturating_add(length(value))
 }

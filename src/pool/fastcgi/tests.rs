@@ -313,6 +313,29 @@ fn pairs_are_written_whole_and_read_back() {
     assert!(!pairs::Writer::new(&mut out, 1).push(b"N", &[b'v'; CONTENT_MAX]));
 }
 
+/// A length of four bytes where one would do is legal, and no reader of a worker's should have to know that.
+#[test]
+fn a_pair_is_passed_on_as_it_came_or_in_its_shortest_form() {
+    let mut short = Vec::new();
+    pairs::put(&mut short, b"NAME", b"value");
+    pairs::put(&mut short, b"LONG", &[b'x'; 200]);
+    let long = [&b"\x80\0\0\x04\x05NAMEvalue"[..], b"\x04\x80\0\0\xc8LONG", &[b'x'; 200]].concat();
+    for params in [&short, &long] {
+        let (mut pairs, mut out) = (pairs::Pairs(params), Vec::new());
+        let mut writer = pairs::Writer::new(&mut out, 1);
+        while let Some(pair) = pairs.next_encoded().unwrap() {
+            assert!(writer.copy(pair));
+        }
+        writer.finish();
+        let mut expected = record(kind::PARAMS, 1, &short);
+        expected.extend(record(kind::PARAMS, 1, b""));
+        assert_eq!(out, expected);
+    }
+    let (mut out, huge) = (Vec::new(), [b'v'; CONTENT_MAX]);
+    assert!(!pairs::Writer::new(&mut out, 1).copy((b"N", &huge, &huge)));
+    assert_eq!(pairs::Pairs(b"\x01\x05N").next_encoded(), Err(Broken::Pair));
+}
+
 #[test]
 fn pool_09_forty_streams_of_web_servers_that_break_a_rule() {
     use Broken::{Id, Kind, Length, Order, Version};

@@ -10,16 +10,16 @@ mod memory;
 mod paths;
 
 use crate::launch::authorize::is_beneath;
-use crate::launch::environment::{Nature, Sieve, has_prefix, on_one_line};
+use crate::launch::environment::{Nature, Sieve, has_controls, has_prefix, on_one_line};
 use crate::launch::jail::Inside;
 use crate::refusal::{Card, Refusal, Untrusted};
 
-use super::fastcgi::pairs::{Pairs, Writer};
+use super::fastcgi::pairs::{Encoded, Pairs, Writer};
 use super::fastcgi::record::put_begin;
 use super::fastcgi::{Role, back};
 pub use memory::Memory;
 
-use memory::Known;
+use memory::{About, Known};
 use paths::{Lost, Said, Script};
 
 /// What one site lets pass. Names that no site may have are taken out by the sieve all the same.
@@ -96,7 +96,7 @@ impl Gate {
     /// # Errors
     /// G01–G07, and E01–E03 of the sieve.
     pub fn judge(&self, params: &[u8], form: Form) -> Result<Passed, No> {
-        let seen = Seen::of(params, &self.names)?;
+        let seen = Seen::of(params, self)?;
         if let Some(length) = seen.content_length {
             self.measure(length)?;
         }
@@ -106,30 +106,19 @@ impl Gate {
         };
         let script = paths::understand(&seen.said, &self.docroots, &self.endings, &self.programs, alone);
         let script = script.map_err(|lost| no_script(lost, &seen.said))?;
-        let mut passed = Passed {
-            bytes: Vec::with_capacity(params.len().saturating_add(64)),
-            script: Vec::new(),
-            dropped: 0,
-            announces_body: seen.content_length.is_some_and(|length| length > 0),
-        };
-        passed.dropped = match form {
+        let mut bytes = Vec::with_capacity(params.len().saturating_add(ROOM));
+        let dropped = match form {
             Form::Records(role, keep) => {
-                put_begin(&mut passed.bytes, back::ID, role, keep);
-                let mut writer = Writer::new(&mut passed.bytes, back::ID);
-                let dropped =
-                    self.sift(params, &seen, &script, &mut |name, value| writer.push(name, value))?;
+                put_begin(&mut bytes, back::ID, role, keep);
+                let mut writer = Writer::new(&mut bytes, back::ID);
+                let dropped = self.sift(&seen, &script, &mut writer)?;
                 writer.finish();
                 dropped
             }
-            Form::Environment => self.sift(params, &seen, &script, &mut |name, value| {
-                for part in [name, b"=", value, b"\0"] {
-                    passed.bytes.extend_from_slice(part);
-                }
-                true
-            })?,
+            Form::Environment => self.sift(&seen, &script, &mut bytes)?,
         };
-        passed.script = script.file;
-        Ok(passed)
+        let announces_body = seen.content_length.is_some_and(|length| length > 0);
+        Ok(Passed { bytes, script: script.file, dropped, announces_body })
     }
 
     /// A body of so many bytes, claimed or counted.
@@ -144,24 +133,19 @@ impl Gate {
     }
 
     /// Every parameter once through the sieve; those about the script are ours. Returns how many were left out.
-    fn sift(
-        &self,
-        params: &[u8],
-        seen: &Seen<'_>,
-        script: &Script,
-        put: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<usize, No> {
+    fn sift(&self, seen: &Seen<'_>, script: &Script, out: &mut impl Out) -> Result<usize, No> {
         let bad = |refusal| No { http: 400, refusal };
-        let too_long = || no(431, &LONG, "a parameter is longer than a record can hold".to_owned());
+        let fits = |done: bool| match done {
+            true => Ok(()),
+            false => Err(no(431, &LONG, "a parameter is longer than a record can hold".to_owned())),
+        };
         let url = (self.php && !script.info.is_empty()).then(|| [&script.name[..], &script.info].concat());
-        let mut sieve = Sieve::new(self.names.authorization, seen.count.saturating_add(8));
+        let mut sieve = Sieve::new(self.names.authorization, seen.pairs.len().saturating_add(8));
         for (variable, name, value) in self.ours(seen.said.document_root, script, url.as_deref()) {
             sieve.decide(variable);
             let Some(value) = value.filter(|_| self.know(variable).listed) else { continue };
             on_one_line(variable, value).map_err(bad)?;
-            if !put(name, value) {
-                return Err(too_long());
-            }
+            fits(out.put(name, value))?;
         }
         if !script.info.is_empty() {
             // With it php-cgi takes PATH_INFO for the script's path (see launch/equip.rs).
@@ -169,28 +153,27 @@ impl Gate {
         }
         sieve.seal();
         let mut kept = 0_usize;
-        for (name, value) in Pairs(params).flatten() {
-            // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
-            let length = name == b"CONTENT_LENGTH" && seen.content_length.is_none();
-            // nginx has one for every visitor who types a name, whether or not it has looked at a password.
-            let claimed = name == b"REMOTE_USER" && !seen.proven;
-            let Known { listed, nature } = self.know(name);
-            if length || claimed || !listed || !sieve.admits(nature, name, value).map_err(bad)? {
+        for (pair, known) in &seen.pairs {
+            let (name, value, _) = *pair;
+            let claimed = match known.about {
+                // nginx writes empty ones for a request without a body; Caddy -1 for one of unknown length.
+                About::ContentLength => seen.content_length.is_none(),
+                // nginx has one for every visitor who types a name, whether or not it has looked at a password.
+                About::RemoteUser => !seen.proven,
+                _ => false,
+            };
+            if claimed || !known.listed || !sieve.admits(known.nature, name, value).map_err(bad)? {
                 continue;
             }
-            let value = match nature.path {
-                true => match self.root(value) {
-                    Some(value) => self.inside(value),
-                    None => continue,
-                },
-                false => value,
-            };
-            if !put(name, value) {
-                return Err(too_long());
+            if known.nature.path {
+                let Some(path) = self.root(value) else { continue };
+                fits(out.put(name, self.inside(path)))?;
+            } else {
+                fits(out.copy(*pair))?;
             }
             kept = kept.saturating_add(1);
         }
-        Ok(seen.count.saturating_sub(kept))
+        Ok(seen.pairs.len().saturating_sub(kept))
     }
 
     /// What is said of the script: a variable, how it is called, and its value. `url`: the whole one, for php-cgi.
@@ -211,7 +194,8 @@ impl Gate {
     }
 
     fn know(&self, name: &[u8]) -> Known {
-        self.memory.recall(name, || Known { listed: self.lists(name), nature: Nature::of(name) })
+        let find = || Known { listed: self.lists(name), nature: Nature::of(name), about: About::of(name) };
+        self.memory.recall(name, find)
     }
 
     fn lists(&self, name: &[u8]) -> bool {
@@ -245,50 +229,90 @@ const URL: [&[u8]; 2] = [b"SCRIPT_NAME", b"PATH_INFO"];
 /// first of a name wins, both are the standard's.
 const URL_OF_PHP: [&[u8]; 2] = [b"SCRIPT.NAME", b"PATH.INFO"];
 
+/// Where what passes is written. `false`: it is longer than can be said.
+trait Out {
+    /// One that is ours, or was changed.
+    fn put(&mut self, name: &[u8], value: &[u8]) -> bool;
+    /// One as it came.
+    fn copy(&mut self, pair: Encoded<'_>) -> bool;
+}
+
+/// A worker's: records.
+impl Out for Writer<'_> {
+    fn put(&mut self, name: &[u8], value: &[u8]) -> bool {
+        self.push(name, value)
+    }
+
+    fn copy(&mut self, pair: Encoded<'_>) -> bool {
+        Writer::copy(self, pair)
+    }
+}
+
+/// A program's own: an environment.
+impl Out for Vec<u8> {
+    fn put(&mut self, name: &[u8], value: &[u8]) -> bool {
+        for part in [name, b"=", value, b"\0"] {
+            self.extend_from_slice(part);
+        }
+        true
+    }
+
+    fn copy(&mut self, (name, value, _): Encoded<'_>) -> bool {
+        self.put(name, value)
+    }
+}
+
+/// Bytes that what is ours may take beyond what came.
+const ROOM: usize = 256;
+
 /// A first look at all parameters.
 struct Seen<'a> {
     said: Said<'a>,
-    count: usize,
+    pairs: Vec<(Encoded<'a>, Known)>,
     content_length: Option<u64>,
     /// The web server says how the visitor has proved who he is: there is an AUTH_TYPE.
     proven: bool,
 }
 
 impl<'a> Seen<'a> {
-    fn of(params: &'a [u8], names: &Names) -> Result<Self, No> {
-        let mut seen = Self { said: Said::default(), count: 0, content_length: None, proven: false };
+    fn of(params: &'a [u8], gate: &Gate) -> Result<Self, No> {
+        let (said, pairs) = (Said::default(), Vec::with_capacity(USUAL));
+        let mut seen = Self { said, pairs, content_length: None, proven: false };
+        let most = &gate.names;
         let mut bytes = 0_usize;
-        for pair in Pairs(params) {
-            let (name, value) = pair.map_err(|broken| no(400, &PARAMETERS, broken.to_string()))?;
-            seen.count = seen.count.saturating_add(1);
+        let mut pairs = Pairs(params);
+        while let Some(pair) =
+            pairs.next_encoded().map_err(|broken| no(400, &PARAMETERS, broken.to_string()))?
+        {
+            let (name, value, _) = pair;
             bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
-            if seen.count > names.entries_max || bytes > names.bytes_max {
-                return Err(no(
-                    431,
-                    &MANY,
-                    format!("more than {} of {} bytes", names.entries_max, names.bytes_max),
-                ));
+            if seen.pairs.len() >= most.entries_max || bytes > most.bytes_max {
+                let most = format!("more than {} of {} bytes", most.entries_max, most.bytes_max);
+                return Err(no(431, &MANY, most));
             }
-            if value.contains(&0) {
+            if has_controls(value) && value.contains(&0) {
                 return Err(no(400, &PARAMETERS, format!("{} has a NUL in it", Untrusted(name))));
             }
-            seen.note(name, value)?;
+            let known = gate.know(name);
+            seen.note(known.about, name, value)?;
+            seen.pairs.push((pair, known));
         }
         Ok(seen)
     }
 
-    fn note(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), No> {
-        let place = match name {
-            b"SCRIPT_FILENAME" => &mut self.said.script_filename,
-            b"SCRIPT_NAME" => &mut self.said.script_name,
-            b"PATH_INFO" => &mut self.said.path_info,
-            b"DOCUMENT_ROOT" => &mut self.said.document_root,
-            b"AUTH_TYPE" => {
+    fn note(&mut self, about: About, name: &[u8], value: &'a [u8]) -> Result<(), No> {
+        let place = match about {
+            About::Nothing | About::RemoteUser => return Ok(()),
+            About::ScriptFilename => &mut self.said.script_filename,
+            About::ScriptName => &mut self.said.script_name,
+            About::PathInfo => &mut self.said.path_info,
+            About::DocumentRoot => &mut self.said.document_root,
+            About::AuthType => {
                 self.proven |= !value.is_empty();
                 return Ok(());
             }
-            b"CONTENT_LENGTH" if matches!(value, b"" | b"-1") => return Ok(()),
-            b"CONTENT_LENGTH" => {
+            About::ContentLength if matches!(value, b"" | b"-1") => return Ok(()),
+            About::ContentLength => {
                 let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
                 let Some(length) = digits.and_then(|digits| digits.parse().ok()) else {
                     return Err(no(400, &PARAMETERS, format!("CONTENT_LENGTH is \"{}\"", Untrusted(value))));
@@ -298,7 +322,6 @@ impl<'a> Seen<'a> {
                 }
                 return Ok(());
             }
-            _ => return Ok(()),
         };
         if !std::mem::replace(place, value).is_empty() {
             return Err(no(400, &PARAMETERS, format!("{} stands twice", Untrusted(name))));
@@ -306,6 +329,9 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 }
+
+/// Parameters that there is room for at once; web servers send some thirty.
+const USUAL: usize = 48;
 
 /// The URL of a request, plain, for the status and ping pages; none where there is no such thing.
 #[must_use]
