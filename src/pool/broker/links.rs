@@ -175,18 +175,17 @@ impl Broker {
             return Some(key);
         }
         let site = self.sites.get(&number)?;
-        let free = |one: &&wire::Worker| {
+        let free = |one: &wire::Worker| {
             let worker = self.workers.get(&one.0);
             worker.is_some_and(|worker| {
                 worker.draining.is_none() && worker.open < worker.connections && !worker.knocked
             })
         };
         // One that has answered before is sure to be there.
-        let ready = |one: &&wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.ready);
-        let all = site.workers.clone();
-        let mut all: Vec<&wire::Worker> = all.iter().filter(free).collect();
+        let ready = |one: &wire::Worker| self.workers.get(&one.0).is_some_and(|worker| worker.ready);
+        let mut all: Vec<wire::Worker> = site.workers.iter().copied().filter(free).collect();
         all.sort_by_key(|one| !ready(one));
-        all.into_iter().find_map(|one| self.connect(number, *one))
+        all.into_iter().find_map(|one| self.connect(number, one))
     }
 
     /// A kept connection that is sure to be there, as far as one can know.

@@ -103,17 +103,26 @@ impl Records {
         if self.padding > 0 {
             return Ok(None);
         }
+        let Some(head) = self.head(input) else { return Ok(None) };
+        let header = Header::decode(head)?;
+        (self.have, self.content, self.padding, self.inside) = (0, header.content, header.padding, true);
+        Ok(Some(Piece::Head(header)))
+    }
+
+    /// The next header, which lies in one piece but for where a read ended.
+    fn head(&mut self, input: &mut &[u8]) -> Option<[u8; HEADER]> {
+        if self.have == 0
+            && let Some((head, rest)) = input.split_first_chunk()
+        {
+            *input = rest;
+            return Some(*head);
+        }
         let more = take(input, HEADER.saturating_sub(self.have));
         for (place, byte) in self.head.iter_mut().skip(self.have).zip(more) {
             *place = *byte;
         }
         self.have = self.have.saturating_add(more.len());
-        if self.have < HEADER {
-            return Ok(None);
-        }
-        let header = Header::decode(self.head)?;
-        (self.have, self.content, self.padding, self.inside) = (0, header.content, header.padding, true);
-        Ok(Some(Piece::Head(header)))
+        (self.have == HEADER).then_some(self.head)
     }
 
     /// Not in the middle of a record, and not in its padding.
