@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::Options;
 use super::host::{Host, until};
 use super::load::{self, Run};
-use super::numbers::{median, verdict};
+use super::numbers::{part, verdict};
 
 /// At least so many requests.
 const RECYCLED: u64 = 100_000;
@@ -130,43 +130,40 @@ fn ask_for_a_while(client: u32) -> (u32, u32) {
     (good, lost)
 }
 
-/// One site in trouble; the other's p99. Medians of runs of a second, half of those alone before and half of them after: what
-/// disturbs this machine for a moment does not count, nor what it does when it was idle or busy for long.
+/// One site in trouble; the other's p99. Calm and trouble take turns, some seconds each, and each second is one run: what disturbs
+/// this machine for a moment, or for minutes, does both alike. The quartiles tell how far a run can be believed.
 pub(crate) fn neighbour(_: &mut Host, options: &Options) {
     println!(
         "THE NEIGHBOUR (p99 and answers a second of a site with 4 connections while another one misbehaves)"
     );
-    let rounds = options.rounds.max(6);
     for (what, path) in [
         ("overloaded", "/spin.php"),
         ("forks", "/fork.php"),
         ("floods stderr", "/errors.php"),
         ("slow visitors", ""),
     ] {
-        let mut alone = calm(rounds / 2);
-        let trouble = match path {
-            "" => Trouble::Slow((0..200).filter_map(|_| half_a_request(8112)).collect()),
-            path => {
-                let seconds = u32::try_from(rounds).unwrap() + SETTLES + 2;
-                Trouble::Load(load::begin(8112, path, 100, seconds))
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            alone.extend(turn());
+            let trouble = match path {
+                "" => Trouble::Slow((0..200).filter_map(|_| half_a_request(8112)).collect()),
+                path => Trouble::Load(load::begin(8112, path, 100, TURN + SETTLES + 2)),
+            };
+            beside.extend(turn());
+            match trouble {
+                Trouble::Load(going) => drop(going.end()),
+                Trouble::Slow(held) => drop(held),
             }
-        };
-        let beside = calm(rounds);
-        match trouble {
-            Trouble::Load(going) => drop(going.end()),
-            Trouble::Slow(held) => drop(held),
+            // What the other one left behind ends.
+            thread::sleep(Duration::from_secs(6));
         }
-        // What the other one left behind ends.
-        thread::sleep(Duration::from_secs(6));
-        alone.extend(calm(rounds / 2));
-        let p99 = |runs: &[Run]| median(runs.iter().map(|run| run.p99));
-        let rate = |runs: &[Run]| median(runs.iter().map(|run| run.rate));
-        let ratio = p99(&beside) / p99(&alone);
+        let p99 = |runs: &[Run]| [0.25, 0.5, 0.75].map(|share| part(runs.iter().map(|run| run.p99), share));
+        let rate = |runs: &[Run]| part(runs.iter().map(|run| run.rate), 0.5);
+        let ([low, calm, high], [least, troubled, most]) = (p99(&alone), p99(&beside));
+        let ratio = troubled / calm;
         println!(
-            "  {what:14} {:6.2} ms, {:6.0} alone; {:6.2} ms, {:6.0} beside it: {ratio:.2}, target at most 1.20: {}",
-            p99(&alone),
+            "  {what:14} {calm:6.2} ms ({low:.2} to {high:.2}), {:6.0} alone; {troubled:6.2} ms ({least:.2} to {most:.2}), {:6.0} beside it: {ratio:.2}, target at most 1.20: {}",
             rate(&alone),
-            p99(&beside),
             rate(&beside),
             verdict(ratio, 1.2, true),
         );
@@ -177,11 +174,12 @@ pub(crate) fn neighbour(_: &mut Host, options: &Options) {
 
 /// Seconds before it counts: what the daemon does about trouble, it does when it has seen it for a second or two.
 const SETTLES: u32 = 3;
+/// Seconds of a turn that count, each a run of its own.
+const TURN: u32 = 4;
 
-/// So many runs of a second.
-fn calm(rounds: usize) -> Vec<Run> {
+fn turn() -> Vec<Run> {
     load::run(8102, "/hello.php", 4, SETTLES);
-    (0..rounds).map(|_| load::run(8102, "/hello.php", 4, 1)).collect()
+    (0..TURN).map(|_| load::run(8102, "/hello.php", 4, 1)).collect()
 }
 
 enum Trouble {

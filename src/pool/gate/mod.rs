@@ -8,11 +8,12 @@
 
 mod memory;
 mod paths;
+mod seen;
 
 use crate::launch::authorize::is_beneath;
-use crate::launch::environment::{Nature, Sieve, has_controls, has_prefix, on_one_line};
+use crate::launch::environment::{Nature, Sieve, has_prefix, on_one_line};
 use crate::launch::jail::Inside;
-use crate::refusal::{Card, Refusal, Untrusted};
+use crate::refusal::{Card, Refusal};
 
 use super::fastcgi::pairs::{Encoded, Pairs, Writer};
 use super::fastcgi::record::put_begin;
@@ -21,6 +22,7 @@ pub use memory::Memory;
 
 use memory::{About, Known};
 use paths::{Lost, Said, Script};
+use seen::Seen;
 
 /// What one site lets pass. Names that no site may have are taken out by the sieve all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -264,74 +266,6 @@ impl Out for Vec<u8> {
 
 /// Bytes that what is ours may take beyond what came.
 const ROOM: usize = 256;
-
-/// A first look at all parameters.
-struct Seen<'a> {
-    said: Said<'a>,
-    pairs: Vec<(Encoded<'a>, Known)>,
-    content_length: Option<u64>,
-    /// The web server says how the visitor has proved who he is: there is an AUTH_TYPE.
-    proven: bool,
-}
-
-impl<'a> Seen<'a> {
-    fn of(params: &'a [u8], gate: &Gate) -> Result<Self, No> {
-        let (said, pairs) = (Said::default(), Vec::with_capacity(USUAL));
-        let mut seen = Self { said, pairs, content_length: None, proven: false };
-        let most = &gate.names;
-        let mut bytes = 0_usize;
-        let mut pairs = Pairs(params);
-        while let Some(pair) =
-            pairs.next_encoded().map_err(|broken| no(400, &PARAMETERS, broken.to_string()))?
-        {
-            let (name, value, _) = pair;
-            bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
-            if seen.pairs.len() >= most.entries_max || bytes > most.bytes_max {
-                let most = format!("more than {} of {} bytes", most.entries_max, most.bytes_max);
-                return Err(no(431, &MANY, most));
-            }
-            if has_controls(value) && value.contains(&0) {
-                return Err(no(400, &PARAMETERS, format!("{} has a NUL in it", Untrusted(name))));
-            }
-            let known = gate.know(name);
-            seen.note(known.about, name, value)?;
-            seen.pairs.push((pair, known));
-        }
-        Ok(seen)
-    }
-
-    fn note(&mut self, about: About, name: &[u8], value: &'a [u8]) -> Result<(), No> {
-        let place = match about {
-            About::Nothing | About::RemoteUser => return Ok(()),
-            About::ScriptFilename => &mut self.said.script_filename,
-            About::ScriptName => &mut self.said.script_name,
-            About::PathInfo => &mut self.said.path_info,
-            About::DocumentRoot => &mut self.said.document_root,
-            About::AuthType => {
-                self.proven |= !value.is_empty();
-                return Ok(());
-            }
-            About::ContentLength if matches!(value, b"" | b"-1") => return Ok(()),
-            About::ContentLength => {
-                let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit));
-                let Some(length) = digits.and_then(|digits| digits.parse().ok()) else {
-                    return Err(no(400, &PARAMETERS, format!("CONTENT_LENGTH is \"{}\"", Untrusted(value))));
-                };
-                if self.content_length.replace(length).is_some() {
-                    return Err(no(400, &PARAMETERS, "CONTENT_LENGTH stands twice".to_owned()));
-                }
-                return Ok(());
-            }
-        };
-        if !std::mem::replace(place, value).is_empty() {
-            return Err(no(400, &PARAMETERS, format!("{} stands twice", Untrusted(name))));
-        }
-        Ok(())
-    }
-}
-
-/// Parameters that there is room for at once; web servers send some thirty.
-const USUAL: usize = 48;
 
 /// The URL of a request, plain, for the status and ping pages; none where there is no such thing.
 #[must_use]
