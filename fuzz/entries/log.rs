@@ -21,7 +21,7 @@ pub(crate) fn lines(data: &[u8]) {
     let path = pieces.next().unwrap_or_default();
     let words: Vec<&OsStr> = pieces.map(OsStr::from_bytes).collect();
     FILE.with(|file| {
-        let file = file.get_or_init(file_of_this_thread);
+        let file = &file.get_or_init(LogFile::new).0;
         fs::write(file, "").unwrap();
         let rules = LogRules { sink: Sink::File, file: file.as_bytes(), strict: true, format };
         let mut log = Log::open(Some(&rules));
@@ -41,15 +41,25 @@ pub(crate) fn lines(data: &[u8]) {
 }
 
 thread_local! {
-    static FILE: OnceCell<String> = const { OnceCell::new() };
+    static FILE: OnceCell<LogFile> = const { OnceCell::new() };
 }
 
-/// Removed by nobody: a few bytes in a directory of the build's.
-fn file_of_this_thread() -> String {
-    let place = std::env::temp_dir();
-    let (process, thread) = (std::process::id(), std::thread::current().id());
-    let name: String = format!("{thread:?}").chars().filter(char::is_ascii_digit).collect();
-    format!("{}/cellwall-fuzz-{process}-{name}.log", place.display())
+/// The log of one thread, which goes with it.
+struct LogFile(String);
+
+impl LogFile {
+    fn new() -> Self {
+        let place = std::env::temp_dir();
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let name: String = format!("{thread:?}").chars().filter(char::is_ascii_digit).collect();
+        Self(format!("{}/cellwall-fuzz-{process}-{name}.log", place.display()))
+    }
+}
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
 }
 
 fn keys(text: &str, log: &Log<'_>, refusal: &Refusal) {

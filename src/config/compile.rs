@@ -544,6 +544,11 @@ impl<'h> Compiler<'h> {
             self.complain(place, message, closing(directory));
             return false;
         }
+        if found.goes_round() {
+            let message = format!("the links at {} lead round in circles", found.real.display());
+            self.complain(place, message, format!("see where they lead: namei {}", pasted(&found.real)));
+            return false;
+        }
         match &found.foreign {
             Some((top, owner)) if *owner != account.uid && Some(*owner) != self.code_owner => {
                 let message = format!("{} belongs to uid {owner}, who could replace it", top.display());

@@ -49,6 +49,14 @@ pub struct Found {
     pub open: Option<(PathBuf, u32)>,
 }
 
+impl Found {
+    /// Root's links lead back to themselves: nothing is there, and a launch follows none.
+    #[must_use]
+    pub fn goes_round(&self) -> bool {
+        self.kind == Kind::Link && self.foreign.is_none()
+    }
+}
+
 /// What was looked at so far.
 #[derive(Debug, Default)]
 pub struct Ground {

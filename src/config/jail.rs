@@ -420,7 +420,7 @@ impl Work<'_, '_, '_> {
 
     /// Root's all the way, or an error.
     fn roots(&self, found: &Found, place: &Place) -> bool {
-        let good = found.foreign.is_none() && found.open.is_none();
+        let good = found.foreign.is_none() && found.open.is_none() && !found.goes_round();
         if !good {
             let message = format!("{} is not root's all the way", found.real.display());
             self.compiler.problems.error(Some(place), message, "name a file of root's");

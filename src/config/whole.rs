@@ -140,6 +140,8 @@ fn userdir_suffix(rules: &HostRules, problems: &Problems) -> String {
     if !is_plain_path(format!("/{}", suffix.value).as_bytes()) || suffix.value.is_empty() {
         let message = format!("userdir.suffix: `{}` is no plain relative path", suffix.value);
         problems.error(Some(&suffix.place), message, "write suffix = \"public_html\"");
+        // Once, and not for each user again.
+        return "public_html".to_owned();
     }
     suffix.value.clone()
 }

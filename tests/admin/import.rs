@@ -1,8 +1,9 @@
 //! `cellwall import`: what an Apache with suEXEC served is served by the files that are made of its configuration.
 
 use std::fs;
+use std::process::Command;
 
-use crate::harness::{Apache, Kind, Launcher, World, make_directory, put, world};
+use crate::harness::{Apache, Kind, Launcher, World, make_directory, put, run, world};
 
 /// As panels write it: macros, conditions, a host for each port, wrappers for FastCGI, numbers for users.
 fn configuration(world: &World) -> String {
@@ -87,10 +88,7 @@ fn what_apache_served_by_suexec_is_served_by_what_is_imported() {
             .map(|(_, next)| next.to_owned())
             .unwrap();
         for _ in 0..2 {
-            assert!(
-                std::process::Command::new("sh").args(["-c", &next]).status().unwrap().success(),
-                "{next}"
-            );
+            assert!(Command::new("sh").args(["-c", &next]).status().unwrap().success(), "{next}");
         }
         world.apply();
         let text = |name: &str| fs::read_to_string(format!("/etc/cellwall/sites.d/{name}.toml")).unwrap();
@@ -251,5 +249,25 @@ fn what_mod_php_was_told_of_a_host_is_carried_over() {
              sendmail_path=/usr/sbin/sendmail -t -f 'a;b'@x\n1"
         );
         assert!(ran.out_text().ends_with(&expected), "{}", ran.story());
+    });
+}
+
+/// PHP says nothing of a directory of values that it may not read: what they forbid would be permitted.
+#[test]
+fn values_hold_whatever_umask_root_imported_them_with() {
+    world(Launcher::Cellwall, |world| {
+        fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        let dump = "# In file: /etc/apache2/a.conf\n#   1:\n<VirtualHost *:80>\n#   2:\nServerName a.test\n\
+                    #   3:\nDocumentRoot /var/www/alice/htdocs\n#   4:\nAssignUserID alice alice\n\
+                    #   5:\nphp_admin_value disable_functions exec\n</VirtualHost>\n";
+        fs::write("/srv/dump", dump).unwrap();
+        let script = "umask 077 && exec /usr/bin/cellwall import --to /etc/cellwall/sites.d /srv/dump";
+        let said = run(Command::new("sh").args(["-c", script]));
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        world.apply();
+        let page = b"<?php echo 'exec ', (int) function_exists('exec');";
+        put(world.alice.docroot().join("v.php"), page, world.alice.id, 0o644);
+        let ran = world.call(&world.alice, "v.php").run();
+        assert!(ran.out_text().ends_with("exec 0"), "{}", ran.story());
     });
 }

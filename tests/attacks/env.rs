@@ -268,6 +268,31 @@ fn env_14_a_huge_environment_is_passed_whole_or_refused_at_once() {
 }
 
 #[test]
+fn env_14_more_bytes_than_the_site_takes_are_refused_whole() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        world.site("alice", &format!("{}[environment]\nbytes_max = 4096\n", small("host")));
+        world.apply();
+        let call = |bytes: usize| {
+            world.call(&world.alice, "a.cgi").env(format!("HTTP_BIG={}", "x".repeat(bytes))).run()
+        };
+        assert!(call(100).ran().env("HTTP_BIG").is_some());
+        call(5000).refused("E02", 87);
+    });
+}
+
+#[test]
+fn a_line_break_of_either_kind_in_a_variable_of_the_standard_is_refused() {
+    each_jail(|world| {
+        world.probe(&world.alice, "a.cgi");
+        for text in ["/a\nb", "/a\rb"] {
+            let call = world.call(&world.alice, "a.cgi").env(format!("PATH_INFO={text}"));
+            call.run().refused("E03", 87);
+        }
+    });
+}
+
+#[test]
 fn env_19_authorization_passes_where_the_site_says_so() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");

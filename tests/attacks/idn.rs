@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
+use cellwall::policy::{DIRECTORY, decode, encode};
 use nix::mount::{MsFlags, mount};
 
 use crate::harness::{Launcher, append, each_jail, everything, make_directory, not_shown, traced, world};
@@ -185,6 +186,13 @@ fn idn_11_a_home_that_is_another_one_is_refused() {
         assert!(refused.field("why").contains("/home/alice"), "{}", refused.line);
         world.apply();
         world.call(&world.alice, "a.cgi").run().ran();
+        // One that was given the number of the old one was born at another time.
+        let file = format!("{DIRECTORY}/{}", world.alice.id);
+        let bytes = fs::read(&file).unwrap();
+        let mut record = decode::record(&bytes).unwrap();
+        record.sites[0].identity.home_born += 1;
+        fs::write(&file, encode::record(&record)).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
     });
 }
 

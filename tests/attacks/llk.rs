@@ -6,7 +6,7 @@ use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Launcher, World, each_jail, make_directory, put, run, small, world};
+use crate::harness::{Launcher, World, each_jail, make_directory, mode, put, run, small, world};
 use crate::jail::{helper, tries};
 
 /// A directory of alice's own outside of her cell: file modes permit her everything there.
@@ -206,6 +206,26 @@ fn llk_07_a_path_of_the_rules_that_is_missing_is_no_wider_rule() {
             !said.status.success() && String::from_utf8_lossy(&said.stderr).contains("/srv/listed"),
             "{said:?}"
         );
+    });
+}
+
+/// The host's own root: in a view the directories above are the view's.
+#[test]
+fn llk_07_a_path_that_the_site_may_not_reach_is_no_rule_and_stops_nothing() {
+    world(Launcher::Cellwall, |world| {
+        world.escape(&world.alice, "a.cgi");
+        make_directory("/srv/closed", 0, 0o700);
+        put("/srv/closed/file", b"root's", 0, 0o644);
+        world.site("alice", &format!("{}read = [\"/srv/closed/file\"]\n", small("host")));
+        world.apply();
+        let opens = || {
+            let ways = ["open:/srv/closed/file".to_owned()];
+            tries(world.call(&world.alice, "a.cgi"), &ways).attempt("open").to_owned()
+        };
+        assert_eq!(opens(), "EACCES");
+        // Each launch looks for itself.
+        mode("/srv/closed", 0o755);
+        assert_eq!(opens(), "done");
     });
 }
 

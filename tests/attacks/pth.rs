@@ -440,6 +440,15 @@ fn pth_07_releases_behind_a_link_of_the_sites_run_where_the_site_may_link() {
         site("owner-match", "host");
         std::os::unix::fs::lchown(format!("{base}/current"), Some(world.bob.id), None).unwrap();
         call("releases/1/cgi").refused("V02", 86);
+        // Nor one of the site's own to what is root's, whosever the program there is.
+        for directory in ["/var/www/roots", "/var/www/roots/cgi"] {
+            make_directory(directory, 0, 0o755);
+        }
+        world.probe_at(&world.alice, "/var/www/roots/cgi/a.cgi");
+        fs::remove_file(format!("{base}/current")).unwrap();
+        std::os::unix::fs::symlink("/var/www/roots", format!("{base}/current")).unwrap();
+        std::os::unix::fs::lchown(format!("{base}/current"), id, id).unwrap();
+        world.call(&world.alice, "a.cgi").cwd("/var/www/roots/cgi").run().refused("V02", 86);
     });
 }
 

@@ -316,6 +316,26 @@ const CASES: &[Case] = &[
         "/usr/bin/perl -w does not exist",
         "write [\"/usr/bin/perl\", \"-w\"]",
     ),
+    ("groups = \"shadow\"", 3, 10, "group `shadow` opens more than a site may have", "remove it"),
+    ("[environment]\npass = \"HTTP_AUTHORIZATION\"", 4, 8, "has its own key", "authorization = true"),
+    ("[environment]\nset = { A = \"x\\u0000\" }", 4, 9, "the value of A holds a zero byte", "remove it"),
+];
+
+/// The whole of a host's file, and line, column, message and help that it must give, once.
+const HOST_CASES: &[Case] = &[
+    ("caller = \"root\"", 1, 10, "root is no caller", "www-data"),
+    ("caller = []", 1, 1, "nobody may call the launcher", "www-data"),
+    ("caller = \"nobodyx\"", 1, 10, "there is no user `nobodyx`", "the web server's user"),
+    ("docroot = \"srv\"", 1, 11, "docroot: `srv` is no plain absolute path", "begin with /"),
+    ("path = \"bin:/bin\"", 1, 8, "something else than absolute directories", "with `:` between"),
+    ("[log]\nfile = \"log\"", 2, 8, "log.file: `log` is no plain absolute path", "begin with /"),
+    (
+        "[userdir]\nenabled = true\nsuffix = \"../x\"",
+        3,
+        10,
+        "userdir.suffix: `../x` is no plain relative path",
+        "public_html",
+    ),
 ];
 
 fn text(text: &str) -> String {
@@ -339,6 +359,62 @@ fn each_broken_file_is_told_with_line_column_and_remedy() {
     }
     assert!(CASES.len() >= 30);
     assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn each_broken_host_file_is_told_with_line_column_and_remedy_and_once() {
+    let cage = Cage::new();
+    for (written, line, column, message, help) in HOST_CASES {
+        cage.host(&format!("{written}\n"));
+        let said = cage.cellwall(&["check"]);
+        let place = format!("--> /etc/cellwall/cellwall.toml:{line}:{column}\n");
+        let whole = said.err.starts_with("error: ") && said.err.ends_with("\n1 error, 0 warnings\n");
+        let told = [*message, &place, *help].iter().all(|part| said.err.contains(part));
+        assert!(said.status == Some(1) && whole && told, "{written:?} got\n{}", said.err);
+    }
+}
+
+#[test]
+fn the_host_has_the_last_word_on_docroots_and_groups() {
+    let cage = Cage::new();
+    let told = |text: &str, message: &str| {
+        fs::write("/srv/candidate.toml", text).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        assert!(said.status == Some(1) && said.err.contains(message), "{text}\n{}", said.err);
+    };
+    cage.host("caller = \"www-data\"\nminimum_gid = 1\nallow_dangerous = true\ndocroot = \"/srv/www\"\n");
+    told("user = \"alice\"\ndocroot = \"/home/alice\"\n", "docroot /home/alice is not beneath /srv/www");
+    let head = "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n";
+    told(&format!("{head}group = \"shadow\"\n"), "group 42 opens more than a site may have");
+    told(&format!("{head}groups = \"root\"\n"), "group `root` opens more than a site may have");
+    fs::write("/srv/candidate.toml", format!("{head}groups = \"shadow\"\n")).unwrap();
+    cage.good(&["check", "/srv/candidate.toml"]);
+}
+
+/// A launch follows no link that `apply` has not followed.
+#[test]
+fn links_that_lead_round_in_circles_are_told() {
+    let cage = Cage::new();
+    std::os::unix::fs::symlink("b", "/srv/a").unwrap();
+    std::os::unix::fs::symlink("a", "/srv/b").unwrap();
+    let docroot = "docroot = \"/srv/www/alice\"\n";
+    for (text, message) in [
+        (format!("{docroot}[files]\nread = \"/srv/a\"\n"), "lead round in circles"),
+        (format!("{docroot}[files]\nat = {{ \"/x/y\" = \"/srv/a/c\" }}\n"), "is not root's all the way"),
+        ("docroot = \"/srv/a\"\n".to_owned(), "lead round in circles"),
+    ] {
+        fs::write("/srv/candidate.toml", format!("user = \"alice\"\n{text}")).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        assert!(said.status == Some(1) && said.err.contains(message), "{text}\n{}", said.err);
+    }
+}
+
+#[test]
+fn a_file_that_is_a_page_of_nothing_is_not_read() {
+    let cage = Cage::new();
+    fs::write("/srv/candidate.toml", "#".repeat((1 << 20) + 1)).unwrap();
+    let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+    assert!(said.status == Some(1) && said.err.contains("larger than 1 MiB"), "{}", said.err);
 }
 
 #[test]

@@ -24,6 +24,6 @@ pub(crate) use report::Report;
 pub(crate) use shown::not_shown;
 pub(crate) use transcript::as_in_the_manual;
 pub(crate) use world::{
-    CELLWALL, LOG, Launcher, Outside, SUEXEC, Syslog, User, World, append, each_jail, each_kind_of_php,
-    everything, make_directory, mode, orders, put, run, small, spawn, world,
+    CELLWALL, LOG, Launcher, Outside, PATIENCE, SUEXEC, Syslog, User, World, append, each_jail,
+    each_kind_of_php, everything, make_directory, mode, orders, put, run, small, spawn, world,
 };

@@ -505,8 +505,8 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     panic!("{command:?}: it is open for writing, for seconds");
 }
 
-/// How long a program may take that is not a launch: longer than any does on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long anything may take that is not a launch: longer than it does on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs a program to its end, and to the end of its output.
 pub(crate) fn run(command: &mut Command) -> Output {

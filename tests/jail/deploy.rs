@@ -83,6 +83,15 @@ fn one_account_deploys_and_another_runs_and_a_release_is_one_rename() {
             let pasted = run(std::process::Command::new("sh").args(["-c", record.field("fix")]));
             assert!(pasted.status.success(), "{record:?}: {pasted:?}");
             assert!(ask(&second).out_text().contains("release 42"), "{}", ask(&second).story());
+            // What the site writes to is its own: a link of the code owner's in that place leads to code.
+            let uploads = format!("{TOP}/uploads");
+            fs::remove_dir_all(&uploads).unwrap();
+            symlink("releases", &uploads).unwrap();
+            lchown(&uploads, Some(world.bob.id), Some(world.alice.id)).unwrap();
+            ask(&second).refused("V01", 86);
+            fs::remove_file(&uploads).unwrap();
+            make_directory(&uploads, world.alice.id, 0o750);
+            assert!(ask(&second).out_text().contains("release 42"), "{}", ask(&second).story());
             // A link of the running account's is no way to a release.
             lchown(format!("{TOP}/current"), Some(world.alice.id), Some(world.alice.id)).unwrap();
             mode(second.join("a.cgi"), 0o750);

@@ -144,6 +144,41 @@ fn a_jail_that_is_missing_is_never_replaced_by_a_weaker_one() {
         std::os::unix::fs::chown("/var/www", Some(world.alice.id), None).unwrap();
         let refused = world.call(&world.alice, "a.cgi").run().refused("C06", 84);
         assert!(refused.field("why").starts_with("/var/www:"), "{}", refused.line);
+        // Nor is one that a group may write to.
+        std::os::unix::fs::chown("/var/www", Some(0), None).unwrap();
+        mode("/var/www", 0o775);
+        let refused = world.call(&world.alice, "a.cgi").run().refused("C06", 84);
+        assert!(refused.field("why").contains("writable by others than root (0775)"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn each_mount_of_a_view_gives_what_the_rules_give_and_no_more() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/data", world.alice.id, 0o755);
+        world.site("alice", "profile = \"sh\"\n[jail]\nprocesses = true\n[files]\nwrite = [\"/srv/data\"]\n");
+        world.apply();
+        let said = world.cellwall(&["run", "alice", "--", "/bin/cat", "/proc/self/mountinfo"]);
+        let text = String::from_utf8(said.stdout).unwrap();
+        let writable = ["/dev/shm", "/proc", "/srv/data", "/tmp", "/var/tmp"];
+        let mut seen = Vec::new();
+        for line in text.lines() {
+            // proc_pid_mountinfo(5): the fifth word is the place, the sixth what holds there.
+            let words: Vec<&str> = line.split(' ').collect();
+            let (place, rules): (&str, Vec<&str>) = (words[4], words[5].split(',').collect());
+            let device = place.starts_with("/dev/") && place != "/dev/shm";
+            assert!(rules.contains(&"nosuid"), "{line}");
+            assert_eq!(rules.contains(&"nodev"), !device, "{line}");
+            assert_eq!(rules.contains(&"rw"), writable.contains(&place), "{line}");
+            if device || writable.contains(&place) || ["/", "/etc/group", "/etc/passwd"].contains(&place) {
+                assert!(rules.contains(&"noexec"), "{line}");
+            }
+            seen.push(place);
+        }
+        for place in writable.iter().chain(&["/", "/dev/null", "/etc/passwd", "/usr/bin"]) {
+            assert!(seen.contains(place), "{place} is not in\n{text}");
+        }
+        assert!(seen.contains(&world.alice.docroot().to_str().unwrap()), "{text}");
     });
 }
 
@@ -304,6 +339,18 @@ fn sites_of_one_user_are_told_apart_by_their_place() {
         first.ran();
         second.ran();
         assert_eq!((first.records[0].field("site"), second.records[0].field("site")), ("alice", "second"));
+        // One below the other's docroot: the nearest counts.
+        let inner = world.alice.docroot().join("inner");
+        make_directory(&inner, world.alice.id, 0o755);
+        let text = format!("user = \"alice\"\ndocroot = \"{}\"\n{text}", inner.display());
+        fs::write("/etc/cellwall/sites.d/inner.toml", text).unwrap();
+        world.apply();
+        world.probe_at(&world.alice, inner.join("a.cgi"));
+        for (directory, site) in [(&inner, "inner"), (&world.alice.docroot(), "alice")] {
+            let ran = world.call(&world.alice, "a.cgi").cwd(directory).run();
+            ran.ran();
+            assert_eq!(ran.records[0].field("site"), site);
+        }
     });
 }
 

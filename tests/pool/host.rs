@@ -4,16 +4,17 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cellwall::admin::status::ask;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Answer, Ask, Kept, LOG, World, append, put, spawn};
+use crate::harness::{Answer, Ask, Kept, LOG, PATIENCE, World, append, put, spawn};
 
 /// Uid and gid of the broker's account, which is made where this machine has none.
 pub(crate) fn account() -> (u32, u32) {
@@ -32,13 +33,15 @@ pub(crate) fn account() -> (u32, u32) {
 /// The daemon, in a control group of its own: other worlds have theirs.
 pub(crate) struct Daemon {
     child: Child,
+    group: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it, with the broker's account, and waits until it answers.
+    /// Starts it, with the broker's account, and waits until its broker answers: by then each site has its socket.
     pub(crate) fn start(world: &World) -> Self {
         let mut daemon = Self::traced(world, "");
-        if daemon.ready().is_none() {
+        until("the broker's answer", || daemon.has_ended().is_some() || ask("/table").is_ok());
+        if daemon.has_ended().is_some() {
             panic!("cellwalld ended: {}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
         }
         daemon
@@ -70,11 +73,11 @@ impl Daemon {
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
         let before = if before.is_empty() { "exec 7</etc/shadow 8>/tmp/hostile;" } else { before };
         // A group for each world; where none can be made, the daemon does without as well.
+        let group = group(world);
         let start = format!(
-            "g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; g=$g/cellwall-test-{}\n\
-             test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
+            "g={}; test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
              {before} exec {tracer} /usr/sbin/cellwalld",
-            world.alice.id
+            group.display()
         );
         let child = spawn(
             Command::new("/bin/bash")
@@ -87,7 +90,7 @@ impl Daemon {
                 .stdout(Stdio::null())
                 .stderr(fs::File::create("/tmp/cellwalld.err").unwrap()),
         );
-        Self { child }
+        Self { child, group }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -135,13 +138,35 @@ impl Drop for Daemon {
         }
         let started = Instant::now();
         while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if started.elapsed() > Duration::from_secs(60) {
+            if started.elapsed() > PATIENCE {
                 drop(self.child.kill());
                 assert!(thread::panicking(), "the daemon does not end");
             }
             thread::sleep(Duration::from_millis(5));
         }
+        remove_group(&self.group);
     }
+}
+
+/// The control group of version 2 of a world's daemon: the groups are the kernel's, and a world has none of its own.
+pub(crate) fn group(world: &World) -> PathBuf {
+    let (all, unified) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/unified"));
+    let above = if unified.is_dir() { unified } else { all };
+    above.join(format!("cellwall-test-{}", world.alice.id))
+}
+
+/// With those beneath it. One in which there still is a process, such as the next daemon, stays as it is (cgroups(7)).
+pub(crate) fn remove_group(group: &Path) {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    if !events.contains("populated 0") {
+        return;
+    }
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    drop(fs::remove_dir(group));
 }
 
 /// A real nginx on port 8080: the host NAME.test is passed to the pool of the site NAME.
@@ -260,7 +285,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < PATIENCE,
             "{what} did not come; the log:\n{}\n{}",
             fs::read_to_string(LOG).unwrap_or_default(),
             fs::read_to_string("/tmp/nginx/error").unwrap_or_default()

@@ -75,7 +75,8 @@ fn a_request_under_way_survives_another_listen() {
         let _daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice"], "");
         let mut slow = nginx.begun("alice", "/app.fcgi?2");
-        thread::sleep(Duration::from_millis(700));
+        // Started because of the request, which the pool has by then.
+        until("its worker", || !logged(&["launch ", "site=alice"]).is_empty());
         site(world, "alice", "workers = { max = 2 }\nlisten = \"other.sock\"");
         world.apply();
         assert!(!fs::exists(socket("alice")).unwrap());

@@ -1,8 +1,9 @@
 //! Real FastCGI programs behind the relay.
 
 use std::io::Write as _;
+use std::ops::Deref;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
@@ -14,15 +15,34 @@ use cellwall::pool::settings::{Gate, Kind, Settings, Workers};
 
 use crate::stage::{Client, DOCROOT, Stage, example, request_in};
 
-/// A directory of this test's own, with these files.
-fn docroot(name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let place = std::env::temp_dir().join(format!("cellwall-programs-{name}-{}", std::process::id()));
-    drop(std::fs::remove_dir_all(&place));
-    std::fs::create_dir(&place).unwrap();
-    for (name, text) in files {
-        std::fs::write(place.join(name), text).unwrap();
+/// A directory of this test's own, which goes with it.
+struct Docroot(PathBuf);
+
+impl Docroot {
+    /// With these files.
+    fn of(name: &str, files: &[(&str, &str)]) -> Self {
+        let place = std::env::temp_dir().join(format!("cellwall-programs-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&place));
+        std::fs::create_dir(&place).unwrap();
+        for (name, text) in files {
+            std::fs::write(place.join(name), text).unwrap();
+        }
+        Self(place)
     }
-    place
+}
+
+impl Deref for Docroot {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Docroot {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }
 
 /// Ends a program of a process group of its own with all its children.
@@ -36,8 +56,8 @@ impl Drop for Ended {
 }
 
 /// A parent and its children on a stage, and the docroot of its scripts.
-fn php(name: &str, children: u32, scripts: &[(&str, &str)]) -> (Stage, Ended, PathBuf) {
-    let place = docroot(name, scripts);
+fn php(name: &str, children: u32, scripts: &[(&str, &str)]) -> (Stage, Ended, Docroot) {
+    let place = Docroot::of(name, scripts);
     let root = place.to_str().unwrap().to_owned();
     let settings = Settings {
         kind: Kind::Parent,

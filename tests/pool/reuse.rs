@@ -1,6 +1,7 @@
 //! Numbers of processes that are used again at once: whatever ends, nobody else's process is hit.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -9,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::harness::{Launcher, World, put, spawn, world};
 
-use super::host::{Nginx, account, logged, until, without_groups};
+use super::host::{Nginx, account, group, logged, remove_group, until, without_groups};
 
 /// In a PID namespace whose next number is 301 again and again, so that a number that is free is given at once: bystanders that
 /// stay, bystanders that come and go, and the daemon. Whoever of them is hit by a signal is written down.
@@ -18,13 +19,12 @@ const SCENE: &str = "\
     (while echo 300 > /proc/sys/kernel/ns_last_pid; do :; done; echo 'the wheel stands' >> /tmp/harm) &\n\
     for one in 1 2 3 4 5 6; do (/bin/sleep 100000; echo \"one that stays: $?\" >> /tmp/harm) & done\n\
     for one in 1 2 3 4 5 6; do (while /bin/sleep 0.05; do :; done; echo \"one that goes: $?\" >> /tmp/harm) & done\n\
-    g=/sys/fs/cgroup; test -d $g/unified && g=$g/unified; h=$g/cellwall-test-ID\n\
-    test -e $g/cgroup.procs && mkdir -p $h\n\
-    (test -d $h && sh -c 'echo $PPID' > $h/cgroup.procs; exec /usr/sbin/cellwalld) &\n\
+    test -e ${g%/*}/cgroup.procs && mkdir -p $g\n\
+    (test -d $g && sh -c 'echo $PPID' > $g/cgroup.procs; exec /usr/sbin/cellwalld) &\n\
     echo ready > /tmp/scene; wait\n";
 
 /// Ends with all that is in it.
-struct Scene(Child);
+struct Scene(Child, PathBuf);
 
 impl Drop for Scene {
     fn drop(&mut self) {
@@ -36,24 +36,26 @@ impl Drop for Scene {
         }
         drop(self.0.kill());
         drop(self.0.wait());
+        remove_group(&self.1);
     }
 }
 
 fn start(world: &World) -> Scene {
     account();
     put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
-    let text = SCENE.replace("ID", &world.alice.id.to_string());
+    let group = group(world);
     let scene = spawn(
         Command::new("/usr/bin/unshare")
-            .args(["--pid", "--fork", "--kill-child", "--mount", "/bin/sh", "-c", &text])
+            .args(["--pid", "--fork", "--kill-child", "--mount", "/bin/sh", "-c", SCENE])
             .env_clear()
+            .env("g", &group)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create("/tmp/scene.err").unwrap()),
     );
-    let scene = Scene(scene);
+    let scene = Scene(scene, group);
     until("the daemon", || fs::exists("/run/cellwall/status.sock").unwrap());
     scene
 }

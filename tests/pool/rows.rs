@@ -281,10 +281,13 @@ fn pool_24_idle_sites_cost_a_socket_each_and_nothing_else() {
         };
         // The broker hears of one site after the other.
         let spent = || own.map(ticks).iter().sum::<u64>();
+        // Whoever has work and gets no processor rests as well, but does not sleep.
+        let sleeps = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") S ");
+        let sleep = || own.iter().all(sleeps);
         until("rest after the start", || {
-            let before = spent();
+            let (before, asleep) = (spent(), sleep());
             thread::sleep(Duration::from_millis(500));
-            spent() == before
+            asleep && sleep() && spent() == before
         });
         let used: u64 = own.map(memory).iter().sum();
         assert!(used < 64 << 10, "{used} KiB for {SITES} sites");

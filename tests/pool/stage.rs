@@ -307,7 +307,7 @@ impl Drop for Stage {
 }
 
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition.
 pub(crate) fn until<T>(mut condition: impl FnMut() -> Option<T>, what: &str) -> T {

@@ -12,7 +12,7 @@ mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn put(args: &Args, directory: &Path, name: &str, site: &Made) -> Result<(), Sto
         return Ok(());
     }
     if !site.values.is_empty() && !file.exists() {
-        fs::create_dir_all(&values).map_err(|error| format!("{}: {error}", values.display()))?;
+        readable(&values).map_err(|error| format!("{}: {error}", values.display()))?;
         write(&values.join("values.ini"), &site.values)?;
     }
     write(&file, &site.text)
@@ -189,9 +189,23 @@ fn expanded(pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A directory, and those above it that are not there. The site is to read in it, whatever root's umask is: PHP says nothing of
+/// one that it may not read.
+fn readable(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            readable(path.parent().ok_or(error)?)?;
+            readable(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// A new file; one that is there already stays.
 fn write(path: &Path, text: &str) -> Result<(), Stop> {
-    let failed = |error: std::io::Error| Stop::from(format!("{}: {error}", path.display()));
+    let failed = |error: io::Error| Stop::from(format!("{}: {error}", path.display()));
     match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
         Ok(mut file) => {
             file.write_all(text.as_bytes()).map_err(failed)?;
