@@ -67,6 +67,20 @@ fn a_younger_file_is_told() {
     assert!(cage.cellwall(&["policy", "shop"]).err.contains("has changed since"));
 }
 
+/// /var/lib/mysql holds all data beside its socket.
+#[test]
+fn of_a_service_outside_of_run_a_view_shows_the_socket_alone() {
+    let cage = Cage::new();
+    fs::create_dir_all("/srv/data/mysql").unwrap();
+    let _service = std::os::unix::net::UnixListener::bind("/srv/data/mysql/sock").unwrap();
+    cage.small("shop", "alice", "[files]\nsockets = [\"/srv/data/mysql/sock\"]\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(step(site, "/srv/data/mysql/sock").map(|step| step.kind), Some(StepKind::BindFile));
+        assert!(step(site, "/srv/data/mysql").is_none() && rights(site, "/srv/data/mysql").is_none());
+    });
+}
+
 #[test]
 fn a_view_binds_what_the_rules_permit_and_nothing_else() {
     let cage = Cage::new();
