@@ -409,6 +409,20 @@ fn links_that_lead_round_in_circles_are_told() {
     }
 }
 
+/// A launch builds no view on it.
+#[test]
+fn what_a_group_may_replace_stands_at_no_other_place() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/open").unwrap();
+    fs::write("/srv/open/file", "").unwrap();
+    fs::set_permissions("/srv/open", std::os::unix::fs::PermissionsExt::from_mode(0o775)).unwrap();
+    let text =
+        "user = \"alice\"\ndocroot = \"/srv/www/alice\"\n[files]\nat = { \"/x/y\" = \"/srv/open/file\" }\n";
+    fs::write("/srv/candidate.toml", text).unwrap();
+    let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+    assert!(said.status == Some(1) && said.err.contains("is not root's all the way"), "{}", said.err);
+}
+
 #[test]
 fn a_file_that_is_a_page_of_nothing_is_not_read() {
     let cage = Cage::new();

@@ -68,6 +68,65 @@ fn a_younger_file_is_told() {
 }
 
 #[test]
+fn what_one_list_insists_on_is_optional_in_no_other() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/www/alice/up").unwrap();
+    cage.small("shop", "alice", "[files]\nread = [\"{docroot}/up?\"]\nwrite = [\"{docroot}/up\"]\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(rights(site, "/srv/www/alice/up"), Some(PathRule::READ | PathRule::WRITE));
+    });
+}
+
+/// The ways around the rules of ports are closed by system calls, whichever of the two lists there is.
+#[test]
+fn either_list_of_ports_closes_the_ways_around_it() {
+    let cage = Cage::new();
+    let filter = |more: &str| {
+        cage.small("shop", "alice", more);
+        cage.good(&["apply"]);
+        let mut filter = Vec::new();
+        with_site(|site| filter = site.seccomp.to_vec());
+        filter
+    };
+    let (none, connect) = (filter(""), filter("[network]\nconnect = [25]\n"));
+    assert_ne!(none, connect);
+    assert_eq!(connect, filter("[network]\nbind = [8000]\n"));
+}
+
+/// The mount says what Landlock does, which gives the rights of a directory to all below it.
+#[test]
+fn programs_start_from_what_is_written_where_another_list_says_so() {
+    let cage = Cage::new();
+    fs::create_dir("/srv/lib").unwrap();
+    for directory in ["/srv/both", "/srv/data", "/srv/lib/up"] {
+        fs::create_dir(directory).unwrap();
+        std::os::unix::fs::chown(directory, Some(20001), Some(20001)).unwrap();
+    }
+    let write = "write = [\"/srv/both\", \"/srv/data\", \"/srv/lib/up\"]\n";
+    cage.small("shop", "alice", &format!("[files]\nexecute = [\"/srv/both\", \"/srv/lib\"]\n{write}"));
+    cage.good(&["apply"]);
+    with_site(|site| {
+        let starts_none = |path: &str| step(site, path).unwrap().flags & Step::NO_EXEC != 0;
+        assert_eq!(["/srv/both", "/srv/data", "/srv/lib/up"].map(starts_none), [false, true, false]);
+    });
+}
+
+/// /var/lib/mysql holds all data beside its socket.
+#[test]
+fn of_a_service_outside_of_run_a_view_shows_the_socket_alone() {
+    let cage = Cage::new();
+    fs::create_dir_all("/srv/data/mysql").unwrap();
+    let _service = std::os::unix::net::UnixListener::bind("/srv/data/mysql/sock").unwrap();
+    cage.small("shop", "alice", "[files]\nsockets = [\"/srv/data/mysql/sock\"]\n");
+    cage.good(&["apply"]);
+    with_site(|site| {
+        assert_eq!(step(site, "/srv/data/mysql/sock").map(|step| step.kind), Some(StepKind::BindFile));
+        assert!(step(site, "/srv/data/mysql").is_none() && rights(site, "/srv/data/mysql").is_none());
+    });
+}
+
+#[test]
 fn a_view_binds_what_the_rules_permit_and_nothing_else() {
     let cage = Cage::new();
     fs::create_dir_all("/srv/lib/inner").unwrap();

@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Launcher, append, everything, make_directory, mode, put, small, spawn, world};
+use crate::harness::{Launcher, append, everything, make_directory, mode, put, run, small, spawn, world};
 
 #[test]
 fn a_chroot_above_the_site_is_entered_and_its_paths_are_renamed() {
@@ -149,6 +149,23 @@ fn a_jail_that_is_missing_is_never_replaced_by_a_weaker_one() {
         mode("/var/www", 0o775);
         let refused = world.call(&world.alice, "a.cgi").run().refused("C06", 84);
         assert!(refused.field("why").contains("writable by others than root (0775)"), "{}", refused.line);
+    });
+}
+
+#[test]
+fn a_view_can_be_passed_through_whatever_umask_root_applied_it_with() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        world.probe(&world.alice, "a.cgi");
+        // No view of before is kept.
+        assert!(
+            Command::new("umount").arg("-l").args(glob("/run/cellwall/views")).status().unwrap().success()
+        );
+        let script = "umask 077 && exec /usr/bin/cellwall apply";
+        assert!(run(Command::new("sh").args(["-c", script])).status.success());
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        outcome.ran();
+        assert_eq!(outcome.records[0].field("jail"), "view");
     });
 }
 
