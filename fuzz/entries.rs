@@ -4,7 +4,7 @@
 //! line in [`ALL`], a file in fuzz_targets/ with its [[bin]], and a seed in corpus/.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -110,7 +110,8 @@ pub(crate) fn request(data: &[u8]) {
     let Some((count, rest)) = data.split_first() else { return };
     let mut pieces = rest.split(|byte| *byte == 0);
     let words: Vec<&OsStr> = pieces.by_ref().take(usize::from(count % 8)).map(OsStr::from_bytes).collect();
-    let caller: Vec<Vec<u8>> = pieces.map(<[u8]>::to_vec).collect();
+    let caller: Vec<CString> = pieces.flat_map(CString::new).collect();
+    let caller: Vec<&CStr> = caller.iter().map(CString::as_c_str).collect();
     if let Ok(request) = Request::parse(&words) {
         let user = words[0].as_bytes();
         let uid = user.strip_prefix(b"~").unwrap_or(user);
@@ -124,7 +125,7 @@ pub(crate) fn request(data: &[u8]) {
 }
 
 /// What passes is listed, stands once and comes behind what is set; and filtering it again changes nothing.
-fn environment(caller: &[Vec<u8>]) {
+fn environment(caller: &[&CStr]) {
     let rules = Environment {
         pass: vec![b"PATH_INFO", b"QUERY_STRING", b"REDIRECT_STATUS", b"SCRIPT_FILENAME", b"TZ"],
         pass_prefixes: vec![b"HTTP_", b"SSL_CLIENT_"],
@@ -135,8 +136,8 @@ fn environment(caller: &[Vec<u8>]) {
     };
     let forced: [(&[u8], Option<Vec<u8>>); 2] =
         [(b"SCRIPT_FILENAME", Some(b"/srv/a".to_vec())), (b"HTTP_X", None)];
-    let Ok(rebuilt) = rebuild(&rules, caller, &forced, <[u8]>::to_vec) else { return };
-    let entries: Vec<&[u8]> = rebuilt.entries.iter().map(|entry| entry.as_bytes()).collect();
+    let Ok(rebuilt) = rebuild(&rules, caller, &forced, |path| path) else { return };
+    let entries: Vec<&[u8]> = rebuilt.entries.iter().map(|entry| entry.to_bytes()).collect();
     assert!(entries.starts_with(&[b"PATH=/usr/bin", b"HOME=/home/shop", b"SCRIPT_FILENAME=/srv/a"]));
     assert_eq!(entries.len() - 3 + rebuilt.dropped, caller.len());
     let mut names = BTreeSet::new();
@@ -154,9 +155,9 @@ fn environment(caller: &[Vec<u8>]) {
             Untrusted(entry)
         );
     }
-    let passed: Vec<Vec<u8>> = entries[3..].iter().map(|entry| entry.to_vec()).collect();
-    let again = rebuild(&rules, &passed, &forced, <[u8]>::to_vec).unwrap();
-    assert_eq!((again.entries, again.dropped), (rebuilt.entries, 0));
+    let passed: Vec<&CStr> = rebuilt.entries[3..].iter().map(AsRef::as_ref).collect();
+    let again = rebuild(&rules, &passed, &forced, |path| path).unwrap();
+    assert_eq!((&again.entries, again.dropped), (&rebuilt.entries, 0));
 }
 
 /// The `#!` line: what is found stands in it, and is a path that a system call can take.

@@ -92,7 +92,7 @@ pub(super) fn look(record: &Record<'_>, site: &Site<'_>, look: impl FnOnce()) ->
     child("", |arrival, root| visit(arrival, record, site, root, look))
 }
 
-fn child(input: &str, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) -> Result<Said, String> {
+fn child(input: &str, work: impl FnOnce(&Arrival<'_>, Root) -> Result<(), Refusal>) -> Result<Said, String> {
     let failed = |errno: Errno| errno.to_string();
     let (from_us, to_child) = pipe().map_err(failed)?;
     let (from_child, to_us) = pipe().map_err(failed)?;
@@ -121,7 +121,7 @@ fn child(input: &str, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) 
 }
 
 /// In the child: into the cell, or the refusal to those who wait for it.
-fn entered(to_refuse: OwnedFd, work: impl FnOnce(&Arrival, Root) -> Result<(), Refusal>) -> bool {
+fn entered(to_refuse: OwnedFd, work: impl FnOnce(&Arrival<'_>, Root) -> Result<(), Refusal>) -> bool {
     let Ok(root) = root() else { return false };
     let arrival = Arrival::as_if((0, 0), sys::process::take_environment());
     let Err(refusal) = work(&arrival, root) else { return true };

@@ -1,6 +1,6 @@
 //! `cellwall explain`: the manual of a code, or the rehearsal of a launch by the launcher's own stages. Root.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -155,10 +155,8 @@ fn rehearsed((uid, gid): (&str, &str), directory: &Path, command: &OsStr, root: 
 }
 
 /// What a request has at least, so that the environment's rules have something to work on.
-fn sample() -> Vec<Vec<u8>> {
-    ["GATEWAY_INTERFACE=CGI/1.1", "REQUEST_METHOD=GET", "QUERY_STRING=", "SERVER_PROTOCOL=HTTP/1.1"]
-        .map(|entry| entry.as_bytes().to_vec())
-        .to_vec()
+fn sample() -> Vec<&'static CStr> {
+    vec![c"GATEWAY_INTERFACE=CGI/1.1", c"REQUEST_METHOD=GET", c"QUERY_STRING=", c"SERVER_PROTOCOL=HTTP/1.1"]
 }
 
 fn verdict(stage: &str, refusal: &Refusal) -> End {

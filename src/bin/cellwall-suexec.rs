@@ -33,7 +33,7 @@ fn run(words: &[&OsStr]) -> u8 {
     }
 }
 
-fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> u8 {
+fn answer(arrival: &Arrival<'_>, words: &[&OsStr], root: Root) -> u8 {
     let request = match Request::parse(words) {
         Ok(request) => request,
         Err(refusal) => return without_record(arrival, words, |_| refusal),
@@ -62,7 +62,7 @@ fn answer(arrival: &Arrival, words: &[&OsStr], root: Root) -> u8 {
 
 /// No record answers: the host's file says who may call at all, and where the refusal is written.
 fn without_record(
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
     words: &[&OsStr],
     refusal: impl FnOnce(Option<&Host<'_>>) -> Refusal,
 ) -> u8 {

@@ -5,7 +5,7 @@
     reason = "whoever starts the daemon must see why it ends"
 )]
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::process::ExitCode;
 
 use cellwall::pool::broker::serve_sealed;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn supervise(environment: Vec<Vec<u8>>) -> ExitCode {
+fn supervise(environment: Vec<&'static CStr>) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("cellwalld: only root can start it: systemctl start cellwalld");
         return ExitCode::FAILURE;

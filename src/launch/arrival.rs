@@ -2,6 +2,7 @@
 //!
 //! Refuses with A01, A02 and A04, and later with A03. May not: look at arguments, open anything but the working directory.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use crate::sys::{self, Root};
 
 /// What the caller handed over, and what was kept of it.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct Arrival<'e> {
     /// When it came.
     pub(super) since: Moment,
     /// The real uid and gid that called.
     pub(super) caller: (u32, u32),
     /// The caller's environment, entry by entry.
-    pub(super) environment: Vec<Vec<u8>>,
+    pub(super) environment: Vec<&'e CStr>,
     /// The working directory, held, and its name.
     pub(super) directory: Result<(OwnedFd, Vec<u8>), Errno>,
     /// The program ends with the process that started it: the pool's daemon.
@@ -34,7 +35,7 @@ pub struct Arrival {
     pub(super) fastcgi: bool,
 }
 
-impl Arrival {
+impl<'e> Arrival<'e> {
     /// Cleans the process and becomes root wholly.
     ///
     /// # Errors
@@ -69,18 +70,18 @@ impl Arrival {
     /// For the administrator's command, which comes without a caller of its own: as if the web server had called
     /// from the working directory with this environment.
     #[must_use]
-    pub fn as_if(caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+    pub fn as_if(caller: (u32, u32), environment: Vec<&'e CStr>) -> Self {
         Self { fastcgi: false, ..Self::new(Moment::now(), caller, environment) }
     }
 
     /// For the pool's daemon, which calls in the place of the web server, from a child of its own that is clean already.
     /// The program ends with the daemon, `parent`.
     #[must_use]
-    pub fn in_pool(caller: (u32, u32), environment: Vec<Vec<u8>>, parent: Pid) -> Self {
+    pub fn in_pool(caller: (u32, u32), environment: Vec<&'e CStr>, parent: Pid) -> Self {
         Self { follows: Some(parent), ..Self::new(Moment::now(), caller, environment) }
     }
 
-    pub(super) fn new(since: Moment, caller: (u32, u32), environment: Vec<Vec<u8>>) -> Self {
+    pub(super) fn new(since: Moment, caller: (u32, u32), environment: Vec<&'e CStr>) -> Self {
         let directory = sys::files::hold(AT_FDCWD, b".", nix::fcntl::ResolveFlag::empty())
             .and_then(|held| Ok((held, sys::files::working_directory()?)));
         Self { since, caller, environment, directory, follows: None, fastcgi: sys::process::stdin_listens() }

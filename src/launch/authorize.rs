@@ -40,7 +40,11 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// As the module says.
-    pub fn authorize(&'a self, arrival: &Arrival, policy: &'a Record<'a>) -> Result<Authorized<'a>, Refusal> {
+    pub fn authorize(
+        &'a self,
+        arrival: &Arrival<'_>,
+        policy: &'a Record<'a>,
+    ) -> Result<Authorized<'a>, Refusal> {
         let (site, target) = self.target(arrival, policy)?;
         account::same(policy, site)?;
         Ok(Authorized { uid: policy.uid, site, target, stale: is_stale(site) })
@@ -49,7 +53,7 @@ impl<'a> Request<'a> {
     /// By the policy alone: by whose rules, and what is to be started.
     pub(super) fn target(
         &'a self,
-        arrival: &Arrival,
+        arrival: &Arrival<'_>,
         policy: &'a Record<'a>,
     ) -> Result<(&'a Site<'a>, Target<'a>), Refusal> {
         let host = &policy.host;

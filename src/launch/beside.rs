@@ -22,7 +22,7 @@ use super::verify::{Start, Verified};
 /// # Errors
 /// The refusal that [`super::launch`] would give.
 pub fn rehearse<'a>(
-    arrival: &'a Arrival,
+    arrival: &'a Arrival<'a>,
     request: &'a Request<'a>,
     policy: &'a Record<'a>,
     root: Root,
@@ -48,7 +48,7 @@ pub fn rehearse<'a>(
 /// # Errors
 /// [`Refusal`]: nothing was run.
 pub fn enter(
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
     policy: &Record<'_>,
     site: &Site<'_>,
     command: Vec<CString>,
@@ -62,7 +62,7 @@ pub fn enter(
 /// # Errors
 /// [`Refusal`]: the cell cannot be entered.
 pub fn visit<T>(
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
     policy: &Record<'_>,
     site: &Site<'_>,
     root: Root,
@@ -74,7 +74,7 @@ pub fn visit<T>(
 }
 
 fn sealed<'a>(
-    arrival: &Arrival,
+    arrival: &Arrival<'a>,
     policy: &'a Record<'a>,
     site: &'a Site<'a>,
     command: Vec<CString>,

@@ -3,7 +3,8 @@
 //! Order: what the policy sets, what the launcher itself knows better, then the caller's, as it came. A name stands at
 //! most once. Refuses with E01–E03; what merely may not pass is left out and counted.
 
-use std::ffi::CString;
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
 
 use crate::policy::Environment;
 use crate::policy::names::{is_among, is_same, may_pass};
@@ -11,9 +12,9 @@ use crate::refusal::{Card, Refusal, Untrusted};
 
 /// A new environment, and how many of the caller's entries are not in it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// `NAME=value`.
-    pub entries: Vec<CString>,
+pub struct Rebuilt<'a> {
+    /// `NAME=value`; the caller's own, where it is unchanged.
+    pub entries: Vec<Cow<'a, CStr>>,
     /// Left out.
     pub dropped: usize,
     /// Their names, with a comma between; not all of many.
@@ -41,11 +42,11 @@ pub type Forced<'a> = (&'a [u8], Option<Vec<u8>>);
 /// a visitor's headers push other variables out. E03: a line break in a variable of the CGI standard.
 pub fn rebuild<'a>(
     rules: &Environment<'a>,
-    caller: &'a [Vec<u8>],
+    caller: &[&'a CStr],
     forced: &[Forced<'a>],
-    rename: impl Fn(&[u8]) -> Vec<u8>,
-) -> Result<Rebuilt, Refusal> {
-    let bytes: usize = caller.iter().map(Vec::len).sum();
+    rename: impl Fn(&'a [u8]) -> &'a [u8],
+) -> Result<Rebuilt<'a>, Refusal> {
+    let bytes: usize = caller.iter().map(|entry| entry.count_bytes()).sum();
     if caller.len() > rules.entries_max.into()
         || u32::try_from(bytes).map_or(true, |bytes| bytes > rules.bytes_max)
     {
@@ -68,13 +69,15 @@ pub fn rebuild<'a>(
     let set = new.entries.len();
     let mut left = String::new();
     for entry in caller {
-        let Some((name, value)) = split(entry) else { continue };
+        let Some((name, value)) = split(entry.to_bytes()) else { continue };
         let listed =
             is_among(name, &rules.pass) || rules.pass_prefixes.iter().any(|prefix| has_prefix(name, prefix));
         let nature = Nature::of(name);
         if listed && new.sieve.admits(nature, name, value)? {
-            let renamed = nature.path.then(|| rename(value));
-            new.entry(name, renamed.as_deref().unwrap_or(value));
+            match nature.path.then(|| rename(value)) {
+                Some(inside) if inside != value => new.entry(name, inside),
+                _ => new.entries.push(Cow::Borrowed(entry)),
+            }
         } else {
             tell(&mut left, name);
         }
@@ -197,7 +200,7 @@ pub fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
 
 struct New<'a> {
     sieve: Sieve<'a>,
-    entries: Vec<CString>,
+    entries: Vec<Cow<'a, CStr>>,
 }
 
 impl<'a> New<'a> {
@@ -213,7 +216,7 @@ impl<'a> New<'a> {
         for part in [name, b"=", value, b"\0"] {
             entry.extend_from_slice(part);
         }
-        self.entries.extend(CString::from_vec_with_nul(entry));
+        self.entries.extend(CString::from_vec_with_nul(entry).map(Cow::Owned));
     }
 }
 
@@ -317,10 +320,12 @@ mod tests {
     }
 
     fn filtered(caller: &[&str]) -> Result<Vec<String>, &'static str> {
-        let caller: Vec<Vec<u8>> = caller.iter().map(|entry| entry.as_bytes().to_vec()).collect();
-        let rename = |path: &[u8]| path.strip_prefix(b"/jail").unwrap_or(path).to_vec();
-        let rebuilt = rebuild(&rules(), &caller, &[], rename).map_err(|refusal| refusal.card.code)?;
-        Ok(rebuilt.entries.into_iter().map(|entry| entry.into_string().unwrap()).collect())
+        let caller: Vec<CString> = caller.iter().map(|entry| CString::new(*entry).unwrap()).collect();
+        let caller: Vec<&CStr> = caller.iter().map(CString::as_c_str).collect();
+        let rules = rules();
+        let rebuilt = rebuild(&rules, &caller, &[], |path| path.strip_prefix(b"/jail").unwrap_or(path))
+            .map_err(|refusal| refusal.card.code)?;
+        Ok(rebuilt.entries.iter().map(|entry| entry.to_str().unwrap().to_owned()).collect())
     }
 
     #[test]
@@ -336,10 +341,9 @@ mod tests {
         let mut rules = rules();
         rules.pass = vec![b"A", b"HTTP_PROXY", b"LD_PRELOAD", b"PHPRC", b"\xff"];
         rules.pass_prefixes = vec![b"", b"LD_", b"PERL"];
-        let caller = ["LD_PRELOAD=x", "HTTP_PROXY=x", "LD_AUDIT=x", "PERL5OPT=x", "PHPRC=x", "A=1"];
-        let caller: Vec<Vec<u8>> = caller.iter().map(|entry| entry.as_bytes().to_vec()).collect();
-        let rebuilt = rebuild(&rules, &caller, &[], <[u8]>::to_vec).unwrap();
-        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"A=1".to_owned()]);
+        let caller = [c"LD_PRELOAD=x", c"HTTP_PROXY=x", c"LD_AUDIT=x", c"PERL5OPT=x", c"PHPRC=x", c"A=1"];
+        let rebuilt = rebuild(&rules, &caller, &[], |path| path).unwrap();
+        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin", c"A=1"]);
     }
 
     #[test]
@@ -374,22 +378,23 @@ mod tests {
 
     #[test]
     fn what_the_launcher_knows_better_replaces_what_the_caller_says() {
-        let caller = vec![b"REDIRECT_STATUS=404".to_vec(), b"QUERY_STRING=x".to_vec()];
+        let (rules, caller) = (rules(), [c"REDIRECT_STATUS=404", c"QUERY_STRING=x"]);
         let forced: [Forced<'_>; 2] = [(b"REDIRECT_STATUS", Some(b"200".to_vec())), (b"QUERY_STRING", None)];
-        let rebuilt = rebuild(&rules(), &caller, &forced, <[u8]>::to_vec).unwrap();
-        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin".to_owned(), c"REDIRECT_STATUS=200".to_owned()]);
+        let rebuilt = rebuild(&rules, &caller, &forced, |path| path).unwrap();
+        assert_eq!(rebuilt.entries, [c"PATH=/usr/bin", c"REDIRECT_STATUS=200"]);
         assert_eq!(rebuilt.dropped, 2);
         assert_eq!(rebuilt.left, "REDIRECT_STATUS,QUERY_STRING");
     }
 
     #[test]
     fn of_what_is_left_out_so_many_names_are_told_as_a_record_has_room_for() {
-        let mut caller: Vec<Vec<u8>> =
-            ["LD_PRELOAD=x", "A\"B=x", "QUERY_STRING=x"].map(|one| one.into()).into();
-        caller.push([&[b'N'; 100][..], b"=x"].concat());
-        caller.extend((0..20).map(|number| format!("NAME_{number}=x").into_bytes()));
+        let long = format!("{}=x", "N".repeat(100));
+        let mut caller = ["LD_PRELOAD=x", "A\"B=x", "QUERY_STRING=x", &long].map(str::to_owned).to_vec();
+        caller.extend((0..20).map(|number| format!("NAME_{number}=x")));
+        let caller: Vec<CString> = caller.into_iter().flat_map(CString::new).collect();
+        let caller: Vec<&CStr> = caller.iter().map(CString::as_c_str).collect();
         let rules = Environment { entries_max: 100, bytes_max: 10_000, ..rules() };
-        let rebuilt = rebuild(&rules, &caller, &[], <[u8]>::to_vec).unwrap();
+        let rebuilt = rebuild(&rules, &caller, &[], |path| path).unwrap();
         assert!(rebuilt.left.starts_with("LD_PRELOAD,A\\x22B,NAME_0,NAME_1,"), "{}", rebuilt.left);
         assert!(rebuilt.left.len() <= 96 && rebuilt.dropped == 23, "{rebuilt:?}");
     }

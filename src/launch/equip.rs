@@ -2,7 +2,8 @@
 //!
 //! Runs as the site's own uid. Refuses with E04, A03 and those of [`super::environment`] and [`super::landlock`].
 
-use std::ffi::CString;
+use std::borrow::Cow;
+use std::ffi::CStr;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -21,7 +22,7 @@ use super::verify::Verified;
 #[derive(Debug)]
 pub struct Equipped<'a> {
     pub(super) verified: Verified<'a>,
-    pub(super) environment: Vec<CString>,
+    pub(super) environment: Vec<Cow<'a, CStr>>,
     pub(super) dropped: (usize, String),
     pub(super) ruleset: Option<Ruleset>,
     pub(super) caller: u32,
@@ -33,7 +34,7 @@ impl<'a> Verified<'a> {
     ///
     /// # Errors
     /// As the module says.
-    pub fn equip(self, arrival: &Arrival) -> Result<Equipped<'a>, Refusal> {
+    pub fn equip(self, arrival: &Arrival<'a>) -> Result<Equipped<'a>, Refusal> {
         arrival.in_time("verify")?;
         if let Some(parent) = arrival.follows {
             follow(parent)?;
@@ -43,8 +44,7 @@ impl<'a> Verified<'a> {
             _ if self.by_administrator => terminal(arrival),
             _ => Vec::new(),
         };
-        let inside = self.inside;
-        let rename = |path: &[u8]| inside.path(path).to_vec();
+        let rename = |path| self.inside.path(path);
         let rebuilt = environment::rebuild(&self.site.environment, &arrival.environment, &forced, rename)?;
         // The set-id mail exception was sealed by root already.
         let is_sealed = self.site.set_id_mail || self.facts.settled;
@@ -73,8 +73,8 @@ impl Equipped<'_> {}
 /// and the two differ: both are the file that was verified. `REDIRECT_STATUS` is its guard against being called
 /// directly, and may say 200 because of that. With `REDIRECT_URL` it also takes `PATH_INFO` for the path of the script
 /// (that is how Apache's `Action` hands it over): a script that was rewritten to and has a path behind it keeps that path.
-fn php<'a>(script: &[u8], arrival: &Arrival) -> Vec<Forced<'a>> {
-    let has = |name: &[u8]| arrival.environment.iter().any(|entry| entry.starts_with(name));
+fn php<'a>(script: &[u8], arrival: &Arrival<'_>) -> Vec<Forced<'a>> {
+    let has = |name: &[u8]| arrival.environment.iter().any(|entry| entry.to_bytes().starts_with(name));
     let mut forced: Vec<Forced<'a>> =
         vec![(b"SCRIPT_FILENAME", Some(script.to_vec())), (b"REDIRECT_STATUS", Some(b"200".to_vec()))];
     if has(b"PATH_TRANSLATED=") {
@@ -87,9 +87,9 @@ fn php<'a>(script: &[u8], arrival: &Arrival) -> Vec<Forced<'a>> {
 }
 
 /// A shell of the administrator's wants to know its terminal; the name is a plain word or is not passed.
-fn terminal<'a>(arrival: &Arrival) -> Vec<Forced<'a>> {
+fn terminal<'a>(arrival: &Arrival<'_>) -> Vec<Forced<'a>> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+');
-    let term = arrival.environment.iter().find_map(|entry| entry.strip_prefix(b"TERM="));
+    let term = arrival.environment.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"TERM="));
     let term = term.filter(|term| !term.is_empty() && term.len() < 64 && term.iter().all(plain));
     term.map(|term| (&b"TERM"[..], Some(term.to_vec()))).into_iter().collect()
 }

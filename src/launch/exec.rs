@@ -2,8 +2,9 @@
 //!
 //! Refuses with X01 and X255. Order: no_new_privs, Landlock, descriptors, system calls last.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -25,7 +26,7 @@ use super::verify::{Start, Verified};
 #[derive(Debug)]
 pub struct Sealed<'a> {
     pub(super) verified: Verified<'a>,
-    environment: Vec<CString>,
+    environment: Vec<Cow<'a, CStr>>,
     dropped: (usize, String),
     caller: u32,
     since: Moment,
@@ -147,12 +148,11 @@ pub(super) fn filter_calls(site: &Site<'_>) -> Result<(), Refusal> {
     if site.seccomp.is_empty() {
         return Ok(());
     }
-    let program = sys::seal::instructions(site.seccomp);
-    sys::seal::load_seccomp(&program, site.log_denials)
+    sys::seal::load_seccomp(site.seccomp, site.log_denials)
         .map_err(|errno| Refusal::call(&SEAL, "seccomp", errno))
 }
 
-fn start(verified: &Verified<'_>, environment: &[CString]) -> Errno {
+fn start(verified: &Verified<'_>, environment: &[Cow<'_, CStr>]) -> Errno {
     let words = &verified.words;
     let Err(errno) = match &verified.start {
         // By one-component name in the held directory: by descriptor, a `#!` script would not start.

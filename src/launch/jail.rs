@@ -140,11 +140,15 @@ fn enter_kept(root: &Root, place: impl AsFd + Copy, name: &str, more: ResolveFla
 /// number on that device, nor another volume the device's.
 #[must_use]
 pub fn stamp(view: &View<'_>) -> u64 {
-    let numbers = stamped(view).flat_map(|step| {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-        fstatat(AT_FDCWD.as_fd(), step.source, flags).map_or([0, 0], |facts| [facts.st_dev, facts.st_ino])
-    });
-    checksum(&numbers.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
+    let mut numbers = Vec::new();
+    for step in stamped(view) {
+        let facts = fstatat(AT_FDCWD.as_fd(), step.source, flags);
+        let (device, inode) = facts.map_or((0, 0), |facts| (facts.st_dev, facts.st_ino));
+        numbers.extend_from_slice(&device.to_le_bytes());
+        numbers.extend_from_slice(&inode.to_le_bytes());
+    }
+    checksum(&numbers)
 }
 
 /// The steps whose sources [`stamp`] looks at.

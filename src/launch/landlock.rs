@@ -91,7 +91,7 @@ pub(super) fn seal_as_root(root: &Root, uid: u32, site: &Site<'_>) -> Result<u8,
     look_as(0, 0)?;
     let version = opened?.map_or(Ok(0), Ruleset::enforce)?;
     if !site.seccomp.is_empty() {
-        sys::seal::load_seccomp(&sys::seal::instructions(site.seccomp), site.log_denials)
+        sys::seal::load_seccomp(site.seccomp, site.log_denials)
             .map_err(|errno| Refusal::call(&TOO_OLD, "seccomp", errno))?;
     }
     Ok(version)

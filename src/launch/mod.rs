@@ -49,7 +49,7 @@ pub use beside::{enter, rehearse, visit};
 /// # Errors
 /// [`Refusal`]: nothing was run.
 pub fn launch<'a>(
-    arrival: &'a Arrival,
+    arrival: &'a Arrival<'a>,
     request: &'a Request<'a>,
     policy: &'a Record<'a>,
     root: Root,

@@ -11,6 +11,7 @@
 //! Refuses with X01 to X03 and those of the stages. May not: run on where something has changed.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
@@ -114,7 +115,7 @@ impl<'a> Settled<'a> {
 
     /// A request with this environment from the working directory, by this caller (uid and gid).
     #[must_use]
-    pub fn arrival(&self, caller: u32, environment: Vec<Vec<u8>>) -> Arrival {
+    pub fn arrival<'r>(&self, caller: u32, environment: Vec<&'r CStr>) -> Arrival<'r> {
         let mut arrival = Arrival::new(Moment::now(), (caller, caller), environment);
         if let Ok((_, path)) = &mut arrival.directory {
             *path = self.inside.outside(path);
@@ -126,7 +127,11 @@ impl<'a> Settled<'a> {
     ///
     /// # Errors
     /// As [`super::launch`].
-    pub fn prepare<'r>(&'r self, arrival: &Arrival, request: &'r Request<'r>) -> Result<Sealed<'r>, Refusal> {
+    pub fn prepare<'r>(
+        &'r self,
+        arrival: &Arrival<'r>,
+        request: &'r Request<'r>,
+    ) -> Result<Sealed<'r>, Refusal> {
         let (site, target) = request.target(arrival, self.policy)?;
         if let Target::Script { docroot, .. } = &target {
             self.is_open(docroot)?;

@@ -59,7 +59,7 @@ impl<'a> Dropped<'a> {
     ///
     /// # Errors
     /// As the module says.
-    pub fn verify(self, arrival: &Arrival) -> Result<Verified<'a>, Refusal> {
+    pub fn verify(self, arrival: &Arrival<'_>) -> Result<Verified<'a>, Refusal> {
         arrival.in_time("confine")?;
         let Self { uid, site, target, inside, facts } = self;
         let at = (uid, site, inside, facts);
@@ -100,7 +100,7 @@ fn script<'a>(
     at: At<'a>,
     docroot: &[u8],
     request: &Request<'_>,
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
 ) -> Result<Verified<'a>, Refusal> {
     let (uid, site, inside, facts) = at;
     let reached = working_directory(arrival, &inside, (uid, site), inside.path(docroot))?;
@@ -155,7 +155,7 @@ fn native(
     verified: &mut Verified<'_>,
     reached: &Reached,
     request: &Request<'_>,
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
     full: Vec<u8>,
 ) -> Result<(), Refusal> {
     let first = interpreter::look(&reached.held, request.command, &full)?;
@@ -175,7 +175,7 @@ fn native(
 }
 
 /// A program of root's, named by the policy, all the way up root's.
-fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival) -> Result<Verified<'a>, Refusal> {
+fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival<'_>) -> Result<Verified<'a>, Refusal> {
     let (uid, site, inside, facts) = at;
     let (_, directory) = held(arrival)?;
     let full = [inside.path(directory), b"/", request.command].concat();
@@ -241,7 +241,7 @@ fn find(site: &Site<'_>, name: &[u8]) -> Option<Vec<u8>> {
 
 /// The working directory, walked to from the root of the cell and found to be the same one that was held on arrival.
 fn working_directory(
-    arrival: &Arrival,
+    arrival: &Arrival<'_>,
     inside: &Inside<'_>,
     (uid, site): (u32, &Site<'_>),
     docroot: &[u8],
@@ -270,7 +270,7 @@ fn working_directory(
     }
 }
 
-fn held(arrival: &Arrival) -> Result<(&OwnedFd, &[u8]), Refusal> {
+fn held<'a>(arrival: &'a Arrival<'_>) -> Result<(&'a OwnedFd, &'a [u8]), Refusal> {
     match &arrival.directory {
         Ok((held, path)) => Ok((held, path)),
         Err(errno) => Err(Refusal::call(&CWD, "getcwd", *errno)),

@@ -2,6 +2,7 @@
 //! hands over (sd_listen_fds(3)). Without one, all of this does nothing.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub struct Manager {
 impl Manager {
     /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC` of the environment that was taken at the start.
     #[must_use]
-    pub fn of(environment: &[Vec<u8>]) -> Self {
+    pub fn of(environment: &[&CStr]) -> Self {
         let watchdog = number(environment, b"WATCHDOG_USEC=").filter(|time| *time > 0);
         let meant = number(environment, b"WATCHDOG_PID=").is_none_or(|pid| pid == std::process::id().into());
         Self {
@@ -78,7 +79,7 @@ impl Manager {
 
 /// The listening sockets that were handed over, by name; a second one of a name is closed.
 #[must_use]
-pub fn handed_over(environment: &[Vec<u8>]) -> BTreeMap<Vec<u8>, OwnedFd> {
+pub fn handed_over(environment: &[&CStr]) -> BTreeMap<Vec<u8>, OwnedFd> {
     let mut found = BTreeMap::new();
     if number(environment, b"LISTEN_PID=") != Some(std::process::id().into()) {
         return found;
@@ -95,11 +96,11 @@ pub fn handed_over(environment: &[Vec<u8>]) -> BTreeMap<Vec<u8>, OwnedFd> {
     found
 }
 
-fn value<'a>(environment: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {
-    environment.iter().find_map(|entry| entry.strip_prefix(name))
+fn value<'a>(environment: &[&'a CStr], name: &[u8]) -> Option<&'a [u8]> {
+    environment.iter().find_map(|entry| entry.to_bytes().strip_prefix(name))
 }
 
-fn number(environment: &[Vec<u8>], name: &[u8]) -> Option<u64> {
+fn number(environment: &[&CStr], name: &[u8]) -> Option<u64> {
     std::str::from_utf8(value(environment, name)?).ok()?.parse().ok()
 }
 
@@ -117,6 +118,7 @@ fn open(name: &[u8]) -> Option<(UnixDatagram, UnixAddr)> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::SocketAddr;
 
@@ -127,7 +129,7 @@ mod tests {
         let manager = Manager::of(&[]);
         manager.tell("READY=1");
         assert!(manager.socket.is_none() && manager.watchdog.is_none());
-        assert!(Manager::of(&[b"NOTIFY_SOCKET=relative".to_vec()]).socket.is_none());
+        assert!(Manager::of(&[c"NOTIFY_SOCKET=relative"]).socket.is_none());
     }
 
     #[test]
@@ -135,12 +137,8 @@ mod tests {
         let name = format!("cellwall-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let hears = UnixDatagram::bind_addr(&address).unwrap();
-        let environment = [
-            format!("NOTIFY_SOCKET=@{name}").into_bytes(),
-            b"WATCHDOG_USEC=30000000".to_vec(),
-            b"WATCHDOG_PID=1".to_vec(),
-        ];
-        let manager = Manager::of(&environment);
+        let socket = CString::new(format!("NOTIFY_SOCKET=@{name}")).unwrap();
+        let manager = Manager::of(&[&socket, c"WATCHDOG_USEC=30000000", c"WATCHDOG_PID=1"]);
         assert!(manager.watchdog.is_none(), "meant for another process");
         manager.tell("READY=1");
         manager.reloading();
@@ -153,7 +151,6 @@ mod tests {
 
     #[test]
     fn sockets_for_another_process_are_left_alone() {
-        let environment = [b"LISTEN_PID=1".to_vec(), b"LISTEN_FDS=3".to_vec()];
-        assert!(handed_over(&environment).is_empty());
+        assert!(handed_over(&[c"LISTEN_PID=1", c"LISTEN_FDS=3"]).is_empty());
     }
 }

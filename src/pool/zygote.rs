@@ -341,12 +341,15 @@ impl Nest<'_> {
     ) -> Result<Pid, Refusal> {
         let mut environment = entries(environment)?;
         let command = script(&mut environment, &self.settled, page)?;
+        // Between zero bytes there is none, and a path that was put in is plain.
+        let environment: Vec<CString> = environment.into_iter().flat_map(CString::new).collect();
         let (uid, gid) = numbers(self.cell.uid, self.site);
         let mut words = vec![OsStr::new(&uid), OsStr::new(&gid)];
         words.extend(command.iter().map(|word| OsStr::from_bytes(word)));
         let caller = self.cell.host.callers.first().copied().unwrap_or(u32::MAX);
         log.asked(caller, &words);
-        let arrival = self.settled.arrival(caller, environment);
+        let entries = environment.iter().map(CString::as_c_str).collect();
+        let arrival = self.settled.arrival(caller, entries);
         let request = Request::parse(&words)?;
         let sealed = self.settled.prepare(&arrival, &request)?;
         // The kernel counts all processes of the uid, and zygotes are none of the site's.

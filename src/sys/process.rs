@@ -6,10 +6,10 @@ use nix::errno::Errno;
 
 use super::Root;
 
-/// A copy of the caller's environment, entry by entry, malformed ones included. The environment of this process is
-/// empty afterwards, so that no library can act on it. Call it before anything else, and once.
+/// The caller's environment, entry by entry, malformed ones included, where the kernel has put it. The environment of this
+/// process is empty afterwards, so that no library can act on it. Call it before anything else, and once.
 #[must_use]
-pub fn take_environment() -> Vec<Vec<u8>> {
+pub fn take_environment() -> Vec<&'static CStr> {
     unsafe extern "C" {
         static mut environ: *const *const c_char;
     }
@@ -27,8 +27,8 @@ pub fn take_environment() -> Vec<Vec<u8>> {
         if entry.is_null() {
             return entries;
         }
-        // SAFETY: the kernel ends each entry with a NUL; the strings live as long as the process.
-        entries.push(unsafe { CStr::from_ptr(entry) }.to_bytes().to_vec());
+        // SAFETY: the kernel ends each entry with a NUL; nobody writes to the strings, which live as long as the process.
+        entries.push(unsafe { CStr::from_ptr(entry) });
         // SAFETY: the array ends with a null, which has not been reached.
         place = unsafe { place.add(1) };
     }

@@ -14,11 +14,11 @@ pub fn close_at_exec() -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Loads a seccomp program; `log` also writes denials to the kernel log.
+/// Loads a seccomp program, as instructions or as the bytes that a record has; `log` also writes denials to the kernel log.
 ///
 /// # Errors
 /// EINVAL for a program that the kernel refuses; EACCES without `no_new_privs` and `CAP_SYS_ADMIN`.
-pub fn load_seccomp(program: &[libc::sock_filter], log: bool) -> Result<(), Errno> {
+pub fn load_seccomp<T>(program: &[T], log: bool) -> Result<(), Errno> {
     load(program, if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 })
 }
 
@@ -31,11 +31,12 @@ pub fn load_seccomp_everywhere(program: &[libc::sock_filter]) -> Result<(), Errn
     load(program, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
 }
 
-fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> Result<(), Errno> {
-    let mut program = program.to_vec();
-    let length = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
-    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    // SAFETY: `filter` and the program behind it outlive the call; the kernel copies both.
+fn load<T>(program: &[T], flags: libc::c_ulong) -> Result<(), Errno> {
+    let count = size_of_val(program) / size_of::<libc::sock_filter>();
+    let length = u16::try_from(count).map_err(|_| Errno::EINVAL)?;
+    // The kernel copies the instructions, wherever they stand, and writes to none.
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: `filter` and the program behind it, which has as many instructions, outlive the call.
     let loaded =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
     Errno::result(loaded).map(drop)
@@ -49,19 +50,4 @@ pub fn landlock_version() -> u8 {
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
     u8::try_from(version).unwrap_or(0)
-}
-
-/// Programs of the filter: the decoder has seen that the length is a multiple of 8.
-#[must_use]
-pub fn instructions(program: &[u8]) -> Vec<libc::sock_filter> {
-    let instruction = |bytes: &[u8]| match *bytes {
-        [a, b, jt, jf, c, d, e, f] => Some(libc::sock_filter {
-            code: u16::from_ne_bytes([a, b]),
-            jt,
-            jf,
-            k: u32::from_ne_bytes([c, d, e, f]),
-        }),
-        _ => None,
-    };
-    program.chunks_exact(8).filter_map(instruction).collect()
 }

@@ -6,6 +6,7 @@
 //! file or address, and one that others have to a site of that user alone. What is nobody's is closed, and its file removed.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -46,7 +47,7 @@ struct Found {
 
 impl Kept {
     /// Takes what the environment tells of.
-    pub(super) fn of(environment: &[Vec<u8>]) -> Self {
+    pub(super) fn of(environment: &[&CStr]) -> Self {
         let mut kept = Self::default();
         for (name, socket) in handed_over(environment) {
             let Some((name, number, holder)) = parse(&name) else {

@@ -33,6 +33,7 @@ mod stopped;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -63,7 +64,7 @@ pub struct Setup {
     /// Who the broker is.
     pub account: Account,
     /// The environment that was taken at the start.
-    pub environment: Vec<Vec<u8>>,
+    pub environment: Vec<&'static CStr>,
 }
 
 /// All that the supervisor knows.
