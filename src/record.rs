@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use crate::sys::clock;
 #[derive(Debug)]
 pub struct Log<'a> {
     site: Option<&'a Site<'a>>,
-    asked: String,
+    /// The caller and the words; put into a text only for a refusal.
+    asked: Option<(u32, Vec<Vec<u8>>)>,
     reference: String,
     strict: bool,
     format: Format,
@@ -62,38 +63,35 @@ impl<'a> Log<'a> {
             // The C library keeps the host's zone from here on; inside a cell there may be another one, or none.
             let _ = clock::local(0);
         }
-        Self {
-            site: None,
-            asked: String::new(),
-            reference: reference(),
-            strict,
-            format,
-            length: file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |facts| facts.len()),
-            file,
-            socket,
-        }
+        let (file, length) = file.unzip();
+        let (reference, length) = (reference(), length.unwrap_or(0));
+        Self { site: None, asked: None, reference, strict, format, file, length, socket }
     }
 
     /// The next launch by the same process has a reference of its own.
     #[cfg(feature = "pool")]
     pub fn renew(&mut self) {
         self.reference = reference();
-        self.asked.clear();
+        self.asked = None;
     }
 
     /// What was asked for, in the caller's words, and by whom.
     pub fn asked(&mut self, caller: u32, words: &[&std::ffi::OsStr]) {
-        let word =
-            |place: usize| Untrusted(words.get(place).map_or(&b""[..], |word| word.as_bytes())).to_string();
+        self.asked = Some((caller, words.iter().take(3).map(|word| word.as_bytes().to_vec()).collect()));
+    }
+
+    fn asked_text(&self) -> String {
+        let Some((caller, words)) = &self.asked else { return String::new() };
+        let word = |place: usize| Untrusted(words.get(place).map_or(b"", Vec::as_slice)).to_string();
         let (user, group, command) = (word(0), word(1), word(2));
-        self.asked = match self.format {
+        match self.format {
             Format::Keys => {
                 format!(" caller={caller} asked=\"{}\"", within(&format!("{user} {group} {command}"), 300))
             }
             Format::Suexec => {
                 format!("uid: ({}) gid: ({}) cmd: {command}", within(&user, 64), within(&group, 64))
             }
-        };
+        }
     }
 
     /// Which site it is about. Its limit of file sizes is in force when its program cannot be started: a file that is larger
@@ -147,7 +145,7 @@ impl<'a> Log<'a> {
                 let (reference, site, pid) = (&self.reference, self.site_name(), std::process::id());
                 let head = format!(
                     "refuse ref={reference} code={code} status={status} site={site} pid={pid}{} why=\"",
-                    self.asked
+                    self.asked_text()
                 );
                 let (why, mut fix) = (why.replace('"', "'"), fix.replace('"', "'"));
                 let room = |fix: &str| LINE_MAX.saturating_sub(head.len() + "\" fix=\"\"".len() + fix.len());
@@ -161,7 +159,7 @@ impl<'a> Log<'a> {
             Format::Suexec => {
                 let end = format!(" (reference {}, {code})", self.reference);
                 let line = format!("{}{end}", within(why, LINE_MAX.saturating_sub(end.len())));
-                let asked = std::mem::take(&mut self.asked);
+                let asked = self.asked_text();
                 (asked.is_empty() || self.write(&asked)) && self.write(&line)
             }
         }
@@ -239,8 +237,7 @@ fn send(socket: &UnixDatagram, line: &str) -> bool {
 pub(crate) fn datagram(program: &str, line: &str) -> String {
     let (seconds, _) = clock::now();
     let clock::Calendar { month, day, time: (hour, minute, second), .. } = clock::utc(seconds);
-    let month =
-        usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1))).unwrap_or(&"Jan");
+    let month = MONTHS.split(' ').nth(usize::try_from(month).unwrap_or(1)).unwrap_or("Jan");
     let pid = std::process::id();
     format!("<86>{month} {day:>2} {hour:02}:{minute:02}:{second:02} {program}[{pid}]: {line}")
 }
@@ -265,7 +262,7 @@ pub(crate) fn stamp(format: Format) -> impl Display {
 /// the caller or a site's owner named. All text is ASCII: foreign bytes wear their coat.
 pub(crate) fn within(text: &str, most: usize) -> String {
     match text.get(..most.saturating_sub(CUT.len())) {
-        Some(start) if text.len() > most => format!("{start}{CUT}"),
+        Some(start) if text.len() > most => [start, CUT].concat(),
         _ => text.to_owned(),
     }
 }
@@ -278,23 +275,23 @@ fn cut(line: &str) -> &str {
 
 /// Root. The policy names the path; only a regular file of root's with one link is written to, and nothing is waited
 /// for (CVE-2016-1247, CVE-2025-23395).
-fn open_file(path: &[u8]) -> Option<File> {
+fn open_file(path: &[u8]) -> Option<(File, u64)> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
     let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
-    let facts = file.metadata().ok()?;
-    let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
-    good.then(|| make_room(&file))?;
-    Some(file)
+    let facts = fstat(&file).ok()?;
+    let good = facts.st_mode & libc::S_IFMT == libc::S_IFREG && facts.st_uid == 0 && facts.st_nlink == 1;
+    good.then(|| make_room(&file, &facts))?;
+    Some((file, facts.st_size.try_into().ok()?))
 }
 
 /// Root. The record is written by the site's own user, and what a file system keeps for root is not for him: a site that fills
 /// the disk of the log would stop all others. So root takes room behind the log's end before: plenty of it; but of what is kept
 /// for root little, for programs that say much write there as well. Where none can be had, the write will tell.
-pub(crate) fn make_room(log: impl AsFd + Copy) {
-    let Ok(FileStat { st_size: end, st_blocks: blocks, .. }) = fstat(log) else { return };
-    let room = blocks.saturating_mul(BLOCK).saturating_sub(end);
+pub(crate) fn make_room(log: impl AsFd + Copy, facts: &FileStat) {
+    let end = facts.st_size;
+    let room = facts.st_blocks.saturating_mul(BLOCK).saturating_sub(end);
     if room < AHEAD / 2 {
         let is_full = fstatvfs(log).is_ok_and(|disk| disk.blocks_available() == 0);
         let ahead = if is_full { SOME } else { AHEAD };
@@ -322,9 +319,9 @@ pub(crate) fn reference() -> String {
         });
     }
     let letter = |byte: &u8| ALPHABET.get(usize::from(byte & 31)).copied().map_or('0', char::from);
-    let (first, last): (String, String) =
-        (bytes.iter().take(4).map(letter).collect(), bytes.iter().skip(4).map(letter).collect());
-    format!("{first}-{last}")
+    let mut reference: String = bytes.iter().map(letter).collect();
+    reference.insert(4, '-');
+    reference
 }
 
 /// Longer than a line takes.
@@ -338,8 +335,8 @@ const SOME: i64 = 8 << 10;
 const BLOCK: i64 = 512;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/// By number, from 1.
+const MONTHS: &str = " Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
 const LINE_MAX: usize = 1024;
 /// What stands where text was cut, and how much evidence a remedy must leave room for.
 const CUT: &str = "[cut]";
@@ -354,6 +351,12 @@ static LOST: Card = Card {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn months_are_counted_from_one() {
+        let months: Vec<&str> = MONTHS.split(' ').collect();
+        assert_eq!((months.len(), months[1], months[12]), (13, "Jan", "Dec"));
+    }
 
     #[test]
     fn references_are_short_and_differ() {

@@ -1,7 +1,5 @@
 //! Why a stage said no: a stable code, suEXEC's exit status where it has one, the evidence, and a remedy.
 
-use std::fmt::Write as _;
-
 use nix::errno::Errno;
 
 /// What stays the same for every refusal of one kind.
@@ -60,11 +58,13 @@ impl Untrusted<'_> {
 
 impl std::fmt::Display for Untrusted<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for byte in self.0.iter().take(Self::MAX) {
-            match byte {
-                b'"' | b'\\' => write!(out, "\\x{byte:02x}")?,
-                0x20..=0x7e => out.write_char(char::from(*byte))?,
-                _ => write!(out, "\\x{byte:02x}")?,
+        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let shown = self.0.get(..Self::MAX).unwrap_or(self.0);
+        // Plain ones together, each other one alone.
+        for part in shown.chunk_by(|one, next| plain(one) && plain(next)) {
+            match (part, std::str::from_utf8(part)) {
+                ([byte], _) if !plain(byte) => write!(out, "\\x{byte:02x}")?,
+                (_, text) => out.write_str(text.unwrap_or_default())?,
             }
         }
         if self.0.len() > Self::MAX { out.write_str("[cut]") } else { Ok(()) }

@@ -117,6 +117,13 @@ fn nothing_of_it_is_writable_and_executable() {
     assert!(dynamic[&30] & 8 != 0 && dynamic[&0x6fff_fffb] & 1 != 0, "addresses are not bound at once");
 }
 
+/// Addresses in tables are set at each start, and each page that they lie in is copied for that: decision 14.
+#[test]
+fn what_each_start_fills_in_is_three_pages() {
+    let filled = Program::launcher().segment(RELRO).expect("tables of addresses").size;
+    assert!(filled <= 3 * 4096, "{filled} bytes: a list of texts is better one text, or code");
+}
+
 #[test]
 fn it_is_stripped_and_small() {
     let program = Program::launcher();

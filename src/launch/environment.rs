@@ -52,10 +52,8 @@ pub fn rebuild<'a>(
     {
         return Err(Refusal::new(&TOO_MUCH, format!("{} entries of {bytes} bytes together", caller.len())));
     }
-    let mut new = New {
-        sieve: Sieve::new(rules.authorization, caller.len()),
-        entries: Vec::with_capacity(caller.len()),
-    };
+    let room = caller.len().saturating_add(rules.set.len()).saturating_add(forced.len());
+    let mut new = New { sieve: Sieve::new(rules.authorization, room), entries: Vec::with_capacity(room) };
     for (name, value) in &rules.set {
         new.push(name, value);
     }

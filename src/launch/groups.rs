@@ -38,7 +38,7 @@ impl std::fmt::Display for Groups {
             version => write!(out, "v{version}")?,
         }
         let lost = CONTROLLERS.iter().enumerate().filter(|(bit, _)| self.lost & (1 << bit) != 0);
-        for (place, (_, (_, name))) in lost.enumerate() {
+        for (place, (_, name)) in lost.enumerate() {
             write!(out, "{}{name}", if place == 0 { " lost=" } else { "," })?;
         }
         Ok(())
@@ -129,12 +129,13 @@ fn controllers(group: &ControlGroup<'_>) -> u8 {
 }
 
 fn bit(file: &[u8]) -> u8 {
-    let controller = CONTROLLERS.iter().position(|(start, _)| file.starts_with(start));
+    let name = file.split(|byte| *byte == b'.').next();
+    let controller = CONTROLLERS.iter().position(|controller| Some(controller.as_bytes()) == name);
     controller.map_or(0, |place| 1 << place)
 }
 
-/// How the files of a controller begin, and its name.
-const CONTROLLERS: [(&[u8], &str); 3] = [(b"memory.", "memory"), (b"pids.", "pids"), (b"cpu.", "cpu")];
+/// Their names, which those of their files begin with, up to a dot.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 const MEMORY: u8 = 1;
 
 static GROUP: Card = Card {

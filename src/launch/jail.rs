@@ -128,7 +128,7 @@ fn enter_hosts(root: &Root, name: &str) -> bool {
 /// all: in the host's own, one site could use up what the databases need, and it would stay so.
 fn enter_kept(root: &Root, place: impl AsFd + Copy, name: &str, more: ResolveFlag) -> Result<(), Errno> {
     let open = |name: &str| files::open_plain(place, name.as_bytes(), OFlag::O_RDONLY, more);
-    let (mounts, objects) = (open(name)?, open(&format!("{name}{OBJECTS}"))?);
+    let (mounts, objects) = (open(name)?, open(&[name, OBJECTS].concat())?);
     mount::enter(root, &objects, CloneFlags::CLONE_NEWIPC)?;
     mount::enter(root, &mounts, CloneFlags::CLONE_NEWNS)
 }

@@ -79,7 +79,7 @@ pub(super) fn named(refusal: Refusal, uid: u32, site: &Site<'_>) -> Refusal {
     let Refusal { fix, .. } = &refusal;
     let fix = if fix.starts_with(TREE) {
         // A path that a record cannot hold is found with all others.
-        let lost = ["\\x", "[cut]"].iter().any(|mark| fix.contains(mark));
+        let lost = fix.contains("\\x") || fix.contains("[cut]");
         let fix = if lost { TREE } else { fix };
         fix.replacen("SITE", &Pasted(site.name).to_string(), 1)
     } else if let Some(command) = fix.strip_prefix(OWNERS) {

@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
+use nix::sys::stat::fstat;
+
 use crate::policy::{decode, read};
 use crate::record::{Log, make_room, reference};
 use crate::refusal::{Refusal, Untrusted};
@@ -55,8 +57,8 @@ impl Journal {
 
     /// Zygotes have opened the log long ago: their records have room as well.
     pub fn make_room(&self) {
-        if let Some(log) = self.log.sink() {
-            make_room(log);
+        if let Some((log, facts)) = self.log.sink().and_then(|log| Some((log, fstat(log).ok()?))) {
+            make_room(log, &facts);
         }
     }
 
