@@ -4,16 +4,16 @@
 //! failing, the other is tried; both failing, descriptor 2 says so, and a strict policy runs nothing.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::stat::{FileStat, fstat};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, fallocate, openat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::sys::statvfs::fstatvfs;
 
 use crate::launch::exec::Sealed;
@@ -276,10 +276,9 @@ fn cut(line: &str) -> &str {
 /// Root. The policy names the path; only a regular file of root's with one link is written to, and nothing is waited
 /// for (CVE-2016-1247, CVE-2025-23395).
 fn open_file(path: &[u8]) -> Option<(File, u64)> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
-    let file = options.open(std::ffi::OsStr::from_bytes(path)).ok()?;
+    let lasting = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::from(openat(AT_FDCWD, path, lasting | careful, Mode::from_bits_truncate(0o640)).ok()?);
     let facts = fstat(&file).ok()?;
     let good = facts.st_mode & libc::S_IFMT == libc::S_IFREG && facts.st_uid == 0 && facts.st_nlink == 1;
     good.then(|| make_room(&file, &facts))?;

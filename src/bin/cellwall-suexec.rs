@@ -36,21 +36,21 @@ fn run(words: &[&OsStr]) -> u8 {
 fn answer(arrival: &Arrival<'_>, words: &[&OsStr], root: Root) -> u8 {
     let request = match Request::parse(words) {
         Ok(request) => request,
-        Err(refusal) => return without_record(arrival, words, |_| refusal),
+        Err(refusal) => return without_record(arrival, words, &|_| refusal.clone()),
     };
     let uid = request.uid();
     let bytes = match read::record(uid) {
         Ok(bytes) => bytes,
         Err(Unreadable::Missing) => {
-            return without_record(arrival, words, |host| {
+            return without_record(arrival, words, &|host| {
                 no_policy(uid, host.map_or(0, |host| host.uid_min))
             });
         }
-        Err(why) => return without_record(arrival, words, |_| unreadable(&why)),
+        Err(why) => return without_record(arrival, words, &|_| unreadable(&why)),
     };
     let policy = match decode::record(&bytes) {
         Ok(policy) => policy,
-        Err(why) => return without_record(arrival, words, |_| bad_policy(&why)),
+        Err(why) => return without_record(arrival, words, &|_| bad_policy(&why)),
     };
     let mut log = Log::open(Some(&policy.host.log));
     log.asked(arrival.caller(), words);
@@ -64,7 +64,7 @@ fn answer(arrival: &Arrival<'_>, words: &[&OsStr], root: Root) -> u8 {
 fn without_record(
     arrival: &Arrival<'_>,
     words: &[&OsStr],
-    refusal: impl FnOnce(Option<&Host<'_>>) -> Refusal,
+    refusal: &dyn Fn(Option<&Host<'_>>) -> Refusal,
 ) -> u8 {
     let bytes = read::host().unwrap_or_default();
     let host = decode::host(&bytes).ok();

@@ -96,8 +96,8 @@ impl Dropped<'_> {}
 
 /// To a file of the kernel's.
 pub(super) fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
-    use nix::fcntl::{OFlag, open};
-    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
+    use nix::fcntl::{AT_FDCWD, OFlag, openat};
+    let file = openat(AT_FDCWD, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
     nix::unistd::write(&file, text).map(drop)
 }
 

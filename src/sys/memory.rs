@@ -2,7 +2,7 @@
 //!
 //! A launch needs some ten pages, once, and then becomes another program: a list of free pieces, system calls for each
 //! size and their page faults cost more than all the checks of the policy. Only the piece at the end is ever given
-//! back. What is too large for the place (a record of a megabyte, an enormous environment) comes from the C library.
+//! back. What is too large for the place (a record of a megabyte, thousands of variables) comes from the C library.
 //!
 //! Without memory std would write what only its makers understand to the web server's error log, and abort. Nothing was
 //! run, and without memory there is no record: one line says so.

@@ -11,8 +11,9 @@ pub(crate) const GROUP: Group = Group { name: "identities", prepare, cases };
 /// Alice is in two more groups: `club` is an ordinary one, `power` has a number like docker's or sudo's. And there is a
 /// user whose name is a number.
 fn prepare(world: &World) {
-    append("/etc/group", "club:x:45001:alice\npower:x:901:alice\n");
-    append("/etc/passwd", "45678:x:45679:45679::/home/none:/bin/sh\n");
+    // Beyond every number that a test program of this machine takes for its users.
+    append("/etc/group", "club:x:2000001:alice\npower:x:901:alice\n");
+    append("/etc/passwd", "2000002:x:2000003:2000003::/home/none:/bin/sh\n");
     world.apply();
 }
 
@@ -29,7 +30,7 @@ fn cases() -> Vec<Case> {
         case("root by name", "refused 107", |w| alice(w).word(1, "root")).ours("numbers", "refused 105"),
         case("root's group by name", "refused 108", |w| alice(w).word(2, "root"))
             .ours("numbers", "refused 106"),
-        case("a user whose name is a number", "refused 121", |w| alice(w).word(1, "45678")),
+        case("a user whose name is a number", "refused 121", |w| alice(w).word(1, "2000002")),
         case("nothing for a user", "refused 107", |w| alice(w).word(1, "")).ours("numbers", "refused 105"),
         case("a tilde for a user", "refused 107", |w| alice(w).word(1, "~")).ours("numbers", "refused 105"),
         case("nothing for a group", "refused 108", |w| alice(w).word(2, "")).ours("numbers", "refused 106"),
@@ -48,7 +49,7 @@ fn cases() -> Vec<Case> {
             alice(w).word(2, w.bob.id.to_string())
         })
         .ours("group-of-the-site", "refused 83"),
-        case("a supplementary group for the group", "refused 120", |w| alice(w).word(2, "45001"))
+        case("a supplementary group for the group", "refused 120", |w| alice(w).word(2, "2000001"))
             .ours("group-of-the-site", "refused 83"),
     ];
     all.extend(numbers());
@@ -144,5 +145,5 @@ fn callers() -> Vec<Case> {
 
 /// The user's own groups, but not the one with a small number.
 fn without_power(case: Case) -> Case {
-    case.but("system-groups", "groups", "901 {alice} 45001", "{alice} 45001")
+    case.but("system-groups", "groups", "901 {alice} 2000001", "{alice} 2000001")
 }
