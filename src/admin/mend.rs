@@ -75,6 +75,8 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         }
         "P121" => unapplied(entry),
         "P03" if is_hidden(why, uid(entry)?) => Some(without("ProtectHome")),
+        // openat2(2), which a filter cannot look into, is what systemd takes away for it.
+        "P01" if why.ends_with(Errno::ENOSYS.desc()) => Some(without("RestrictSUIDSGID")),
         "P03" | "P01" => Some("cellwall apply".to_owned()),
         "V111" => closed_docroot(uid(entry)?),
         _ => None,
@@ -113,11 +115,11 @@ const LOOKED_AT: usize = 5000;
 /// Where the package puts it.
 pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
 
-/// A unit's own word is undone by a file beside it.
+/// A unit's own word is undone by a file beside it, and so is that of `systemctl edit`: the last name counts (systemd.unit(5)).
 fn without(option: &str) -> String {
     let unit = "/etc/systemd/system/apache2.service.d";
     format!(
-        "mkdir -p {unit} && printf '[Service]\\n{option}=no\\n' > {unit}/cellwall-{option}.conf && \
+        "mkdir -p {unit} && printf '[Service]\\n{option}=no\\n' > {unit}/zz-cellwall-{option}.conf && \
          systemctl daemon-reload && systemctl restart apache2"
     )
 }

@@ -18,6 +18,8 @@ pub struct Manager {
     socket: Option<(UnixDatagram, UnixAddr)>,
     /// It wants a sign of life at least as often.
     pub watchdog: Option<Duration>,
+    /// What it shows of us.
+    status: String,
 }
 
 impl Manager {
@@ -29,12 +31,20 @@ impl Manager {
         Self {
             socket: value(environment, b"NOTIFY_SOCKET=").and_then(open),
             watchdog: watchdog.filter(|_| meant).map(Duration::from_micros),
+            status: String::new(),
         }
     }
 
     /// One or more assignments, a line each. A lost one is lost.
     pub fn tell(&self, text: &str) {
         let _ = self.send(text, &[]);
+    }
+
+    /// What it is to show of us; nothing where it shows that already. A lost one is told again.
+    pub fn show(&mut self, status: String) {
+        if self.status != status && self.send(&format!("STATUS={status}"), &[]).is_ok() {
+            self.status = status;
+        }
     }
 
     /// Has it keep a descriptor by this name, and hand it to the next daemon.

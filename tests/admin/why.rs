@@ -31,6 +31,27 @@ fn a_reference_leads_to_the_cause_and_to_a_remedy_that_works() {
     });
 }
 
+/// RestrictSUIDSGID= of the web server's unit: no record can be opened, and none that is written again either. Drop-ins count in
+/// the order of their names, and `systemctl edit` writes override.conf.
+#[test]
+fn a_unit_that_takes_openat2_away_is_mended_and_not_the_record() {
+    world(Launcher::Cellwall, |world| {
+        let record = |why: &str| {
+            let line = format!(
+                "2026-01-02T03:04:05.000006Z refuse ref=AAAA-BBBB code=P01 status=83 site=- pid=1 caller=33 \
+                 asked=\"1 1 a.cgi\" why=\"the policy record cannot be used: {why}\" fix=\"cellwall apply\"\n"
+            );
+            std::fs::write(LOG, line).unwrap();
+            repair(world)
+        };
+        let mended = record("Function not implemented");
+        assert!(mended.contains("RestrictSUIDSGID=no"), "{mended}");
+        let file = mended.split(['/', ' ']).find(|word| word.ends_with(".conf")).unwrap();
+        assert!(file > "override.conf", "{mended}");
+        assert_eq!(record("Invalid argument"), "cellwall apply");
+    });
+}
+
 /// One that was taken over appends what it likes to the log, and answers what it likes.
 #[test]
 fn what_a_broker_says_steers_no_terminal() {

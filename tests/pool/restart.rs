@@ -136,6 +136,23 @@ fn socket_of(fd: &OwnedFd) -> u64 {
     nix::sys::stat::fstat(fd).unwrap().st_ino
 }
 
+/// `systemctl status` shows what is, and not what was when the daemon had just started.
+#[test]
+fn the_service_manager_is_told_how_many_workers_there_are() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let manager = Manager::new();
+        let _daemon = manager.start(world);
+        let said = |status: &str| manager.words.lock().unwrap().iter().filter(|text| *text == status).count();
+        until("the pools", || said("STATUS=2 pools, 0 workers") == 1);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        until("the worker", || said("STATUS=2 pools, 1 workers") == 1);
+        thread::sleep(Duration::from_millis(2500));
+        assert_eq!(said("STATUS=2 pools, 1 workers"), 1, "what has not changed is not told again");
+    });
+}
+
 /// Answers that were not 200, of clients who ask without end while `doing`.
 fn asked_while(nginx: &Nginx, sites: &[&str], path: &str, doing: impl FnOnce(&AtomicU32)) -> Vec<String> {
     let (good, end) = (AtomicU32::new(0), AtomicBool::new(false));
@@ -188,7 +205,7 @@ fn no_request_is_lost_while_the_daemon_is_replaced() {
                     more_than(good, 100);
                     assert_eq!(daemon.stop(), Some(0));
                     // As RestartSec= has it.
-                    thread::sleep(Duration::from_millis(100));
+                    thread::sleep(Duration::from_millis(500));
                     daemon = manager.start(world);
                 }
                 more_than(good, 100);

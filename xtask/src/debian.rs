@@ -71,6 +71,9 @@ pub(crate) const TEST: &[&str] = &[
 /// What finds out which libraries a package needs.
 pub(crate) const PACKAGE: &[&str] = &["dpkg-dev"];
 
+/// What makes a Debian that systemd boots, and boots it.
+pub(crate) const SYSTEMD: &[&str] = &["debootstrap", "iproute2", "util-linux"];
+
 /// What pools are measured beside.
 pub(crate) const BENCH: &[&str] =
     &["fcgiwrap", "libfcgi-dev", "multiwatch", "nginx-light", "php-fpm", "spawn-fcgi", "wrk"];

@@ -23,6 +23,7 @@ mod reproduce;
 mod run;
 mod say;
 mod service;
+mod systemd;
 mod test;
 mod tree;
 mod uninstall;
@@ -56,6 +57,7 @@ cargo xtask COMMAND
       --activate            let Debian's Apache use it at once
       --built               install what target/dist holds
   package [--built]         a package of Debian's, in target/package (root)
+  systemd [--built]         that package under a real systemd: everything from its installation to purging (root)
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall
@@ -82,6 +84,7 @@ fn dispatch(words: &[String]) -> Outcome {
         ("build", []) => build::programs(),
         ("install", _) => install::command(options),
         ("package", _) => package::command(options),
+        ("systemd", _) => systemd::command(options),
         ("uninstall", _) => uninstall::command(options),
         ("demo", []) => demo::outside(),
         (demo::INSIDE, []) => demo::inside(),

@@ -17,10 +17,17 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// `package [--built]`
 pub(crate) fn command(words: &[String]) -> Outcome {
+    let file = make(words)?;
+    say::note(&format!("sudo apt install {}", file.display()));
+    Ok(())
+}
+
+/// The file, of what is built now or, with --built, was before.
+pub(crate) fn make(words: &[String]) -> Outcome<PathBuf> {
     let built = match words {
         [] => false,
         [word] if word == "--built" => true,
-        _ => return Err(format!("package knows --built, and got {words:?}.")),
+        _ => return Err(format!("The only option is --built, and got {words:?}.")),
     };
     tree::need_root("package")?;
     debian::need(&[debian::BUILD, debian::PACKAGE])?;
@@ -32,8 +39,7 @@ pub(crate) fn command(words: &[String]) -> Outcome {
     staged.fill(&place).map_err(|why| format!("{}: {why}", place.display()))?;
     let file = staged.pack(&place)?;
     say::step(&format!("The package: {}", file.display()));
-    say::note(&format!("sudo apt install {}", file.display()));
-    Ok(())
+    Ok(file)
 }
 
 /// The files of the package, as they will lie on a machine, and its own part beside them.

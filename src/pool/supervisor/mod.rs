@@ -342,6 +342,7 @@ impl Supervisor {
         self.grove.tidy();
         self.usage();
         self.ask_broker();
+        self.tell_status();
         self.answer_waiting();
         self.journal.make_room();
         self.told = 0;

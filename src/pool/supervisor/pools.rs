@@ -501,11 +501,11 @@ impl Supervisor {
         }
     }
 
-    /// STATUS of the service manager.
-    pub(super) fn tell_status(&self) {
+    /// STATUS of the service manager, which `systemctl status` shows.
+    pub(super) fn tell_status(&mut self) {
         let (pools, workers) = (self.pools.len(), self.workers.len());
         let state = if self.broker.is_alive() { "" } else { ", broker starts" };
-        self.manager.tell(&format!("STATUS={pools} pools, {workers} workers{state}"));
+        self.manager.show(format!("{pools} pools, {workers} workers{state}"));
     }
 
     /// At the end: public sockets that we made, but those that the next daemon gets.
