@@ -207,6 +207,36 @@ fn pool_12_13_a_stopped_site_leaves_no_grandchild_behind() {
     });
 }
 
+/// Without control groups, and with all of the kernel's calls: root of a user namespace of its own, it leaves the namespace that
+/// marks it as its worker's.
+const SHEDS: &str = "#!/bin/sh\n(setsid unshare -U -u sh -c 'trap \"\" TERM; (setsid sleep 600 &); sleep 600' &)\nsleep 600\n";
+
+#[test]
+fn pool_12_13_what_sheds_its_mark_ends_with_its_worker() {
+    world(Launcher::Cellwall, |world| {
+        super::host::without_groups();
+        let path = world.script(&world.alice, "worker.fcgi", SHEDS);
+        world.site(
+            "alice",
+            &format!(
+                "profile = \"sh\"\n[files]\nexecute = [\"/usr/bin/setsid\", \"/usr/bin/unshare\"]\n\
+                 [jail]\nseccomp = \"off\"\n[pool]\ncommand = \"{}\"\nstop_timeout = 1\nworkers = {{ min = 1, max = 1 }}\n",
+                path.display()
+            ),
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let mark = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/uts")).ok();
+        until("a worker, and one without its mark", || {
+            let marks: Vec<_> = processes(world.alice.id).iter().map(|(pid, _)| mark(*pid)).collect();
+            marks.len() == 5 && marks.iter().any(|other| *other != marks[0])
+        });
+        let said = world.cellwall(&["pool", "stop", "alice"]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        until("the end of all of them", || processes(world.alice.id).is_empty());
+    });
+}
+
 #[test]
 fn a_worker_that_has_had_its_requests_is_replaced_before_it_ends() {
     world(Launcher::Cellwall, |world| {

@@ -335,6 +335,9 @@ impl Supervisor {
         for tree in std::mem::take(&mut self.graves) {
             self.bury(tree);
         }
+        let trees = self.workers.values().map(|living| &living.tree);
+        let trees = trees.chain(self.zygotes.values().map(|zygote| &zygote.tree)).chain(&self.graves);
+        self.grove.end_strays(|pid| self.processes.contains_key(&pid), trees);
         self.dismiss_idle();
         self.hear_clients_again();
         self.restore();
