@@ -88,6 +88,37 @@ fn a_broker_that_was_taken_over_does_not_have_root_fill_the_disk() {
     });
 }
 
+/// Says in the broker's stead, for two seconds, that a child of each worker has had its requests; it is none of theirs.
+const RENEWS: &str = "
+import ctypes, os, signal, socket, struct, sys, time
+pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
+process = call(434, pid, 0)
+os.kill(pid, signal.SIGSTOP)
+links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listdir(f'/proc/{pid}/fd'))
+all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
+channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
+end = time.time() + 2
+while time.time() < end:
+    for worker in range(1, 200):
+        try: channel.send(struct.pack('<BBHIIIQQ', 141, 0, 0, 1, worker, 0, 1, 0), socket.MSG_DONTWAIT)
+        except BlockingIOError: time.sleep(0.001)
+";
+
+#[test]
+fn a_broker_that_was_taken_over_gets_no_crowd_of_workers() {
+    world(Launcher::Cellwall, |world| {
+        worker(world, "#!/usr/bin/perl\nsleep 600;\n", "workers = { min = 1, max = 1 }\n");
+        let daemon = Daemon::start(world);
+        until("a worker", || processes(world.alice.id).len() == 1);
+        let said =
+            Command::new("python3").args(["-c", RENEWS, &broker(&daemon).to_string()]).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        thread::sleep(Duration::from_secs(2));
+        let all = processes(world.alice.id).len();
+        assert!((1..10).contains(&all), "{all} workers of a site that may have one: {:?}", logged(&[""]));
+    });
+}
+
 /// Zygotes write their records as the site, into a log that was opened before: the room is taken by root.
 #[test]
 fn the_log_has_room_for_those_who_opened_it_long_ago() {
