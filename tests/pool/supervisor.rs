@@ -626,6 +626,30 @@ fn a_sites_own_user_may_say_that_it_was_deployed_and_nobody_elses_may() {
     });
 }
 
+/// A launch says no by itself (P03); these were launched before.
+#[test]
+fn workers_of_an_account_that_is_somebody_elses_by_now_are_ended() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let before = fs::read_to_string("/etc/passwd").unwrap();
+        // Other accounts may come and go.
+        fs::write("/etc/passwd", format!("{before}dave:x:30055:30055::/home/dave:/bin/sh\n")).unwrap();
+        thread::sleep(Duration::from_secs(4));
+        let own = processes(world.alice.id);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        assert_eq!(processes(world.alice.id), own, "the same ones");
+        fs::write("/etc/passwd", before.replace("\nalice:", "\nmallory:")).unwrap();
+        until("the end of her workers", || processes(world.alice.id).is_empty());
+        assert_ne!(nginx.get("alice", "/a.php").status, 200);
+        until("a launch that says why", || !logged(&["refuse ", "code=P03", "alice"]).is_empty());
+        fs::write("/etc/passwd", before).unwrap();
+        until("her workers again", || nginx.get("alice", "/a.php").status == 200);
+    });
+}
+
 #[test]
 fn a_crowd_at_the_control_socket_keeps_nobody_from_it() {
     world(Launcher::Cellwall, |world| {
