@@ -3,11 +3,9 @@
 //! Landlock tells of a denied path or port through audit alone. Without an audit daemon the kernel writes these lines to its
 //! own log, ten in five seconds at most; who listens here hears all of them (audit_netlink, `AUDIT_NLGRP_READLOG`).
 
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
@@ -17,6 +15,7 @@ use nix::sys::socket::{
 
 use crate::config::seccomp::ARCHITECTURE;
 
+use super::alone::Alone;
 use super::say;
 
 /// How the kernel's audit stands.
@@ -84,7 +83,7 @@ pub struct Hearing {
     before: State,
     rule: Option<Vec<u8>>,
     /// Nobody else listens and then switches it off.
-    _alone: Flock<File>,
+    _alone: Alone,
 }
 
 impl Hearing {
@@ -94,8 +93,7 @@ impl Hearing {
     /// # Errors
     /// As [`state`]; somebody listens already, or it is locked.
     pub fn start(failures: Option<(u32, &[u32])>) -> Result<Self, String> {
-        let file = File::create(ALONE).map_err(|why| format!("{ALONE}: {why}"))?;
-        let alone = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        let alone = Alone::at(ALONE, 0).map_err(|why| format!("{ALONE}: {why}"))?.ok_or_else(|| {
             "another cellwall command watches the kernel's audit\n  help: end that one first".to_owned()
         })?;
         let (stream, before) = (Stream::open()?, state()?);

@@ -1,6 +1,7 @@
 //! The administrator's command: one file for each subcommand, each with `Args` and `run`.
 
 pub mod again;
+mod alone;
 pub mod apply;
 pub mod audit;
 mod backwards;

@@ -147,7 +147,11 @@ fn step(step: &Step<'_>) -> String {
     let place = match step.kind {
         StepKind::Directory => format!("{target} (empty)"),
         StepKind::Link => return format!("{target} -> {source}"),
-        StepKind::BindDirectory | StepKind::BindFile if source == target => target,
+        StepKind::BindDirectory | StepKind::BindFile
+            if source == target || step.flags & Step::DEEPER != 0 =>
+        {
+            target
+        }
         StepKind::BindDirectory | StepKind::BindFile => format!("{target} (from {source})"),
         StepKind::Memory => format!("{target} (memory)"),
         StepKind::Processes => format!("{target} (own processes)"),
@@ -159,6 +163,7 @@ fn step(step: &Step<'_>) -> String {
         (Step::NO_SET_ID, "nosuid"),
         (Step::OPTIONAL, "optional"),
         (Step::SITE, "the site's"),
+        (Step::DEEPER, "from where it is not root's"),
     ];
     let flags: Vec<&str> =
         words.iter().filter(|(flag, _)| step.flags & flag != 0).map(|(_, word)| *word).collect();

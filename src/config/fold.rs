@@ -59,16 +59,14 @@ fn rights_of(rules: &Rules, path: &Path) -> u8 {
 /// The upper ones first. Not the root: a rule for it would be no rule set at all.
 fn made<'a>(rules: &Rules, steps: &'a [StepCell]) -> BTreeMap<&'a OsStr, Made> {
     // A link is not opened; what it leads to is.
-    let places: BTreeMap<&OsStr, &StepCell> = steps
-        .iter()
-        .filter(|step| step.kind != StepKind::Link)
-        .map(|step| (step.target.as_os_str(), step))
-        .collect();
+    let places: BTreeMap<&OsStr, &StepCell> =
+        steps.iter().filter(|step| step.kind != StepKind::Link).map(|step| (place(step), step)).collect();
     let mut made: BTreeMap<&OsStr, Made> = BTreeMap::new();
-    for step in places.values() {
-        let rights = rights_of(rules, &step.target) & FOLDABLE;
+    for (at, step) in &places {
+        let place: &'a Path = Path::new(*at);
+        let rights = rights_of(rules, place) & FOLDABLE;
         let may_miss = step.flags & Step::OPTIONAL != 0;
-        let directories = step.target.ancestors().skip(1).filter(|above| above.parent().is_some());
+        let directories = place.ancestors().skip(1).filter(|above| above.parent().is_some());
         for directory in directories.map(Path::as_os_str) {
             made.entry(directory)
                 .and_modify(|known| {
@@ -83,6 +81,12 @@ fn made<'a>(rules: &Rules, steps: &'a [StepCell]) -> BTreeMap<&'a OsStr, Made> {
         !Path::new(directory).ancestors().any(|above| places.contains_key(above.as_os_str()))
     });
     made
+}
+
+/// Where the view has what is not its own: of a path that is looked for at the launch from there on.
+fn place(step: &StepCell) -> &OsStr {
+    let path = if step.flags & Step::DEEPER != 0 { &step.source } else { &step.target };
+    path.as_os_str()
 }
 
 #[cfg(test)]

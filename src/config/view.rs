@@ -2,7 +2,7 @@
 //!
 //! A path of root's is bound where it is, and the links on its way are made again. A path below a directory of the
 //! site is bound at the topmost component that is not root's: all above it is root's, so the site cannot put something
-//! else there between `apply` and a launch.
+//! else there between `apply` and a launch. Of a path of which several components are missing the launch finds that one.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -38,6 +38,8 @@ struct Bind {
     /// Nothing is started from it, and nothing mapped.
     data_only: bool,
     optional: bool,
+    /// Several components are missing: the first one is at this place, the root's being 1.
+    deeper: Option<usize>,
 }
 
 impl Plan {
@@ -72,13 +74,14 @@ impl Plan {
             // The kind of the whole path counts only when the path is the topmost foreign component itself.
             Some((top, _)) if *top == found.real => (top.clone(), found.kind != Kind::File),
             Some((top, _)) => (top.clone(), true),
-            None if found.kind == Kind::Missing => (first_missing(found), true),
+            None if found.kind == Kind::Missing => (found.real.clone(), true),
             None => (found.real.clone(), found.kind == Kind::Directory),
         };
         let site = found.foreign.is_some() || found.kind == Kind::Missing;
         let data_only = write && rights & PathRule::EXECUTE == 0;
-        let bind =
-            Bind { directory, site, write, data_only, optional: optional || found.kind == Kind::Missing };
+        let optional = optional || found.kind == Kind::Missing;
+        let deeper = if found.foreign.is_none() { first_missing(found) } else { None };
+        let bind = Bind { directory, site, write, data_only, optional, deeper };
         self.binds.entry(top.into()).and_modify(|known| known.join(bind)).or_insert(bind);
         self.rule(&found.real, rights);
     }
@@ -142,7 +145,7 @@ impl Plan {
             .filter(|(path, _)| !replaced(path))
             .map(|(path, bind)| StepCell {
                 kind: if bind.directory { StepKind::BindDirectory } else { StepKind::BindFile },
-                source: path.into(),
+                source: bind.source(Path::new(path)),
                 target: path.into(),
                 flags: bind.flags(set_id),
             })
@@ -169,6 +172,12 @@ impl Bind {
         self.write |= other.write;
         self.data_only &= other.data_only;
         self.optional &= other.optional;
+        self.deeper = self.deeper.or(other.deeper);
+    }
+
+    /// What the launcher looks at to tell whether anything has come.
+    fn source(self, path: &Path) -> PathBuf {
+        self.deeper.map_or_else(|| path.to_owned(), |known| path.components().take(known).collect())
     }
 
     fn flags(self, set_id: bool) -> u8 {
@@ -179,6 +188,7 @@ impl Bind {
             | flag(self.data_only, Step::NO_EXEC)
             | flag(self.optional, Step::OPTIONAL)
             | flag(self.site, Step::SITE)
+            | flag(self.deeper.is_some(), Step::DEEPER)
     }
 }
 
@@ -205,9 +215,10 @@ fn above(path: &OsStr) -> impl Iterator<Item = &OsStr> {
     Path::new(path).ancestors().skip(1).map(Path::as_os_str)
 }
 
-fn first_missing(found: &Found) -> PathBuf {
-    let depth = found.nearest.components().count();
-    found.real.components().take(depth + 1).collect()
+/// Components of the first path that is missing, where what was asked for lies deeper.
+fn first_missing(found: &Found) -> Option<usize> {
+    let first = found.nearest.components().count() + 1;
+    (found.kind == Kind::Missing && first < found.real.components().count()).then_some(first)
 }
 
 /// The name of a view: two sites of one uid with the same steps share it. Another one where a directory of root's is another

@@ -97,7 +97,7 @@ pub fn enter<'a>(root: &Root, jail: &Jail<'a>) -> Result<Inside<'a>, Refusal> {
 /// root as well).
 fn enter_chroot(directory: &[u8]) -> Result<(), Refusal> {
     let refuse = |why: &str| Refusal::about(&CHROOT, directory, why);
-    let held = hold_roots(directory, false).map_err(|(path, why)| Refusal::about(&CHROOT, &path, &why))?;
+    let (held, _) = hold_roots(directory, 0).map_err(|(path, why)| Refusal::about(&CHROOT, &path, &why))?;
     fchdir(&held).map_err(|errno| refuse(errno.desc()))?;
     chroot(c".").map_err(|errno| refuse(errno.desc()))?;
     nix::unistd::chdir(c"/").map_err(|errno| refuse(errno.desc()))
@@ -172,7 +172,7 @@ pub fn build(root: &Root, view: &View<'_>) -> Result<(), Refusal> {
         // Where a unit or a container has no /proc/sys the kernel's own limits hold, for this view alone.
         let _ = confine::write(file, most);
     }
-    hold_roots(VIEW_ROOT.as_bytes(), false).map_err(|(path, why)| Refusal::about(&VIEW, &path, &why))?;
+    hold_roots(VIEW_ROOT.as_bytes(), 0).map_err(|(path, why)| Refusal::about(&VIEW, &path, &why))?;
     let place = CString::new(VIEW_ROOT).map_err(|_| failed(Errno::EINVAL))?;
     mount::memory(root, &place, c"mode=755,size=1m", MsFlags::MS_NOEXEC).map_err(failed)?;
     let top = files::hold(AT_FDCWD, VIEW_ROOT.as_bytes(), ResolveFlag::empty()).map_err(failed)?;
@@ -238,13 +238,16 @@ impl Builder<'_> {
     }
 
     fn bind(&self, step: &Step<'_>) -> Result<(), Halt> {
-        let source = hold_roots(step.source, step.flags & Step::SITE != 0).map_err(|(path, text)| {
+        let deeper = step.flags & Step::DEEPER != 0;
+        let wanted = if deeper { step.target } else { step.source };
+        let (source, reached) = hold_roots(wanted, step.flags).map_err(|(path, text)| {
             let is_missing = text == Errno::ENOENT.desc();
             Halt(path, Why { text, is_missing })
         })?;
         let at = |errno| Halt::errno(step.source, errno);
         let is_directory = fstat(&source).map_err(at)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        let target = if is_directory { self.directory(step.target)? } else { self.file(step.target)? };
+        let target = if deeper { &reached } else { step.target };
+        let target = if is_directory { self.directory(target)? } else { self.file(target)? };
         let copied = mount::copy(self.root, &source, is_directory).map_err(at)?;
         mount::restrict(self.root, &copied, attributes(step.flags), is_directory).map_err(at)?;
         mount::attach(self.root, &copied, &target).map_err(|errno| Halt::errno(step.target, errno))
@@ -313,9 +316,10 @@ fn attributes(flags: u8) -> u64 {
     pairs.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |all, (_, attribute)| all | attribute)
 }
 
-/// Walks to `path` over directories of root's that nobody else can write. `foreign_end`: the last component may be
-/// anybody's, but no link. On failure the path that stopped it, and why.
-fn hold_roots(path: &[u8], foreign_end: bool) -> Result<OwnedFd, (Vec<u8>, String)> {
+/// Walks to `path` over directories of root's that nobody else can write. `flags`: with [`Step::SITE`] the last component may be
+/// anybody's, but no link, and with [`Step::DEEPER`] the walk ends at the first that is not root's. Second: how far it went. On
+/// failure the path that stopped it, and why.
+fn hold_roots(path: &[u8], flags: u8) -> Result<(OwnedFd, Vec<u8>), (Vec<u8>, String)> {
     let mut so_far: Vec<u8> = Vec::with_capacity(path.len());
     let mut here = files::hold_root().map_err(|errno| (b"/".to_vec(), errno.desc().to_owned()))?;
     let mut parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).peekable();
@@ -325,11 +329,14 @@ fn hold_roots(path: &[u8], foreign_end: bool) -> Result<OwnedFd, (Vec<u8>, Strin
         here = files::hold(&here, part, ResolveFlag::empty())
             .map_err(|errno| (so_far.clone(), errno.desc().to_owned()))?;
         let facts = fstat(&here).map_err(|errno| (so_far.clone(), errno.desc().to_owned()))?;
-        if parts.peek().is_some() || !foreign_end {
+        if flags & Step::DEEPER != 0 && facts.st_uid != 0 {
+            break;
+        }
+        if parts.peek().is_some() || flags & Step::SITE == 0 {
             roots_alone(&facts).map_err(|why| (so_far.clone(), why))?;
         }
     }
-    Ok(here)
+    Ok((here, so_far))
 }
 
 /// A sticky directory of root's (/tmp) is no exception: what lies in it may be anybody's. A device may be written by all.

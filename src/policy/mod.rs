@@ -246,8 +246,11 @@ impl Step<'_> {
     /// The source's last component may be another's than root's: the site's, or a service's. Otherwise it is root's all
     /// the way.
     pub const SITE: u8 = 32;
+    /// Not the source, but the first directory on the way from it to the target that is not root's, or the target itself. Nothing of
+    /// all that was there when the policy was made.
+    pub const DEEPER: u8 = 64;
     /// Every known flag.
-    pub const ALL: u8 = 63;
+    pub const ALL: u8 = 127;
 }
 
 /// The kinds of [`Step`].

@@ -7,7 +7,8 @@
 //!
 //! Where there are no such groups, each tree has a UTS namespace of its own, which is only its mark: every descendant has it,
 //! whatever its parent, session and process group are, and cannot leave it without `CAP_SYS_ADMIN` (namespaces(7)). What
-//! has the mark is found in /proc and ended by a pidfd, so that no number is taken for another process's.
+//! has the mark is found in /proc and ended by a pidfd, so that no number is taken for another process's. A site that may make
+//! user namespaces has `CAP_SYS_ADMIN` there, and with it a mark of its own ([`Grove::end_strays`]).
 
 use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 
 use crate::policy::ControlGroup;
 use crate::sys::fork::{self, Side};
@@ -190,6 +191,28 @@ impl Grove {
     pub fn clear(&self, site: &Path) {
         if !site.as_os_str().is_empty() {
             sweep(site);
+        }
+    }
+
+    /// Ends what has left its mark behind. Whatever it did, when its ancestors have ended it is a child of this process, which is
+    /// the reaper of all that it starts (`PR_SET_CHILD_SUBREAPER`); then its own children are. `is_known`: what this process has
+    /// started; `trees`: all that live.
+    pub fn end_strays<'t>(&self, is_known: impl Fn(Pid) -> bool, trees: impl Iterator<Item = &'t Tree>) {
+        let Some(home) = self.home.as_ref().and_then(|home| home.metadata().ok()) else { return };
+        let mut marks: Vec<u64> =
+            trees.filter_map(|tree| tree.mark.as_ref()).map(|mark| mark.number).collect();
+        marks.push(home.ino());
+        let is_stray = |pid: Pid| {
+            mark_of(pid).is_some_and(|mark| !marks.contains(&mark)) && parent_of(pid) == Some(getpid())
+        };
+        for _ in 0..ROUNDS {
+            let all = Census::now().0.into_iter().filter(|(mark, _)| !marks.contains(mark));
+            let all = all.flat_map(|(_, all)| all).map(Pid::from_raw).filter(|pid| !is_known(*pid));
+            let ended = all
+                .filter(|pid| fork::hold(*pid).is_ok_and(|held| is_stray(*pid) && fork::end(&held).is_ok()));
+            if ended.count() == 0 {
+                return;
+            }
         }
     }
 

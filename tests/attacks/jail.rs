@@ -1,4 +1,4 @@
-//! Ways out of a cell: JAIL-01 to JAIL-14 of the threat catalogue.
+//! Ways out of a cell: JAIL-01 to JAIL-15 of the threat catalogue.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -283,6 +283,47 @@ fn jail_13_a_file_that_the_host_replaces_is_replaced_in_the_view() {
             let report = world.call(&world.alice, "a.cgi").deed("read:/etc/hosts").run().ran();
             assert_eq!(report.fact("content"), content);
         }
+    });
+}
+
+/// A docroot and sockets whose directories are still to be made as well. What comes there later is shown without another `apply`: what
+/// is somebody's from there on, and of a directory of root's nothing beside it.
+#[test]
+fn jail_15_a_directory_that_comes_later_is_not_shown_for_what_lies_in_it() {
+    world(Launcher::Cellwall, |world| {
+        let rules = "user = \"alice\"\ndocroot = [\"/var/www/new/htdocs\", \"/var/www/own/htdocs\"]\nprofile = \"sh\"\n[files]\n\
+                     sockets = [\"/run/later/deep/one?\", \"/run/later/deep/two?\", \"/run/theirs/deep/one?\"]\n";
+        fs::write("/etc/cellwall/sites.d/alice.toml", rules).unwrap();
+        world.apply();
+        for (directory, owner) in [
+            ("/var/www/new", 0),
+            ("/var/www/new/htdocs", world.alice.id),
+            ("/var/www/own", world.alice.id),
+            ("/var/www/own/htdocs", world.alice.id),
+            ("/run/later", 0),
+            ("/run/later/deep", 0),
+            ("/run/theirs", world.carol.id),
+            ("/run/theirs/deep", world.carol.id),
+        ] {
+            make_directory(directory, owner, 0o755);
+        }
+        let shown = ["/run/later/deep/one", "/run/later/deep/two", "/run/theirs/deep/one"];
+        let sockets = shown.map(|path| std::os::unix::net::UnixListener::bind(path).unwrap());
+        let others = ["/var/www/new/others", "/run/later/others", "/run/later/deep/others"];
+        others.iter().for_each(|path| put(path, b"", 0, 0o644));
+        let script = format!(
+            "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nfor f in {} {}; do test -e $f && echo $f; done\n",
+            shown.join(" "),
+            others.join(" ")
+        );
+        for docroot in ["/var/www/new/htdocs", "/var/www/own/htdocs"] {
+            put(format!("{docroot}/a.cgi"), script.as_bytes(), world.alice.id, 0o755);
+            let call = world.call(&world.alice, "a.cgi").cwd(docroot);
+            let said = call.env(format!("SCRIPT_FILENAME={docroot}/a.cgi")).run().out_text();
+            let said: Vec<&str> = said.lines().filter(|line| line.starts_with('/')).collect();
+            assert_eq!(said, shown, "{docroot}");
+        }
+        drop(sockets);
     });
 }
 

@@ -354,6 +354,27 @@ fn what_a_chroot_was_also_built_for_and_is_gone_keeps_no_copy_old() {
     });
 }
 
+/// Whoever may read a directory may lock it (flock(2)), and a chroot is there to be read.
+#[test]
+fn nobody_but_root_keeps_a_chroot_from_its_updates() {
+    world(Launcher::Cellwall, |world| {
+        site("\"sh\"", "");
+        good(world, &["build", JAIL, "--site", "alice"]);
+        let mut holder = Command::new("setpriv")
+            .args([&format!("--reuid={}", world.bob.id), "--clear-groups", "flock", "-F", "-x", JAIL])
+            .args(["sh", "-c", "echo held; exec sleep 600"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = [0; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+        let (said, status) = jail(world, &["refresh", JAIL]);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert!(status == 0 && held == *b"held\n", "{said}");
+    });
+}
+
 /// What one of the sites may write must not become a program of root's in another one's chroot.
 #[test]
 fn of_a_tree_nothing_is_copied_that_others_may_change() {

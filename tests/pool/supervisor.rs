@@ -88,6 +88,37 @@ fn a_broker_that_was_taken_over_does_not_have_root_fill_the_disk() {
     });
 }
 
+/// Says in the broker's stead, for two seconds, that a child of each worker has had its requests; it is none of theirs.
+const RENEWS: &str = "
+import ctypes, os, signal, socket, struct, sys, time
+pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
+process = call(434, pid, 0)
+os.kill(pid, signal.SIGSTOP)
+links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listdir(f'/proc/{pid}/fd'))
+all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
+channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
+end = time.time() + 2
+while time.time() < end:
+    for worker in range(1, 200):
+        try: channel.send(struct.pack('<BBHIIIQQ', 141, 0, 0, 1, worker, 0, 1, 0), socket.MSG_DONTWAIT)
+        except BlockingIOError: time.sleep(0.001)
+";
+
+#[test]
+fn a_broker_that_was_taken_over_gets_no_crowd_of_workers() {
+    world(Launcher::Cellwall, |world| {
+        worker(world, "#!/usr/bin/perl\nsleep 600;\n", "workers = { min = 1, max = 1 }\n");
+        let daemon = Daemon::start(world);
+        until("a worker", || processes(world.alice.id).len() == 1);
+        let said =
+            Command::new("python3").args(["-c", RENEWS, &broker(&daemon).to_string()]).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        thread::sleep(Duration::from_secs(2));
+        let all = processes(world.alice.id).len();
+        assert!((1..10).contains(&all), "{all} workers of a site that may have one: {:?}", logged(&[""]));
+    });
+}
+
 /// Zygotes write their records as the site, into a log that was opened before: the room is taken by root.
 #[test]
 fn the_log_has_room_for_those_who_opened_it_long_ago() {
@@ -204,6 +235,36 @@ fn pool_12_13_a_stopped_site_leaves_no_grandchild_behind() {
         let said = world.cellwall(&["pool", "start", "alice"]);
         assert!(said.status.success());
         until("new ones", || processes(world.alice.id).len() >= 4);
+    });
+}
+
+/// Without control groups, and with all of the kernel's calls: root of a user namespace of its own, it leaves the namespace that
+/// marks it as its worker's.
+const SHEDS: &str = "#!/bin/sh\n(setsid unshare -U -u sh -c 'trap \"\" TERM; (setsid sleep 600 &); sleep 600' &)\nsleep 600\n";
+
+#[test]
+fn pool_12_13_what_sheds_its_mark_ends_with_its_worker() {
+    world(Launcher::Cellwall, |world| {
+        super::host::without_groups();
+        let path = world.script(&world.alice, "worker.fcgi", SHEDS);
+        world.site(
+            "alice",
+            &format!(
+                "profile = \"sh\"\n[files]\nexecute = [\"/usr/bin/setsid\", \"/usr/bin/unshare\"]\n\
+                 [jail]\nseccomp = \"off\"\n[pool]\ncommand = \"{}\"\nstop_timeout = 1\nworkers = {{ min = 1, max = 1 }}\n",
+                path.display()
+            ),
+        );
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let mark = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/uts")).ok();
+        until("a worker, and one without its mark", || {
+            let marks: Vec<_> = processes(world.alice.id).iter().map(|(pid, _)| mark(*pid)).collect();
+            marks.len() == 5 && marks.iter().any(|other| *other != marks[0])
+        });
+        let said = world.cellwall(&["pool", "stop", "alice"]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        until("the end of all of them", || processes(world.alice.id).is_empty());
     });
 }
 
@@ -562,6 +623,30 @@ fn a_sites_own_user_may_say_that_it_was_deployed_and_nobody_elses_may() {
         assert_eq!(ask(world.alice.id, &["pool", "reload"]), Some(3));
         assert_eq!(ask(0, &["deployed", "nobody"]), Some(1));
         assert_eq!(logged(&["launch ", "site=alice"]).len(), 2);
+    });
+}
+
+/// A launch says no by itself (P03); these were launched before.
+#[test]
+fn workers_of_an_account_that_is_somebody_elses_by_now_are_ended() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        let before = fs::read_to_string("/etc/passwd").unwrap();
+        // Other accounts may come and go.
+        fs::write("/etc/passwd", format!("{before}dave:x:30055:30055::/home/dave:/bin/sh\n")).unwrap();
+        thread::sleep(Duration::from_secs(4));
+        let own = processes(world.alice.id);
+        assert_eq!(nginx.get("alice", "/a.php").status, 200);
+        assert_eq!(processes(world.alice.id), own, "the same ones");
+        fs::write("/etc/passwd", before.replace("\nalice:", "\nmallory:")).unwrap();
+        until("the end of her workers", || processes(world.alice.id).is_empty());
+        assert_ne!(nginx.get("alice", "/a.php").status, 200);
+        until("a launch that says why", || !logged(&["refuse ", "code=P03", "alice"]).is_empty());
+        fs::write("/etc/passwd", before).unwrap();
+        until("her workers again", || nginx.get("alice", "/a.php").status == 200);
     });
 }
 

@@ -11,8 +11,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, ResolveFlag, openat, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, futimens, mkdirat, mknodat, umask};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens, mkdirat, mknodat, umask};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
@@ -20,13 +20,14 @@ use crate::config::ground::is_everybodys;
 use crate::launch::walk::{Follow, Rules, walk};
 use crate::sys::files;
 
+use super::super::alone::Alone;
 use super::{Copied, Thing};
 
 /// A chroot, held and locked.
 #[derive(Debug)]
 pub struct Place {
     top: OwnedFd,
-    _lock: Flock<File>,
+    _alone: Alone,
 }
 
 /// How something that is there compares with what is wanted.
@@ -41,6 +42,9 @@ pub enum Is {
     /// It is a directory where none is wanted, or one of somebody's where root's is wanted.
     Solid,
 }
+
+/// A byte of it for each chroot that is worked at.
+const ALONE: &str = "/run/cellwall-jail.lock";
 
 const ROOTS: Rules<'_> = Rules { owner: 0, follow: Follow::None, fence: b"" };
 
@@ -78,11 +82,10 @@ impl Place {
             }
         }
         let top = walk(bytes, ROOTS).map_err(refused)?.held;
-        let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let file = files::open_plain(&top, b".", open, ResolveFlag::empty()).map_err(failed)?;
-        let lock = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
-        let lock = lock.map_err(|_| format!("somebody else is at work in {}", directory.display()))?;
-        Ok(Self { top, _lock: lock })
+        let alone = Alone::at(ALONE, fstat(&top).map_err(failed)?.st_ino);
+        let alone = alone.map_err(|why| format!("{ALONE}: {why}"))?;
+        let alone = alone.ok_or_else(|| format!("somebody else is at work in {}", directory.display()))?;
+        Ok(Self { top, _alone: alone })
     }
 
     /// What stands at a path, beside what should.

@@ -84,7 +84,11 @@ fn entries(site: &Site<'_>, reasons: &BTreeMap<PathBuf, Vec<Place>>) -> Vec<Entr
 fn entry(step: &Step<'_>, reasons: &BTreeMap<PathBuf, Vec<Place>>) -> Entry {
     let (path, source) = (PathBuf::from(text(step.target)), text(step.source));
     let has = |flag| step.flags & flag != 0;
-    let from = if source == text(step.target) { String::new() } else { format!(", which is {source}") };
+    let from = if source == text(step.target) || has(Step::DEEPER) {
+        String::new()
+    } else {
+        format!(", which is {source}")
+    };
     let what = match step.kind {
         StepKind::Link => format!("-> {source}"),
         StepKind::Directory => "empty".to_owned(),

@@ -11,6 +11,7 @@
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
 //! * `run`: what somebody has removed from /run.
+//! * `accounts`: whose uid is somebody else's by now.
 //! * `stopped`: which sites are to stay stopped.
 //!
 //! What it believes: the records that root wrote, the kernel, and nobody else. Frames of the broker are wishes with a number in
@@ -20,6 +21,7 @@
 //! harm nobody else); open a path that it did not make or that the policy does not
 //! name; wait for anything but its loop.
 
+mod accounts;
 mod broker;
 mod control;
 mod kept;
@@ -86,6 +88,7 @@ pub struct Supervisor {
     control: control::Control,
     kept: kept::Kept,
     own: run::Own,
+    accounts: accounts::Accounts,
     /// Public sockets by place, during a reload.
     left: BTreeMap<Vec<u8>, pools::Public>,
     null: Rc<OwnedFd>,
@@ -336,9 +339,13 @@ impl Supervisor {
         for tree in std::mem::take(&mut self.graves) {
             self.bury(tree);
         }
+        let trees = self.workers.values().map(|living| &living.tree);
+        let trees = trees.chain(self.zygotes.values().map(|zygote| &zygote.tree)).chain(&self.graves);
+        self.grove.end_strays(|pid| self.processes.contains_key(&pid), trees);
         self.dismiss_idle();
         self.hear_clients_again();
         self.restore();
+        self.look_at_accounts();
         self.grove.tidy();
         self.usage();
         self.ask_broker();
@@ -392,6 +399,7 @@ impl Supervisor {
             control,
             kept: kept::Kept::of(&environment),
             own: run::Own::now(),
+            accounts: accounts::Accounts::default(),
             left: BTreeMap::new(),
             null: Rc::new(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
             status: Rc::new(status),

@@ -336,7 +336,11 @@ impl Supervisor {
     pub(super) fn renew_child(&mut self, site: Site, worker: Worker, child: u32) {
         let Some(living) = self.workers.get(&worker).filter(|living| living.site == site) else { return };
         let ended = i32::try_from(child).is_ok_and(|child| living.tree.end_child(Pid::from_raw(child)));
-        if !ended {
+        // Nobody but the broker says when one that drains is idle: one that was taken over would never, and want the next.
+        let drain =
+            self.workers.values().filter(|one| one.site == site && one.state == State::Draining).count();
+        let most = self.pools.get(&site).map_or(0, |pool| pool.numbers.max);
+        if !ended && drain < usize::try_from(most).unwrap_or(usize::MAX) {
             self.end_worker((site, worker), Event::Drain, Why::Requests);
         }
     }
