@@ -13,10 +13,11 @@ use crate::config::accounts::{Account, Accounts, Listed};
 use crate::config::aside::{self, GONE, Owner};
 use crate::config::limits::{self, Hierarchies};
 use crate::config::problem::{Problem, Problems, Weight};
-use crate::config::store::{self, Private, Store};
+use crate::config::store::{self, Holder, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
 use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
+use crate::refusal::Untrusted;
 
 use super::json::Json;
 use super::views::{Failed, Failure};
@@ -49,8 +50,14 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 /// Somebody else has the lock.
-pub(super) fn waiting() {
-    say::note("waiting for another cellwall apply to end…");
+pub(super) fn waiting(holder: Option<&Holder>) {
+    match holder {
+        Some(Holder { pid, words }) => say::note(format_args!(
+            "waiting for `{}` (process {pid}), which has the lock of the policy…",
+            Untrusted(words)
+        )),
+        None => say::note("waiting for another cellwall apply to end…"),
+    }
 }
 
 /// As [`run`], under a lock that the caller holds.
