@@ -21,7 +21,7 @@ use crate::refusal::Untrusted;
 
 use super::json::Json;
 use super::views::{Failed, Failure};
-use super::{End, check, chroot, policy, pool, say, views};
+use super::{End, check, chroot, mend, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -330,6 +330,10 @@ fn views(part: Option<&views::Part>) {
         match why {
             Failure::Refused(why) => {
                 say::note(format_args!("warning: site {site}: its launches are refused (C06): {why}"));
+                if mend::is_no_mount_point(why) {
+                    say::note(format_args!("  help: {}", mend::NO_MOUNT_POINT.trim_start_matches("# ")));
+                    continue;
+                }
                 say::note(format_args!(
                     "  help: correct its file, or what is there, then: cellwall apply {site}"
                 ));
@@ -342,7 +346,12 @@ fn views(part: Option<&views::Part>) {
     if failed.len() > MOST_VIEWS {
         say::note(format_args!("and {} more", say::counted(failed.len() - MOST_VIEWS, "view")));
     }
-    if done.left > 0 {
+    if done.in_chroot && done.left > 0 && failed.is_empty() {
+        say::note(format_args!(
+            "note: {} are built at each launch: this is a chroot, and no view can be kept in one",
+            say::counted(done.left, "view")
+        ));
+    } else if done.left > 0 {
         let late = if failed.is_empty() { "" } else { "; cellwall apply tries again" };
         say::note(format_args!(
             "note: {} are built at each launch: {} are kept at most{late}",

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::config::ground::is_everybodys;
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::{Jail, Links, Record, Resource, decode};
+use crate::policy::{Jail, Links, Record, Resource, VIEW_ROOT, decode};
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files::birth;
 
@@ -55,6 +55,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "X02" => missing(path, &word, entry),
         "X255" if why.contains("as many processes") => more_processes(entry),
         "C06" if why.ends_with(Errno::EPERM.desc()) && !may_mount() => set("jail.kind", "host"),
+        "C06" if is_no_mount_point(why) => Some(NO_MOUNT_POINT.to_owned()),
         "C05" | "C06" | "P04" if why.contains("is writable by others") => Some(closed(path, &word, code)),
         _ => None,
     }
@@ -94,6 +95,16 @@ fn closed(path: &Path, word: &str, code: &str) -> String {
 fn may_mount() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(true)
 }
+
+/// Whether this refusal of a view came of pivot_root(2), which wants the root to be one; that of a host is.
+#[must_use]
+pub fn is_no_mount_point(why: &str) -> bool {
+    why.strip_prefix(VIEW_ROOT).is_some_and(|rest| rest.ends_with(Errno::EINVAL.desc()))
+}
+
+/// What makes a mount point of it.
+pub const NO_MOUNT_POINT: &str = "# this root is no mount point, as that of a plain chroot: outside of it, before it is entered: \
+                                  mount --rbind DIRECTORY DIRECTORY; or set jail.kind = \"host\"";
 
 /// No key lets the launcher run one.
 const NO_LINK: &str =
