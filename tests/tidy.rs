@@ -675,3 +675,35 @@ fn each_pain_is_made_or_cannot_occur_or_says_why_not() {
     }
     empty(&wrong, "docs/mistakes.md");
 }
+
+/// They are made of the command line itself; names of sites are added to bash's and fish's, whose words can be extended.
+#[test]
+fn the_shells_complete_what_the_command_takes() {
+    use clap::CommandFactory as _;
+    use clap_complete::{Generator, Shell, generate};
+    fn made(shell: impl Generator) -> String {
+        let mut out = Vec::new();
+        generate(shell, &mut cellwall::admin::Cli::command(), "cellwall", &mut out);
+        String::from_utf8(out).unwrap()
+    }
+    let sites = |file: &str| text(format!("packaging/completion/sites.{file}"));
+    let wanted = [
+        ("cellwall.bash", made(Shell::Bash) + &sites("bash")),
+        ("_cellwall", made(Shell::Zsh)),
+        ("cellwall.fish", made(Shell::Fish) + &sites("fish")),
+    ];
+    let fresh = root().join("target/completion");
+    std::fs::create_dir_all(&fresh).unwrap();
+    for (name, made) in &wanted {
+        std::fs::write(fresh.join(name), made).unwrap();
+    }
+    for (name, made) in &wanted {
+        let there =
+            std::fs::read_to_string(root().join("packaging/completion").join(name)).unwrap_or_default();
+        assert!(
+            there == *made,
+            "packaging/completion/{name} is old: cp {}/* packaging/completion/",
+            fresh.display()
+        );
+    }
+}
