@@ -675,3 +675,66 @@ fn each_pain_is_made_or_cannot_occur_or_says_why_not() {
     }
     empty(&wrong, "docs/mistakes.md");
 }
+
+/// They are made of the command line itself; names of sites are added to bash's and fish's, whose words can be extended.
+#[test]
+fn the_shells_complete_what_the_command_takes() {
+    use clap::CommandFactory as _;
+    use clap_complete::{Generator, Shell, generate};
+    fn made(shell: impl Generator) -> String {
+        let mut out = Vec::new();
+        generate(shell, &mut cellwall::admin::Cli::command(), "cellwall", &mut out);
+        String::from_utf8(out).unwrap()
+    }
+    let sites = |file: &str| text(format!("packaging/completion/sites.{file}"));
+    let wanted = [
+        ("cellwall.bash", made(Shell::Bash) + &sites("bash")),
+        ("_cellwall", made(Shell::Zsh)),
+        ("cellwall.fish", made(Shell::Fish) + &sites("fish")),
+    ];
+    let fresh = root().join("target/completion");
+    std::fs::create_dir_all(&fresh).unwrap();
+    for (name, made) in &wanted {
+        std::fs::write(fresh.join(name), made).unwrap();
+    }
+    for (name, made) in &wanted {
+        let there =
+            std::fs::read_to_string(root().join("packaging/completion").join(name)).unwrap_or_default();
+        assert!(
+            there == *made,
+            "packaging/completion/{name} is old: cp {}/* packaging/completion/",
+            fresh.display()
+        );
+    }
+}
+
+#[test]
+fn each_code_is_mended_by_pasting_or_says_what_a_person_decides() {
+    let page = text("docs/mistakes.md");
+    let tests = tests_by_file();
+    let known = |name: &str| tests.iter().any(|(_, names)| names.iter().any(|other| other == name));
+    let manual = text("docs/refusals.md");
+    let codes: Vec<&str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ")?.split(' ').next())
+        .filter(|word| is_code(word))
+        .collect();
+    let rows = table(&page, "Every code");
+    let mut wrong = Vec::new();
+    let mut pasted = 0;
+    for row in &rows {
+        let [_, code, test, person, _] = row.as_slice() else { panic!("{row:?}") };
+        let name = test.trim_matches('`');
+        pasted += usize::from(!name.is_empty());
+        if name.is_empty() == person.is_empty() {
+            wrong.push(format!("{code}: one of the two"));
+        } else if !name.is_empty() && !known(name) {
+            wrong.push(format!("{code}: there is no test {name}"));
+        }
+    }
+    let named: Vec<&str> = rows.iter().map(|row| row[1].trim_matches('`')).collect();
+    wrong.extend(codes.iter().filter(|code| !named.contains(code)).map(|code| format!("{code} is missing")));
+    empty(&wrong, "a refusal is mended by what is printed, or a person decides");
+    assert_eq!(named.len(), codes.len());
+    assert!(page.contains(&format!("\n{pasted} of {} are mended by pasting.\n", codes.len())), "{pasted}");
+}

@@ -13,14 +13,15 @@ use crate::config::accounts::{Account, Accounts, Listed};
 use crate::config::aside::{self, GONE, Owner};
 use crate::config::limits::{self, Hierarchies};
 use crate::config::problem::{Problem, Problems, Weight};
-use crate::config::store::{self, Private, Store};
+use crate::config::store::{self, Holder, Private, Store};
 use crate::config::whole::{self, Group, Origin, Ready, WholeHost};
 use crate::config::{HOST_FILE, facts};
 use crate::policy::{decode, encode};
+use crate::refusal::Untrusted;
 
 use super::json::Json;
 use super::views::{Failed, Failure};
-use super::{End, check, chroot, policy, pool, say, views};
+use super::{End, check, chroot, mend, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -49,8 +50,14 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 /// Somebody else has the lock.
-pub(super) fn waiting() {
-    say::note("waiting for another cellwall apply to end…");
+pub(super) fn waiting(holder: Option<&Holder>) {
+    match holder {
+        Some(Holder { pid, words }) => say::note(format_args!(
+            "waiting for `{}` (process {pid}), which has the lock of the policy…",
+            Untrusted(words)
+        )),
+        None => say::note("waiting for another cellwall apply to end…"),
+    }
 }
 
 /// As [`run`], under a lock that the caller holds.
@@ -323,6 +330,10 @@ fn views(part: Option<&views::Part>) {
         match why {
             Failure::Refused(why) => {
                 say::note(format_args!("warning: site {site}: its launches are refused (C06): {why}"));
+                if mend::is_no_mount_point(why) {
+                    say::note(format_args!("  help: {}", mend::NO_MOUNT_POINT.trim_start_matches("# ")));
+                    continue;
+                }
                 say::note(format_args!(
                     "  help: correct its file, or what is there, then: cellwall apply {site}"
                 ));
@@ -335,7 +346,12 @@ fn views(part: Option<&views::Part>) {
     if failed.len() > MOST_VIEWS {
         say::note(format_args!("and {} more", say::counted(failed.len() - MOST_VIEWS, "view")));
     }
-    if done.left > 0 {
+    if done.in_chroot && done.left > 0 && failed.is_empty() {
+        say::note(format_args!(
+            "note: {} are built at each launch: this is a chroot, and no view can be kept in one",
+            say::counted(done.left, "view")
+        ));
+    } else if done.left > 0 {
         let late = if failed.is_empty() { "" } else { "; cellwall apply tries again" };
         say::note(format_args!(
             "note: {} are built at each launch: {} are kept at most{late}",

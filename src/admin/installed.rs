@@ -141,6 +141,12 @@ fn link() -> Option<Fault> {
     })
 }
 
+/// As [`link`], where Apache starts a suEXEC at all: then what it started wrote no record.
+#[must_use]
+pub fn another() -> Option<Fault> {
+    link().filter(|_| Path::new(MODULES).join("suexec.load").exists())
+}
+
 /// Without it Apache knows no `SuexecUserGroup`.
 fn module() -> Option<Fault> {
     let modules = Path::new(MODULES);
@@ -161,7 +167,7 @@ fn stranger(gid: u32) -> Option<(String, String)> {
     strangers.next().map(|user| (user.name, group_name(user.gid.as_raw())))
 }
 
-fn group_name(gid: u32) -> String {
+pub(super) fn group_name(gid: u32) -> String {
     let found = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
     found.map_or_else(|| gid.to_string(), |group| group.name)
 }

@@ -234,11 +234,10 @@ impl Journal {
         lines.find_map(|line| Entry::parse(&line).filter(|entry| entry.field("ref") == Some(reference)))
     }
 
-    /// Records of the same site before this one, the youngest first.
+    /// Records before this one, the youngest first.
     pub fn before<'j>(&'j self, entry: &'j Entry) -> impl Iterator<Item = Entry> + 'j {
         let older = self.lines().skip_while(|line| !entry.is(line)).skip(1);
-        let older = older.filter_map(|line| Entry::parse(&line));
-        older.filter(|other| other.field("site") == entry.field("site"))
+        older.filter_map(|line| Entry::parse(&line))
     }
 
     /// The kernel ended a worker of its site for want of memory at that time. The broker tells of the request and the supervisor of

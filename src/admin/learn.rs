@@ -217,6 +217,10 @@ pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: 
         let socket = path.metadata().is_ok_and(|facts| facts.file_type().is_socket());
         let named = if rights & PathRule::WRITE == 0 || socket { piece(&path) } else { None };
         let (key, item, reason) = match (named, ground.dangerous(&path)) {
+            _ if path.to_str().is_none() => {
+                let place = path.ancestors().find_map(Path::to_str).unwrap_or("/");
+                ("", place.to_owned(), Some(NOT_UTF8.to_owned()))
+            }
             (Some((piece, _)), _) => ("pieces", piece, None),
             (None, Some(reason)) => ("", path.display().to_string(), Some(reason)),
             (None, None) if socket => ("files.sockets", path.display().to_string(), None),
@@ -229,17 +233,19 @@ pub fn learned<'a>(calls: impl IntoIterator<Item = (&'a Event, usize)>, ground: 
                 (key, folded.display().to_string(), reason)
             }
         };
-        add(&mut all, (key, item), count, program, path.display().to_string(), reason);
+        let example = path.to_str().map_or_else(|| item.clone(), str::to_owned);
+        add(&mut all, (key, item), count, program, example, reason);
     }
     topmost(all)
 }
 
-/// Without what lies in a directory that is proposed as well, for the same or more.
+/// Without what is proposed as well for more, or lies in such a directory.
 fn topmost(all: Learned) -> Learned {
     let lists = ["files.read", "files.execute", "files.write"];
     let beneath = |(key, item): &(&str, String), (other, above): &(&str, String)| {
         let more = *other == *key || *key == "files.read" && lists.contains(other);
-        lists.contains(key) && more && item != above && Path::new(item).starts_with(above)
+        let same = (key, item) == (other, above);
+        lists.contains(key) && more && !same && Path::new(item).starts_with(above)
     };
     let mut top = all.clone();
     top.retain(|what, _| !all.keys().any(|other| beneath(what, other)));
@@ -315,6 +321,9 @@ fn asked<'a>(event: &'a Event, ground: &'a Ground<'_>) -> impl Iterator<Item = &
             && ground.dangerous(path).is_none()
     })
 }
+
+/// Why a path is not proposed that no site's file can hold.
+const NOT_UTF8: &str = "a name in it is not UTF-8, as a site's file is: the directory can be listed";
 
 /// Why a directory is not proposed that was only asked for.
 const ASKED: &str = "it was only asked whether it is there, which in the cell it is not; where that matters it is the site's files.read";

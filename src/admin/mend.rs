@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::config::ground::is_everybodys;
 use crate::config::reader::nearest;
 use crate::config::{SITES_DIRECTORY, store};
-use crate::policy::{Jail, Links, Record, Resource, decode};
+use crate::policy::{Jail, Links, Record, Resource, VIEW_ROOT, decode};
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files::birth;
 
@@ -37,6 +37,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "V117" if why.contains("ermission denied") => search(path.parent()?, entry),
         "V03" | "P114" => harmless(path, entry).and_then(|()| set("docroot", &word)),
         "V08" => None,
+        "V11" if handler(entry).is_some() => rehandled(path, entry),
         "V11" => interpreter(path, entry).or_else(|| {
             is_roots_program(path).then_some(())?;
             harmless(path, entry).and_then(|()| set("files.execute", &word))
@@ -55,6 +56,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
         "X02" => missing(path, &word, entry),
         "X255" if why.contains("as many processes") => more_processes(entry),
         "C06" if why.ends_with(Errno::EPERM.desc()) && !may_mount() => set("jail.kind", "host"),
+        "C06" if is_no_mount_point(why) => Some(NO_MOUNT_POINT.to_owned()),
         "C05" | "C06" | "P04" if why.contains("is writable by others") => Some(closed(path, &word, code)),
         _ => None,
     }
@@ -96,6 +98,16 @@ fn closed(path: &Path, word: &str, code: &str) -> String {
 fn may_mount() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(true)
 }
+
+/// Whether this refusal of a view came of pivot_root(2), which wants the root to be one; that of a host is.
+#[must_use]
+pub fn is_no_mount_point(why: &str) -> bool {
+    why.strip_prefix(VIEW_ROOT).is_some_and(|rest| rest.ends_with(Errno::EINVAL.desc()))
+}
+
+/// What makes a mount point of it.
+pub const NO_MOUNT_POINT: &str = "# this root is no mount point, as that of a plain chroot: outside of it, before it is entered: \
+                                  mount --rbind DIRECTORY DIRECTORY; or set jail.kind = \"host\"";
 
 /// No key lets the launcher run one.
 const NO_LINK: &str =
@@ -206,6 +218,45 @@ fn near(place: &Path, name: &str) -> Option<PathBuf> {
     nearest(name, names.iter().map(String::as_str)).map(|name| place.join(name))
 }
 
+/// The ending of the page that was asked for, where a handler of the site's is what could not be started.
+pub fn handler(entry: &Entry) -> Option<String> {
+    let (path, name) = (entry.field("why")?.split(": ").next()?, asked(entry)?);
+    if entry.field("code") != Some("V11") {
+        return None;
+    }
+    let site = entry.field("site")?.as_bytes();
+    with_record(uid(entry)?, |record| {
+        let site = record.sites.iter().find(|one| one.name == site)?;
+        let ends = |ending: &[u8]| name.as_os_str().as_bytes().ends_with(ending);
+        let handler = site.handlers.iter().find(|handler| ends(handler.suffix))?;
+        let is_its = handler.command.first().is_some_and(|first| *first == path.as_bytes());
+        is_its.then(|| String::from_utf8_lossy(handler.suffix).into_owned())
+    })
+}
+
+/// A handler's program that has gone: another version of it beside it, with the words that the old one had.
+fn rehandled(path: &Path, entry: &Entry) -> Option<String> {
+    let (place, name) = (path.parent()?, path.file_name()?.to_str()?);
+    if path.exists() {
+        return None;
+    }
+    let entries = fs::read_dir(place).ok()?.flatten().take(LOOKED_AT);
+    let versions = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|other| {
+        other
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+    });
+    let found = versions.map(|other| place.join(other)).filter(|path| is_roots_program(path)).max()?;
+    let (ending, name) = (handler(entry)?, entry.field("site")?);
+    with_record(uid(entry)?, |record| {
+        let site = record.sites.iter().find(|site| site.name == name.as_bytes())?;
+        let handler = site.handlers.iter().find(|handler| handler.suffix == ending.as_bytes())?;
+        let words =
+            handler.command.iter().skip(1).map(|word| format!(" {}", Pasted(word))).collect::<String>();
+        Some(format!("cellwall set {} handlers.{} {}{words}", word(name), word(&ending), word(&found)))
+    })
+}
+
 /// The program names an interpreter that is nowhere: the host may have it by another name or in another place.
 fn interpreter(path: &Path, entry: &Entry) -> Option<String> {
     if path.exists() {
@@ -255,9 +306,14 @@ fn with_ground<T>(uid: u32, ask: impl FnOnce(&Ground<'_>) -> Option<T>) -> Optio
     })
 }
 
+/// The command that was asked for.
+fn asked(entry: &Entry) -> Option<PathBuf> {
+    journal::path(entry.field("asked")?.splitn(3, ' ').nth(2)?)
+}
+
 /// The program that was asked for, where the record does not name it: in the first docroot that has it.
 fn script(entry: &Entry) -> Option<PathBuf> {
-    let name = journal::path(entry.field("asked")?.splitn(3, ' ').nth(2)?)?;
+    let name = asked(entry)?;
     with_record(uid(entry)?, |record| {
         let places = record.sites.iter().flat_map(|site| site.docroots.iter());
         places.map(|place| Path::new(OsStr::from_bytes(place)).join(&name)).find(|path| path.is_file())

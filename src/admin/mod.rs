@@ -25,6 +25,7 @@ pub mod mend;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
+pub mod reach;
 mod rotated;
 pub mod run;
 pub mod say;

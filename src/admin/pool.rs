@@ -150,8 +150,17 @@ fn absent() {
     }
 }
 
+/// Whether the daemon answers, or is about to.
+pub(super) fn is_there() -> bool {
+    let heard = || -> Result<(), Errno> {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(SOCKET)?)
+    };
+    heard().is_ok() || runs()
+}
+
 /// Whether a daemon is among the processes: a supervisor of root's, whose name is the program's alone.
-fn runs() -> bool {
+pub(super) fn runs() -> bool {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let own = mounts("self");
@@ -169,7 +178,7 @@ pub(super) fn by_systemd(words: &str) -> String {
     if Path::new("/run/systemd/system").is_dir() {
         format!("systemctl {words} cellwalld")
     } else {
-        "start cellwalld as root; it needs no options and stays in the foreground".to_owned()
+        "cellwalld # as root; it needs no options and stays in the foreground".to_owned()
     }
 }
 

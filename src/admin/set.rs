@@ -3,8 +3,10 @@
 //! What remedies and proposals are made of: a list gains the values, any other key gets the value. A file that does not
 //! compile afterwards is put back as it was. All of it under the lock of `apply`: of two at once each keeps the other's change.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +22,7 @@ use crate::config::store::Store;
 use crate::config::values::{Count, Seconds, Workers};
 use crate::config::{SITES_DIRECTORY, sites};
 use crate::policy::names::{is_plain_path, is_variable};
+use crate::refusal::Pasted;
 
 use super::{End, Stop, apply, policy, say};
 
@@ -32,7 +35,7 @@ pub struct Args {
     pub key: String,
     /// The value; for a list, what is added
     #[arg(required_unless_present = "remove", num_args = 1.., allow_negative_numbers = true)]
-    pub values: Vec<String>,
+    pub values: Vec<OsString>,
     /// Take the key out of the file, with its section where that is empty then
     #[arg(long, conflicts_with = "values")]
     pub remove: bool,
@@ -49,6 +52,8 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn change(args: &Args) -> Result<ExitCode, Stop> {
+    let values =
+        args.values.iter().map(|value| text(value)).collect::<Result<Vec<_>, _>>().map_err(Stop::asked)?;
     let named = file(&args.site).map_err(Stop::asked)?;
     let store = Store::open(apply::waiting).map_err(|error| format!("nothing was changed: {error}"))?;
     let path = real(&named).map_err(Stop::asked)?;
@@ -58,7 +63,7 @@ fn change(args: &Args) -> Result<ExitCode, Stop> {
     let after = if args.remove {
         without(&before, &args.key)
     } else {
-        with_lower(&before, args).and_then(|text| edited(&text, &args.key, &args.values))
+        with_lower(&before, args).and_then(|text| edited(&text, &args.key, &values))
     };
     let after = after.map_err(Stop::asked)?;
     replace(&path, &after, &facts, None).map_err(shown)?;
@@ -111,6 +116,16 @@ fn real(named: &Path) -> Result<PathBuf, String> {
             ))
         }
     }
+}
+
+/// A value as a file of TOML can hold it.
+fn text(value: &OsStr) -> Result<String, String> {
+    value.to_str().map(str::to_owned).ok_or_else(|| {
+        format!(
+            "a site's file is UTF-8, and {} is not\n  help: name the directory that it is in",
+            Pasted(value.as_bytes())
+        )
+    })
 }
 
 fn file(site: &str) -> Result<PathBuf, String> {

@@ -1,12 +1,12 @@
 //! `cellwall status`: what the pool's broker counts, asked over its local socket.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{End, pool, say};
+use super::{End, pool, reach, say};
 
 /// The arguments of `cellwall status`.
 #[derive(Debug, clap::Args)]
@@ -42,8 +42,23 @@ pub fn run(args: &Args) -> ExitCode {
     let mut sites = table(&text);
     sites.retain(|site| args.site.as_ref().is_none_or(|name| site.name == *name));
     let unknown = sites.is_empty() && args.site.is_some();
-    told((!unknown).then_some(sites), args.site.as_deref().unwrap_or_default(), |sites| show(&sites))
+    told((!unknown).then_some(sites), args.site.as_deref().unwrap_or_default(), |sites| {
+        show(&sites);
+        unreached(args.site.as_deref());
+    })
 }
+
+/// The broker knows nothing of what keeps others from it.
+fn unreached(site: Option<&str>) {
+    let faults =
+        site.map_or_else(|| reach::faults(MOST_FAULTS), |site| reach::fault(site).into_iter().collect());
+    for fault in faults {
+        say::note(format_args!("found: {}\n  repair: {}", fault.found, fault.repair));
+    }
+}
+
+/// Faults that are told one by one.
+const MOST_FAULTS: usize = 10;
 
 /// Says it, or that the pool has no such site.
 fn told<T>(found: Option<T>, name: &str, say: impl FnOnce(T)) -> ExitCode {
@@ -93,8 +108,16 @@ impl Site {
 /// In words: the daemon is not there, or this is not root.
 pub fn ask(path: &str) -> Result<String, String> {
     let failed = |why: std::io::Error| {
-        let start = pool::by_systemd("start");
-        format!("error: {SOCKET}: {why}\n  help: run this as root; if the daemon does not run: {start}")
+        let gone = matches!(why.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+        let help = match (gone, pool::runs()) {
+            (true, false) => {
+                format!("cellwalld does not run; it is started by: {}", pool::by_systemd("start"))
+            }
+            (true, true) => "cellwalld runs, and makes it again within a second: ask once more".to_owned(),
+            (false, _) if !nix::unistd::geteuid().is_root() => "run it again with sudo".to_owned(),
+            (false, _) => format!("see what cellwalld is at: {}", pool::by_systemd("status")),
+        };
+        format!("error: {SOCKET}: {why}\n  help: {help}")
     };
     let mut stream = UnixStream::connect(SOCKET).map_err(failed)?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;

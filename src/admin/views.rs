@@ -7,23 +7,25 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::store;
 use crate::launch::jail;
 use crate::policy::{Jail, OBJECTS, VIEW_DIRECTORY, View, decode};
 use crate::refusal::Untrusted;
-use crate::sys::Root;
 use crate::sys::fork::{self, Side, fork};
+use crate::sys::{self, Root};
 
 /// Most views that are kept. Each holds some twenty mounts; beyond this a host is better served by building them.
 pub const KEPT_MAX: usize = 2_000;
@@ -37,6 +39,8 @@ pub struct Refreshed {
     pub removed: usize,
     /// Left to be built at each launch.
     pub left: usize,
+    /// None can be kept in a chroot.
+    pub in_chroot: bool,
     /// Views that could not be kept.
     pub failed: Vec<Failed>,
 }
@@ -101,12 +105,19 @@ impl Part {
 pub fn refresh(some: Option<&Part>) -> io::Result<Refreshed> {
     let root = Root::claim()?.ok_or(Errno::EPERM)?;
     let uids = some.map_or_else(|| store::uids().into_iter().collect(), |some| some.uids.clone());
-    let mut done = Refreshed::default();
+    let mut done = Refreshed { in_chroot: !is_at_top(&root)?, ..Refreshed::default() };
     let mut wanted = BTreeSet::new();
     let may_go = |name: &str| some.is_none_or(|some| some.had.iter().any(|start| name.starts_with(start)));
     let others = kept().iter().filter(|name| !may_go(name)).count();
     for uid in uids {
         each(uid, |site, view| {
+            if done.in_chroot {
+                // The first one tells whether a launch can build any.
+                let built = if done.left == 0 { keep_on(&root, view, None, None) } else { Ok(()) };
+                done.failed.extend(built.err().map(|why| Failed { site: Untrusted(site).to_string(), why }));
+                done.left += 1;
+                return;
+            }
             let name = format!("{}{:016x}", start(view), jail::stamp(view));
             let file = Path::new(VIEW_DIRECTORY).join(&name);
             if !wanted.contains(&name) && !is_kept(&file) {
@@ -175,6 +186,37 @@ fn objects(file: &Path) -> PathBuf {
     name.into()
 }
 
+/// Whether our root is that of our namespace. It is not in a chroot, and there the same holds of a view: its root is what the
+/// builder changed, and whoever enters its namespace comes out at the namespace's own, which is the outer host's (setns(2)).
+fn is_at_top(root: &Root) -> io::Result<bool> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let (ours, processes) =
+        (open("/", flags, Mode::empty())?, open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?);
+    let namespace = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // Equal numbers of files say nothing: the chroot may be a bind mount of the same directory.
+    let mount_of = |held: &OwnedFd| -> io::Result<Option<String>> {
+        let path = format!("self/fdinfo/{}", held.as_raw_fd());
+        let mut text = String::new();
+        File::from(openat(&processes, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
+            .read_to_string(&mut text)?;
+        Ok(text.lines().find(|line| line.starts_with("mnt_id:")).map(str::to_owned))
+    };
+    let is_same = || -> io::Result<bool> {
+        sys::mount::enter(root, &namespace, CloneFlags::CLONE_NEWNS)?;
+        let top = open("/", flags, Mode::empty())?;
+        let same = fstat(&ours)?.st_ino == fstat(&top)?.st_ino;
+        Ok(same && mount_of(&ours)?.is_some_and(|ours| mount_of(&top).ok().flatten() == Some(ours)))
+    };
+    match fork()? {
+        // Who may enter no namespace may make none either, and is told so.
+        Side::Child => std::process::exit(match is_same() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0,
+            same => i32::from(!same.unwrap_or(false)),
+        }),
+        Side::Parent(child) => Ok(waitpid(child, None)? == WaitStatus::Exited(child, 0)),
+    }
+}
+
 /// The file system for the files: mounts on it are not propagated, which the kernel asks for (mount_namespaces(7)). Nobody but
 /// root opens one: who holds a namespace keeps it, and all that is mounted in it, for as long as he likes.
 fn prepare() -> io::Result<()> {
@@ -194,21 +236,26 @@ fn prepare() -> io::Result<()> {
 /// kernels (seen: 6.18) number namespaces in batches, one a processor: made on another processor than ours was, a
 /// namespace can be younger and pass for older. Each processor gets its turn then.
 fn keep(root: &Root, view: &View<'_>, file: &Path) -> Result<(), Failure> {
-    let mut kept = keep_on(root, view, file, None);
+    let mut kept = keep_on(root, view, Some(file), None);
     let invalid =
         |kept: &Result<(), Failure>| kept.as_ref().is_err_and(|why| why.is(io::ErrorKind::InvalidInput));
     if invalid(&kept) {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let mut processors = (0..CpuSet::count()).filter(|number| allowed.is_set(*number) == Ok(true));
         while let (true, Some(processor)) = (invalid(&kept), processors.next()) {
-            kept = keep_on(root, view, file, Some(processor));
+            kept = keep_on(root, view, Some(file), Some(processor));
         }
     }
     kept
 }
 
-/// A child builds the view and waits; its namespace is kept, and it ends.
-fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) -> Result<(), Failure> {
+/// A child builds the view and waits; its namespace is kept, if it is to be, and it ends.
+fn keep_on(
+    root: &Root,
+    view: &View<'_>,
+    file: Option<&Path>,
+    processor: Option<usize>,
+) -> Result<(), Failure> {
     let (told, tell) = nix::unistd::pipe()?;
     let (wait, hold) = nix::unistd::pipe()?;
     match fork()? {
@@ -219,7 +266,7 @@ fn keep_on(root: &Root, view: &View<'_>, file: &Path, processor: Option<usize>) 
         Side::Parent(child) => {
             drop((tell, wait));
             let kept = match answer(told, child)?.as_str() {
-                BUILT => pin(child, file).map_err(Failure::from),
+                BUILT => file.map_or(Ok(()), |file| pin(child, file)).map_err(Failure::from),
                 why => Err(why.strip_prefix(UNBUILT).map_or_else(
                     || Failure::Refused(why.to_owned()),
                     |why| Failure::Unkept(io::Error::other(why.to_owned())),

@@ -19,14 +19,14 @@ use super::installed::Fault;
 use super::journal::{self, Entry, Journal};
 use super::json::Json;
 use super::pooled::Again;
-use super::{End, again, codes, installed, kernel, mend, policy, pooled, say};
+use super::{End, again, codes, installed, kernel, mend, policy, pooled, reach, say};
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The reference on the visitor's page, such as 8F3C-21QX
+    /// The reference on the visitor's page, such as 8F3C-21QX; or a line with it, or with a pool's socket, of a web server's log
     #[arg(required_unless_present = "last")]
-    pub reference: Option<String>,
+    pub reference: Option<OsString>,
     /// The last refusal or, with --again, launch instead; with a site's name, its last
     #[arg(long, value_name = "SITE", num_args = 0..=1, default_missing_value = "", conflicts_with = "reference")]
     pub last: Option<String>,
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
     tell(&entry);
     // Without records the launcher knows no log: there may be later ones that stand nowhere.
-    if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|_| installed::records()) {
+    if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|site| unheard(site, &entry)) {
         say::note(format_args!("note: it may not be the last one: {found}\n  repair: {repair}"));
     }
     if let Err(message) = more(args, &entry, &journal) {
@@ -77,6 +77,12 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Failed.into();
     }
     End::Good.into()
+}
+
+/// Why a later request may have left no record.
+fn unheard(site: &str, entry: &Entry) -> Option<Fault> {
+    let another = || installed::another().filter(|_| !pooled::is_brokers(entry));
+    installed::records().or_else(|| reach::fault(site)).or_else(another)
 }
 
 /// What else is known of it, by its kind.
@@ -92,7 +98,9 @@ fn more(args: &Args, entry: &Entry, journal: &Journal) -> Result<(), String> {
 
 /// A refusal of a pool's: the program's own words, and the launch that failed before it.
 fn pools(args: &Args, entry: &Entry, journal: &Journal) {
-    for said in journal.said(entry, MOST_OTHERS) {
+    // What the gate refuses, the program never hears of; and what a launch said of its refusal is told by its record.
+    let heard = !entry.field("code").is_some_and(|code| code.starts_with('G'));
+    for said in journal.said(entry, MOST_OTHERS).iter().filter(|said| heard && !said.starts_with(LAUNCHERS)) {
         line("said", &format!("\"{said}\""));
     }
     let code = entry.field("code").unwrap_or_default();
@@ -112,7 +120,10 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
         return say::out(ended());
     }
     // No start has succeeded since that refusal.
-    let launch = journal.before(entry).find(|older| !pooled::is_brokers(older));
+    let site = entry.field("site").unwrap_or_default();
+    let uid = policy::holder(site).ok().map(|uid| uid.to_string());
+    let is_its = |older: &Entry| !pooled::is_brokers(older) && is_about(older, site, uid.as_deref());
+    let launch = journal.before(entry).find(is_its);
     match launch.filter(|older| older.refused) {
         Some(refused) => {
             let field = |name: &str| refused.field(name).unwrap_or("-");
@@ -133,7 +144,7 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
 
 fn find(args: &Args, journal: &Journal) -> Option<Entry> {
     match (&args.reference, &args.last) {
-        (Some(reference), _) => journal.entry(&spelled(reference)),
+        (Some(_), _) => journal.entry(&spelled(&args.pasted())),
         (None, site) => last(site.as_deref().unwrap_or_default(), !args.again, journal),
     }
 }
@@ -161,23 +172,44 @@ fn is_about(entry: &Entry, site: &str, uid: Option<&str>) -> bool {
     }
 }
 
-/// As it was written: people read a 0 for an O, and a 1 for an I or L (Crockford's base 32).
-fn spelled(reference: &str) -> String {
-    reference.trim().to_ascii_uppercase().replace('O', "0").replace(['I', 'L'], "1")
+impl Args {
+    /// What stands in the reference's place.
+    fn pasted(&self) -> String {
+        self.reference.as_ref().map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+    }
+}
+
+/// The reference alone, also of a page's sentence or of a line of a log that has words around it. As it was written: people
+/// read a 0 for an O, and a 1 for an I or L (Crockford's base 32).
+fn spelled(pasted: &str) -> String {
+    let plain = |text: &str| text.to_ascii_uppercase().replace('O', "0").replace(['I', 'L'], "1");
+    let small = pasted.to_ascii_lowercase();
+    let behind = |word: &str| {
+        let ends =
+            small.match_indices(word).map(|(start, _)| start.saturating_add(word.len())).collect::<Vec<_>>();
+        let mut texts =
+            ends.into_iter().filter_map(|end| pasted.get(end..)?.trim_start_matches([':', ' ']).get(..9));
+        texts.find(|text| journal::is_reference(text)).map(plain)
+    };
+    behind("reference").or_else(|| behind("ref=")).unwrap_or_else(|| plain(pasted.trim()))
 }
 
 /// No record: what was looked for and where; and what keeps a launcher from writing one.
 fn nothing(args: &Args, journal: &Journal) {
     let site = args.last.as_deref().filter(|site| !site.is_empty());
     let kind = if args.again { "launch" } else { "refusal" };
+    let text = args.pasted();
     let what = match (&args.reference, site) {
-        (Some(text), _) if !journal::is_reference(&spelled(text)) => {
-            say::note(format_args!(
-                "error: `{text}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last"
-            ));
-            return;
+        (Some(_), _) if !journal::is_reference(&spelled(&text)) => {
+            return match reach::named(&text) {
+                Some(site) => unreached(&site),
+                None => say::note(format_args!(
+                    "error: `{}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last",
+                    Untrusted(text.as_bytes())
+                )),
+            };
         }
-        (Some(text), _) => format!("there is no record {}", spelled(text)),
+        (Some(_), _) => format!("there is no record {}", spelled(&text)),
         // That there is no such site says nothing of the launcher.
         (None, Some(site)) if policy::unknown(site).is_some() => {
             return say::note(format_args!("error: {}", policy::unknown(site).unwrap_or_default()));
@@ -186,6 +218,11 @@ fn nothing(args: &Args, journal: &Journal) {
         (None, None) => format!("no {kind} is recorded"),
     };
     say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
+    let reach =
+        site.map_or_else(|| reach::faults(MOST_OTHERS), |site| reach::fault(site).into_iter().collect());
+    for Fault { found, repair } in reach {
+        say::note(format_args!("  found: {found}\n  repair: {repair}"));
+    }
     // Where the launcher has written something else, nothing keeps it from writing.
     if args.reference.is_none() && last(site.unwrap_or_default(), args.again, journal).is_some() {
         if !args.again {
@@ -196,6 +233,21 @@ fn nothing(args: &Args, journal: &Journal) {
     }
     for Fault { found, repair } in installed::faults() {
         say::note(format_args!("  found: {found}\n  repair: {repair}"));
+    }
+}
+
+/// A web server's word that it could not connect to this site's pool.
+fn unreached(site: &str) {
+    let word = Untrusted(site.as_bytes());
+    match reach::fault(site) {
+        Some(Fault { found, repair }) => {
+            say::note(format_args!(
+                "the pool of site {word} cannot be reached\n  found: {found}\n  repair: {repair}"
+            ));
+        }
+        None => say::note(format_args!(
+            "the pool of site {word} can be reached by now\n  help: its last refusal: cellwall why --last {word}"
+        )),
     }
 }
 
@@ -345,6 +397,9 @@ fn told(first: &Cause, others: Option<&[Cause]>) {
     }
 }
 
+/// How a launcher's own words begin.
+const LAUNCHERS: &str = "cellwall: refused, reference ";
+
 /// How many less likely causes are told.
 const MOST_OTHERS: usize = 5;
 
@@ -388,12 +443,13 @@ fn tell(entry: &Entry) {
         }
         (Some("-"), None) => line("asked", "by nobody: cellwalld read its policy"),
         (_, None) => {
-            line("asked", &format!("of the pool, for {}", entry.field("script").unwrap_or("its program")))
+            let script = entry.field("script").filter(|script| !script.is_empty());
+            line("asked", &format!("of the pool, for {}", script.unwrap_or("its program")))
         }
     }
     if entry.field("site").is_some() {
         line("site", if site == "-" { "none" } else { site });
-        line("rule", &rule(code, site, field("why")));
+        line("rule", &decided(entry));
     }
     line("found", field("why"));
     line("means", &codes::meaning(code).unwrap_or_default());
@@ -415,6 +471,15 @@ fn repair(entry: &Entry) -> String {
     let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry)).or_else(|| pooled::remedy(entry));
     let own = || entry.field("fix").map(str::to_owned);
     better.or_else(own).unwrap_or_else(|| format!("cellwall explain {}", entry.field("code").unwrap_or("-")))
+}
+
+/// As [`rule`], but for a page whose handler has gone.
+fn decided(entry: &Entry) -> String {
+    let (site, field) = (entry.field("site").unwrap_or("-"), |name: &str| entry.field(name).unwrap_or("-"));
+    match mend::handler(entry).and_then(|ending| provenance(site, "handlers", Some(ending.as_str()))) {
+        Some((path, line)) => format!("handlers, {}:{line}", path.display()),
+        None => rule(field("code"), site, field("why")),
+    }
 }
 
 /// The key that decided, with its file and line; or that it is no key.
@@ -449,10 +514,7 @@ fn json(entry: &Entry) -> Json {
         ("script", field("script")),
         ("why", field("why")),
         ("fix", Json::text(repair(entry))),
-        (
-            "rule",
-            Json::text(rule(code, entry.field("site").unwrap_or("-"), entry.field("why").unwrap_or("-"))),
-        ),
+        ("rule", Json::text(decided(entry))),
         ("means", codes::meaning(code).map_or(Json::Null, Json::text)),
     ])
 }

@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// When the caller is not root, or the file system says no.
-    pub fn open(waiting: impl FnOnce()) -> io::Result<Self> {
+    pub fn open(waiting: impl FnOnce(Option<&Holder>)) -> io::Result<Self> {
         for (path, mode) in [
             ("/var/lib/cellwall", 0o755),
             (DIRECTORY, 0o700),
@@ -47,7 +47,7 @@ impl Store {
         let lock = match Flock::lock(file.map_err(at(Path::new(LOCK)))?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
-                waiting();
+                waiting(Holder::of(&file).as_ref());
                 Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error)?
             }
             Err((_, error)) => return Err(error.into()),
@@ -135,6 +135,32 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// Who has a lock that others wait for.
+#[derive(Debug)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Its command line.
+    pub words: Vec<u8>,
+}
+
+impl Holder {
+    /// By the kernel's list of locks (proc_locks(5)). None: it lets go of it just now, or is in another container.
+    fn of(file: &File) -> Option<Self> {
+        let inode = format!(":{}", file.metadata().ok()?.ino());
+        let text = fs::read_to_string("/proc/locks").ok()?;
+        let mut locks = text.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
+        let pid = locks.find_map(|words| match words.as_slice() {
+            ["FLOCK", _, "WRITE", pid, place, ..] if place.ends_with(&inode) => pid.parse().ok(),
+            _ => None,
+        })?;
+        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words = words.strip_suffix(&[0]).unwrap_or(&words);
+        let words = words.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
+        Some(Self { pid, words })
     }
 }
 

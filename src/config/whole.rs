@@ -15,10 +15,11 @@ use crate::pool::settings;
 use super::accounts::{Account, Accounts, Listed};
 use super::cell::{Cell, HostCell};
 use super::compile::Compiler;
+use super::ground::matches;
 use super::host::HostRules;
 use super::problem::{Document, Located, Place, Problem, Problems};
 use super::profiles::Kind;
-use super::reader::writes;
+use super::reader::{nearest, writes};
 use super::values::{LogFormat, LogTo};
 use super::{DEFAULT_CALLER, HOST_FILE, SITES_DIRECTORY, listeners, logs, sites, store};
 
@@ -355,9 +356,51 @@ pub fn everything(host: &WholeHost, listed: &Arc<Listed>, problems: &Problems) -
         let help = "run: getent passwd; without a list nobody would have a ~user site";
         problems.error(Some(&enabled.place), "the name service lists no users", help);
     }
+    nobody(host, listed, problems);
     let users = userdirs(host, listed.users());
     let unlisted = unlisted(host, listed, &users, problems);
     files.chain(users).chain(unlisted).collect()
+}
+
+/// Names and patterns of `[userdir]` that no account has, and rules there that are for nobody: both look as if they did something.
+fn nobody(host: &WholeHost, listed: &Arc<Listed>, problems: &Problems) {
+    let (rules, users) = (&host.rules, &host.rules.userdir_users);
+    match &rules.userdir_enabled {
+        None => {
+            if let Some(place) = &users.key {
+                let message = "in [userdir] `enabled` is not true, so nobody has a ~user site";
+                problems.warning(
+                    Some(place),
+                    message,
+                    "write enabled = true there, or enabled = false if that is meant",
+                );
+            }
+            return;
+        }
+        Some(enabled) if !enabled.value || listed.is_silent() => return,
+        Some(_) => {}
+    }
+    let mut accounts = Accounts::new(listed);
+    for pattern in &users.items {
+        let name = &pattern.value;
+        if name.contains('*') {
+            if !listed.users().any(|account| matches(name, &account.name)) {
+                let message = format!("no user's name is like `{name}`");
+                problems.warning(
+                    Some(&pattern.place),
+                    message,
+                    "run: getent passwd # these are the names that there are",
+                );
+            }
+        } else if accounts.user(name).is_none() {
+            let near = nearest(name, listed.users().map(|account| account.name.as_str()));
+            let help = near.map_or_else(
+                || "make it, or take the name out".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            problems.warning(Some(&pattern.place), format!("there is no user `{name}`"), help);
+        }
+    }
 }
 
 /// The users who have a site and are not among those that the name service lists: directory services often list a part of

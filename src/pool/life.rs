@@ -136,6 +136,12 @@ impl Failures {
         }
     }
 
+    /// The last start was one.
+    #[must_use]
+    pub fn are_some(self) -> bool {
+        self.0 > 0
+    }
+
     /// It will not get better by waiting a little: the broker may answer 503 at once.
     #[must_use]
     pub fn is_loop(self) -> bool {

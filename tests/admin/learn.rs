@@ -304,3 +304,34 @@ fn a_denied_system_call_is_told_where_the_site_logs_denials() {
         assert!(!told(&world.cellwall(&["denials", "bob"])).contains("keyctl"));
     });
 }
+
+/// An interpreter reads what the kernel started; and older files have names that no file of TOML can hold.
+#[test]
+fn what_is_executed_and_read_is_proposed_once_and_a_name_that_no_file_holds_by_its_directory() {
+    use std::os::unix::ffi::OsStringExt as _;
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/tool", 0, 0o755);
+        put("/srv/tool/run", b"#!/bin/sh\necho ran\n", 0, 0o755);
+        make_directory("/srv/old", 0, 0o755);
+        put(std::ffi::OsString::from_vec(b"/srv/old/pr\xfcfung".to_vec()), b"x\n", 0, 0o644);
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let script = "/srv/tool/run; cat /srv/old/pr*fung";
+        let text = told(&world.cellwall(&["learn", "alice", "--", "/bin/sh", "-c", script]));
+        assert_eq!(text.matches("\"/srv/tool/run\", #").count(), 1, "{text}");
+        assert!(text.contains("# cellwall set alice files.execute /srv/tool/run\n"), "{text}");
+        assert!(
+            text.contains("# NOT proposed: /srv/old (once, first by /usr/bin/cat: /srv/old): ")
+                && text.contains("is not UTF-8"),
+            "{text}"
+        );
+        assert!(!text.contains("xef\\xbf"), "{text}");
+        assert!(world.cellwall(&["set", "alice", "files.execute", "/srv/tool/run"]).status.success());
+        let said = world.cellwall(&["run", "alice", "--", "/srv/tool/run"]);
+        assert_eq!(said.stdout, b"ran\n");
+        let path = std::ffi::OsString::from_vec(b"/srv/old/pr\xfcfung".to_vec());
+        let said = run(Command::new("cellwall").args(["set", "alice", "files.read"]).arg(path));
+        assert_eq!(said.status.code(), Some(1), "{}", told(&said));
+        assert!(told(&said).contains("name the directory that it is in"), "{}", told(&said));
+    });
+}

@@ -1160,3 +1160,57 @@ fn what_was_left_out_of_the_environment_is_told_by_name() {
         assert!(!text.contains("secret"), "{text}");
     });
 }
+
+/// People paste what they have: the page's sentence, a line of the web server's error log, a field of the record.
+#[test]
+fn a_reference_is_found_in_what_was_pasted_around_it() {
+    world(Launcher::Cellwall, |world| {
+        let refused = world.call(&world.alice, "nosuch.cgi").run().refused("V117", 117);
+        let reference = refused.field("ref");
+        let small = reference.to_lowercase();
+        for text in [
+            format!("Reference: {reference}"),
+            format!("The server could not answer this request. Reference: {small}"),
+            format!("cellwall: refused, reference {reference}"),
+            format!("ref={reference}"),
+            format!(
+                "[Fri Nov 27 08:45:38 2026] [cgid:error] stderr from /srv/www-data/a.cgi: cellwall: refused, reference {reference}\n"
+            ),
+        ] {
+            let told = world.cellwall(&["why", &text]);
+            assert!(told.status.success(), "{text}: {}", said(&told));
+            assert!(said(&told).starts_with(reference), "{text}: {}", said(&told));
+        }
+        let none = said(&world.cellwall(&["why", "Reference: A-B"]));
+        assert!(none.starts_with("error: `Reference: A-B` is no reference\n"), "{none}");
+        let odd = std::process::Command::new("cellwall").args(["why"]).arg(not_utf8("A")).output().unwrap();
+        assert_eq!(odd.status.code(), Some(1), "{}", said(&odd));
+        assert!(said(&odd).contains("is no reference"), "{}", said(&odd));
+    });
+}
+
+fn not_utf8(text: &str) -> std::ffi::OsString {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::ffi::OsString::from_vec([text.as_bytes(), b"\xfc"].concat())
+}
+
+/// A handler's interpreter stands in the site's file and in no first line of the program.
+#[test]
+fn a_handler_that_has_gone_is_told_with_its_key_and_another_one() {
+    world(Launcher::Cellwall, |world| {
+        put("/usr/bin/answer", b"#!/bin/sh\nprintf 'Status: 200\\n\\nright'\n", 0, 0o755);
+        world.site("alice", "profile = \"sh\"\n[handlers]\n\".ask\" = \"/usr/bin/answer\"\n");
+        world.apply();
+        let page = world.script(&world.alice, "a.ask", "a question\n");
+        assert!(world.call(&world.alice, "a.ask").run().out_text().contains("right"));
+        std::fs::rename("/usr/bin/answer", "/usr/bin/answer8.2").unwrap();
+        world.call(&world.alice, "a.ask").run().refused_somehow();
+        let text = said(&world.cellwall(&["why", "--last"]));
+        assert!(text.contains("handlers, /etc/cellwall/sites.d/alice.toml:"), "{text}");
+        let told = repair(world);
+        assert!(told.starts_with("cellwall set alice handlers..ask /usr/bin/answer8.2"), "{text}");
+        assert!(pasted(&told), "{told}");
+        assert_eq!(std::fs::read(page).unwrap(), b"a question\n", "nobody edits the page");
+        assert!(world.call(&world.alice, "a.ask").run().out_text().contains("right"));
+    });
+}

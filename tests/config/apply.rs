@@ -605,7 +605,7 @@ fn a_pool_without_a_daemon_is_told_with_the_command_that_starts_it() {
         let said = cage.cellwall(&["apply"]).err;
         assert!(said.contains("note: sites of 1 user have a pool, and cellwalld"), "{said}");
         let systemd = fs::exists("/run/systemd/system").unwrap();
-        let help = if systemd { "systemctl enable --now cellwalld" } else { "start cellwalld as root" };
+        let help = if systemd { "systemctl enable --now cellwalld" } else { "cellwalld # as root" };
         assert!(said.contains(&format!("help: {help}")), "{said}");
     }
 }
@@ -674,4 +674,49 @@ fn a_site_of_a_user_that_there_is_not_is_told_what_decides() {
         "{}",
         said.err
     );
+}
+
+#[test]
+fn who_waits_for_the_lock_is_told_for_whom() {
+    let cage = Cage::new();
+    cage.small("shop", "alice", "");
+    cage.good(&["apply"]);
+    let mut other = std::process::Command::new("flock")
+        .args(["/var/lib/cellwall/apply.lock", "sleep", "3"])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let said = cage.cellwall(&["apply"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    let wanted = format!(
+        "waiting for `flock /var/lib/cellwall/apply.lock sleep 3` (process {}), which has",
+        other.id()
+    );
+    assert!(said.err.contains(&wanted), "{}", said.err);
+    other.wait().unwrap();
+}
+
+#[test]
+fn users_of_userdir_who_do_not_exist_are_told() {
+    let cage = Cage::new();
+    fs::create_dir("/home/alice/public_html").unwrap();
+    cage.host("caller = \"www-data\"\n[userdir]\nenabled = true\nprofile = \"static\"\nusers = [\"alise\", \"stud*\", \"alice\"]\n");
+    let said = cage.cellwall(&["check"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    for part in [
+        "there is no user `alise`",
+        "did you mean `alice`?",
+        "no user's name is like `stud*`",
+        "cellwall.toml:5:10",
+    ] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    assert!(!said.err.contains("`alice` "), "{}", said.err);
+    // Whoever writes rules for users and does not switch them on, has forgotten it.
+    cage.host("caller = \"www-data\"\n[userdir]\nusers = [\"alice\"]\n");
+    let said = cage.cellwall(&["check"]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert!(said.err.contains("`enabled` is not true, so nobody has a ~user site"), "{}", said.err);
+    cage.host("caller = \"www-data\"\n[userdir]\nenabled = false\nusers = [\"alice\"]\n");
+    assert_eq!(cage.cellwall(&["check"]).err, "");
 }

@@ -85,3 +85,16 @@ fn the_web_cron_and_ssh_enter_one_and_the_same_cell() {
         assert_eq!(said.status.code(), Some(2));
     });
 }
+
+/// A file of older days has a name in Latin-1, and whoever copies it by ssh names it.
+#[test]
+fn a_command_line_is_any_bytes() {
+    use std::os::unix::ffi::OsStringExt as _;
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let line = std::ffi::OsString::from_vec(b"printf %s \xfc".to_vec());
+        let said = run(Command::new("cellwall").args(["jail", "shell", "alice", "-c"]).arg(line));
+        assert_eq!(said.stdout, b"\xfc", "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}

@@ -14,6 +14,7 @@ mod check;
 mod chroot;
 mod deploy;
 mod entries;
+mod outer;
 mod pieces;
 mod profiles;
 mod sink;

@@ -25,6 +25,7 @@ mod mistakes;
 mod moves;
 mod programs;
 mod pulse;
+mod reach;
 mod relay;
 mod renewal;
 mod restart;

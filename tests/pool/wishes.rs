@@ -94,6 +94,25 @@ fn who_deploys_a_program_that_does_not_start_is_told() {
     });
 }
 
+/// Without `min` nobody starts a second one in vain, and who deploys is not left waiting for it.
+#[test]
+fn who_deploys_what_does_not_start_is_told_though_none_has_to_run() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 2 }");
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let before = nginx.get("alice", "/app.fcgi").text();
+        world.script(&world.alice, "app.fcgi", "#!/usr/bin/perll\n");
+        let started = Instant::now();
+        let said = world.cellwall(&["pool", "restart", "alice"]);
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?} {words}", started.elapsed());
+        assert_eq!(said.status.code(), Some(1), "{words}");
+        assert!(words.contains("error: the new workers of `alice` do not start"), "{words}");
+        assert_eq!(nginx.get("alice", "/app.fcgi").text(), before, "the old one goes on");
+    });
+}
+
 #[test]
 fn signals_of_other_daemons_of_the_kind_do_what_they_do_there() {
     world(Launcher::Cellwall, |world| {

@@ -3,7 +3,8 @@
 //! sshd starts a ForceCommand as the account itself, which may not enter a cell; sudo carries it over, and `--mine`
 //! takes the account's site from what sudo says (sudo(8), SUDO_UID), never from words of the account's.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use crate::config::store;
@@ -22,7 +23,7 @@ pub struct Args {
     pub mine: bool,
     /// A command line for the shell; without one, or with an empty one, the shell reads its input
     #[arg(short)]
-    pub command: Option<String>,
+    pub command: Option<OsString>,
 }
 
 /// Runs the command.
@@ -34,10 +35,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
         Some(site) => site.clone(),
         None => mine()?,
     };
-    let line = args.command.as_deref().filter(|line| !line.is_empty());
+    // Any bytes: it may name a file of any name.
+    let line = args.command.as_deref().map(OsStr::as_bytes).filter(|line| !line.is_empty());
     let words = match line {
-        Some(line) => vec!["/bin/sh", "-c", line],
-        None => vec!["/bin/sh"],
+        Some(line) => vec![&b"/bin/sh"[..], b"-c", line],
+        None => vec![&b"/bin/sh"[..]],
     };
     let command: Result<Vec<CString>, _> = words.into_iter().map(CString::new).collect();
     enter_cell(&site, command.map_err(|_| "the command has a NUL in it")?)

@@ -16,6 +16,7 @@ use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
 use super::super::settings::Accept;
 use super::super::wire::{Down, Site};
+use super::workers::target;
 use super::{CLIENTS, CONTROL, Supervisor, stopped};
 
 /// The listening socket and who is connected to it.
@@ -186,7 +187,8 @@ impl Supervisor {
         };
         let fails = |site: Site, epoch: u32| {
             let pool = self.pools.get(&site).filter(|pool| pool.proving && pool.epoch >= epoch);
-            pool.is_some_and(|pool| pool.failures.is_loop())
+            // Where none has to run, nobody starts a second one: the broker wants none after the first one's failure.
+            pool.is_some_and(|pool| pool.failures.is_loop() || pool.failures.are_some() && target(pool) == 0)
         };
         let done: Vec<(u64, Outcome)> = self
             .control

@@ -636,7 +636,7 @@ fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> 
 }
 
 /// So many workers a site should have now.
-fn target(pool: &Pool) -> u32 {
+pub(super) fn target(pool: &Pool) -> u32 {
     let numbers = pool.numbers;
     if pool.paused || pool.kind == Kind::Cgi {
         return 0;
