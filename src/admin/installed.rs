@@ -141,7 +141,7 @@ fn link() -> Option<Fault> {
     })
 }
 
-/// As [`link`], where Apache starts a suEXEC at all: then what it started wrote no record.
+/// As `link`, where Apache starts a suEXEC at all: then what it started wrote no record.
 #[must_use]
 pub fn another() -> Option<Fault> {
     link().filter(|_| Path::new(MODULES).join("suexec.load").exists())

@@ -92,8 +92,6 @@ impl<'a> Confined<'a> {
     }
 }
 
-impl Dropped<'_> {}
-
 /// To a file of the kernel's.
 pub(super) fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
     use nix::fcntl::{AT_FDCWD, OFlag, openat};

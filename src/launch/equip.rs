@@ -67,8 +67,6 @@ pub(super) fn follow(parent: Pid) -> Result<(), Refusal> {
     }
 }
 
-impl Equipped<'_> {}
-
 /// php-cgi runs the file that the environment names, and `PATH_TRANSLATED` instead of it when `REDIRECT_URL` is there
 /// and the two differ: both are the file that was verified. `REDIRECT_STATUS` is its guard against being called
 /// directly, and may say 200 because of that. With `REDIRECT_URL` it also takes `PATH_INFO` for the path of the script

@@ -72,8 +72,6 @@ impl<'a> Dropped<'a> {
     }
 }
 
-impl Verified<'_> {}
-
 /// A remedy for the site's tree names the site, or whose files they are.
 pub(super) fn named(refusal: Refusal, uid: u32, site: &Site<'_>) -> Refusal {
     let Refusal { fix, .. } = &refusal;

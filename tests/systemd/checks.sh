@@ -104,6 +104,19 @@ units() {
     is "$said" ""
 }
 untouched() { is "$(readlink -f /usr/lib/apache2/suexec)" /usr/lib/apache2/suexec-pristine && is "$(shows ActiveState)" inactive; }
+# What replaces a file that views show has the sites applied again: an account that is made, and a file of /etc right behind it.
+applied_since() { [ "$(shows ExecMainStartTimestampMonotonic cellwall-views)" -gt "$1" ]; }
+replace() { cp "$1" new && echo "$2" >> new && mv new "$1"; }
+noticed() {
+    local before
+    before=$(shows ExecMainStartTimestampMonotonic cellwall-views)
+    useradd newcomer && soon applied_since "$before" || return
+    before=$(shows ExecMainStartTimestampMonotonic cellwall-views)
+    # The first one's apply has begun, and has not ended.
+    replace /etc/nsswitch.conf '# one' && soon applied_since "$before" || return
+    before=$(shows ExecMainStartTimestampMonotonic cellwall-views)
+    replace /etc/nsswitch.conf '# two' && soon applied_since "$before"
+}
 below_the_unit() {
     local pid
     for pid in $(pgrep php-cgi); do
@@ -196,6 +209,7 @@ first() {
     check "installing changes nothing for the web server" untouched
     check "sites are configured, as the README says" configure
     check "both sites are served, by Apache and by nginx" served
+    check "a new account, and each change of nsswitch.conf, have the sites applied" noticed
     check "workers are below the unit's control group" below_the_unit
     check "the status shows the workers" soon counted
     check "a reload loses no request" lossless systemctl reload cellwalld
