@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::store;
@@ -207,15 +207,26 @@ fn is_at_top(root: &Root) -> io::Result<bool> {
         let same = fstat(&ours)?.st_ino == fstat(&top)?.st_ino;
         Ok(same && mount_of(&ours)?.is_some_and(|ours| mount_of(&top).ok().flatten() == Some(ours)))
     };
+    let (told, tell) = nix::unistd::pipe()?;
     match fork()? {
-        // Who may enter no namespace may make none either, and is told so.
-        Side::Child => std::process::exit(match is_same() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0,
-            same => i32::from(!same.unwrap_or(false)),
-        }),
-        Side::Parent(child) => Ok(waitpid(child, None)? == WaitStatus::Exited(child, 0)),
+        Side::Child => {
+            // Who may enter no namespace may make none either, and is told so.
+            let top = is_same().unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let told = File::from(tell).write_all(if top { TOP } else { BELOW }.as_bytes());
+            std::process::exit(i32::from(told.is_err()))
+        }
+        Side::Parent(child) => {
+            drop(tell);
+            let top = answer(told, child)? == TOP;
+            end(child)?;
+            Ok(top)
+        }
     }
 }
+
+/// What the child of [`is_at_top`] says.
+const TOP: &str = "top";
+const BELOW: &str = "below";
 
 /// The file system for the files: mounts on it are not propagated, which the kernel asks for (mount_namespaces(7)). Nobody but
 /// root opens one: who holds a namespace keeps it, and all that is mounted in it, for as long as he likes.
@@ -281,7 +292,7 @@ fn keep_on(
 
 /// What the child says, which is at most a line. It looks at paths of the host, and a file system that does not answer, or a
 /// hand that stops it, must not hold up all sites: then it is ended, and who waits for it is told.
-fn answer(told: OwnedFd, child: Pid) -> Result<String, Failure> {
+fn answer(told: OwnedFd, child: Pid) -> io::Result<String> {
     let (end_at, mut answer) = (Instant::now() + LONGEST, String::new());
     loop {
         let left = end_at.saturating_duration_since(Instant::now()).as_millis();
@@ -301,7 +312,7 @@ fn answer(told: OwnedFd, child: Pid) -> Result<String, Failure> {
     let held = fork::hold(child)?;
     fork::end(&held)?;
     end(child)?;
-    Err(io::Error::new(io::ErrorKind::TimedOut, message).into())
+    Err(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
 /// What a process that does not answer is at, for whoever has to find out why.
