@@ -128,9 +128,9 @@ impl Hierarchies {
     pub fn prepare(&self) -> std::io::Result<()> {
         let mounts = [&self.unified, &self.memory, &self.pids, &self.cpu];
         for mount in mounts.into_iter().flatten() {
-            let above = mount.join("cellwall");
-            if !above.is_dir() {
-                std::fs::create_dir(&above)?;
+            let group = self.place(mount, "");
+            if let Some(above) = group.parent().filter(|above| !above.is_dir()) {
+                std::fs::create_dir(above)?;
             }
         }
         if let Some(mount) = &self.unified {
@@ -142,12 +142,23 @@ impl Hierarchies {
         Ok(())
     }
 
+    /// Where a site's group stands in one of the hierarchies: below `cellwall`, but at the top where version 1 divides the
+    /// processors. All sites below one directory would weigh there what a single process beside them weighs, and one of them
+    /// alone all of that, whatever its own weight (Documentation/scheduler/sched-design-CFS.rst, section 7).
+    fn place(&self, mount: &Path, name: &str) -> PathBuf {
+        if self.cpu.as_deref() == Some(mount) {
+            mount.join(format!("cellwall-{name}"))
+        } else {
+            mount.join("cellwall").join(name)
+        }
+    }
+
     /// A group for each hierarchy that something is asked of: what is mounted together is one.
     fn groups(&self, name: &str, asked: &Asked) -> Vec<GroupCell> {
         let mut groups: Vec<GroupCell> = Vec::new();
         let mut put = |version: u8, mount: &Option<PathBuf>, file: &str, value: Option<String>| {
             let (Some(mount), Some(value)) = (mount, value) else { return };
-            let (place, setting) = (mount.join("cellwall").join(name), (file.to_owned(), value));
+            let (place, setting) = (self.place(mount, name), (file.to_owned(), value));
             match groups.iter_mut().find(|(_, known, _)| *known == place) {
                 Some((_, _, settings)) => settings.push(setting),
                 None => groups.push((version, place, vec![setting])),
@@ -353,13 +364,13 @@ mod tests {
             [("memory.max", "5"), ("pids.max", "7"), ("cpu.weight", "50"), ("cpu.max", "150000 100000")];
         let place = PathBuf::from("/sys/fs/cgroup/cellwall/1001-shop");
         assert_eq!(modern.groups("1001-shop", &asked), [(2, place, set(&both))]);
-        let place = |mount: &str| PathBuf::from(format!("/sys/fs/cgroup/{mount}/cellwall/x"));
+        let place = |path: &str| Path::new("/sys/fs/cgroup").join(path);
         assert_eq!(
             hybrid.groups("x", &asked),
             [
-                (1, place("memory"), set(&[("memory.limit_in_bytes", "5")])),
-                (1, place("pids"), set(&[("pids.max", "7")])),
-                (1, place("cpu"), set(&[("cpu.shares", "512"), ("cpu.cfs_quota_us", "150000")])),
+                (1, place("memory/cellwall/x"), set(&[("memory.limit_in_bytes", "5")])),
+                (1, place("pids/cellwall/x"), set(&[("pids.max", "7")])),
+                (1, place("cpu/cellwall-x"), set(&[("cpu.shares", "512"), ("cpu.cfs_quota_us", "150000")])),
             ]
         );
         // Processors may still be of version 1, and hierarchies of version 1 be mounted together.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -59,7 +60,10 @@ fn remove_groups(world: &World) {
     for user in [&world.alice, &world.bob] {
         until("the end of its processes", || processes(user.id).is_empty());
         for hierarchy in ["memory", "pids", "cpu", "unified", ""] {
-            drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-{}", user.id, user.name)));
+            for group in ["cellwall/", "cellwall-"] {
+                let name = format!("{group}{}-{}", user.id, user.name);
+                drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/{name}")));
+            }
         }
     }
 }
@@ -90,11 +94,8 @@ fn a_pools_workers_are_held_by_the_sites_groups_and_a_new_limit_holds_at_once() 
         let (pid, _) = processes(world.alice.id)[0].clone();
         let name = format!("{}-alice", world.alice.id);
         for controller in ["memory", "pids", "cpu"] {
-            assert!(
-                group(pid, controller).ends_with(&name),
-                "{controller}: {}",
-                group(pid, controller).display()
-            );
+            let group = group(pid, controller).display().to_string();
+            assert!(group.ends_with(&name), "{controller}: {group}");
         }
         let (memory, pids, cpu) = (group(pid, "memory"), group(pid, "pids"), group(pid, "cpu"));
         assert_eq!(setting(&memory, ["memory.limit_in_bytes", "memory.max"]), (200 << 20).to_string());
@@ -132,24 +133,8 @@ fn two_busy_sites_share_a_processor_by_their_weights() {
         world.apply();
         let daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice", "bob"], "");
-        let asking = [nginx.begun("alice", "/app.fcgi?spin"), nginx.begun("bob", "/app.fcgi?spin")];
-        let users = [world.alice.id, world.bob.id];
-        let mut pids = [0, 0];
-        until("two busy workers", || {
-            let found = users.map(|user| processes(user).first().map_or(0, |one| one.0));
-            pids = found;
-            found.iter().all(|pid| *pid > 0 && ticks(*pid) > 20)
-        });
-        // There is a shortage only where both want the same processor.
-        let here = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let mut one = CpuSet::new();
-        let first = (0..CpuSet::count()).find(|number| here.is_set(*number).unwrap()).unwrap();
-        one.set(first).unwrap();
-        pids.iter().for_each(|pid| sched_setaffinity(Pid::from_raw(*pid), &one).unwrap());
-        let before = pids.map(ticks);
-        // So much work, however long that takes.
-        until("two seconds of a processor", || ticks(pids[0]) > before[0] + 200);
-        let [much, little] = [0, 1].map(|place| ticks(pids[place]) - before[place]);
+        let asking = ["alice", "bob"].map(|name| nginx.begun(name, "/app.fcgi?spin"));
+        let [much, little] = shares([busy(world.alice.id), busy(world.bob.id)]);
         assert!(much > 3 * little, "{much} and {little} hundredths of a second by 1000 and 100");
         for name in ["alice", "bob"] {
             assert!(world.cellwall(&["pool", "stop", name]).status.success());
@@ -157,6 +142,56 @@ fn two_busy_sites_share_a_processor_by_their_weights() {
         drop((asking, nginx, daemon));
         remove_groups(world);
     });
+}
+
+/// Version 2 weighs a site against the other sites; version 1 against whatever runs on the host.
+#[test]
+fn a_site_alone_weighs_no_more_than_its_weight_beside_the_host() {
+    world(Launcher::Cellwall, |world| {
+        host();
+        site(world, &world.alice, "cpu_weight = 10");
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let asking = nginx.begun("alice", "/app.fcgi?spin");
+        let its = busy(world.alice.id);
+        let place = group(its, "cpu");
+        if place.join("cpu.weight").exists() {
+            assert!(place.parent().unwrap().ends_with("cellwall"), "{}", place.display());
+        } else {
+            let mut other = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+            let [much, little] = shares([other.id().cast_signed(), its]);
+            other.kill().unwrap();
+            other.wait().unwrap();
+            assert!(much > 3 * little, "{much} and {little} hundredths of a second by 100 and 10");
+        }
+        assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+        drop((asking, nginx, daemon));
+        remove_groups(world);
+    });
+}
+
+/// The worker of a site that computes.
+fn busy(user: u32) -> i32 {
+    let mut pid = 0;
+    until("a busy worker", || {
+        pid = processes(user).first().map_or(0, |one| one.0);
+        pid > 0 && ticks(pid) > 20
+    });
+    pid
+}
+
+/// What each of two gets while they compute on the same processor, until the first has had two seconds, however long that
+/// takes.
+fn shares(pids: [i32; 2]) -> [u64; 2] {
+    let here = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|number| here.is_set(*number).unwrap()).unwrap();
+    one.set(first).unwrap();
+    pids.iter().for_each(|pid| sched_setaffinity(Pid::from_raw(*pid), &one).unwrap());
+    let before = pids.map(ticks);
+    until("two seconds of a processor", || ticks(pids[0]) > before[0] + 200);
+    [0, 1].map(|place| ticks(pids[place]) - before[place])
 }
 
 /// Processor time of a process, in hundredths of a second.

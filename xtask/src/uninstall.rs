@@ -106,9 +106,8 @@ fn unmount() -> Outcome {
 fn control_groups() -> Outcome {
     for hierarchy in mounts(|_, kind| kind == "cgroup" || kind == "cgroup2")? {
         let ours = hierarchy.join("cellwall");
-        let sites = fs::read_dir(&ours).into_iter().flatten().flatten().map(|entry| entry.path());
-        let groups: Vec<PathBuf> = sites.filter(|path| path.is_dir()).chain([ours.clone()]).collect();
-        for group in groups {
+        let at_the_top = directories(&hierarchy).filter(|path| is_at_the_top(path));
+        for group in directories(&ours).chain([ours.clone()]).chain(at_the_top) {
             match fs::remove_dir(&group) {
                 Ok(()) => say::note(&format!("removed {}", group.display())),
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {}
@@ -117,6 +116,18 @@ fn control_groups() -> Outcome {
         }
     }
     Ok(())
+}
+
+fn directories(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir())
+}
+
+/// `cellwall-1001-shop`: a site's group where version 1 divides the processors.
+fn is_at_the_top(group: &Path) -> bool {
+    let name =
+        group.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("cellwall-"));
+    name.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// Mount points, by themselves and the kind of what is mounted there (proc_pid_mountinfo(5)).
