@@ -128,7 +128,7 @@ impl Hierarchies {
     pub fn prepare(&self) -> std::io::Result<()> {
         let mounts = [&self.unified, &self.memory, &self.pids, &self.cpu];
         for mount in mounts.into_iter().flatten() {
-            let group = self.place(mount, "");
+            let group = self.place(mount, "any");
             if let Some(above) = group.parent().filter(|above| !above.is_dir()) {
                 std::fs::create_dir(above)?;
             }
@@ -381,6 +381,25 @@ mod tests {
         let together =
             Hierarchies::of("1 2 0:3 / /g rw - cgroup cgroup rw,memory,pids,cpu", |_| String::new());
         assert_eq!(together.groups("x", &asked).len(), 1);
+    }
+
+    #[test]
+    fn what_is_above_the_groups_is_made_and_hands_its_controllers_down() {
+        let top = std::env::temp_dir().join(format!("cellwall-hierarchies-{}", std::process::id()));
+        let (unified, cpu) = (top.join("unified"), top.join("cpu"));
+        for mount in [&unified, &cpu] {
+            std::fs::create_dir_all(mount).unwrap();
+        }
+        let here =
+            Hierarchies { unified: Some(unified.clone()), cpu: Some(cpu.clone()), ..Hierarchies::default() };
+        here.prepare().unwrap();
+        here.prepare().unwrap();
+        for directory in [unified.clone(), unified.join("cellwall")] {
+            let told = std::fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap();
+            assert_eq!(told, "+memory +pids");
+        }
+        assert!(!cpu.join("cellwall").exists());
+        std::fs::remove_dir_all(top).unwrap();
     }
 
     #[test]
