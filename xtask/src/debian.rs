@@ -74,6 +74,9 @@ pub(crate) const PACKAGE: &[&str] = &["dpkg-dev"];
 /// What makes a Debian that systemd boots, and boots it.
 pub(crate) const SYSTEMD: &[&str] = &["debootstrap", "iproute2", "util-linux"];
 
+/// What boots a kernel of its own.
+pub(crate) const KERNEL: &[&str] = &["binutils", "e2fsprogs", "qemu-system-x86"];
+
 /// What pools are measured beside.
 pub(crate) const BENCH: &[&str] =
     &["fcgiwrap", "libfcgi-dev", "multiwatch", "nginx-light", "php-fpm", "spawn-fcgi", "wrk"];

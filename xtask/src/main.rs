@@ -14,6 +14,7 @@ mod demo;
 mod faults;
 mod fuzz;
 mod install;
+mod kernel;
 mod manifest;
 mod oracle;
 mod package;
@@ -58,6 +59,7 @@ cargo xtask COMMAND
       --built               install what target/dist holds
   package [--built]         a package of Debian's, in target/package (root)
   systemd [--built]         that package under a real systemd: everything from its installation to purging (root)
+  kernel [TEST [WORDS]]     tests on Debian's own kernel, in a virtual machine (root, qemu)
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall
@@ -85,6 +87,7 @@ fn dispatch(words: &[String]) -> Outcome {
         ("install", _) => install::command(options),
         ("package", _) => package::command(options),
         ("systemd", _) => systemd::command(options),
+        ("kernel", _) => kernel::command(options),
         ("uninstall", _) => uninstall::command(options),
         ("demo", []) => demo::outside(),
         (demo::INSIDE, []) => demo::inside(),
