@@ -1,10 +1,12 @@
-//! Debian's Apache starts suEXEC from one compiled-in path, which is a link of update-alternatives(1).
+//! Apache starts suEXEC from one compiled-in path: on Debian a link of update-alternatives(1), on Fedora a file of httpd's, in
+//! whose place a drop-in of its unit mounts another one.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
-use crate::{run, say};
+use crate::{run, say, service};
 
 /// Makes Apache use Cellwall.
 pub(crate) const CHOOSE: &str = "update-alternatives --set suexec /usr/lib/cellwall/cellwall-suexec";
@@ -13,6 +15,10 @@ pub(crate) const GO_BACK: &str = "update-alternatives --auto suexec";
 
 const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
 const LINK: &str = "/usr/lib/apache2/suexec";
+/// httpd's own, on Fedora and its relatives.
+const HTTPDS: &str = "/usr/sbin/suexec";
+/// What an administrator writes there to have httpd start ours; it goes with us.
+pub(crate) const DROP_IN: &str = "/etc/systemd/system/httpd.service.d/cellwall.conf";
 const TOOL: &str = "update-alternatives";
 /// Below Debian's own (10 and 20): whoever has a suEXEC keeps it until an administrator chooses.
 const PRIORITY: &str = "5";
@@ -29,6 +35,15 @@ pub(crate) fn is_apache_here() -> bool {
 
 /// Registers the launcher; with `activate` Apache uses it from now on.
 pub(crate) fn register(activate: bool) -> Outcome {
+    if !is_apache_here() && Path::new(HTTPDS).exists() {
+        say::note(&format!(
+            "httpd starts {HTTPDS}; let it start Cellwall, and go back by removing the file:"
+        ));
+        let example = "/usr/share/doc/cellwall/examples/httpd/cellwall.conf";
+        say::note(&format!("    install -D -m 644 {example} {DROP_IN}"));
+        say::note("    systemctl daemon-reload && systemctl restart httpd");
+        return Ok(());
+    }
     if !run::is_there(TOOL) {
         say::notice(&format!(
             "There is no {TOOL} here. Apache starts its suEXEC from the path that `apachectl -V`"
@@ -56,6 +71,7 @@ pub(crate) fn register(activate: bool) -> Outcome {
 
 /// Takes the registration back. `before` is what [`before`] answered.
 pub(crate) fn restore(before: &str) -> Outcome {
+    unmount()?;
     if !run::is_there(TOOL) || !registered()? {
         return Ok(());
     }
@@ -66,6 +82,18 @@ pub(crate) fn restore(before: &str) -> Outcome {
     }
     say::note(&format!("Apache's suEXEC: {}", if others.is_empty() { "none".to_owned() } else { chosen()? }));
     Ok(())
+}
+
+/// httpd would not start again with a launcher in its unit that is not there.
+fn unmount() -> Outcome {
+    if fs::remove_file(DROP_IN).is_err() {
+        return Ok(());
+    }
+    // Others may have words for that unit as well.
+    drop(Path::new(DROP_IN).parent().map(fs::remove_dir));
+    say::note(&format!("removed {DROP_IN}: httpd starts its own suEXEC"));
+    service::reload()?;
+    service::restart("httpd.service")
 }
 
 fn registered() -> Outcome<bool> {

@@ -27,6 +27,7 @@ pub(crate) const DEMO: &[&str] = &[
 pub(crate) const TEST: &[&str] = &[
     "acl",
     "apache2-utils",
+    "apparmor",
     "attr",
     "awstats",
     "caddy",
@@ -45,6 +46,7 @@ pub(crate) const TEST: &[&str] = &[
     "libfcgi-perl",
     "libmojolicious-perl",
     "lighttpd",
+    "lintian",
     "logrotate",
     "lua5.4",
     "mariadb-server",
@@ -61,6 +63,7 @@ pub(crate) const TEST: &[&str] = &[
     "redis-server",
     "ruby",
     "ruby-fcgi",
+    "secilc",
     "libnss-extrausers",
     "strace",
     "systemd",
@@ -70,6 +73,9 @@ pub(crate) const TEST: &[&str] = &[
 
 /// What finds out which libraries a package needs.
 pub(crate) const PACKAGE: &[&str] = &["dpkg-dev"];
+
+/// What makes a package for Fedora.
+pub(crate) const RPM: &[&str] = &["rpm"];
 
 /// What makes a Debian that systemd boots, and boots it.
 pub(crate) const SYSTEMD: &[&str] = &["debootstrap", "iproute2", "util-linux"];

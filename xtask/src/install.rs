@@ -26,11 +26,14 @@ pub(crate) struct Options {
     pub(crate) group: String,
     /// Make Apache use it at once.
     pub(crate) activate: bool,
+    /// Files get their owners here, and not by a package that names them.
+    pub(crate) owned: bool,
 }
 
 /// `install [--destdir DIR] [--group NAME] [--activate] [--built]`
 pub(crate) fn command(words: &[String]) -> Outcome {
-    let mut options = Options { destdir: PathBuf::new(), group: GROUP.to_owned(), activate: false };
+    let mut options =
+        Options { destdir: PathBuf::new(), group: GROUP.to_owned(), activate: false, owned: true };
     let mut built = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -97,8 +100,7 @@ impl Installer<'_> {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         let path = beneath(&self.options.destdir, &entry.path);
         self.parents(&path)?;
-        let (owner, group) = self.ids(entry)?;
-        let ids = Ids { owner, group };
+        let ids = self.ids(entry)?;
         match entry.kind {
             Kind::Dir | Kind::State | Kind::Settings => directory(&path, ids, entry.mode),
             Kind::Tree => self.tree(&tree::root().join(&entry.source), &path, ids),
@@ -168,8 +170,12 @@ impl Installer<'_> {
         if entry.group == GROUP { &self.options.group } else { &entry.group }
     }
 
-    fn ids(&self, entry: &Entry) -> io::Result<(u32, u32)> {
-        Ok((number("passwd", &entry.owner)?, number("group", self.group(entry))?))
+    fn ids(&self, entry: &Entry) -> io::Result<Ids> {
+        if !self.options.owned {
+            return Ok(Ids { owner: None, group: None });
+        }
+        let (owner, group) = (number("passwd", &entry.owner)?, number("group", self.group(entry))?);
+        Ok(Ids { owner: Some(owner), group: Some(group) })
     }
 
     /// Writes down what `uninstall` cannot know otherwise; an earlier installation's notes stay.
@@ -190,13 +196,13 @@ impl Installer<'_> {
 
 #[derive(Clone, Copy)]
 struct Ids {
-    owner: u32,
-    group: u32,
+    owner: Option<u32>,
+    group: Option<u32>,
 }
 
 impl Ids {
     fn give(self, path: &Path, mode: u32) -> io::Result<()> {
-        chown(path, Some(self.owner), Some(self.group))?;
+        chown(path, self.owner, self.group)?;
         // Last, because a change of the owner takes set-id bits away (chown(2)).
         fs::set_permissions(path, Permissions::from_mode(mode))
     }

@@ -57,7 +57,9 @@ cargo xtask COMMAND
       --group NAME          the web server's group (default: www-data)
       --activate            let Debian's Apache use it at once
       --built               install what target/dist holds
-  package [--built]         a package of Debian's, in target/package (root)
+  package [OPTIONS]         a package of Debian's, in target/package (root)
+      --rpm                 one of Fedora's and RHEL's
+      --built               of what target/dist holds
   systemd [--built]         that package under a real systemd: everything from its installation to purging (root)
   kernel [TEST [WORDS]]     tests on Debian's own kernel, in a virtual machine (root, qemu)
   uninstall [OPTIONS]       take away all that install and the programs made (root)

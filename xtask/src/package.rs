@@ -1,5 +1,7 @@
-//! `package`: what the manifest lists, as a package of Debian's in target/package. What a package does when it comes and goes
-//! is in packaging/debian.
+//! `package`: what the manifest lists, as a package of Debian's or of Fedora's, in target/package.
+
+mod deb;
+mod rpm;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,124 +10,129 @@ use std::process::Command;
 
 use crate::Outcome;
 use crate::install::{self, Options};
-use crate::manifest::{self, Kind};
+use crate::manifest;
 use crate::{build, debian, run, say, tree};
 
-/// In the repository: control with marks to be filled in, the scripts, the licences.
-const PARTS: &str = "packaging/debian";
-const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+/// What both kinds do when they come and go, by the mark that stands for it in their own scripts.
+const SCRIPTS: [(&str, &str); 3] = [("@APPLY@", "apply.sh"), ("@STOP@", "stop.sh"), ("@CLEAR@", "clear.sh")];
 
-/// `package [--built]`
+/// `package [--rpm] [--built]`
 pub(crate) fn command(words: &[String]) -> Outcome {
-    let file = make(words)?;
-    say::note(&format!("sudo apt install {}", file.display()));
+    let (mut is_rpm, mut built) = (false, false);
+    for word in words {
+        match word.as_str() {
+            "--rpm" => is_rpm = true,
+            "--built" => built = true,
+            _ => return Err(format!("package does not know {word:?}. See: cargo xtask help")),
+        }
+    }
+    let (file, tool) = if is_rpm { (rpm(built)?, "dnf") } else { (deb(built)?, "apt") };
+    say::note(&format!("sudo {tool} install {}", file.display()));
     Ok(())
 }
 
-/// The file, of what is built now or, with --built, was before.
-pub(crate) fn make(words: &[String]) -> Outcome<PathBuf> {
-    let built = match words {
-        [] => false,
-        [word] if word == "--built" => true,
-        _ => return Err(format!("The only option is --built, and got {words:?}.")),
-    };
+/// Debian's, of what is built now or was before. Its files have their owners by number, so only root can make them.
+pub(crate) fn deb(built: bool) -> Outcome<PathBuf> {
     tree::need_root("package")?;
     debian::need(&[debian::BUILD, debian::PACKAGE])?;
-    if !built {
-        build::programs()?;
-    }
-    let place = tree::target().join("package");
-    let staged = Staged { root: place.join("root") };
-    staged.fill(&place).map_err(|why| format!("{}: {why}", place.display()))?;
-    let file = staged.pack(&place)?;
-    say::step(&format!("The package: {}", file.display()));
-    Ok(file)
+    deb::pack(&Staged::fill("deb", install::GROUP, built)?)
 }
 
-/// The files of the package, as they will lie on a machine, and its own part beside them.
+/// Fedora's. Its files have their owners by name.
+fn rpm(built: bool) -> Outcome<PathBuf> {
+    debian::need(&[debian::BUILD, debian::RPM])?;
+    rpm::pack(&Staged::fill("rpm", rpm::GROUP, built)?)
+}
+
+/// The files of a package as they will lie on a machine, and a place for what else it needs.
 struct Staged {
+    place: PathBuf,
     root: PathBuf,
+    /// Seconds since 1970 that no file is younger than, so that the same sources are the same package.
+    time: String,
 }
 
 impl Staged {
-    /// As `install` does it, but what belongs to a running machine; and what Debian wants of a package.
-    fn fill(&self, place: &Path) -> Outcome {
+    /// As `install` does it, but what belongs to a running machine.
+    fn fill(kind: &str, group: &str, built: bool) -> Outcome<Self> {
+        if !built {
+            build::programs()?;
+        }
+        let place = tree::target().join("package").join(kind);
         // Not of a run before: what this version does not have must not be in it.
         if place.exists() {
-            fs::remove_dir_all(place).map_err(|why| why.to_string())?;
+            fs::remove_dir_all(&place).map_err(|why| format!("{}: {why}", place.display()))?;
         }
-        let options =
-            Options { destdir: self.root.clone(), group: install::GROUP.to_owned(), activate: false };
+        let staged = Self { root: place.join("root"), place, time: time()? };
+        let options = Options {
+            destdir: staged.root.clone(),
+            group: group.to_owned(),
+            activate: false,
+            owned: tree::is_root() && kind == "deb",
+        };
         install::everything(&options)?;
         // tmpfiles.d(5) makes it, at each boot.
-        fs::remove_dir_all(self.root.join("run")).map_err(|why| why.to_string())?;
-        self.document()?;
-        self.describe(place)
+        fs::remove_dir_all(staged.root.join("run")).map_err(|why| why.to_string())?;
+        Ok(staged)
     }
 
-    /// The licence and the history, and all of it compressed as Debian's policy (12.1, 12.7) wants it.
-    fn document(&self) -> Outcome {
-        let docs = self.root.join("usr/share/doc/cellwall");
-        copy(&tree::root().join(PARTS).join("copyright"), &docs.join("copyright"), 0o644)?;
-        copy(&tree::root().join("CHANGELOG.md"), &docs.join("changelog"), 0o644)?;
+    /// As both kinds want manual pages: without the time of the moment.
+    fn compress(&self, more: &[&String]) -> Outcome {
         let pages = manifest::read()?.into_iter().map(|entry| entry.path);
         let pages = pages.filter(|path| path.starts_with("/usr/share/man/"));
-        let pages = pages.map(|path| install::beneath(&self.root, &path));
-        // Without the time of the moment, so that the same version is the same package.
-        run::quietly("gzip", Command::new("gzip").args(["-9", "-n"]).args(pages).arg(docs.join("changelog")))
+        let all = pages.chain(more.iter().map(|path| (*path).clone()));
+        let all = all.map(|path| install::beneath(&self.root, &path));
+        run::quietly("gzip", Command::new("gzip").args(["-9", "-n"]).args(all))
     }
 
-    /// What dpkg itself reads.
-    fn describe(&self, place: &Path) -> Outcome {
-        let (parts, to) = (tree::root().join(PARTS), self.root.join("DEBIAN"));
-        fs::create_dir(&to).map_err(|why| why.to_string())?;
-        for script in SCRIPTS {
-            copy(&parts.join(script), &to.join(script), 0o755)?;
-        }
-        copy(&parts.join("triggers"), &to.join("triggers"), 0o644)?;
-        // What people change; the directories beside them are theirs as well.
-        let kept: String = manifest::read()?
-            .iter()
-            .filter(|entry| entry.kind == Kind::Config)
-            .map(|entry| format!("{}\n", entry.path))
-            .collect();
-        write(&to.join("conffiles"), &kept)?;
-        let sums =
-            "find . -path ./DEBIAN -prune -o -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 md5sum";
-        write(&to.join("md5sums"), &self.ask("sh", &["-c", sums])?)?;
-        let control = text(&parts.join("control"))?
-            .replace("@VERSION@", &version()?)
-            .replace("@ARCHITECTURE@", self.ask("dpkg", &["--print-architecture"])?.trim())
-            .replace("@DEPENDS@", &self.libraries(place)?)
-            .replace("@SIZE@", self.ask("sh", &["-c", "du -sk --exclude=DEBIAN . | cut -f1"])?.trim());
-        write(&to.join("control"), &control)
-    }
-
-    /// The libraries of the two programs that have some, with the versions that they need (dpkg-shlibdeps(1)).
-    fn libraries(&self, place: &Path) -> Outcome<String> {
-        fs::create_dir(place.join("debian")).map_err(|why| why.to_string())?;
-        write(&place.join("debian/control"), "Source: cellwall\n\nPackage: cellwall\nArchitecture: any\n")?;
-        let programs = ["usr/bin/cellwall", "usr/sbin/cellwalld"].map(|path| self.root.join(path));
-        let mut command = Command::new("dpkg-shlibdeps");
-        command.arg("-O").args(programs).current_dir(place);
-        let said = run::output(&mut command)?;
-        let said = said.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
-        said.map(str::to_owned)
-            .ok_or_else(|| "dpkg-shlibdeps does not tell what the programs need.".to_owned())
-    }
-
-    fn pack(&self, place: &Path) -> Outcome<PathBuf> {
-        run::quietly("dpkg-deb", Command::new("dpkg-deb").arg("--build").arg(&self.root).arg(place))?;
-        let mut files = fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
-        files
-            .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
-            .ok_or_else(|| "dpkg-deb has made no package.".to_owned())
+    /// A file of the repository, where it will lie.
+    fn add(&self, from: &str, to: &str) -> Outcome {
+        let to = install::beneath(&self.root, to);
+        let above: Vec<&Path> = to.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        above.into_iter().rev().try_for_each(directory)?;
+        let from = tree::root().join(from);
+        fs::copy(&from, &to).map_err(|why| format!("{}: {why}", from.display()))?;
+        mode(&to, 0o644)
     }
 
     /// What a program says, in the root of the package.
     fn ask(&self, program: &str, words: &[&str]) -> Outcome<String> {
         run::output(Command::new(program).args(words).current_dir(&self.root))
     }
+
+    /// The package itself, which is beside its parts so far.
+    fn deliver(&self, file: &Path) -> Outcome<PathBuf> {
+        let name = file.file_name().ok_or("the package has no name")?;
+        let to = tree::target().join("package").join(name);
+        fs::rename(file, &to).map_err(|why| format!("{}: {why}", to.display()))?;
+        say::step(&format!("The package: {}", to.display()));
+        Ok(to)
+    }
+}
+
+/// A text of the repository, with what both kinds do in it.
+fn filled(from: &str) -> Outcome<String> {
+    let mut said = text(&tree::root().join(from))?;
+    for (mark, name) in SCRIPTS {
+        let script = text(&tree::root().join("packaging/scripts").join(name))?;
+        said = said.replace(&format!("{mark}\n"), &script);
+    }
+    Ok(said)
+}
+
+/// When the sources were made: what the environment says (reproducible-builds.org), or their last commit.
+fn time() -> Outcome<String> {
+    if let Some(told) = std::env::var_os("SOURCE_DATE_EPOCH") {
+        return told.into_string().map_err(|_| "SOURCE_DATE_EPOCH is no number.".to_owned());
+    }
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--format=%ct"]).current_dir(tree::root());
+    let said = run::output(&mut git).unwrap_or_default();
+    // Sources that came as an archive have its dates.
+    let of_file =
+        || run::output(Command::new("stat").args(["-c", "%Y"]).arg(tree::root().join("CHANGELOG.md")));
+    let said = if said.trim().is_empty() { of_file()? } else { said };
+    Ok(said.trim().to_owned())
 }
 
 /// The version of the package, from its one place.
@@ -136,17 +143,21 @@ fn version() -> Outcome<String> {
         .ok_or_else(|| "Cargo.toml has no version.".to_owned())
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) -> Outcome {
-    fs::copy(from, to).map_err(|why| format!("{}: {why}", from.display()))?;
-    fs::set_permissions(to, Permissions::from_mode(mode)).map_err(|why| format!("{}: {why}", to.display()))
-}
-
 fn text(from: &Path) -> Outcome<String> {
     fs::read_to_string(from).map_err(|why| format!("{}: {why}", from.display()))
 }
 
-fn write(to: &Path, text: &str) -> Outcome {
+/// Whatever the umask of who packs.
+fn write(to: &Path, text: &str, bits: u32) -> Outcome {
     fs::write(to, text).map_err(|why| format!("{}: {why}", to.display()))?;
-    // Whatever the umask of who packs.
-    fs::set_permissions(to, Permissions::from_mode(0o644)).map_err(|why| format!("{}: {why}", to.display()))
+    mode(to, bits)
+}
+
+fn directory(at: &Path) -> Outcome {
+    fs::create_dir(at).map_err(|why| format!("{}: {why}", at.display()))?;
+    mode(at, 0o755)
+}
+
+fn mode(of: &Path, bits: u32) -> Outcome {
+    fs::set_permissions(of, Permissions::from_mode(bits)).map_err(|why| format!("{}: {why}", of.display()))
 }

@@ -28,6 +28,14 @@ pub(crate) fn reload() -> Outcome {
     run::quietly("systemctl daemon-reload", &mut systemctl(&["daemon-reload"]))
 }
 
+/// Starts a service again that runs.
+pub(crate) fn restart(unit: &str) -> Outcome {
+    if !is_here() {
+        return Ok(());
+    }
+    run::quietly(&format!("systemctl try-restart {unit}"), &mut systemctl(&["try-restart", unit]))
+}
+
 /// A daemon that runs goes on with the program that was there when it started; from now on it is the new one.
 pub(crate) fn renew() -> Outcome {
     let active =

@@ -19,7 +19,12 @@ const LIMIT: &str = "1800";
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("systemd")?;
     debian::need(&[debian::SYSTEMD])?;
-    let package = package::make(words)?;
+    let built = match words {
+        [] => false,
+        [word] if word == "--built" => true,
+        _ => return Err(format!("The only option is --built, and got {words:?}.")),
+    };
+    let package = package::deb(built)?;
     let place = tree::target().join("systemd");
     let lab = Lab { base: place.join("base"), root: place.join("root"), group: Group::make()? };
     lab.debian()?;

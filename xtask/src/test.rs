@@ -9,7 +9,7 @@ use crate::{build, debian, python, run, say, tree};
 /// Runs every test of the workspace; further words go to cargo.
 pub(crate) fn everything(options: &[String]) -> Outcome {
     tree::need_root("test")?;
-    debian::need(&[debian::BUILD, debian::PACKAGE, debian::DEMO, debian::TEST])?;
+    debian::need(&[debian::BUILD, debian::PACKAGE, debian::RPM, debian::DEMO, debian::TEST])?;
     python::need()?;
     build::programs()?;
     say::step("Compiling the tests");

@@ -1,58 +1,14 @@
 //! Installs and uninstalls, and looks at what is there before, between and after. Root.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod copy;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::{fs, process};
 
-/// A copy of the host in a mount namespace: whatever is written to these directories is written to memory.
-const COPY: &str = "
-    set -eu
-    mount --make-rprivate /
-    mount -t tmpfs -o mode=755 tmpfs /mnt
-    for directory in etc usr var; do
-        mkdir -p /mnt/$directory/upper /mnt/$directory/work
-        chmod 755 /mnt/$directory/upper
-        mount -t overlay -o lowerdir=/$directory,upperdir=/mnt/$directory/upper,workdir=/mnt/$directory/work overlay /$directory
-    done
-    mount -t tmpfs -o mode=755 tmpfs /run
-    mkdir /run/mount /mnt/groups
-    # Control groups are the machine's: instead of them a hierarchy that only this test sees.
-    umount -R /sys/fs/cgroup
-    mount -t cgroup -o none,name=cellwall-test cgroup /mnt/groups
-    rm -rf /etc/cellwall /var/lib/cellwall /var/log/cellwall /usr/lib/cellwall /usr/share/cellwall
-";
-/// Every file with what it is, whose it is, what is in it; without what package tools log and cache. Of the accounts' files what
-/// is in them: to make an account and to take it away again makes them anew.
-const LIST: &str = "
-    list() {
-        find /etc /usr/lib /usr/bin /usr/sbin /usr/share /var /run /srv -xdev \\
-            \\( -path /var/cache -o -path /var/log/alternatives.log -o -path /var/lib/dpkg/alternatives -o -path '/etc/passwd*' \\
-            -o -path '/etc/group*' -o -path '/etc/shadow*' -o -path '/etc/gshadow*' -o -path /etc/.pwd.lock \\) -prune -o \\
-            \\( -type d -printf '%p %M %U %G\\n' -o -printf '%p %M %U %G %s %T@ %l\\n' \\) | sort
-        update-alternatives --query suexec 2>/dev/null || true
-        cat /etc/passwd /etc/group /etc/shadow /etc/gshadow
-    }
-";
-
-fn assert_root() {
-    let uid = fs::metadata("/proc/self").unwrap().uid();
-    assert_eq!(uid, 0, "this test needs root; run: sudo cargo xtask test");
-}
-
-fn in_a_copy_of_the_host(script: &str) -> String {
-    assert_root();
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", &format!("{COPY}{LIST}{script}")])
-        .env("XTASK", env!("CARGO_BIN_EXE_xtask"))
-        .env("REPOSITORY", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{script}\n{out}\n{err}");
-    out.into_owned()
-}
+use copy::{SYSTEMD, assert_root, in_a_copy_of_the_host};
 
 #[test]
 fn uninstall_leaves_nothing() {
@@ -119,6 +75,30 @@ fn a_machine_without_apache_gets_all_but_the_link() {
 }
 
 #[test]
+fn a_machine_with_httpd_is_told_its_drop_in_and_loses_it_with_us() {
+    let said = in_a_copy_of_the_host(&format!(
+        "{SYSTEMD}
+        rm -rf /usr/lib/apache2
+        touch /usr/sbin/suexec
+        list > /mnt/before
+        $XTASK install --built | grep -A 2 httpd > /mnt/advice
+        grep '^        ' /mnt/advice | head -n 1 > /mnt/paste
+        . /mnt/paste
+        test -s /etc/systemd/system/httpd.service.d/cellwall.conf
+        cat /mnt/advice
+        : > /mnt/asked
+        $XTASK uninstall > /mnt/said
+        tail -n 3 /mnt/asked
+        list > /mnt/after
+        diff /mnt/before /mnt/after && echo SAME
+        "
+    ));
+    assert!(said.contains("httpd starts /usr/sbin/suexec; let it start Cellwall"), "{said}");
+    assert!(said.contains("        systemctl daemon-reload && systemctl restart httpd\n"), "{said}");
+    assert!(said.ends_with("daemon-reload\ntry-restart httpd.service\ndaemon-reload\nSAME\n"), "{said}");
+}
+
+#[test]
 fn what_an_installation_made_is_written_down_when_it_fails_as_well() {
     let said = in_a_copy_of_the_host(
         "
@@ -137,14 +117,6 @@ fn what_an_installation_made_is_written_down_when_it_fails_as_well() {
     );
     assert!(said.starts_with("account\napache auto\n") && said.ends_with("SAME\n"), "{said}");
 }
-
-/// A systemctl that writes down what it is asked, where systemd seems to run.
-const SYSTEMD: &str = "
-    mkdir -p /run/systemd/system
-    printf '#!/bin/sh\necho \"$*\" >> /mnt/asked\necho unit\n' > /mnt/systemctl
-    chmod 755 /mnt/systemctl
-    mount --bind /mnt/systemctl /usr/bin/systemctl
-";
 
 #[test]
 fn the_daemon_is_renewed_by_install_and_ended_first_by_uninstall() {
