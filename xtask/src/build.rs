@@ -21,7 +21,7 @@ pub(crate) fn programs() -> Outcome {
     say::step("Building the launcher: static, without the administrator's code");
     run::aloud(&mut launcher(&musl, &tree::root(), &cargo_home()))?;
     say::step("Building the command and the daemon");
-    run::aloud(&mut others())?;
+    run::aloud(&mut others(&tree::root(), &cargo_home()))?;
     say::step(&format!("The programs, in {}", tree::dist().display()));
     for program in collect(&musl)? {
         say::note(&program);
@@ -37,7 +37,7 @@ pub(crate) fn programs_quietly() -> Outcome {
     say::step("Building the three programs");
     fetch(&musl)?;
     run::quietly("building the launcher", &mut launcher(&musl, &tree::root(), &cargo_home()))?;
-    run::quietly("building the command and the daemon", &mut others())?;
+    run::quietly("building the command and the daemon", &mut others(&tree::root(), &cargo_home()))?;
     collect(&musl).map(drop)
 }
 
@@ -46,34 +46,34 @@ pub(crate) fn fetch(musl: &str) -> Outcome {
     run::quietly("cargo fetch", &mut run::cargo(&["fetch", "--locked", "--target", musl]))
 }
 
-/// The build of the launcher in `root`. Where it stands, and where cargo keeps crates, is not in the program: so it is the
-/// same bits for whoever builds it (`cargo xtask reproduce`), and tells nothing of the machine.
+/// The build of the launcher in `root`.
 pub(crate) fn launcher(musl: &str, root: &Path, cargo_home: &Path) -> Command {
-    let words = [
-        "build",
-        "--profile",
-        "launcher",
-        "--locked",
-        "--bin",
-        LAUNCHER,
-        "--no-default-features",
-        "--target",
-        musl,
-    ];
-    let mut command = run::cargo(&words);
+    let words = ["--profile", "launcher", "--bin", LAUNCHER, "--no-default-features", "--target", musl];
+    anywhere(&words, root, cargo_home)
+}
+
+/// The build of the command and the daemon in `root`. Its profile has a directory of its own, for what else cargo builds of the
+/// release is built with other flags.
+fn others(root: &Path, cargo_home: &Path) -> Command {
+    let words = ["--profile", "programs", "--bin", OTHERS[0], "--bin", OTHERS[1]];
+    anywhere(&words, root, cargo_home)
+}
+
+/// Where `root` stands, and where cargo keeps crates, is not in the program: so it is the same bits for whoever builds it
+/// (`cargo xtask reproduce`), and tells nothing of the machine.
+fn anywhere(words: &[&str], root: &Path, cargo_home: &Path) -> Command {
+    let mut command = run::cargo(&["build", "--locked"]);
+    command.args(words);
     let rename = |place: &Path, name: &str| format!("--remap-path-prefix={}={name}", place.display());
     let mut flags = vec![rename(cargo_home, "/cargo"), rename(root, "/cellwall")];
-    // Each registry, and each mirror of one, has a directory of its own.
+    // Each registry, and each mirror of one, has a directory of its own; sources that bring their crates along have one, too.
     let registries = fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten();
     flags.extend(registries.filter_map(|entry| Some(rename(&entry.ok()?.path(), "/crates"))));
+    flags.push(rename(&root.join("vendor"), "/crates"));
     // What is in RUSTFLAGS does not count: it would make another program.
     let flags = flags.join("\u{1f}");
     command.env("CARGO_ENCODED_RUSTFLAGS", flags).current_dir(root);
     command
-}
-
-fn others() -> Command {
-    run::cargo(&["build", "--release", "--bin", "cellwall", "--bin", "cellwalld"])
 }
 
 /// The launcher needs the target's standard library. With rustup that is one command, and we run it.
@@ -104,7 +104,7 @@ fn collect(musl: &str) -> Outcome<Vec<String>> {
     }
     let mut said = vec![take(&launcher, &dist, LAUNCHER, "static")?];
     for name in OTHERS {
-        said.push(take(&target.join("release").join(name), &dist, name, "")?);
+        said.push(take(&target.join("programs").join(name), &dist, name, "")?);
     }
     Ok(said)
 }
