@@ -16,6 +16,7 @@ use crate::refusal::{Pasted, Untrusted};
 
 use super::again::Run;
 use super::fix;
+use super::glance::beginning;
 use super::ground::{Ground, list_of, piece};
 use super::trace::{Ended, Event};
 
@@ -422,7 +423,7 @@ fn print_header(script: &Path, head: &[u8], ground: &Ground<'_>) -> Option<Strin
     if head.contains(&b':') || !ground.own(script) {
         return None;
     }
-    let text = fs::read(script).ok()?;
+    let text = beginning(script, LINE)?;
     let first = std::str::from_utf8(text.split(|byte| *byte == b'\n').next()?).ok()?;
     let interpreter = first.strip_prefix("#!")?.split_ascii_whitespace().next()?.rsplit('/').next()?;
     let kind = if head.starts_with(b"<") { "html" } else { "plain" };
@@ -434,6 +435,9 @@ fn print_header(script: &Path, head: &[u8], ground: &Ground<'_>) -> Option<Strin
     };
     Some(format!("{}sed -i '1a {line}' {}", ground.hand(script)?, pasted(script)))
 }
+
+/// Bytes of a first line: more than the kernel takes (execve(2)).
+const LINE: u64 = 4096;
 
 fn told(how: &Result<u8, String>) -> String {
     match how {

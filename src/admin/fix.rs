@@ -3,7 +3,8 @@
 //!
 //! The site's owner may change the tree while root walks through it. So nothing is followed: each entry is opened in its
 //! held directory without links (openat2), judged by what is held, and changed on that descriptor. A file of another
-//! owner with several names is not touched: one of the names may be /etc/shadow. Where a link of the owner's leads, only what
+//! owner with several names is not touched: one of the names may be /etc/shadow; nor is one whose names change meanwhile, as its only
+//! one may have been the owner's for a moment. Where a link of the owner's leads, only what
 //! is the owner's is looked at, and the way there is left as it is. A command that names a path to chmod or chown would meet
 //! whatever the owner has put there by the time it is pasted: each command is this one again.
 
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -101,6 +103,7 @@ fn deviations(record: &Record<'_>, site: &Site<'_>, args: &Args) -> Result<Vec<D
         met: BTreeSet::new(),
         wants: written.map(|path| (path, own)).collect(),
         apply: args.apply,
+        waited: false,
         found: Vec::new(),
     };
     for docroot in &site.docroots {
@@ -160,6 +163,8 @@ struct Walk<'a> {
     /// Below these paths other owners are right.
     wants: BTreeMap<PathBuf, (u32, u32)>,
     apply: bool,
+    /// Time was let pass once, so that what was changed before this is past.
+    waited: bool,
     found: Vec<Deviation>,
 }
 
@@ -272,15 +277,17 @@ impl Walk<'_> {
             off: mode & off,
             ..Wrong::default()
         };
-        match mode & libc::S_IFMT {
+        let kind = mode & libc::S_IFMT;
+        if matches!(kind, libc::S_IFREG | libc::S_IFLNK)
+            && wrong(0).owner.is_some()
+            && let Some(why) = self.shared(held, name, path, &facts)
+        {
+            return self.note(path, why);
+        }
+        match kind {
             libc::S_IFDIR => {
                 self.judge(held, None, path, &facts, wrong(0o022));
                 self.children(held, path, owner, depth);
-            }
-            libc::S_IFREG if wrong(0).owner.is_some() && facts.st_nlink > 1 => {
-                let why =
-                    format!("belongs to {}:{} and has {} names", facts.st_uid, facts.st_gid, facts.st_nlink);
-                self.note(path, why + ": find the others with find / -samefile before you change it");
             }
             libc::S_IFREG => {
                 let on = self.lacks(path, mode, owner.0);
@@ -293,6 +300,27 @@ impl Walk<'_> {
             libc::S_IFLNK => self.judge(held, None, path, &facts, wrong(0)),
             _ => self.note(path, "is no file, directory or link: no site needs it".to_owned()),
         }
+    }
+
+    /// Why a file of another owner's may not only be the tree's.
+    fn shared(&mut self, held: &OwnedFd, name: Name<'_>, path: &Path, facts: &FileStat) -> Option<String> {
+        let (uid, gid, names) = (facts.st_uid, facts.st_gid, facts.st_nlink);
+        if names > 1 {
+            return Some(format!(
+                "belongs to {uid}:{gid} and has {names} names: find the others with find / -samefile before you change it"
+            ));
+        }
+        let asked = self.only.is_empty() || self.only.iter().any(|one| one == path);
+        if self.apply && asked && !std::mem::replace(&mut self.waited, true) {
+            // For all that was put there just now: see is_only_name().
+            std::thread::sleep(TICK);
+        }
+        let unsure = self.apply && asked && is_only_name(held, name) != Ok(true);
+        unsure.then(|| {
+            format!(
+                "belongs to {uid}:{gid} and got or lost names meanwhile: see who does that, then do it again"
+            )
+        })
     }
 
     /// The bits that a program lacks to be run as one. Which files of a site are programs only people know: those that are
@@ -391,6 +419,28 @@ fn target(held: &OwnedFd, name: &[u8], path: &Path, owner: u32) -> Result<(PathB
     let owners = facts.st_uid != 0 || fstat(held)?.st_uid != 0;
     if good { Ok((target, owners)) } else { Err(Errno::ELOOP) }
 }
+
+/// Whether what is held has this name and no other. Two looks at the number of names have one at the name itself between them; each name
+/// that comes or goes changes ctime (inode(7)), so that nothing came or went where it is the same and was past before: a clock that
+/// ticks slowly tells two changes of one tick not apart.
+fn is_only_name(held: &OwnedFd, name: Name<'_>) -> Result<bool, Errno> {
+    let Some((above, name)) = name else { return Ok(false) };
+    let before = fstat(held)?;
+    let changed = UNIX_EPOCH + Duration::from_secs(before.st_ctime.try_into().unwrap_or(u64::MAX >> 1));
+    let past = SystemTime::now().duration_since(changed).is_ok_and(|since| since >= TICK);
+    let here = match files::hold(above, name, ResolveFlag::RESOLVE_NO_XDEV) {
+        Err(Errno::ELOOP) => files::hold_link(above, name),
+        other => other,
+    };
+    let (here, after) = (fstat(&here?)?, fstat(held)?);
+    let same = (here.st_dev, here.st_ino) == (before.st_dev, before.st_ino);
+    let still = (before.st_ctime, before.st_ctime_nsec) == (after.st_ctime, after.st_ctime_nsec);
+    Ok(past && same && still && (before.st_nlink, after.st_nlink) == (1, 1))
+}
+
+/// Longer than any file system's clock takes for a step, which is a second at most where files have owners; and one more, as what is
+/// compared is whole seconds.
+const TICK: Duration = Duration::from_secs(2);
 
 /// Changes what is held, and nothing else. The mode first: between the two nobody gets a right that he had not.
 fn mend(held: &OwnedFd, facts: &FileStat, wrong: &Wrong) -> Result<(), Errno> {

@@ -13,6 +13,7 @@ pub mod codes;
 pub mod denials;
 pub mod explain;
 pub mod fix;
+mod glance;
 pub mod ground;
 pub mod import;
 pub mod installed;

@@ -24,7 +24,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fstat, umask};
 
 use crate::refusal::{Card, Refusal};
-use crate::sys::descriptors::bound_file;
+use crate::sys::descriptors::{bound_file, take_none};
 
 use super::settings::{Listen, SOCKETS};
 
@@ -187,6 +187,8 @@ pub fn named(path: &Path, group: u32) -> Result<OwnedFd, Refusal> {
     let failed = |why: io::Error| Refusal::about(&FAILED, bytes, &why.to_string());
     drop(fs::remove_file(&hidden));
     let listener = bound(&hidden, 0o777, SockType::Stream).map_err(failed)?;
+    // A web server sends none. Linux has a word for that from 6.16 on.
+    let _ = take_none(&listener);
     std::os::unix::fs::lchown(&hidden, Some(0), Some(group)).map_err(failed)?;
     fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(failed)?;
     fs::rename(&hidden, path).map_err(failed)?;

@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
@@ -32,6 +33,8 @@ use crate::sys::fork::{self, Side};
 pub struct Grove {
     /// For sites without a group of their own.
     own: Option<PathBuf>,
+    /// Says to other daemons that this one keeps trees there.
+    _held: Option<Flock<File>>,
     /// Groups for runs that nothing is in, by the directory above.
     free: BTreeMap<PathBuf, Vec<Plot>>,
     last: u32,
@@ -103,18 +106,21 @@ pub struct Census(HashMap<u64, Vec<i32>>);
 
 impl Grove {
     /// Finds the hierarchy, makes a place in it, and ends what a killed daemon left there.
-    #[must_use]
-    pub fn find() -> Self {
+    ///
+    /// # Errors
+    /// Another daemon is in the same control group: each would end the other's workers.
+    pub fn find() -> io::Result<Self> {
         let own = place().filter(|own| match fs::create_dir(own) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
         });
         let home = if own.is_none() { File::open(UTS).ok() } else { None };
-        let grove = Self { own, free: BTreeMap::new(), last: 0, into: fork::can_fork_into(), home };
-        if let Some(own) = &grove.own {
+        let held = own.as_deref().map(alone).transpose()?.flatten();
+        let (free, into) = (BTreeMap::new(), fork::can_fork_into());
+        if let Some(own) = &own {
             sweep(own);
         }
-        grove
+        Ok(Self { own, _held: held, free, last: 0, into, home })
     }
 
     /// For a worker of a site with this group of its own (empty: none).
@@ -551,6 +557,25 @@ fn place() -> Option<PathBuf> {
     Some(Path::new(mount?).join(own).join("cellwall-pool"))
 }
 
+/// Locks the directory of trees, which nobody but root may open. A child has the lock, until it closes what it does not need: one that a
+/// killed daemon has just made is waited for. None: there are no locks here.
+fn alone(own: &Path) -> io::Result<Option<Flock<File>>> {
+    drop(fs::set_permissions(own, fs::Permissions::from_mode(0o700)));
+    let mut directory = File::open(own)?;
+    for _ in 0..LOOKS {
+        directory = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => return Ok(Some(held)),
+            Err((directory, Errno::EWOULDBLOCK)) => directory,
+            Err(_) => return Ok(None),
+        };
+        std::thread::sleep(LOOK);
+    }
+    let own = own.display();
+    Err(io::Error::other(format!(
+        "{own}: another cellwalld keeps its workers there: start this one in a control group of its own, as systemd does"
+    )))
+}
+
 fn sweep(above: &Path) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -568,5 +593,8 @@ const RUN: &str = "run-";
 const UTS: &str = "/proc/self/ns/uts";
 /// Looks for what forks while it is ended; the next ones come a second later.
 const ROUNDS: usize = 8;
+/// How often the lock is tried, and the time between.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
 /// A group for runs is kept so long without one.
 const UNUSED: Duration = Duration::from_secs(30);

@@ -4,7 +4,11 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, UnixAddr, recv, recvmsg, sendmsg, shutdown,
+};
+
+use super::fork;
 
 /// Sends one message with its descriptors, without waiting.
 ///
@@ -102,6 +106,63 @@ pub fn read_with_sender(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, 
         _ => None,
     });
     Ok((got.bytes, sender))
+}
+
+/// From now on whoever sends a descriptor to this socket gets EPERM (`SO_PASSRIGHTS`): to drop one that nobody asked for may take
+/// as long as its sender likes ([`let_go`]). Connections that are accepted on it inherit this.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 6.16.
+pub fn take_none(socket: impl AsFd) -> Result<(), Errno> {
+    let (none, size) = (0_i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap_or_default());
+    let raw = socket.as_fd().as_raw_fd();
+    // SAFETY: the option's value is one number, which outlives the call.
+    let set =
+        unsafe { libc::setsockopt(raw, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const none).cast(), size) };
+    Errno::result(set).map(drop)
+}
+
+/// asm-generic/socket.h.
+pub const SO_PASSRIGHTS: i32 = 83;
+
+/// What waits to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing.
+    Nothing,
+    /// A message.
+    Message,
+    /// One that brings descriptors along: to read it is to take them, or to drop them.
+    Descriptors,
+}
+
+/// Looks at the first message, which stays there. After [`ask_for_sender`], which makes a message without a byte another thing than
+/// none.
+#[must_use]
+pub fn waiting(socket: impl AsFd) -> Waiting {
+    let mut space = nix::cmsg_space!(libc::ucred);
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags) {
+        Ok(got) if got.flags.contains(MsgFlags::MSG_CTRUNC) => Waiting::Descriptors,
+        Ok(got) if got.cmsgs().is_ok_and(|mut all| all.next().is_some()) => Waiting::Message,
+        Ok(_) | Err(_) => Waiting::Nothing,
+    }
+}
+
+/// Closes a connection of a stranger's, of which [`waiting`] can be asked. What he sent and nobody read goes with it; and whoever drops the
+/// last copy of a socket that lingers waits for it, unless he is about to end (net/ipv4/af_inet.c, inet_release): so a child does it.
+pub fn let_go(socket: OwnedFd) {
+    let raw = socket.as_raw_fd();
+    let _ = shutdown(raw, Shutdown::Read);
+    loop {
+        match waiting(&socket) {
+            Waiting::Nothing => return,
+            Waiting::Message => drop(recv(raw, &mut [0], MsgFlags::MSG_DONTWAIT)),
+            Waiting::Descriptors => return fork::outlived(socket),
+        }
+    }
 }
 
 /// Accepts a connection, without waiting for one; reading and writing on it do not wait either.

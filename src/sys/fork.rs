@@ -1,6 +1,7 @@
 //! Children of the administrator's command and of the pool's daemon. The setuid program never forks.
 
 use std::ffi::{c_int, c_long, c_void};
+use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -29,6 +30,24 @@ pub fn fork() -> Result<Side, Errno> {
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Side::Child),
         ForkResult::Parent { child } => Ok(Side::Parent(child)),
+    }
+}
+
+/// Drops a descriptor while a child has it still, which ends right after: the last copy goes with a process that ends. Where no
+/// child can be made it stays open. Call it with one thread only.
+pub fn outlived(descriptor: OwnedFd) {
+    let pipe = std::io::pipe();
+    match pipe.map(|(wait, go)| (fork(), wait, go)) {
+        Ok((Ok(Side::Child), mut wait, go)) => {
+            drop(go);
+            drop(wait.read(&mut [0]));
+            std::process::exit(0)
+        }
+        Ok((Ok(Side::Parent(_)), _wait, go)) => {
+            drop(descriptor);
+            drop(go);
+        }
+        Ok((Err(_), ..)) | Err(_) => std::mem::forget(descriptor),
     }
 }
 

@@ -219,3 +219,40 @@ fn what_is_there_for_everybody_is_never_taken_from_them() {
         assert!(!world.cellwall(&["check"]).status.success());
     });
 }
+
+/// What the owner of a tree may link into it is another's file by another name: one that has gone when root counts the names is none
+/// the less there. strace holds root up between the two looks.
+#[test]
+fn pth_25_a_second_name_that_comes_and_goes_gives_nobody_elses_file_away() {
+    const SLOWLY: &str = "exec strace -qq -o /dev/null -e trace=fstat,newfstatat,fchown,fchownat \
+                          -e inject=fstat,newfstatat,fchownat:delay_enter=1500 cellwall fix --apply alice";
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profile = \"sh\"\n");
+        world.apply();
+        let (victim, name) = ("/var/www/secret", world.alice.docroot().join("x"));
+        put(victim, b"x", 0, 0o600);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(fs::hard_link(victim, &name));
+                    drop(fs::remove_file(&name));
+                }
+            });
+            for round in 0..12 {
+                let said = run(Command::new("sh").args(["-c", SLOWLY]));
+                let owner = fs::metadata(victim).unwrap().uid();
+                if owner != 0 || round == 11 {
+                    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                let told = format!(
+                    "{}{}",
+                    String::from_utf8_lossy(&said.stdout),
+                    String::from_utf8_lossy(&said.stderr)
+                );
+                assert_eq!(owner, 0, "round {round}: {told}");
+                assert!(told.contains("alice: "), "{told}");
+            }
+        });
+    });
+}

@@ -271,3 +271,21 @@ fn values_hold_whatever_umask_root_imported_them_with() {
         assert!(ran.out_text().ends_with("exec 0"), "{}", ran.story());
     });
 }
+
+/// The owner of a starter may put there what never ends.
+#[test]
+fn a_starter_that_is_no_file_is_not_waited_for() {
+    world(Launcher::Cellwall, |world| {
+        let starter = world.alice.docroot().join("starter");
+        nix::unistd::mkfifo(&starter, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::chown(&starter, Some(world.alice.id), None).unwrap();
+        let host = format!(
+            "<VirtualHost *:80>\nServerName alice.test\nDocumentRoot /var/www/alice/htdocs\nSuexecUserGroup alice alice\n\
+             FcgidWrapper {} .php\n</VirtualHost>\n",
+            starter.display()
+        );
+        fs::write("/tmp/host.conf", host).unwrap();
+        let said = run(Command::new("timeout").args(["60", "cellwall", "import", "/tmp/host.conf"]));
+        assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}

@@ -19,6 +19,7 @@ mod edges;
 mod faults;
 #[allow(dead_code, reason = "shared by the tests of this binary")]
 mod host;
+mod knocks;
 mod large;
 mod limits;
 mod mistakes;

@@ -14,6 +14,7 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
 use crate::config::profiles::PHP_SETTINGS;
 
+use super::super::glance::beginning;
 use super::values::{self, Values};
 use super::web::{self, Served};
 use super::{Args, HOSTS, Made, Stop, free_name, printed, values_of};
@@ -260,8 +261,10 @@ impl Site {
 
     /// What a starter of PHP's sets before it: without its php.ini PHP would run on, and nothing would be said.
     fn starter(&mut self, path: &str) {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        for line in text.lines().map(|line| line.trim().trim_start_matches("export ")) {
+        let text = beginning(Path::new(path), LONGEST).unwrap_or_default();
+        for line in
+            String::from_utf8_lossy(&text).lines().map(|line| line.trim().trim_start_matches("export "))
+        {
             let ini = line
                 .strip_prefix("PHPRC=")
                 .map(|ini| ini.split(';').next().unwrap_or_default().trim_matches(['"', '\'', ' ']));
@@ -475,6 +478,8 @@ fn language(program: &Path) -> Option<&'static str> {
     known.into_iter().find(|known| program.starts_with(known) || *known == "sh" && program.ends_with("sh"))
 }
 
+/// Bytes of a starter: a script of a few lines.
+const LONGEST: u64 = 65_536;
 /// Entries of a site's docroots, and directories below one another.
 const LOOKED_AT: usize = 5000;
 const DEEPEST: u32 = 3;

@@ -18,6 +18,7 @@ use crate::pool::fastcgi::back::{Back, ID};
 use crate::pool::fastcgi::record::{kind, put};
 use crate::pool::settings::Kind;
 use crate::pool::wire::{self, Up, Why};
+use crate::sys::descriptors::take_none;
 
 use super::answers;
 use super::arena::Key;
@@ -220,6 +221,8 @@ impl Broker {
     pub(super) fn connect(&mut self, number: u32, one: wire::Worker) -> Option<Key> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+        // Before Linux 6.16 a worker's can hold the broker up, until the supervisor finds it stuck.
+        let _ = take_none(&fd);
         let name = wire::socket_name(wire::Site(number), one);
         let address = UnixAddr::new(name.as_str()).ok()?;
         let tells = self.sites.get(&number).is_some_and(|site| site.rules.makes_children);

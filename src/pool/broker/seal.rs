@@ -6,6 +6,7 @@
 use nix::errno::Errno;
 
 use crate::pool::seal::{allow_only, give_up, number, step};
+use crate::sys::descriptors::SO_PASSRIGHTS;
 use crate::sys::seal::load_seccomp;
 
 /// Seals this process for good. Call it in the broker's root directory, as its own uid.
@@ -60,8 +61,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number alone, and `fcntl` seals memory files
-/// and copies descriptors: O_APPEND stays on a log that is the supervisor's as well.
+/// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number and refuses descriptors alone, and
+/// `fcntl` seals memory files and copies descriptors: O_APPEND stays on a log that is the supervisor's as well.
 fn program() -> Vec<libc::sock_filter> {
     const UNSUPPORTED: u32 = 0x0005_0000 | 97; // EAFNOSUPPORT
     let rest = [
@@ -73,12 +74,13 @@ fn program() -> Vec<libc::sock_filter> {
         step::equal(1, 0, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
         step::end(step::REFUSE),
         step::end(step::ALLOW),
-        // Who it is that answers: nothing else of a socket is set.
-        step::equal(0, 5, number(libc::SYS_setsockopt)),
+        // Who it is that answers, and that no descriptors come along: nothing else of a socket is set.
+        step::equal(0, 6, number(libc::SYS_setsockopt)),
         // The second and the third argument's lower halves.
         step::load(24),
-        step::equal(0, 4, libc::SOL_SOCKET.cast_unsigned()),
+        step::equal(0, 5, libc::SOL_SOCKET.cast_unsigned()),
         step::load(32),
+        step::equal(1, 0, SO_PASSRIGHTS.cast_unsigned()),
         step::equal(0, 2, libc::SO_PASSCRED.cast_unsigned()),
         step::end(step::ALLOW),
         step::equal(1, 0, number(libc::SYS_socket)),

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
 
-use crate::sys::descriptors;
+use crate::sys::descriptors::{self, Waiting};
 
 use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
@@ -46,6 +46,23 @@ impl Control {
         self.listener = listener;
         self.deaf = false;
     }
+
+    /// Its connection is let go, and not just closed: it is a stranger's, who sends what he likes.
+    fn dismiss(&mut self, client: u64) {
+        if let Some(Client { socket, .. }) = self.clients.remove(&client) {
+            descriptors::let_go(socket);
+        }
+    }
+
+    fn dismiss_those(&mut self, which: impl Fn(&Client) -> bool) {
+        let all = self.clients.iter().filter(|(_, client)| which(client)).map(|(number, _)| *number);
+        all.collect::<Vec<_>>().into_iter().for_each(|number| self.dismiss(number));
+    }
+
+    /// At the end.
+    pub(super) fn dismiss_all(&mut self) {
+        self.dismiss_those(|_| true);
+    }
 }
 
 impl AsFd for Control {
@@ -64,21 +81,23 @@ impl Supervisor {
             }
             Err(_) => return,
         };
-        let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return };
-        let Ok(number) = u64::try_from(socket.as_raw_fd()) else { return };
+        let Ok(()) = descriptors::ask_for_sender(&socket) else { return descriptors::let_go(socket) };
+        let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return descriptors::let_go(socket) };
+        let number = u64::from(socket.as_raw_fd().unsigned_abs());
         // Anybody may connect: nobody may keep others from it.
-        self.control.clients.retain(|_, client| client.waits.is_some() || client.since.elapsed() < PATIENCE);
+        self.control.dismiss_those(|client| client.waits.is_none() && client.since.elapsed() >= PATIENCE);
         let known = self.control.clients.iter();
         let known: Vec<_> = known.map(|(number, client)| (client.since, *number, client.uid)).collect();
         match room(&known, peer.uid()) {
             Room::Is => {}
-            Room::Of(oldest) => drop(self.control.clients.remove(&oldest)),
-            Room::No => return,
+            Room::Of(oldest) => self.control.dismiss(oldest),
+            Room::No => return descriptors::let_go(socket),
         }
-        if self.watch(&socket, CLIENTS | number, EpollFlags::EPOLLIN).is_ok() {
-            let client = Client { socket, uid: peer.uid(), waits: None, since: Instant::now() };
-            self.control.clients.insert(number, client);
+        if self.watch(&socket, CLIENTS | number, EpollFlags::EPOLLIN).is_err() {
+            return descriptors::let_go(socket);
         }
+        let client = Client { socket, uid: peer.uid(), waits: None, since: Instant::now() };
+        self.control.clients.insert(number, client);
     }
 
     /// Once a second.
@@ -92,12 +111,13 @@ impl Supervisor {
         let number = data & !CLIENTS;
         let mut frame = [0; FRAME + 1];
         let Some(client) = self.control.clients.get(&number) else { return };
+        // Even to drop them could take for ever.
+        if descriptors::waiting(&client.socket) == Waiting::Descriptors {
+            return self.control.dismiss(number);
+        }
         let length = match recv(client.socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
             Err(Errno::EAGAIN) => return,
-            Ok(0) | Err(_) => {
-                self.control.clients.remove(&number);
-                return;
-            }
+            Ok(0) | Err(_) => return self.control.dismiss(number),
             Ok(length) => length,
         };
         let uid = client.uid;
@@ -208,10 +228,11 @@ impl Supervisor {
     }
 
     fn answer(&mut self, number: u64, outcome: Outcome) {
-        if let Some(client) = self.control.clients.remove(&number) {
+        if let Some(client) = self.control.clients.get(&number) {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             let _ = send(client.socket.as_raw_fd(), &outcome.encode(), flags);
         }
+        self.control.dismiss(number);
     }
 }
 

@@ -322,6 +322,7 @@ impl Supervisor {
         self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
         self.broker.kill();
         self.pulse.kill();
+        self.control.dismiss_all();
         self.remove_sockets();
     }
 
@@ -386,7 +387,7 @@ impl Supervisor {
             signals,
             manager: Manager::of(&environment),
             journal,
-            grove: Grove::find(),
+            grove: Grove::find()?,
             pools: BTreeMap::new(),
             workers: BTreeMap::new(),
             runs: BTreeMap::new(),

@@ -61,6 +61,8 @@ pub(super) struct Pool {
     /// What the broker wants.
     pub(super) wanted: u32,
     pub(super) failures: Failures,
+    /// No start before: a worker had to be killed too early.
+    pub(super) spaced: Option<Instant>,
     /// No start before.
     pub(super) not_before: Option<Instant>,
     /// Workers of an older epoch wait for the first of this one to prove itself.
@@ -231,6 +233,7 @@ impl Supervisor {
             paused,
             wanted: 0,
             failures: Failures::default(),
+            spaced: None,
             not_before: None,
             proving: false,
             renewed: None,

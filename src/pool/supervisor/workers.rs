@@ -71,7 +71,8 @@ impl Supervisor {
                 return;
             }
             let now = Instant::now();
-            if let Some(not_before) = pool.not_before.filter(|not_before| *not_before > now) {
+            let not_before = pool.not_before.max(pool.spaced);
+            if let Some(not_before) = not_before.filter(|not_before| *not_before > now) {
                 return self.at(not_before, Timer::Site(site));
             }
             if pool.stands_in {
@@ -349,9 +350,20 @@ impl Supervisor {
     pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.why = Some(why);
+            let brief = living.state == State::Up && living.since.elapsed() < SHORT;
             self.happen(worker, event);
+            if event == Event::Kill && brief {
+                self.space_starts(site);
+            }
             // In its place comes a new one at once, unless the broker has said that it wants fewer: of those without work.
             self.fill(site);
+        }
+    }
+
+    /// A worker had to be killed within its first second, answers or not. Where that goes on, each one costs its start and no more.
+    fn space_starts(&mut self, site: Site) {
+        if let Some(pool) = self.pools.get_mut(&site) {
+            pool.spaced = Some(Instant::now() + SPACE);
         }
     }
 
@@ -678,5 +690,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
+/// From a worker that was killed so early to the next start.
+const SPACE: Duration = Duration::from_millis(100);
 /// The first worker of new settings is believed when it lives so long without an answer.
 const PROBATION: Duration = Duration::from_millis(500);

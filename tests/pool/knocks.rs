@@ -1,0 +1,176 @@
+//! Messages that bring descriptors along to where none is expected. Whoever does not take one drops it, and a TCP socket that
+//! lingers (`SO_LINGER`, socket(7)) holds up who drops its last copy until its peer has read all, which it never does.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Launcher, world};
+
+use super::daemon::relayed;
+use super::host::{Daemon, Nginx, logged, processes, until};
+use super::rows::broker;
+
+/// `s` lingers for ever, with data that its peer does not read.
+const LINGERS: &str = "
+import socket, struct, sys, threading, time
+a = socket.create_server(('127.0.0.1', 0))
+s = socket.create_connection(a.getsockname())
+b, _ = a.accept()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 30000))
+s.setblocking(False)
+try:
+    while True: s.send(bytes(65536))
+except BlockingIOError: pass
+";
+
+/// Sends it to the daemon's control socket: as the first message, behind another one, or in a crowd that goes away at once.
+const KNOCKS: &str = "
+def knock(messages):
+    c = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    c.connect('/run/cellwall/control.sock')
+    try:
+        for number in range(messages - 1): c.send(bytes(260 * number))
+        socket.send_fds(c, [bytes(260)], [s.fileno()])
+    except OSError: pass
+    return c
+how = sys.argv[1]
+knocks = [knock({'first': 1, 'behind': 3, 'crowd': 1}[how]) for number in range({'first': 1, 'behind': 20, 'crowd': 200}[how])]
+if how == 'crowd': knocks.clear()
+# Where the last copy is this one, to drop it takes as long.
+threading.Thread(target=s.close, daemon=True).start()
+time.sleep(0.5)
+print('sent', flush=True)
+time.sleep(600)
+";
+
+#[test]
+fn pool_29_no_local_users_message_holds_the_daemon_up() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        for how in ["first", "behind", "crowd"] {
+            let script = format!("{LINGERS}{KNOCKS}");
+            let mut knocker = world.outside(&world.carol, &["/usr/bin/python3", "-c", &script, how]);
+            assert_eq!(knocker.first_line(), "sent\n", "{how}");
+            for _ in 0..3 {
+                let said =
+                    Command::new("timeout").args(["30", "cellwall", "pool", "reload"]).status().unwrap();
+                assert!(said.success(), "{how}: {said}");
+            }
+        }
+        assert_eq!(logged(&["pool broker state=started"]).len(), 1, "nobody was stuck");
+    });
+}
+
+/// Answers its first request with a byte that brings it along; the next ones with what the kernel said to that.
+const WORKER: &str = "
+listener, said = socket.socket(fileno=0), 'sent'
+def record(kind, body): return struct.pack('>BBHHBB', 1, kind, 1, len(body), 0, 0) + body
+while True:
+    link, _ = listener.accept()
+    link.recv(65536)
+    try:
+        socket.send_fds(link, [b'x'], [s.fileno()])
+        s.close()
+    except OSError as error: said = error.strerror
+    body = b'Content-Type: text/plain\\r\\n\\r\\n' + said.encode()
+    try: link.sendall(record(6, body) + record(6, b'') + record(3, bytes(8)))
+    except OSError: pass
+    link.close()
+";
+
+/// Linux 6.16 has a word against descriptors in messages; before, the supervisor ends a broker that is held up.
+#[test]
+fn pool_29_no_workers_message_holds_the_broker_up() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let path = world.script(&world.alice, "app.fcgi", format!("#!/usr/bin/python3\n{LINGERS}{WORKER}"));
+        let rules =
+            format!("profile = \"python\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
+        world.site("alice", &rules);
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice", "bob"], "");
+        assert_eq!(nginx.get("bob", "/a.php").status, 200);
+        let asked = nginx.begun("alice", "/app.fcgi");
+        thread::sleep(Duration::from_millis(500));
+        let started = Instant::now();
+        until("the neighbour's answer", || nginx.get("bob", "/a.php").status == 200);
+        if knows_passrights() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+            assert_eq!(nginx.get("alice", "/app.fcgi").text(), "Operation not permitted");
+            assert_eq!(logged(&["pool broker state=started"]).len(), 1, "nobody was stuck");
+        }
+        drop(asked);
+    });
+}
+
+/// `SO_PASSRIGHTS`.
+fn knows_passrights() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 16)
+}
+
+/// Says in the broker's stead, for two seconds, that each worker is up, and that it must be killed.
+const KILLS: &str = "
+import ctypes, os, signal, socket, struct, sys, time
+pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
+process = call(434, pid, 0)
+os.kill(pid, signal.SIGSTOP)
+links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listdir(f'/proc/{pid}/fd'))
+all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
+channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
+end = time.time() + 2
+while time.time() < end:
+    for worker in range(1, 400):
+        for kind, why in ((132, 0), (134, 1)):
+            try: channel.send(struct.pack('<BBHIIIQQ', kind, why, 0, 1, worker, 0, 0, 0), socket.MSG_DONTWAIT)
+            except BlockingIOError: time.sleep(0.001)
+";
+
+#[test]
+fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
+    world(Launcher::Cellwall, |world| {
+        let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
+        let rules =
+            format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
+        world.site("alice", &rules);
+        world.apply();
+        let daemon = Daemon::start(world);
+        until("a worker", || processes(world.alice.id).len() == 1);
+        let said =
+            Command::new("python3").args(["-c", KILLS, &broker(&daemon).to_string()]).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let started = logged(&["pool start ", "site=alice"]).len();
+        assert!((2..30).contains(&started), "{started} starts in two seconds");
+    });
+}
+
+/// Another one, with a /run of its own, as in a container that shares the groups.
+const ELSEWHERE: &str = "unshare -m sh -c 'mount -t tmpfs -o mode=755 run /run && exec \"$0\"'";
+
+#[test]
+fn pool_30_a_second_daemon_in_the_same_control_group_ends_nobodys_workers() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let _daemon = Daemon::start(world);
+        until("a worker with its child", || processes(world.alice.id).len() == 2);
+        let before = processes(world.alice.id);
+        let mut second = Daemon::given(world, ELSEWHERE, "true;");
+        let ended = ends_soon(&mut second);
+        assert_eq!(processes(world.alice.id), before, "{:?}", logged(&["pool end "]));
+        let said = fs::read_to_string("/tmp/cellwalld.err").unwrap();
+        assert!(ended && said.contains("/cellwall-pool: another cellwalld"), "{said}");
+    });
+}
+
+fn ends_soon(daemon: &mut Daemon) -> bool {
+    let started = Instant::now();
+    while daemon.has_ended().is_none() && started.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    daemon.has_ended().is_some()
+}
