@@ -22,6 +22,7 @@ pub mod json;
 pub mod kernel;
 pub mod learn;
 pub mod mend;
+mod patience;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
