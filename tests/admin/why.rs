@@ -147,6 +147,28 @@ fn a_request_that_was_refused_before_its_site_was_known_is_the_sites_users() {
 }
 
 #[test]
+fn a_full_file_system_and_a_sendmail_that_is_not_there_are_named() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/up", 0, 0o755);
+        mount(Some("tmpfs"), "/srv/up", Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+        chown("/srv/up", Some(world.alice.id), None).unwrap();
+        drop(std::fs::remove_file("/usr/sbin/sendmail"));
+        world.site("alice", "profile = \"sh\"\n[files]\nwrite = [\"/srv/up\"]\n");
+        world.apply();
+        for (name, does, cause, repair) in [
+            ("full", "cat /bin/sh > /srv/up/x", "full", "df -h /srv/up; df -i /srv/up"),
+            ("mail", "/usr/sbin/sendmail -t < /dev/null", "absent", "cellwall set alice pieces mail"),
+        ] {
+            world.script(&world.alice, name, format!("#!/bin/sh\n{does} || exit 1\n"));
+            world.call(&world.alice, name).run();
+            let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+            assert!(text.contains(&format!("cause     {cause}\n")) && text.contains(repair), "{text}");
+        }
+        umount2("/srv/up", MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
 fn a_launch_can_be_asked_about_too() {
     each_jail(|world| {
         world.probe(&world.alice, "a.cgi");
