@@ -22,11 +22,13 @@ pub mod json;
 pub mod kernel;
 pub mod learn;
 pub mod mend;
+mod now;
 mod patience;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
 pub mod reach;
+pub mod rehearsal;
 mod rotated;
 pub mod run;
 pub mod say;
@@ -149,6 +151,11 @@ impl Stop {
     /// What was asked for is wrong, or is not there.
     fn asked(message: impl Into<String>) -> Self {
         Self { message: message.into(), end: End::Findings }
+    }
+
+    /// Whoever asked is to ask otherwise; nothing failed.
+    fn is_asked(&self) -> bool {
+        self.end == End::Findings
     }
 
     /// Says it.

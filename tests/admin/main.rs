@@ -21,5 +21,6 @@ mod import;
 mod learn;
 mod pools;
 mod run;
+mod said;
 mod traffic;
 mod why;
