@@ -80,7 +80,7 @@ enum Command {
     /// Stop, start or restart the FastCGI pool of one site
     Pool(pool::Args),
     /// Tell the pool that a site was deployed: new workers, and no lost request
-    Deployed(pool::Of),
+    Deployed(pool::Deployed),
     /// List owners and modes that the launcher refuses, or mend them
     Fix(fix::Args),
     /// Change one key of a site's file, and apply it
@@ -110,7 +110,7 @@ fn done(command: Command) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Pool(args) => pool::run(&args),
-        Command::Deployed(of) => pool::deployed(&of),
+        Command::Deployed(args) => pool::deployed(&args),
         Command::Fix(args) => fix::run(&args),
         Command::Set(args) => set::run(&args),
         Command::Import(args) => import::run(&args),

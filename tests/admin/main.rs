@@ -18,6 +18,7 @@ mod fix;
 #[path = "../pool/host.rs"]
 mod host;
 mod import;
+mod json;
 mod learn;
 mod pools;
 mod run;
