@@ -684,7 +684,22 @@ fn each_pain_is_made_or_cannot_occur_or_says_why_not() {
     empty(&wrong, "docs/mistakes.md");
 }
 
-/// They are made of the command line itself; names of sites are added to bash's and fish's, whose words can be extended.
+/// Words that are a site's name are completed by the function in `sites`, which stands before what is run.
+fn in_zsh(made: &str, sites: &str) -> String {
+    let asks = |line: &str| {
+        let place = line.trim_start_matches(['\'', ':', '*']);
+        ["site -- ", "sites -- ", "what -- A uid", "()--last=", "--site="]
+            .iter()
+            .any(|start| place.starts_with(start))
+    };
+    let named = |line: &str| {
+        if asks(line) { line.replace(":_default'", ":_cellwall_sites'") } else { line.to_owned() }
+    };
+    let lines: String = made.lines().map(|line| named(line) + "\n").collect();
+    lines.replacen("\nif [ \"$funcstack", &format!("{sites}\nif [ \"$funcstack"), 1)
+}
+
+/// They are made of the command line itself, and names of sites are added.
 #[test]
 fn the_shells_complete_what_the_command_takes() {
     use clap::CommandFactory as _;
@@ -697,7 +712,7 @@ fn the_shells_complete_what_the_command_takes() {
     let sites = |file: &str| text(format!("packaging/completion/sites.{file}"));
     let wanted = [
         ("cellwall.bash", made(Shell::Bash) + &sites("bash")),
-        ("_cellwall", made(Shell::Zsh)),
+        ("_cellwall", in_zsh(&made(Shell::Zsh), &sites("zsh"))),
         ("cellwall.fish", made(Shell::Fish) + &sites("fish")),
     ];
     let fresh = root().join("target/completion");

@@ -282,7 +282,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__deployed)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -296,7 +296,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__explain)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -702,7 +702,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__import)
-            opts="-h -V --to --php-fpm --pools --nginx --docroot --help --version"
+            opts="-h -V --to --php-fpm --pools --nginx --docroot --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -942,7 +942,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__learn)
-            opts="-h -V --request --query --most --traffic --inside --help --version"
+            opts="-h -V --request --query --most --traffic --json --inside --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -986,7 +986,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__pool)
-            opts="-h -V --help --version stop start restart reload help"
+            opts="-h -V --json --help --version stop start restart reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1084,7 +1084,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__pool__subcmd__reload)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1098,7 +1098,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__pool__subcmd__restart)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1112,7 +1112,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__pool__subcmd__start)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1126,7 +1126,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__pool__subcmd__stop)
-            opts="-h -V --help --version"
+            opts="-h -V --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1154,7 +1154,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__set)
-            opts="-h -V --remove --help --version"
+            opts="-h -V --remove --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1182,7 +1182,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__top)
-            opts="-h -V --every --count --help --version"
+            opts="-h -V --every --count --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

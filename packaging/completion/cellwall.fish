@@ -67,12 +67,14 @@ off\t'The kernel tells nothing but denied system calls'"
 complete -c cellwall -n "__fish_cellwall_using_subcommand denials" -l json -d 'Print it as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand denials" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cellwall -n "__fish_cellwall_using_subcommand denials" -s V -l version -d 'Print version'
+complete -c cellwall -n "__fish_cellwall_using_subcommand explain" -l json -d 'Print it as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand explain" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand explain" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l request -d 'A program of the site\'s, run as for a GET request' -r -F
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l query -d 'The query of that request' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l most -d 'It is ended after so many seconds' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l traffic -d 'Run nothing: hear what the site\'s programs ask for in vain while they are served, for so long or until Ctrl-C' -r
+complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l json -d 'Print it as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -l inside -d 'This process is the one that is watched'
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand learn" -s V -l version -d 'Print version'
@@ -121,8 +123,10 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand status" -s h -l help -
 complete -c cellwall -n "__fish_cellwall_using_subcommand status" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand top" -l every -d 'Seconds between two looks' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand top" -l count -d 'How many times; without it until it is interrupted' -r
+complete -c cellwall -n "__fish_cellwall_using_subcommand top" -l json -d 'A line of JSON for each look, with all sites'
 complete -c cellwall -n "__fish_cellwall_using_subcommand top" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand top" -s V -l version -d 'Print version'
+complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -f -a "stop" -d 'Answer all requests of a site with 503, and end its workers, until it is started again'
@@ -130,12 +134,16 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_s
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -f -a "restart" -d 'Put new workers in the place of a site\'s old ones, without a lost request'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -f -a "reload" -d 'Have the daemon read the policy again; apply does it too'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and not __fish_seen_subcommand_from stop start restart reload help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from stop" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from stop" -s V -l version -d 'Print version'
+complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from start" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from start" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from start" -s V -l version -d 'Print version'
+complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from restart" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from restart" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from restart" -s V -l version -d 'Print version'
+complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from reload" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from reload" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from reload" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from help" -f -a "stop" -d 'Answer all requests of a site with 503, and end its workers, until it is started again'
@@ -143,6 +151,7 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from help" -f -a "restart" -d 'Put new workers in the place of a site\'s old ones, without a lost request'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from help" -f -a "reload" -d 'Have the daemon read the policy again; apply does it too'
 complete -c cellwall -n "__fish_cellwall_using_subcommand pool; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c cellwall -n "__fish_cellwall_using_subcommand deployed" -l json -d 'Print the outcome as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand deployed" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand deployed" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand fix" -l apply -d 'Do it, instead of printing the commands'
@@ -150,6 +159,7 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand fix" -l json -d 'Print
 complete -c cellwall -n "__fish_cellwall_using_subcommand fix" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand fix" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand set" -l remove -d 'Take the key out of the file, with its section where that is empty then'
+complete -c cellwall -n "__fish_cellwall_using_subcommand set" -l json -d 'Print what apply did as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand set" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand set" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l to -d 'Write the files into this directory, instead of printing them' -r -F
@@ -157,6 +167,7 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l pools -d 'A
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l nginx -d 'What nginx printed (`nginx -T`) instead of this host\'s' -r -F
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l docroot -d 'The docroot of a pool that no web server here asks' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l php-fpm -d 'Pools of php-fpm, instead of an Apache with suEXEC'
+complete -c cellwall -n "__fish_cellwall_using_subcommand import" -l json -d 'Print it as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand import" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand help; and not __fish_seen_subcommand_from apply check policy why denials explain learn run jail status top pool deployed fix set import help" -f -a "apply" -d 'Compile the configuration to policy records'

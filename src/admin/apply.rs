@@ -21,7 +21,7 @@ use crate::refusal::Untrusted;
 
 use super::json::Json;
 use super::views::{Failed, Failure};
-use super::{End, check, chroot, mend, policy, pool, say, views};
+use super::{End, check, chroot, mend, patience, policy, pool, say, views};
 
 /// Arguments of `cellwall apply`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Failed.into();
     }
     match Store::open(waiting) {
-        Ok(store) => under(&store, args),
+        Ok(store) => under(&store, args, &|| ()),
         Err(error) => not_applied(&error),
     }
 }
@@ -60,9 +60,9 @@ pub(super) fn waiting(holder: Option<&Holder>) {
     }
 }
 
-/// As [`run`], under a lock that the caller holds.
-pub(super) fn under(store: &Store, args: &Args) -> ExitCode {
-    let done = match Run::new(store, args.dry_run).all(&args.sites) {
+/// As [`run`], under a lock that the caller holds. `undo` comes before the end where a file system does not answer.
+pub(super) fn under(store: &Store, args: &Args, undo: &(dyn Fn() + Sync)) -> ExitCode {
+    let done = match (Run { store, dry: args.dry_run, undo }).all(&args.sites) {
         Ok(done) => done,
         Err(error) => return not_applied(&error),
     };
@@ -108,13 +108,10 @@ pub struct Done {
 struct Run<'s> {
     store: &'s Store,
     dry: bool,
+    undo: &'s (dyn Fn() + Sync),
 }
 
-impl<'s> Run<'s> {
-    fn new(store: &'s Store, dry: bool) -> Self {
-        Self { store, dry }
-    }
-
+impl Run<'_> {
     fn all(&self, sites: &[String]) -> io::Result<Done> {
         let problems = Problems::default();
         // Before any account is asked for: a later change is then a change to every launch.
@@ -131,7 +128,10 @@ impl<'s> Run<'s> {
             some(&host, sites, &problems)
         };
         let host_changed = self.host(&host, sites.is_empty(), &problems)?;
-        let mut done = self.groups(&host, &listed, &groups, (!sites.is_empty()).then_some(&gone))?;
+        let beside = (!sites.is_empty()).then_some(&gone);
+        let mut done = patience::limited("nothing was applied", self.undo, || {
+            self.groups(&host, &listed, &groups, beside)
+        })?;
         done.removed = gone.iter().map(ToString::to_string).collect();
         if host_changed {
             done.written.insert(store::host_name());

@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
 use crate::config::seccomp::BASELINE;
 use crate::policy::{PathRule, Resource};
 use crate::refusal::{Pasted, Untrusted};
@@ -46,6 +49,7 @@ pub fn causes(run: &Run, ground: &Ground<'_>) -> Vec<Cause> {
     }
     found.extend(waits(run));
     found.extend(set_id(run, ground));
+    found.extend(full(run, ground));
     found.extend(answer(run, ground));
     found.sort();
     let mut seen = BTreeSet::new();
@@ -229,7 +233,7 @@ fn missed(event: &Event, path: &Path, error: &str, ground: &Ground<'_>) -> Optio
     let (program, name) = (shown(&event.program), shown(path));
     let place = ground.meant(&if event.write { existing(path) } else { path.to_owned() });
     if !place.exists() {
-        return absent(event, path);
+        return absent(event, path, ground);
     }
     let starts = event.call.starts_with("execve");
     let rights = match (event.write, starts) {
@@ -293,11 +297,48 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
     cause(weight, "hidden", found, means, Some(first + &set(ground, key, &pasted(place))))
 }
 
+/// There is no room where it writes: of the calls that write none is watched, and so its own words tell.
+fn full(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
+    let says = |errno: Errno| run.err.lines().find(|line| line.contains(errno.desc()));
+    let found = |line: &str| format!("its complaint: \"{}\"", Untrusted(line.as_bytes()));
+    if let Some(line) = says(Errno::EDQUOT) {
+        let means = "the quota of the site's user is used up on the file system that it writes to";
+        return Some(cause(1, "quota", found(line), means, Some(format!("quota -s -u {}", ground.uid))));
+    }
+    let line = says(Errno::ENOSPC)?;
+    let places = ground.site.landlock.rules.iter().filter(|rule| rule.rights & PathRule::WRITE != 0);
+    let mut places = places.map(|rule| Path::new(OsStr::from_bytes(rule.path)));
+    let none_left = |place: &&Path| {
+        statvfs(*place).is_ok_and(|facts| {
+            facts.blocks_available() == 0 || facts.files() > 0 && facts.files_available() == 0
+        })
+    };
+    let place = places.find(none_left);
+    let means = match place {
+        Some(place) => format!("the file system of {} is full", shown(place)),
+        None => "a file system that it writes to is full, or was then".to_owned(),
+    };
+    let room = |place| format!("df -h {0}; df -i {0} # make room there", pasted(place));
+    Some(cause(1, "full", found(line), means, place.map(room)))
+}
+
 /// Not even the host has it: only what a named piece cannot do without is a cause.
-fn absent(event: &Event, path: &Path) -> Option<Cause> {
+fn absent(event: &Event, path: &Path, ground: &Ground<'_>) -> Option<Cause> {
+    let who = if event.program.as_os_str().is_empty() { "it".to_owned() } else { shown(&event.program) };
+    let found = format!("{who}: {} is not there, on the whole host", shown(path));
+    if path == Path::new("/usr/sbin/sendmail") {
+        let means = "no mail program is installed; the piece `mail` has one, which hands over to a mail server on this host";
+        let install = if Path::new("/usr/bin/msmtp").exists() { "" } else { "apt-get install -y msmtp && " };
+        return Some(cause(
+            2,
+            "absent",
+            found,
+            means,
+            Some(install.to_owned() + &set(ground, "pieces", "mail")),
+        ));
+    }
     let (name, package) = piece(path)?;
     let package = package?;
-    let found = format!("{}: {} is not there, on the whole host", shown(&event.program), shown(path));
     let means = format!("the piece `{name}` needs the Debian package {package}");
     Some(cause(5, "absent", found, means, Some(format!("apt-get install -y --reinstall {package}"))))
 }

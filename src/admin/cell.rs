@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 use crate::sys::fork::{Side, fork};
 use crate::sys::{self, Root};
 
-use super::{Stop, policy, say};
+use super::{Stop, mend, policy, say};
 
 /// What a program said in the cell.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) fn with_site<T>(
 /// A refusal, for people.
 pub(super) fn say_refusal(refusal: &Refusal) {
     let code = refusal.card.code;
-    say::note(format_args!("error: {} ({code})\n  help: {}", refusal.why, refusal.fix));
+    say::note(format_args!("error: {} ({code})\n  help: {}", refusal.why, mend::from_inside(refusal)));
 }
 
 /// The site for a program of the host's that is asked about its cell: nothing of the site's owner may answer in its place.
@@ -125,7 +125,7 @@ fn entered(to_refuse: OwnedFd, work: impl FnOnce(&Arrival<'_>, Root) -> Result<(
     let Ok(root) = root() else { return false };
     let arrival = Arrival::as_if((0, 0), sys::process::take_environment());
     let Err(refusal) = work(&arrival, root) else { return true };
-    let said = format!("{} ({})\n{}", refusal.why, refusal.card.code, refusal.fix);
+    let said = format!("{} ({})\n{}", refusal.why, refusal.card.code, mend::from_inside(&refusal));
     drop(File::from(to_refuse).write_all(said.as_bytes()));
     false
 }

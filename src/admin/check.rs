@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::accounts::{Accounts, Listed};
@@ -13,7 +13,7 @@ use crate::config::whole::{self, Origin, Ready, WholeHost};
 use crate::config::{SITES_DIRECTORY, profiles, sites};
 
 use super::json::Json;
-use super::{End, chroot, installed, say};
+use super::{End, chroot, installed, patience, say};
 
 /// Arguments of `cellwall check`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the command.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    let (count, problems) = check(&args.files);
+    let (count, problems) = patience::limited("not all was checked", &|| (), || check(&args.files));
     let wrong = problems.iter().any(|problem| problem.weight == Weight::Error);
     if args.json {
         say::out(Json::object([
@@ -66,20 +66,36 @@ fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
     let counter = AtomicUsize::new(0);
     let count = Mutex::new(0);
     let chroots = Mutex::new(BTreeSet::new());
+    let by_suexec = AtomicBool::new(false);
     let found = say::with_progress("checking", groups.len(), &counter, || {
         whole::compile(&host, &listed, &groups, beside.as_ref(), &counter, |ready, _| {
             *count.lock().unwrap_or_else(PoisonError::into_inner) += ready.cells.len();
             chroots.lock().unwrap_or_else(PoisonError::into_inner).extend(chroots_of(&ready));
+            by_suexec.fetch_or(ready.cells.iter().any(|cell| cell.pool.is_none()), Ordering::Relaxed);
         })
     });
     problems.extend(found);
+    let count = count.into_inner().unwrap_or_else(PoisonError::into_inner);
     if files.is_empty() {
-        for fault in installed::faults_of_all() {
-            problems.warning(None, format!("no program can start: {}", fault.found), fault.repair);
-        }
+        // What cannot be applied yet is told by its errors alone.
+        let ready = count > 0 && !problems.any_error();
+        around(ready, by_suexec.into_inner(), &problems);
     }
     chroot::warn(&chroots.into_inner().unwrap_or_else(PoisonError::into_inner), &problems);
-    (count.into_inner().unwrap_or_else(PoisonError::into_inner), problems.into_sorted())
+    (count, problems.into_sorted())
+}
+
+/// What keeps the programs of right sites from starting, or lets them start without a cell.
+fn around(ready: bool, by_suexec: bool, problems: &Problems) {
+    if ready && installed::never_applied() {
+        problems.warning(None, "nothing was applied yet: no program of these sites runs", "cellwall apply");
+    }
+    for fault in installed::faults_of_all() {
+        problems.warning(None, format!("no program can start: {}", fault.found), fault.repair);
+    }
+    if let Some(fault) = installed::another().filter(|_| by_suexec) {
+        problems.warning(None, format!("programs start without a cell: {}", fault.found), fault.repair);
+    }
 }
 
 /// The directories of chroots among the sites of one user.

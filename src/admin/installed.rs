@@ -39,9 +39,15 @@ pub fn faults() -> Vec<Fault> {
 #[must_use]
 pub fn faults_of_all() -> Vec<Fault> {
     let there = Path::new(LAUNCHER).exists();
-    // Before the first apply no site is meant to run; and who is not root may not look.
-    let records = records().filter(|_| nix::unistd::geteuid().is_root() && Path::new(DIRECTORY).exists());
+    // Before the first apply there is none; and who is not root may not look.
+    let records = records().filter(|_| nix::unistd::geteuid().is_root() && !never_applied());
     [records, log(), launcher().filter(|_| there)].into_iter().flatten().collect()
+}
+
+/// Nothing was applied yet, or all of it has gone.
+#[must_use]
+pub fn never_applied() -> bool {
+    !Path::new(DIRECTORY).exists()
 }
 
 /// The launcher's own look at the records: where it trusts none it refuses every launch, and does not know the log.
@@ -135,9 +141,16 @@ fn launcher() -> Option<Fault> {
 /// Where Debian's Apache looks. A host may have another web server.
 fn link() -> Option<Fault> {
     let real = fs::canonicalize(DEBIANS).or_else(|_| fs::read_link(DEBIANS)).ok()?;
+    let set = format!("update-alternatives --set suexec {LAUNCHER}");
+    // What is no link stays where it is, and `--set` says so and ends well.
+    let file = fs::symlink_metadata(DEBIANS).is_ok_and(|facts| facts.is_file());
     (real != Path::new(LAUNCHER)).then(|| Fault {
-        found: format!("Apache starts {DEBIANS}, which is {}", real.display()),
-        repair: format!("update-alternatives --set suexec {LAUNCHER}"),
+        found: if file {
+            format!("Apache starts {DEBIANS}, which is a program of its own")
+        } else {
+            format!("Apache starts {DEBIANS}, which is {}", real.display())
+        },
+        repair: if file { format!("mv {DEBIANS} {DEBIANS}.before && {set}") } else { set },
     })
 }
 

@@ -33,6 +33,13 @@ impl Entry {
         self.fields.get(name).map(String::as_str)
     }
 
+    /// A refusal that stands in no log.
+    #[must_use]
+    pub fn refusal<const N: usize>(fields: [(&str, &str); N]) -> Self {
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { time: String::new(), refused: true, fields }
+    }
+
     /// Is this line its own? Reading a line costs more than looking for a text in it.
     fn is(&self, line: &str) -> bool {
         let reference = self.field("ref").unwrap_or_default();
@@ -155,6 +162,17 @@ fn is_ours(word: &str) -> bool {
     })
 }
 
+/// What a search from the end of the log came by.
+#[derive(Debug, Default)]
+pub struct Last {
+    /// What was looked for.
+    pub entry: Option<Entry>,
+    /// Behind it, the youngest refusal that names no site.
+    pub nameless: Option<Entry>,
+    /// Behind it, what programs wrote to their error output: time, site, words; the last lines.
+    pub said: Vec<(String, String, String)>,
+}
+
 /// Where records are, and what was found there.
 #[derive(Debug)]
 pub struct Journal {
@@ -232,6 +250,30 @@ impl Journal {
     pub fn entry(&self, reference: &str) -> Option<Entry> {
         let mut lines = self.lines().filter(|line| line.contains(reference));
         lines.find_map(|line| Entry::parse(&line).filter(|entry| entry.field("ref") == Some(reference)))
+    }
+
+    /// The youngest record that is `wanted`, of one site or (``) of all, and what stands in the log behind it.
+    pub fn last(&self, site: &str, most: usize, wanted: impl Fn(&Entry) -> bool) -> Last {
+        let mut last = Last::default();
+        for line in self.lines() {
+            if let Some((name, words)) = stderr(&line) {
+                if last.said.len() < most && (site.is_empty() || name == site) {
+                    let time = told(&line).map_or("", |(time, _)| time);
+                    last.said.push((time.to_owned(), name.to_owned(), words.to_owned()));
+                }
+            } else if let Some(entry) = Entry::parse(&line) {
+                if wanted(&entry) {
+                    last.entry = Some(entry);
+                    break;
+                }
+                let nameless = entry.refused && entry.field("site") == Some("-");
+                if nameless && last.nameless.is_none() {
+                    last.nameless = Some(entry);
+                }
+            }
+        }
+        last.said.reverse();
+        last
     }
 
     /// Records before this one, the youngest first.
@@ -335,9 +377,14 @@ impl Journal {
 
 /// `TIME stderr site=SITE worker=1 line="…"`: the words, where they are of this site.
 fn words_of<'t>(site: &str, line: &'t str) -> Option<&'t str> {
+    stderr(line).filter(|(name, _)| *name == site).map(|(_, text)| text)
+}
+
+/// The site of such a line, and the words.
+fn stderr(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = told(line)?.1.strip_prefix("stderr site=")?.split_once(' ')?;
     let text = rest.split_once("line=\"")?.1;
-    (name == site).then(|| text.strip_suffix('"').unwrap_or(text))
+    Some((name, text.strip_suffix('"').unwrap_or(text)))
 }
 
 fn text(bytes: &[u8]) -> String {

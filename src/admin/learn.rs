@@ -17,6 +17,7 @@ use super::again::{Plan, request};
 use super::cause::is_noise;
 use super::cell::{root, with_site};
 use super::ground::{Ground, list_of, piece};
+use super::json::Json;
 use super::run::become_command;
 use super::trace::Event;
 use super::{End, Stop, say, traffic};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Run nothing: hear what the site's programs ask for in vain while they are served, for so long or until Ctrl-C
     #[arg(long, value_name = "TIME", num_args = 0..=1, conflicts_with_all = ["request", "command"])]
     pub traffic: Option<Option<Seconds>>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
     /// This process is the one that is watched
     #[arg(long, hide = true, requires = "command")]
     pub inside: bool,
@@ -94,15 +98,14 @@ fn outside(args: &Args, record: &Record<'_>, site: &Site<'_>) -> Result<ExitCode
     let ran = plan.run()?;
     let events = &ran.story.events;
     let calls = say::counted(events.len(), "call");
-    head(&args.site, &format!("{calls} of {} were watched", programs(events)), record);
-    if let Some(limit) = ran.limit() {
-        say::out(format_args!("# It is not all known: {limit}."));
-    }
+    let mut notes = vec![format!("{calls} of {} were watched", programs(events))];
+    notes.extend(ran.limit().map(|limit| format!("It is not all known: {limit}.")));
     for ended in ran.story.ends.iter().filter(|ended| ended.first && ended.how != Ok(0)) {
         let how = ended.how.as_ref().map_or_else(Clone::clone, |status| format!("status {status}"));
-        say::out(format_args!("# It ended with {how}: what comes after that is not known."));
+        notes.push(format!("It ended with {how}: what comes after that is not known."));
     }
-    propose(&args.site, &learned(events.iter().map(|event| (event, 1)), &ground(record, site)));
+    let learned = learned(events.iter().map(|event| (event, 1)), &ground(record, site));
+    told(args, record, &notes, &learned);
     Ok(End::Good.into())
 }
 
@@ -116,12 +119,10 @@ fn heard(
     let heard = traffic::listen(record, site, time.map(|time| Duration::from_secs(time.0)))?;
     let calls = say::counted(heard.count, "call");
     let took = heard.took.as_secs();
-    head(&args.site, &format!("in {took} s {calls} of {} failed", programs(heard.calls.keys())), record);
-    for note in traffic::notes(&heard, record, site) {
-        say::out(format_args!("# {note}"));
-    }
+    let mut notes = vec![format!("in {took} s {calls} of {} failed", programs(heard.calls.keys()))];
+    notes.extend(traffic::notes(&heard, record, site));
     let calls = heard.calls.iter().map(|(event, count)| (event, *count));
-    propose(&args.site, &learned(calls, &ground(record, site)));
+    told(args, record, &notes, &learned(calls, &ground(record, site)));
     Ok(End::Good.into())
 }
 
@@ -351,8 +352,40 @@ fn fold(path: &Path, rights: u8, all: &BTreeSet<PathBuf>, ground: &Ground<'_>) -
     }
 }
 
-fn head(name: &str, what: &str, record: &Record<'_>) {
-    say::out(format_args!("# {name}: {what}, as {}. Nothing is applied.", Untrusted(record.user)));
+/// The first note is what the others are about.
+fn told(args: &Args, record: &Record<'_>, notes: &[String], all: &Learned) {
+    let user = Untrusted(record.user);
+    if args.json {
+        return say::out(json(&args.site, &user.to_string(), notes, all));
+    }
+    let [first, others @ ..] = notes else { return };
+    say::out(format_args!("# {}: {first}, as {user}. Nothing is applied.", args.site));
+    others.iter().for_each(|note| say::out(format_args!("# {note}")));
+    propose(&args.site, all);
+}
+
+fn json(name: &str, user: &str, notes: &[String], all: &Learned) -> Json {
+    let one = |((key, item), used): (&(&str, String), &Use)| {
+        Json::object([
+            ("key", if key.is_empty() { Json::Null } else { Json::text(*key) }),
+            ("item", Json::text(shown(item))),
+            ("count", Json::count(used.count)),
+            ("program", Json::text(Untrusted(used.program.as_os_str().as_bytes()).to_string())),
+            ("example", Json::text(shown(&used.example))),
+            ("reason", used.reason.as_ref().map_or(Json::Null, Json::text)),
+        ])
+    };
+    let list = |proposed: bool| {
+        Json::List(all.iter().filter(|((key, _), _)| key.is_empty() != proposed).map(one).collect())
+    };
+    Json::object([
+        ("site", Json::text(name)),
+        ("user", Json::text(user)),
+        ("notes", Json::texts(notes.iter().cloned())),
+        ("proposed", list(true)),
+        ("not_proposed", list(false)),
+        ("commands", Json::texts(commands(name, all))),
+    ])
 }
 
 fn propose(name: &str, all: &Learned) {
@@ -370,11 +403,16 @@ fn propose(name: &str, all: &Learned) {
         let reason = used.reason.as_deref().unwrap_or("");
         say::out(format_args!("# NOT proposed: {} ({}): {reason}", shown(path), seen(used)));
     }
-    for key in keys {
-        let items: Vec<String> =
-            items(key, all).map(|(item, _)| Pasted(item.as_bytes()).to_string()).collect();
-        say::out(format_args!("# cellwall set {name} {key} {}", items.join(" ")));
-    }
+    commands(name, all).iter().for_each(|command| say::out(format_args!("# {command}")));
+}
+
+/// What adds it all, a command for each key.
+fn commands(name: &str, all: &Learned) -> Vec<String> {
+    let keys: BTreeSet<&str> = all.keys().map(|(key, _)| *key).filter(|key| !key.is_empty()).collect();
+    let words = |key: &str| {
+        items(key, all).map(|(item, _)| format!(" {}", Pasted(item.as_bytes()))).collect::<String>()
+    };
+    keys.into_iter().map(|key| format!("cellwall set {name} {key}{}", words(key))).collect()
 }
 
 fn items<'a>(key: &'a str, all: &'a Learned) -> impl Iterator<Item = (&'a String, &'a Use)> {

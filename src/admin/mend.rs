@@ -9,16 +9,32 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
-use crate::config::ground::is_everybodys;
-use crate::config::reader::nearest;
+use crate::config::ground::{LOOKED_AT, is_everybodys, near};
 use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Jail, Links, Record, Resource, VIEW_ROOT, decode};
-use crate::refusal::{Pasted, Untrusted};
+use crate::refusal::{Pasted, Refusal, Untrusted};
 use crate::sys::files::birth;
 
 use super::ground::{Ground, is_roots_program};
 use super::journal::{self, Entry};
-use super::{fix, policy};
+use super::{fix, policy, pooled};
+
+/// What mends it: the launcher's own remedy, or a better one.
+#[must_use]
+pub fn best(entry: &Entry) -> String {
+    let better = remedy(entry).or_else(|| plain_remedy(entry)).or_else(|| pooled::remedy(entry));
+    let own = || entry.field("fix").map(str::to_owned);
+    better.or_else(own).unwrap_or_else(|| format!("cellwall explain {}", entry.field("code").unwrap_or("-")))
+}
+
+/// As [`best`], where root is gone and the host cannot be seen any more.
+#[must_use]
+pub fn from_inside(refusal: &Refusal) -> &str {
+    match refusal.card.code {
+        "C06" if is_no_mount_point(&refusal.why) => NO_MOUNT_POINT.trim_start_matches("# "),
+        _ => &refusal.fix,
+    }
+}
 
 /// A command for this refusal. None: the launcher's own remedy is the best that there is.
 #[must_use]
@@ -121,9 +137,6 @@ const OTHER_LINK: &str =
 const NOT_ROOTS: &str = "# let the first line name a program of root's; an interpreter of the site's own is named in \
                          `interpreters` of its file, where somebody has looked at it (policy/README.md)";
 
-/// Names of a directory that a near one is looked for among.
-const LOOKED_AT: usize = 5000;
-
 /// Where the package puts it.
 pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
 
@@ -209,13 +222,6 @@ fn beside(path: &Path) -> Option<String> {
     let place = path.parent().filter(|place| place.is_dir() && !path.exists())?;
     let near = near(place, path.file_name()?.to_str()?);
     Some(format!("ls -l {}", word(near.unwrap_or_else(|| place.to_owned()))))
-}
-
-/// What has the nearest name in a directory.
-fn near(place: &Path, name: &str) -> Option<PathBuf> {
-    let entries = fs::read_dir(place).ok()?.flatten().take(LOOKED_AT);
-    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    nearest(name, names.iter().map(String::as_str)).map(|name| place.join(name))
 }
 
 /// The ending of the page that was asked for, where a handler of the site's is what could not be started.

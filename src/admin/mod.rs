@@ -23,10 +23,13 @@ pub mod json;
 pub mod kernel;
 pub mod learn;
 pub mod mend;
+mod now;
+mod patience;
 pub mod policy;
 pub mod pool;
 pub mod pooled;
 pub mod reach;
+pub mod rehearsal;
 mod rotated;
 pub mod run;
 pub mod say;
@@ -78,7 +81,7 @@ enum Command {
     /// Stop, start or restart the FastCGI pool of one site
     Pool(pool::Args),
     /// Tell the pool that a site was deployed: new workers, and no lost request
-    Deployed(pool::Of),
+    Deployed(pool::Deployed),
     /// List owners and modes that the launcher refuses, or mend them
     Fix(fix::Args),
     /// Change one key of a site's file, and apply it
@@ -108,7 +111,7 @@ fn done(command: Command) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Pool(args) => pool::run(&args),
-        Command::Deployed(of) => pool::deployed(&of),
+        Command::Deployed(args) => pool::deployed(&args),
         Command::Fix(args) => fix::run(&args),
         Command::Set(args) => set::run(&args),
         Command::Import(args) => import::run(&args),
@@ -149,6 +152,11 @@ impl Stop {
     /// What was asked for is wrong, or is not there.
     fn asked(message: impl Into<String>) -> Self {
         Self { message: message.into(), end: End::Findings }
+    }
+
+    /// Whoever asked is to ask otherwise; nothing failed.
+    fn is_asked(&self) -> bool {
+        self.end == End::Findings
     }
 
     /// Says it.

@@ -13,6 +13,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use crate::config::store;
 use crate::pool::control::{FRAME, Outcome, SOCKET, Wish};
 
+use super::json::Json;
 use super::{End, say};
 
 /// Arguments of `cellwall pool`.
@@ -21,6 +22,9 @@ pub struct Args {
     /// What to do
     #[command(subcommand)]
     pub what: What,
+    /// Print the outcome as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
 }
 
 /// What to do with a pool.
@@ -43,79 +47,122 @@ pub struct Of {
     pub site: String,
 }
 
+/// Arguments of `cellwall deployed`.
+#[derive(Debug, clap::Args)]
+pub struct Deployed {
+    #[command(flatten)]
+    of: Of,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs `cellwall pool`.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    match &args.what {
-        What::Stop(of) => tell(Wish::Stop, &of.site),
-        What::Start(of) => tell(Wish::Start, &of.site),
-        What::Restart(of) => tell(Wish::Restart, &of.site),
-        What::Reload => tell(Wish::Reload, ""),
-    }
+    let (wish, site) = match &args.what {
+        What::Stop(of) => (Wish::Stop, of.site.as_str()),
+        What::Start(of) => (Wish::Start, of.site.as_str()),
+        What::Restart(of) => (Wish::Restart, of.site.as_str()),
+        What::Reload => (Wish::Reload, ""),
+    };
+    tell(wish, site, args.json)
 }
 
 /// Runs `cellwall deployed`.
 #[must_use]
-pub fn deployed(of: &Of) -> ExitCode {
-    tell(Wish::Deployed, &of.site)
+pub fn deployed(args: &Deployed) -> ExitCode {
+    tell(Wish::Deployed, &args.of.site, args.json)
 }
 
-fn tell(wish: Wish, site: &str) -> ExitCode {
-    let end = match ask(wish, site) {
-        Ok(Outcome::Done) => return End::Good.into(),
-        Ok(Outcome::Unknown) => {
-            say::note(format_args!("error: the daemon serves no pool `{site}`"));
-            say::note("  help: write [pool] in the site's file, then: cellwall apply");
-            End::Findings
-        }
-        Ok(Outcome::Denied) => {
-            say::note(
-                "error: only root may ask for that; `cellwall deployed` is for the site's own user too",
-            );
-            End::Failed
-        }
-        Ok(Outcome::Slow) => {
-            say::note("note: old workers still finish their requests; new requests go to the new ones");
-            return End::Good.into();
-        }
-        Ok(Outcome::Failing) => {
-            say::note(format_args!("error: the new workers of `{site}` do not start; old ones go on"));
-            say::note(format_args!(
-                "  help: what ended them is in the log, in the last lines of site={site}; where they wrote, in those with stderr"
-            ));
-            End::Findings
-        }
-        Ok(Outcome::Nonsense) => {
-            say::note("error: the daemon is of another version\n  help: systemctl restart cellwalld");
-            End::Failed
-        }
-        Ok(Outcome::Kept) => {
-            say::note(format_args!("error: {KEPT}"));
-            End::Findings
-        }
-        Ok(Outcome::Unwritten) => {
-            say::note(format_args!(
-                "error: it is done for `{site}`, and could not be written down: the daemon's next start undoes it"
-            ));
-            say::note(
-                "  help: see what keeps root from writing there: df /var/lib/cellwall; ls -ld /var/lib/cellwall/stopped",
-            );
-            End::Findings
-        }
-        Err(errno) => {
-            say::note(format_args!("error: the daemon does not answer at {SOCKET}: {}", errno.desc()));
-            say::note(format_args!("  help: {}", by_systemd("start")));
-            End::Failed
-        }
-    };
+/// What became of a wish.
+struct Answer {
+    end: End,
+    /// The outcome in one word.
+    word: &'static str,
+    /// What to know of it, and what to do; empty: nothing.
+    message: String,
+    help: String,
+}
+
+fn tell(wish: Wish, site: &str, json: bool) -> ExitCode {
+    let Answer { end, word, message, help } = answer(ask(wish, site), site);
+    if json {
+        let text = |text: &str| if text.is_empty() { Json::Null } else { Json::text(text) };
+        say::out(Json::object([
+            ("ok", Json::Bool(end == End::Good)),
+            ("site", text(site)),
+            ("outcome", Json::text(word)),
+            ("message", text(&message)),
+            ("help", text(&help)),
+        ]));
+    } else if !message.is_empty() {
+        let weight = if end == End::Good { "note" } else { "error" };
+        let help = if help.is_empty() { help } else { format!("\n  help: {help}") };
+        say::note(format_args!("{weight}: {message}{help}"));
+    }
     end.into()
+}
+
+fn answer(outcome: Result<Outcome, Errno>, site: &str) -> Answer {
+    let said = |end, word, message: String, help: &str| Answer { end, word, message, help: help.to_owned() };
+    match outcome {
+        Ok(Outcome::Done) => said(End::Good, "done", String::new(), ""),
+        Ok(Outcome::Unknown) => said(
+            End::Findings,
+            "unknown",
+            format!("the daemon serves no pool `{site}`"),
+            "write [pool] in the site's file, then: cellwall apply",
+        ),
+        Ok(Outcome::Denied) => said(
+            End::Failed,
+            "denied",
+            "only root may ask for that; `cellwall deployed` is for the site's own user too".to_owned(),
+            "",
+        ),
+        Ok(Outcome::Slow) => said(
+            End::Good,
+            "slow",
+            "old workers still finish their requests; new requests go to the new ones".to_owned(),
+            "",
+        ),
+        Ok(Outcome::Failing) => said(
+            End::Findings,
+            "failing",
+            format!("the new workers of `{site}` do not start; old ones go on"),
+            &format!(
+                "what ended them is in the log, in the last lines of site={site}; where they wrote, in those with stderr"
+            ),
+        ),
+        Ok(Outcome::Nonsense) => said(
+            End::Failed,
+            "nonsense",
+            "the daemon is of another version".to_owned(),
+            "systemctl restart cellwalld",
+        ),
+        Ok(Outcome::Kept) => said(End::Findings, "kept", KEPT.to_owned(), KEPT_HELP),
+        Ok(Outcome::Unwritten) => said(
+            End::Findings,
+            "unwritten",
+            format!(
+                "it is done for `{site}`, and could not be written down: the daemon's next start undoes it"
+            ),
+            "see what keeps root from writing there: df /var/lib/cellwall; ls -ld /var/lib/cellwall/stopped",
+        ),
+        Err(errno) => said(
+            End::Failed,
+            "silent",
+            format!("the daemon does not answer at {SOCKET}: {}", errno.desc()),
+            &by_systemd("start"),
+        ),
+    }
 }
 
 /// After `apply`: the daemon, if there is one, reads what was written.
 pub fn reload_if_running() {
     match ask(Wish::Reload, "") {
         Ok(Outcome::Done) => {}
-        Ok(Outcome::Kept) => say::note(format_args!("warning: {KEPT}")),
+        Ok(Outcome::Kept) => say::note(format_args!("warning: {KEPT}\n  help: {KEPT_HELP}")),
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => absent(),
         Ok(_) => {
             say::note("warning: the pool's daemon did not take the new policy: systemctl reload cellwalld")
@@ -198,8 +245,9 @@ fn ask(wish: Wish, site: &str) -> Result<Outcome, Errno> {
 }
 
 /// What the daemon says of a record that it cannot use: most often it still is the program from before an upgrade.
-const KEPT: &str = "the pool's daemon cannot use all records, and serves some sites as before (S09)\n  help: cellwall why --last; \
-                    where the daemon is older than this command: systemctl restart cellwalld";
+const KEPT: &str = "the pool's daemon cannot use all records, and serves some sites as before (S09)";
+const KEPT_HELP: &str =
+    "cellwall why --last; where the daemon is older than this command: systemctl restart cellwalld";
 
 /// Seconds; the daemon answers a restart after 90 at most.
 const LONGEST: i64 = 100;

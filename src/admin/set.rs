@@ -39,6 +39,9 @@ pub struct Args {
     /// Take the key out of the file, with its section where that is empty then
     #[arg(long, conflicts_with = "values")]
     pub remove: bool,
+    /// Print what apply did as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs the command.
@@ -68,13 +71,17 @@ fn change(args: &Args) -> Result<ExitCode, Stop> {
     let after = after.map_err(Stop::asked)?;
     replace(&path, &after, &facts, None).map_err(shown)?;
     let sites = vec![args.site.clone()];
-    let ended = apply::under(&store, &apply::Args { sites, dry_run: false, json: false });
+    // With its time: the policy was made of it.
+    let put_back = || replace(&path, &before, &facts, facts.modified().ok());
+    let as_before = || say::note(format_args!("{} is as it was before", path.display()));
+    let undo = || put_back().map_or_else(|error| say::note(shown(error)), |()| as_before());
+    let applied = apply::Args { sites, dry_run: false, json: args.json };
+    let ended = apply::under(&store, &applied, &undo);
     if ended != ExitCode::SUCCESS {
         // An editor asks for no lock.
         if fs::read_to_string(&path).map_err(shown)? == after {
-            // With its time: the policy was made of it.
-            replace(&path, &before, &facts, facts.modified().ok()).map_err(shown)?;
-            say::note(format_args!("{} is as it was before", path.display()));
+            put_back().map_err(shown)?;
+            as_before();
         } else {
             say::note(format_args!("{} was changed meanwhile: it is left as it is now", path.display()));
         }

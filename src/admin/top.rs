@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::json::Json;
 use super::status::{Site, ask, size, table, time};
 use super::{End, say};
 
@@ -17,6 +18,9 @@ pub struct Args {
     /// How many times; without it until it is interrupted
     #[arg(long)]
     count: Option<u64>,
+    /// A line of JSON for each look, with all sites
+    #[arg(long)]
+    json: bool,
 }
 
 /// Most sites that are shown.
@@ -37,7 +41,8 @@ pub fn run(args: &Args) -> ExitCode {
         };
         let now = Instant::now();
         if let Some((then, before)) = &before {
-            show(&sites, before, now.duration_since(*then));
+            let look = Look { sites: busiest(&sites, before), elapsed: now.duration_since(*then), before };
+            if args.json { say::out(look.json()) } else { look.show() }
         }
         left = left.map(|left| left.saturating_sub(1));
         if left == Some(0) {
@@ -49,35 +54,84 @@ pub fn run(args: &Args) -> ExitCode {
     End::Good.into()
 }
 
-fn show(sites: &[Site], before: &HashMap<String, Site>, elapsed: Duration) {
-    if std::io::stdout().is_terminal() {
-        say::out("\x1b[H\x1b[J");
-    }
-    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let grown = |site: &Site, name: &str| {
-        let old = before.get(&site.name).map_or(0, |old| old.number(name));
-        site.number(name).saturating_sub(old)
-    };
+/// One look at all sites, the busiest first.
+struct Look<'l> {
+    sites: Vec<&'l Site>,
+    before: &'l HashMap<String, Site>,
+    elapsed: Duration,
+}
+
+/// What a number has grown by.
+fn grown(site: &Site, before: &HashMap<String, Site>, name: &str) -> u64 {
+    let old = before.get(&site.name).map_or(0, |old| old.number(name));
+    site.number(name).saturating_sub(old)
+}
+
+fn busiest<'s>(sites: &'s [Site], before: &HashMap<String, Site>) -> Vec<&'s Site> {
     let mut busiest: Vec<&Site> = sites.iter().collect();
-    busiest.sort_by_key(|site| std::cmp::Reverse((grown(site, "requests_total"), site.number("waiting"))));
-    say::out(format_args!(
-        "{:<24} {:<8} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>6} {:>8}",
-        "SITE", "STATE", "REQ/S", "RUNNING", "WAITING", "WORKERS", "REFUSED/S", "99 %", "CPU %", "MEMORY"
-    ));
-    for site in busiest.into_iter().take(SHOWN) {
-        let second = |name: &str| grown(site, name).saturating_mul(1000) / ms;
+    busiest.sort_by_key(|site| {
+        std::cmp::Reverse((grown(site, before, "requests_total"), site.number("waiting")))
+    });
+    busiest
+}
+
+impl Look<'_> {
+    fn ms(&self) -> u64 {
+        u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn second(&self, site: &Site, name: &str) -> u64 {
+        grown(site, self.before, name).saturating_mul(1000) / self.ms()
+    }
+
+    fn cpu_percent(&self, site: &Site) -> u64 {
+        grown(site, self.before, "cpu_microseconds_total") / 10 / self.ms()
+    }
+
+    fn show(&self) {
+        if std::io::stdout().is_terminal() {
+            say::out("\x1b[H\x1b[J");
+        }
         say::out(format_args!(
             "{:<24} {:<8} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>6} {:>8}",
-            site.name,
-            site.state,
-            second("requests_total"),
-            site.number("running"),
-            site.number("waiting"),
-            site.number("workers"),
-            second("refused"),
-            time(site.number("work_p99_us")),
-            grown(site, "cpu_microseconds_total") / 10 / ms,
-            size(site.number("memory_bytes")),
+            "SITE", "STATE", "REQ/S", "RUNNING", "WAITING", "WORKERS", "REFUSED/S", "99 %", "CPU %", "MEMORY"
         ));
+        for site in self.sites.iter().take(SHOWN) {
+            say::out(format_args!(
+                "{:<24} {:<8} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>6} {:>8}",
+                site.name,
+                site.state,
+                self.second(site, "requests_total"),
+                site.number("running"),
+                site.number("waiting"),
+                site.number("workers"),
+                self.second(site, "refused"),
+                time(site.number("work_p99_us")),
+                self.cpu_percent(site),
+                size(site.number("memory_bytes")),
+            ));
+        }
+    }
+
+    fn json(&self) -> Json {
+        let number = Json::Number;
+        let site = |site: &&Site| {
+            Json::object([
+                ("site", Json::text(&site.name)),
+                ("state", Json::text(&site.state)),
+                ("requests_per_second", number(self.second(site, "requests_total"))),
+                ("running", number(site.number("running"))),
+                ("waiting", number(site.number("waiting"))),
+                ("workers", number(site.number("workers"))),
+                ("refused_per_second", number(self.second(site, "refused"))),
+                ("work_p99_us", number(site.number("work_p99_us"))),
+                ("cpu_percent", number(self.cpu_percent(site))),
+                ("memory_bytes", number(site.number("memory_bytes"))),
+            ])
+        };
+        Json::object([
+            ("milliseconds", number(self.ms())),
+            ("sites", Json::List(self.sites.iter().map(site).collect())),
+        ])
     }
 }

@@ -16,8 +16,9 @@ use crate::refusal::Untrusted;
 use super::cause::{Cause, causes, complaint};
 use super::ground::Ground;
 use super::installed::Fault;
-use super::journal::{self, Entry, Journal};
+use super::journal::{self, Entry, Journal, Last};
 use super::json::Json;
+use super::now::{self, Now};
 use super::pooled::Again;
 use super::{End, again, codes, installed, kernel, mend, policy, pooled, reach, say};
 
@@ -55,19 +56,21 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Failed.into();
     }
     let mut journal = Journal::open();
-    let mut found = find(args, &journal);
-    if found.is_none() && journal.also_system() {
-        found = find(args, &journal);
+    let mut last = find(args, &journal);
+    if last.entry.is_none() && journal.also_system() {
+        last = find(args, &journal);
     }
-    let Some(entry) = found else {
-        nothing(args, &journal);
+    let Some(entry) = last.entry.take() else {
+        nothing(args, &journal, &last);
         return End::Findings.into();
     };
+    let now = now::of(&entry);
     if args.json {
-        say::out(json(&entry));
+        say::out(json(&entry, now.as_ref(), &last));
         return End::Good.into();
     }
-    tell(&entry);
+    tell(&entry, now.as_ref());
+    since(&entry, &journal, &last);
     // Without records the launcher knows no log: there may be later ones that stand nowhere.
     if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|site| unheard(site, &entry)) {
         say::note(format_args!("note: it may not be the last one: {found}\n  repair: {repair}"));
@@ -111,7 +114,7 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
         )
     };
     if !pooled::is_the_programs(entry) {
-        line("repair", &repair(entry));
+        line("repair", &mend::best(entry));
         return say::out(ended());
     }
     if journal.lacked_memory(entry) {
@@ -121,14 +124,14 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
     }
     // No start has succeeded since that refusal.
     let site = entry.field("site").unwrap_or_default();
-    let uid = policy::holder(site).ok().map(|uid| uid.to_string());
-    let is_its = |older: &Entry| !pooled::is_brokers(older) && is_about(older, site, uid.as_deref());
+    let uid = policy::holder(site).ok();
+    let is_its = |older: &Entry| !pooled::is_brokers(older) && is_about(older, site, uid);
     let launch = journal.before(entry).find(is_its);
     match launch.filter(|older| older.refused) {
         Some(refused) => {
             let field = |name: &str| refused.field(name).unwrap_or("-");
             line("because", &format!("{} ({})", field("why"), field("code")));
-            line("repair", &repair(&refused));
+            line("repair", &mend::best(&refused));
         }
         None if args.again => return,
         None => {
@@ -142,34 +145,63 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
     say::out(ended());
 }
 
-fn find(args: &Args, journal: &Journal) -> Option<Entry> {
+fn find(args: &Args, journal: &Journal) -> Last {
     match (&args.reference, &args.last) {
-        (Some(_), _) => journal.entry(&spelled(&args.pasted())),
+        (Some(_), _) => Last { entry: journal.entry(&spelled(&args.pasted())), ..Last::default() },
         (None, site) => last(site.as_deref().unwrap_or_default(), !args.again, journal),
     }
 }
 
 /// The last refusal or launch, of a site or of all.
-fn last(site: &str, refused: bool, journal: &Journal) -> Option<Entry> {
+fn last(site: &str, refused: bool, journal: &Journal) -> Last {
     let uid =
         (!site.is_empty()).then(|| policy::holder(site).ok().or_else(|| policy::meant_user(site))).flatten();
-    let uid = uid.map(|uid| uid.to_string());
-    let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid.as_deref());
-    journal.entries().find(|entry| entry.refused == refused && about(entry))
+    let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid);
+    let mut last = journal.last(site, MOST_OTHERS, |entry| entry.refused == refused && about(entry));
+    // One that was for another site's user is that site's.
+    last.nameless = last.nameless.filter(|entry| asked_user(entry).is_none_or(|uid| !store::is_known(uid)));
+    last
 }
 
-/// A request that was refused before its site was known (another group than the site's, for one) was for this site's user.
-fn is_about(entry: &Entry, site: &str, uid: Option<&str>) -> bool {
-    let user = || {
-        entry
-            .field("asked")
-            .and_then(|asked| asked.split(' ').next())
-            .map(|word| word.trim_start_matches('~'))
-    };
+/// A request that was refused before its site was known (another group than the site's, or a name in the place of a number)
+/// was for this site's user.
+fn is_about(entry: &Entry, site: &str, uid: Option<u32>) -> bool {
     match entry.field("site") {
-        Some("-") => uid.is_some() && user() == uid,
+        Some("-") => uid.is_some() && asked_user(entry) == uid,
         named => named == Some(site),
     }
+}
+
+/// The user that was asked for, by number or by name.
+fn asked_user(entry: &Entry) -> Option<u32> {
+    let word = entry.field("asked")?.split(' ').next()?.trim_start_matches('~');
+    let named = || User::from_name(word).ok().flatten().map(|user| user.uid.as_raw());
+    word.parse().ok().or_else(named)
+}
+
+/// What the log has behind the last refusal: the site's programs may have failed since, and a request that named no site may
+/// have been for it.
+fn since(entry: &Entry, journal: &Journal, last: &Last) {
+    let told = if pooled::is_brokers(entry) { journal.said(entry, MOST_OTHERS) } else { Vec::new() };
+    let new: Vec<_> = last.said.iter().filter(|(.., words)| !told.contains(words)).collect();
+    if !new.is_empty() {
+        say::out("\n  since then its programs said:");
+    }
+    new.iter().for_each(|said| line("said", &words(said)));
+    nameless(last);
+}
+
+fn nameless(last: &Last) {
+    if let Some(entry) = &last.nameless {
+        let [code, reference] = ["code", "ref"].map(|name| entry.field(name).unwrap_or("-"));
+        say::note(format_args!(
+            "note: later a request was refused that named no site ({code}): cellwall why {reference}"
+        ));
+    }
+}
+
+fn words((time, site, words): &(String, String, String)) -> String {
+    format!("\"{words}\" ({site}, {time})")
 }
 
 impl Args {
@@ -195,7 +227,7 @@ fn spelled(pasted: &str) -> String {
 }
 
 /// No record: what was looked for and where; and what keeps a launcher from writing one.
-fn nothing(args: &Args, journal: &Journal) {
+fn nothing(args: &Args, journal: &Journal, found: &Last) {
     let site = args.last.as_deref().filter(|site| !site.is_empty());
     let kind = if args.again { "launch" } else { "refusal" };
     let text = args.pasted();
@@ -218,13 +250,15 @@ fn nothing(args: &Args, journal: &Journal) {
         (None, None) => format!("no {kind} is recorded"),
     };
     say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
+    found.said.iter().for_each(|said| say::note(format_args!("  said: {}", words(said))));
+    nameless(found);
     let reach =
         site.map_or_else(|| reach::faults(MOST_OTHERS), |site| reach::fault(site).into_iter().collect());
     for Fault { found, repair } in reach {
         say::note(format_args!("  found: {found}\n  repair: {repair}"));
     }
     // Where the launcher has written something else, nothing keeps it from writing.
-    if args.reference.is_none() && last(site.unwrap_or_default(), args.again, journal).is_some() {
+    if args.reference.is_none() && last(site.unwrap_or_default(), args.again, journal).entry.is_some() {
         if !args.again {
             let last = site.map_or_else(String::new, |site| format!(" {site}"));
             say::note(format_args!("  help: its last launch: cellwall why --last{last} --again"));
@@ -319,7 +353,7 @@ fn refused_now(message: String) -> Result<(), String> {
     }
     let Some(entry) = found else { return Err(message) };
     say::out("\n  again     this time the launch itself was refused:\n");
-    tell(&entry);
+    tell(&entry, None);
     Ok(())
 }
 
@@ -406,7 +440,7 @@ const MOST_OTHERS: usize = 5;
 /// Of a record in suEXEC's form.
 const SHORT: &str = "[log] format = \"suexec\" holds no more than this; with \"cellwall\" the site, the rule and more remedies are told";
 
-fn tell(entry: &Entry) {
+fn tell(entry: &Entry, now: Option<&Now>) {
     let field = |name: &str| entry.field(name).unwrap_or("-");
     let verdict = if entry.refused { "refused" } else { "launched" };
     say::out(format_args!("{} was {verdict}, {}\n", field("ref"), entry.time));
@@ -456,7 +490,10 @@ fn tell(entry: &Entry) {
     if pooled::is_brokers(entry) {
         return;
     }
-    line("repair", &repair(entry));
+    line("repair", &mend::best(entry));
+    if let Some(now) = now {
+        line("now", &now.words());
+    }
     let status = status(entry).unwrap_or("-");
     say::out(format_args!("\n  {code}, exit status {status}. More: cellwall explain {code}"));
 }
@@ -464,13 +501,6 @@ fn tell(entry: &Entry) {
 /// The exit status, which suEXEC's form of a record leaves out: that of its code.
 fn status(entry: &Entry) -> Option<&str> {
     entry.field("status").or_else(|| codes::status(entry.field("code")?))
-}
-
-/// What mends it: the launcher's own remedy, or a better one.
-fn repair(entry: &Entry) -> String {
-    let better = mend::remedy(entry).or_else(|| mend::plain_remedy(entry)).or_else(|| pooled::remedy(entry));
-    let own = || entry.field("fix").map(str::to_owned);
-    better.or_else(own).unwrap_or_else(|| format!("cellwall explain {}", entry.field("code").unwrap_or("-")))
 }
 
 /// As [`rule`], but for a page whose handler has gone.
@@ -497,7 +527,7 @@ fn rule(code: &str, site: &str, evidence: &str) -> String {
     }
 }
 
-fn json(entry: &Entry) -> Json {
+fn json(entry: &Entry, now: Option<&Now>, last: &Last) -> Json {
     let field = |name: &str| entry.field(name).map_or(Json::Null, Json::text);
     let code = entry.field("code").unwrap_or_default();
     Json::object([
@@ -513,8 +543,14 @@ fn json(entry: &Entry) -> Json {
         ("dir", field("dir")),
         ("script", field("script")),
         ("why", field("why")),
-        ("fix", Json::text(repair(entry))),
+        ("fix", Json::text(mend::best(entry))),
         ("rule", Json::text(decided(entry))),
         ("means", codes::meaning(code).map_or(Json::Null, Json::text)),
+        ("now", now.map_or(Json::Null, Now::json)),
+        ("said", Json::texts(last.said.iter().map(words))),
+        (
+            "nameless",
+            last.nameless.as_ref().and_then(|entry| entry.field("ref")).map_or(Json::Null, Json::text),
+        ),
     ])
 }

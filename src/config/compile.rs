@@ -29,7 +29,7 @@ use super::reader::writes;
 use super::rules::{Many, Rules};
 use super::sites::SiteFile;
 use super::values::{Enforce, JailKind, Seccomp, Symlinks};
-use super::{SITES_DIRECTORY, environment, jail, limits, pool, seccomp, store};
+use super::{SITES_DIRECTORY, environment, jail, limits, looks, pool, seccomp, store};
 
 /// Supplementary groups that are as good as root, or that open the host's own data.
 const DANGEROUS_GROUPS: &[&str] = &[
@@ -413,7 +413,8 @@ impl<'h> Compiler<'h> {
             let shown = statfs(&found.real).is_ok_and(|facts| facts.filesystem_type() == AUTOFS_SUPER_MAGIC);
             found.kind == Kind::Directory && found.foreign.is_none() && !shown
         });
-        let home = std::fs::symlink_metadata(&account.home).ok().filter(|home| bound && home.is_dir());
+        let home = looks::at(&account.home, || std::fs::symlink_metadata(&account.home));
+        let home = home.ok().filter(|home| bound && home.is_dir());
         let born = home.and_then(|_| files::birth(account.home.as_os_str().as_bytes()).ok());
         (account.home.clone(), born.unwrap_or_default())
     }

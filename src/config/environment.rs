@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::names::{is_variable, may_pass, may_pass_prefix};
 
+use super::closed;
 use super::lists;
 use super::problem::Problems;
-use super::rules::Rules;
+use super::rules::{Keyed, Rules};
 
 /// Names and beginnings that pass, sorted.
 pub fn pass(rules: &Rules, problems: &Problems) -> (Vec<String>, Vec<String>) {
@@ -56,15 +57,21 @@ pub fn pass(rules: &Rules, problems: &Problems) -> (Vec<String>, Vec<String>) {
 
 /// What is set: the basic names, then the administrator's.
 pub fn set(rules: &Rules, basic: &[(&str, &str)], problems: &Problems) -> Vec<(String, String)> {
+    let user = basic.iter().find(|(name, _)| *name == "USER").map_or("the site", |(_, user)| user);
     let mut all: BTreeMap<String, String> =
         basic.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    for (name, value) in &rules.set.0 {
+    for (name, Keyed { key, found: value }) in &rules.set.0 {
         if !is_variable(name.as_bytes()) {
             let help = "letters, digits and _, not a digit first";
-            problems.error(Some(&value.place), format!("`{name}` is no name of a variable"), help);
+            problems.error(Some(key), format!("`{name}` is no name of a variable"), help);
         } else if value.value.contains('\0') {
             problems.error(Some(&value.place), format!("the value of {name} holds a zero byte"), "remove it");
         } else {
+            if name == "PHP_INI_SCAN_DIR"
+                && let Some((message, help)) = closed::settings(&value.value, user)
+            {
+                problems.warning(Some(&value.place), message, help);
+            }
             all.insert(name.clone(), value.value.clone());
         }
     }

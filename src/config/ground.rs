@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::compile::pasted;
+use super::looks;
+use super::reader::nearest;
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +219,17 @@ impl Ground {
     }
 }
 
+/// What has the nearest name in a directory.
+#[must_use]
+pub fn near(place: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(place).ok()?.flatten().take(LOOKED_AT);
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    nearest(name, names.iter().map(String::as_str)).map(|name| place.join(name))
+}
+
+/// Names of a directory that are looked at.
+pub const LOOKED_AT: usize = 5000;
+
 /// Whether a directory is there for all to write to, as /tmp is: nobody is told to take that away.
 #[must_use]
 pub fn is_everybodys(directory: &Path) -> bool {
@@ -281,7 +294,7 @@ fn relative(path: &Path) -> &Path {
 }
 
 fn looked_at(path: &Path) -> Option<Look> {
-    let metadata = match std::fs::symlink_metadata(path) {
+    let metadata = match looks::at(path, || std::fs::symlink_metadata(path)) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Some(Look { kind: Kind::Hidden, owner: 0, mode: 0, text: None });

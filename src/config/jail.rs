@@ -9,11 +9,13 @@ use crate::policy::{PRIVATE_DIRECTORY, PathRule, Step, StepKind};
 
 use super::accounts::Account;
 use super::cell::{Handlers, JailCell};
+use super::closed;
 use super::compile::{Compiler, Php, Site, directory_made, pasted, value};
 use super::fold;
-use super::ground::{Found, Kind, closing};
+use super::ground::{Found, Kind, closing, near};
 use super::problem::{Located, Place};
 use super::profiles::PHP_SETTINGS;
+use super::rules::Keyed;
 use super::values::{JailKind, Words};
 use super::view::{Plan, id};
 
@@ -287,9 +289,22 @@ impl Work<'_, '_, '_> {
         if found.kind == Kind::Missing && !optional {
             self.not_yet(path, &found, place, rights);
         }
+        self.closed(&found, place, rights);
         let optional = if optional && found.foreign.is_some() { PathRule::OPTIONAL } else { 0 };
         self.plan.path(&found, rights | optional, place);
         true
+    }
+
+    /// What the site's own file gives it, and the modes do not.
+    fn closed(&mut self, found: &Found, place: &Place, rights: u8) {
+        let Site { file, account, .. } = self.site;
+        let way = self.site.kind() == JailKind::Host;
+        if place.path() == file.path
+            && self.root == Path::new("/")
+            && let Some((message, help)) = closed::told(found, rights, &account.name, way)
+        {
+            self.compiler.problems.warning(Some(place), message, help);
+        }
     }
 
     /// The directory for all above it, in a view: a launch would refuse to build on it.
@@ -360,15 +375,15 @@ impl Work<'_, '_, '_> {
     /// Files and directories of root's that stand at another place inside.
     fn at(&mut self) {
         let rules = self.site.rules;
-        for (target, Located { value: source, place }) in &rules.at.0 {
+        for (target, Keyed { key, found: Located { value: source, place } }) in &rules.at.0 {
             let (text, optional) = optional(source);
             let (target, source) = (Path::new(target), Path::new(text));
-            if !self.compiler.plain(target, place, "files.at")
+            if !self.compiler.plain(target, key, "files.at")
                 || !self.compiler.plain(source, place, "files.at")
             {
                 continue;
             }
-            if !self.below_root(source, target, place) {
+            if !self.below_root((source, place), (target, key)) {
                 continue;
             }
             if self.site.kind() != JailKind::View {
@@ -384,7 +399,7 @@ impl Work<'_, '_, '_> {
                     let directory = matches!(kind, Kind::Directory);
                     let kind = if directory { StepKind::BindDirectory } else { StepKind::BindFile };
                     let flags = Step::READ_ONLY | Step::NO_DEVICES | Step::NO_SET_ID;
-                    self.plan.because(target, place);
+                    self.plan.because(target, key);
                     self.plan.step(kind, &found.real, target, flags);
                     self.plan.rule(target, EXECUTE);
                 }
@@ -393,14 +408,14 @@ impl Work<'_, '_, '_> {
     }
 
     /// Neither is `/` itself.
-    fn below_root(&self, source: &Path, target: &Path, place: &Place) -> bool {
+    fn below_root(&self, (source, place): (&Path, &Place), (target, key): (&Path, &Place)) -> bool {
         let (root, problems) = (Path::new("/"), &self.compiler.problems);
         if source == root {
             let help = "name the file or directory that is wanted";
             problems.error(Some(place), "a rule for / would be no wall at all", help);
         }
         if target == root {
-            problems.error(Some(place), "nothing can stand in the place of /", "name a path below it");
+            problems.error(Some(key), "nothing can stand in the place of /", "name a path below it");
         }
         source != root && target != root
     }
@@ -489,14 +504,11 @@ impl Work<'_, '_, '_> {
             }
         }
         let mut handlers = Vec::new();
-        for (suffix, Located { value: Words(words), place }) in &rules.handlers.0 {
+        for (suffix, Keyed { key, found: Located { value: Words(words), place } }) in &rules.handlers.0 {
             if suffix.len() < 2 || !suffix.starts_with('.') || suffix.contains('/') {
                 let help = "write \".php\" = \"/usr/bin/php-cgi\"";
-                self.compiler.problems.error(
-                    Some(place),
-                    format!("`{suffix}` is no ending of a file name"),
-                    help,
-                );
+                let message = format!("`{suffix}` is no ending of a file name");
+                self.compiler.problems.error(Some(key), message, help);
             }
             match words.first() {
                 Some(program) if self.program(program, place) => {
@@ -629,6 +641,18 @@ impl Work<'_, '_, '_> {
         (found.kind == Kind::File).then(|| self.compiler.php(&real)).flatten()
     }
 
+    /// What was probably meant by a program that is not there.
+    fn nearby(&self, path: &Path) -> String {
+        let near = || {
+            let place = self.root.join(path.parent()?.strip_prefix("/").ok()?);
+            Some(path.with_file_name(near(&place, path.file_name()?.to_str()?)?.file_name()?))
+        };
+        match near() {
+            Some(near) => format!("did you mean {}? else install it", near.display()),
+            None => "install it, or correct the path".to_owned(),
+        }
+    }
+
     fn program(&mut self, text: &str, place: &Place) -> bool {
         let path = Path::new(text);
         if !self.compiler.plain(path, place, "program") {
@@ -645,7 +669,7 @@ impl Work<'_, '_, '_> {
                 .filter(|first| words.len() > 1 && self.root.join(first.trim_start_matches('/')).exists());
             let help = match first {
                 Some(_) => format!("write {words:?}: each word by itself"),
-                None => self.install(place).unwrap_or_else(|| "install it, or correct the path".to_owned()),
+                None => self.install(place).unwrap_or_else(|| self.nearby(path)),
             };
             problems.error(Some(place), message, help);
             return false;

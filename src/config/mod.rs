@@ -5,6 +5,8 @@
 //! * [`accounts`], [`ground`]: what the name service and the file system say.
 //! * [`compile`], [`jail`], [`view`], [`fold`], [`limits`], [`environment`]: one site becomes a [`cell`].
 //! * [`pool`]: `[pool]` of a site becomes the settings of its pool; `listeners`: no two have one socket.
+//! * `closed`: what modes keep from a site although its rules give it.
+//! * [`looks`]: what is looked at just now, in case it never answers.
 //! * `logs`: the way to each file that root writes records to.
 //! * [`seccomp`], [`syscalls`], [`lists`]: the shipped lists.
 //! * [`whole`]: all sites, grouped by uid, and their records.
@@ -14,6 +16,7 @@
 pub mod accounts;
 pub mod aside;
 pub mod cell;
+mod closed;
 pub mod compile;
 pub mod environment;
 pub mod facts;
@@ -25,7 +28,8 @@ pub mod limits;
 mod listeners;
 pub mod lists;
 mod logs;
-mod mounts;
+pub mod looks;
+pub mod mounts;
 pub mod pool;
 pub mod problem;
 pub mod profiles;

@@ -18,6 +18,13 @@ pub(super) fn here() -> &'static Mounts {
     &HERE
 }
 
+/// Where the file system of a path is mounted.
+#[must_use]
+pub fn above(path: &Path) -> PathBuf {
+    let mounted = path.ancestors().find(|place| here().places.contains_key(*place));
+    mounted.unwrap_or(Path::new("/")).to_owned()
+}
+
 /// What this host has.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {

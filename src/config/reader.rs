@@ -178,6 +178,15 @@ impl<'i, 'p> Reader<'i, 'p> {
     }
 
     fn advice(&self, entry: &Entry<'_>) -> String {
+        let tops = |name: &str| self.asked.contains(&("", name)) && entry.section.is_empty();
+        if let DeValue::Table(inside) = entry.value.get_ref()
+            && inside.iter().any(|(name, _)| tops(name.get_ref()))
+        {
+            return format!(
+                "there is no such section: write what is below [{}] at the top of the file",
+                entry.name
+            );
+        }
         let same = |&&(section, _): &&(&str, &str)| section == entry.section;
         let names = self.asked.iter().filter(same).map(|(_, name)| *name);
         let sections = self.asked.iter().map(|(section, _)| *section).filter(|section| !section.is_empty());
@@ -235,12 +244,17 @@ fn help_for(message: &str) -> &'static str {
     helps.iter().find(|(expected, _)| message.ends_with(expected)).map_or("", |(_, help)| help)
 }
 
-/// Whether a document has something for a key at its top; an empty list is nothing.
+/// Whether a document has something for a key of its top, be it below a [section] or with a slip in the name: that was told
+/// when it was read, and what would follow from it is no second mistake. An empty list is nothing.
 #[must_use]
 pub fn writes(document: &Document, key: &str) -> bool {
     let (table, _) = DeTable::parse_recoverable(&document.text);
-    let found = table.get_ref().iter().find(|(name, _)| name.get_ref() == key);
-    found.is_some_and(|(_, value)| !matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+    let is = |name: &str| nearest(name, std::iter::once(key)).is_some();
+    table.get_ref().iter().any(|(name, value)| match value.get_ref() {
+        DeValue::Array(items) if items.is_empty() => false,
+        DeValue::Table(inside) => inside.iter().any(|(name, _)| is(name.get_ref())),
+        _ => is(name.get_ref()),
+    })
 }
 
 /// `a string`, `an integer`.

@@ -27,7 +27,16 @@ pub struct Many<T> {
 
 /// A section or table with free keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named<T>(pub BTreeMap<String, Located<T>>);
+pub struct Named<T>(pub BTreeMap<String, Keyed<T>>);
+
+/// A value under a free key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyed<T> {
+    /// Where the key stands.
+    pub key: Place,
+    /// The value and its place.
+    pub found: Located<T>,
+}
 
 impl<T> Default for Many<T> {
     fn default() -> Self {
@@ -110,7 +119,7 @@ impl Rule for Named<Words> {
 
     fn places(&self, key: &str, add: &mut dyn FnMut(String, Option<String>, &Place)) {
         for (name, one) in &self.0 {
-            add(format!("{key}.{name}"), None, &one.place);
+            add(format!("{key}.{name}"), None, &one.key);
         }
     }
 }
@@ -127,7 +136,7 @@ impl Rule for Named<String> {
 
     fn places(&self, key: &str, add: &mut dyn FnMut(String, Option<String>, &Place)) {
         for (name, one) in &self.0 {
-            add(format!("{key}.{name}"), None, &one.place);
+            add(format!("{key}.{name}"), None, &one.key);
         }
     }
 }
@@ -135,10 +144,9 @@ impl Rule for Named<String> {
 fn named<'i, T: serde::de::DeserializeOwned>(
     reader: &Reader<'i, '_>,
     entry: Entry<'i>,
-) -> Option<(String, Located<T>)> {
+) -> Option<(String, Keyed<T>)> {
     let Entry { name, key, value, .. } = entry;
-    let found: Located<T> = reader.value(value)?;
-    Some((name, Located { value: found.value, place: key }))
+    Some((name, Keyed { key, found: reader.value(value)? }))
 }
 
 /// How an item of a list is written in the file, and which of two values is the larger.
@@ -365,7 +373,7 @@ mod tests {
             read("[environment.set]\nTZ = \"Europe/Athens\"\n[handlers]\n\".pl\" = [\"/b\", \"-T\"]\n");
         let merged = upper.over(lower);
         let set: Vec<(&str, &str)> =
-            merged.set.0.iter().map(|(name, one)| (name.as_str(), one.value.as_str())).collect();
+            merged.set.0.iter().map(|(name, one)| (name.as_str(), one.found.value.as_str())).collect();
         assert_eq!(set, [("A", "1"), ("TZ", "Europe/Athens")]);
         assert_eq!(merged.handlers.0.keys().collect::<Vec<_>>(), [".php", ".pl"]);
     }

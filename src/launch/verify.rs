@@ -207,7 +207,7 @@ fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal>
         fix: "install it, or name it in `execute` of the site's [files], then: cellwall apply".to_owned(),
         ..Refusal::about(&PROGRAM, &name, "is not there, inside the cell")
     })?;
-    let shown = (home.to_vec(), name);
+    let shown = path.strip_prefix(b"/").map_or((home.to_vec(), name), |whole| (Vec::new(), whole.to_vec()));
     Ok(Verified {
         uid,
         site,

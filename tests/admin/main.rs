@@ -18,8 +18,10 @@ mod fix;
 #[path = "../pool/host.rs"]
 mod host;
 mod import;
+mod json;
 mod learn;
 mod pools;
 mod run;
+mod said;
 mod traffic;
 mod why;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Launcher, everything, make_directory, put, world};
+use crate::harness::{Launcher, everything, make_directory, put, small, world};
 
 #[test]
 fn a_command_has_the_sites_identity_walls_and_environment_and_its_status_comes_back() {
@@ -35,6 +35,12 @@ fn what_is_not_there_is_said() {
         let said = world.cellwall(&["run", "alice", "--", "no-such-command"]);
         assert_eq!(said.status.code(), Some(117));
         assert!(String::from_utf8_lossy(&said.stderr).contains("no-such-command"));
+        // One that is there and may not start is told by its own path.
+        world.site("alice", &small("host"));
+        world.apply();
+        let said = world.cellwall(&["run", "alice", "--", "/bin/ls"]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(text.starts_with("error: /bin/ls: cannot start") && !text.contains("//"), "{text}");
         let said = world.cellwall(&["run", "nobody-here", "--", "id"]);
         assert_eq!(said.status.code(), Some(1));
     });

@@ -146,6 +146,79 @@ fn a_request_that_was_refused_before_its_site_was_known_is_the_sites_users() {
     });
 }
 
+/// Apache passes numbers; who calls the launcher by hand passes names.
+#[test]
+fn a_request_with_names_in_the_place_of_numbers_is_found_by_its_site() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").word(1, "alice").run().refused("R105", 105);
+        assert!(said(&world.cellwall(&["why", "--last", "alice"])).contains("R105, exit status 105"));
+        assert_eq!(world.cellwall(&["why", "--last", "bob"]).status.code(), Some(1));
+        // One that nobody is named by belongs to no site, and is told beside the site's last one.
+        world.call(&world.bob, "nothing").run().refused("V117", 117);
+        let nameless = world.call(&world.alice, "a.cgi").word(1, "nobodyhere").run().refused("R105", 105);
+        let command = format!("cellwall why {}", nameless.field("ref"));
+        for site in ["alice", "bob"] {
+            let text = said(&world.cellwall(&["why", "--last", site]));
+            assert!(text.contains("named no site (R105)") && text.contains(&command), "{text}");
+        }
+        // One for alice's is not told to bob.
+        world.call(&world.bob, "nothing").run().refused("V117", 117);
+        world.call(&world.alice, "a.cgi").word(1, "alice").run().refused("R105", 105);
+        let text = said(&world.cellwall(&["why", "--last", "bob"]));
+        assert!(!text.contains("named no site"), "{text}");
+    });
+}
+
+#[test]
+fn a_full_file_system_and_a_sendmail_that_is_not_there_are_named() {
+    world(Launcher::Cellwall, |world| {
+        make_directory("/srv/up", 0, 0o755);
+        mount(Some("tmpfs"), "/srv/up", Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+        chown("/srv/up", Some(world.alice.id), None).unwrap();
+        drop(std::fs::remove_file("/usr/sbin/sendmail"));
+        world.site("alice", "profile = \"sh\"\n[files]\nwrite = [\"/srv/up\"]\n");
+        world.apply();
+        for (name, does, cause, repair) in [
+            ("full", "cat /bin/sh > /srv/up/x", "full", "df -h /srv/up; df -i /srv/up"),
+            ("mail", "/usr/sbin/sendmail -t < /dev/null", "absent", "cellwall set alice pieces mail"),
+        ] {
+            world.script(&world.alice, name, format!("#!/bin/sh\n{does} || exit 1\n"));
+            world.call(&world.alice, name).run();
+            let text = said(&world.cellwall(&["why", "--last", "alice", "--again"]));
+            assert!(text.contains(&format!("cause     {cause}\n")) && text.contains(repair), "{text}");
+        }
+        umount2("/srv/up", MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
+fn a_refusal_whose_cause_is_mended_is_told_so() {
+    each_jail(|world| {
+        let probe = world.probe(&world.alice, "a.cgi");
+        mode(&probe, 0o775);
+        let reference = world.call(&world.alice, "a.cgi").run().refused("V118", 118).field("ref").to_owned();
+        let told = |part: &str| {
+            let text = said(&world.cellwall(&["why", &reference]));
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        };
+        told("now       it is refused in a rehearsal as well");
+        mode(&probe, 0o4755);
+        told("now       something else is in the way");
+        told("(V119)");
+        mode(&probe, 0o755);
+        told("now       it passes in a rehearsal: mended, unless");
+        let json = said(&world.cellwall(&["why", "--last", "alice", "--json"]));
+        assert!(json.contains("\"now\":{\"ok\":true,"), "{json}");
+        // What a rehearsal cannot know it does not say: the environment is the caller's.
+        let many = (0..600).map(|number| format!("HTTP_X{number}=1")).collect::<Vec<_>>();
+        let call = many.iter().fold(world.call(&world.alice, "a.cgi"), |call, one| call.env(one));
+        call.run().refused("E02", 87);
+        let text = said(&world.cellwall(&["why", "--last", "alice"]));
+        assert!(!text.contains("\n  now "), "{text}");
+    });
+}
+
 #[test]
 fn a_launch_can_be_asked_about_too() {
     each_jail(|world| {

@@ -1,6 +1,7 @@
 //! Broken files: each is told with its line, its column and what was probably meant.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::cage::Cage;
 
@@ -60,8 +61,8 @@ const CASES: &[Case] = &[
         "nothing on this host is /etc/a-a|/etc/b-b",
         "`?` at its end",
     ),
-    ("[files]\nat = { \"/etc/x\" = \"/srv/www/alice\" }", 4, 8, "/srv/www/alice is not root's", "root's"),
-    ("[files]\nat = { \"/etc/x\" = \"/etc/nothing\" }", 4, 8, "/etc/nothing does not exist", "correct it"),
+    ("[files]\nat = { \"/etc/x\" = \"/srv/www/alice\" }", 4, 19, "/srv/www/alice is not root's", "root's"),
+    ("[files]\nat = { \"/etc/x\" = \"/etc/nothing\" }", 4, 19, "/etc/nothing does not exist", "correct it"),
     ("code_owner = \"alice\"", 3, 14, "is the user of the site itself", "the account that deploys"),
     ("code_owner = \"www-data\"", 3, 14, "is the web server", "the account that deploys"),
     ("code_owner = \"nobodyhere\"", 3, 14, "there is no user `nobodyhere`", "useradd"),
@@ -71,11 +72,17 @@ const CASES: &[Case] = &[
     ("[environment]\npass = [\"LD_PRELOAD\"]", 4, 9, "`LD_PRELOAD` steers programs", "give it a fixed value"),
     ("[environment]\npass = [\"PYTHON*\"]", 4, 9, "could match a name that never passes", "one by one"),
     ("[environment]\nset = { \"A B\" = \"1\" }", 4, 9, "`A B` is no name of a variable", "letters"),
-    ("[handlers]\n\".php\" = \"/usr/bin/php-cgii\"", 4, 1, "/usr/bin/php-cgii does not exist", "install it"),
+    (
+        "[handlers]\n\".php\" = \"/usr/bin/php-cgii\"",
+        4,
+        10,
+        "/usr/bin/php-cgii does not exist",
+        "did you mean /usr/bin/php-cgi?",
+    ),
     (
         "[handlers]\n\".x\" = \"/etc/group\"",
         4,
-        1,
+        8,
         "/etc/group is not executable (0644)",
         "chmod a+x /etc/group",
     ),
@@ -218,7 +225,13 @@ const CASES: &[Case] = &[
     ("code_owner = \"a b\"", 3, 14, "there is no user `a b`", "no user can have that name"),
     ("[files]\nat = 7", 4, 1, "`at` is a table, not an integer", "\"/usr/bin/msmtp\""),
     ("handlers = 7", 3, 1, "`handlers` is a section, not an integer", "write [handlers]"),
-    ("[files]\nat = { \"/x\" = \"/\" }", 4, 8, "a rule for / would be no wall", "name the file or directory"),
+    (
+        "[files]\nat = { \"/x\" = \"/\" }",
+        4,
+        15,
+        "a rule for / would be no wall",
+        "name the file or directory",
+    ),
     (
         "[files]\nat = { \"/\" = \"/usr/bin\" }",
         4,
@@ -305,7 +318,7 @@ const CASES: &[Case] = &[
     (
         "[handlers]\n\".x\" = \"/usr/bin/perl -w\"",
         4,
-        1,
+        8,
         "/usr/bin/perl -w does not exist",
         "write [\"/usr/bin/perl\", \"-w\"]",
     ),
@@ -318,7 +331,7 @@ const CASES: &[Case] = &[
     ),
     ("groups = \"shadow\"", 3, 10, "group `shadow` opens more than a site may have", "remove it"),
     ("[environment]\npass = \"HTTP_AUTHORIZATION\"", 4, 8, "has its own key", "authorization = true"),
-    ("[environment]\nset = { A = \"x\\u0000\" }", 4, 9, "the value of A holds a zero byte", "remove it"),
+    ("[environment]\nset = { A = \"x\\u0000\" }", 4, 13, "the value of A holds a zero byte", "remove it"),
 ];
 
 /// The whole of a host's file, and line, column, message and help that it must give, once.
@@ -448,6 +461,60 @@ fn every_problem_of_every_file_is_told_in_one_run() {
     }
     for message in ["did you mean `caller`?", "`paper` is none of", "did you mean `suffix`?"] {
         assert!(said.out.contains(message), "{message}");
+    }
+}
+
+/// What follows from a slip in a name is no second mistake.
+#[test]
+fn a_key_that_is_misspelt_or_misplaced_is_told_and_not_what_would_follow() {
+    let cage = Cage::new();
+    let docroot = "docroot = \"/srv/www/alice\"\n";
+    for (text, cause) in [
+        ("user = \"alice\"\ndocrot = \"/srv/www/alice\"\n".to_owned(), "did you mean `docroot`?"),
+        (format!("usr = \"alice\"\n{docroot}"), "did you mean `user`?"),
+        (
+            format!("user = \"alice\"\n[files]\nread = []\n{docroot}"),
+            "`docroot` belongs at the top of the file",
+        ),
+        (
+            format!("[site]\nuser = \"alice\"\n{docroot}"),
+            "there is no such section: write what is below [site] at the top of the file",
+        ),
+    ] {
+        fs::write("/srv/candidate.toml", text).unwrap();
+        let said = cage.cellwall(&["check", "/srv/candidate.toml"]);
+        assert!(said.status == Some(1) && said.err.starts_with("error: unknown key `"), "{}", said.err);
+        assert!(said.err.contains(cause) && said.err.ends_with("\n1 error, 0 warnings\n"), "{}", said.err);
+    }
+}
+
+/// PHP passes over settings that it may not read without a word, and has no session where it may not write.
+#[test]
+fn what_the_modes_keep_from_a_site_although_its_file_gives_it_is_told() {
+    let cage = Cage::new();
+    for (place, mode) in [("/srv/closed", 0o700), ("/srv/sessions", 0o755), ("/srv/open", 0o755)] {
+        fs::create_dir(place).unwrap();
+        fs::set_permissions(place, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::write("/srv/open/values.ini", "").unwrap();
+    fs::set_permissions("/srv/open/values.ini", fs::Permissions::from_mode(0o600)).unwrap();
+    let rules = "[files]\nread = [\"/srv/closed\", \"/srv/open\"]\nwrite = [\"/srv/sessions\"]\n[environment]\n\
+                 set = { PHP_INI_SCAN_DIR = \":/srv/open\" }\n";
+    cage.small("shop", "alice", rules);
+    for (message, command) in [
+        ("/srv/closed is root's alone (0700): alice may not read it", "chmod o+rx /srv/closed"),
+        ("/srv/sessions is root's (0755): alice may not write to it", "chown alice /srv/sessions"),
+        (
+            "/srv/open/values.ini is root's alone (0600): alice's PHP goes on without it",
+            "chmod o+r /srv/open/values.ini",
+        ),
+    ] {
+        let said = cage.cellwall(&["check"]).err;
+        assert!(said.contains(message) && said.contains(&format!("run: {command}\n")), "{said}");
+        let pasted = std::process::Command::new("sh").args(["-c", command]).status().unwrap();
+        assert!(pasted.success());
+        let said = cage.cellwall(&["check"]).err;
+        assert!(!said.contains(message), "{said}");
     }
 }
 
@@ -829,6 +896,7 @@ fn a_name_of_any_bytes_is_one_word_of_what_is_pasted() {
         "{command}"
     );
     assert_eq!(crate::cage::mode(docroot), (0o755, 20001, 20001), "{command}");
+    cage.good(&["apply"]);
     let said = cage.cellwall(&["check"]).err;
     assert!(said.is_empty(), "{said}");
 }

@@ -72,7 +72,10 @@ fn a_chroot_that_is_no_mount_point_is_told_with_what_makes_it_one() {
         assert!(applied.contains("mount --rbind"), "{applied}");
         let said =
             inside("/mnt/plain", &["cellwall", "run", "alice", "--", "/usr/bin/perl", "-e", "print 'ran'"]);
-        assert!(said.contains("C06"), "{said}");
+        assert!(said.contains("C06") && said.contains("mount --rbind"), "{said}");
+        let words = ["cellwall", "explain", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"];
+        let said = inside("/mnt/plain", &words);
+        assert!(said.contains("C06") && said.contains("mount --rbind"), "{said}");
         let mount = Command::new("mount").args(["--rbind", "/mnt/plain", "/mnt/plain"]).status().unwrap();
         assert!(mount.success());
         let applied = inside("/mnt/plain", &["cellwall", "apply"]);

@@ -152,7 +152,7 @@ impl Gathering<'_> {
             }
         }
         let command = rules.pool_command.iter().filter_map(|command| command.value.0.first());
-        let handlers = rules.handlers.0.values().filter_map(|handler| handler.value.0.first());
+        let handlers = rules.handlers.0.values().filter_map(|handler| handler.found.value.0.first());
         let listed = rules.programs.items.iter().chain(&rules.interpreters.items).map(|item| &item.value);
         for program in handlers.chain(command).chain(listed) {
             let path = Path::new(program);
@@ -161,7 +161,7 @@ impl Gathering<'_> {
             }
         }
         for (target, source) in &rules.at.0 {
-            self.at(Path::new(target), source);
+            self.at(Path::new(target), &source.found);
         }
         for item in &rules.sockets.items {
             self.socket(item);

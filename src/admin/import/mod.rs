@@ -22,6 +22,7 @@ use crate::config::ground::matches;
 use crate::config::{SITES_DIRECTORY, sites};
 use crate::refusal::Pasted;
 
+use super::json::Json;
 use super::{End, Stop, say};
 
 /// Arguments of `cellwall import`.
@@ -42,6 +43,9 @@ pub struct Args {
     /// The docroot of a pool that no web server here asks
     #[arg(long, value_name = "POOL=DIRECTORY", requires = "php_fpm")]
     pub docroot: Vec<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
     /// What Apache printed (`apache2ctl -t -D DUMP_CONFIG`, with mod_info) instead of this host's
     pub dump: Option<PathBuf>,
 }
@@ -79,7 +83,9 @@ fn import(args: &Args) -> Result<End, Stop> {
     let directory = to.as_deref().unwrap_or(Path::new(SITES_DIRECTORY));
     let (sites, notes) =
         if args.php_fpm { pool::sites(args, directory)? } else { apache::sites(args, directory)? };
-    notes.iter().for_each(|note| say::note(format_args!("left out: {note}")));
+    if !args.json {
+        notes.iter().for_each(|note| say::note(format_args!("left out: {note}")));
+    }
     if sites.is_empty() {
         return Err(Stop::asked(if args.php_fpm {
             "no pool of php-fpm could be made a site"
@@ -87,8 +93,13 @@ fn import(args: &Args) -> Result<End, Stop> {
             "no virtual host of this Apache has a user of its own (SuexecUserGroup)"
         }));
     }
+    let mut written = Vec::new();
     for (name, site) in &sites {
-        put(args, directory, name, site)?;
+        put(args, directory, name, site, &mut written)?;
+    }
+    if args.json {
+        say::out(json(directory, &sites, &notes, written));
+        return Ok(End::Good);
     }
     let next = match &args.to {
         Some(_) => "cellwall check".to_owned(),
@@ -99,6 +110,29 @@ fn import(args: &Args) -> Result<End, Stop> {
         afterwards(&sites);
     }
     Ok(End::Good)
+}
+
+fn json(directory: &Path, sites: &BTreeMap<String, Made>, notes: &[String], written: Vec<String>) -> Json {
+    let site = |(name, site): (&String, &Made)| {
+        let values = values_of(directory, name).join("values.ini");
+        Json::object([
+            ("site", Json::text(name)),
+            ("file", Json::text(directory.join(format!("{name}.toml")).to_string_lossy())),
+            ("text", Json::text(&site.text)),
+            (
+                "values_file",
+                if site.values.is_empty() { Json::Null } else { Json::text(values.to_string_lossy()) },
+            ),
+            ("values", Json::text(&site.values)),
+            ("then", Json::texts(site.then.iter().cloned())),
+            ("reload", Json::texts(site.reload.iter().map(|service| (*service).to_owned()))),
+        ])
+    };
+    Json::object([
+        ("sites", Json::List(sites.iter().map(site).collect())),
+        ("left_out", Json::texts(notes.iter().cloned())),
+        ("written", Json::texts(written)),
+    ])
 }
 
 /// How the web server is pointed from php-fpm to the sites' pools.
@@ -115,8 +149,17 @@ fn afterwards(sites: &BTreeMap<String, Made>) {
 }
 
 /// One site, written or printed.
-fn put(args: &Args, directory: &Path, name: &str, site: &Made) -> Result<(), Stop> {
+fn put(
+    args: &Args,
+    directory: &Path,
+    name: &str,
+    site: &Made,
+    written: &mut Vec<String>,
+) -> Result<(), Stop> {
     let (file, values) = (directory.join(format!("{name}.toml")), values_of(directory, name));
+    if args.to.is_none() && args.json {
+        return Ok(());
+    }
     if args.to.is_none() {
         say::out(format_args!("# {}\n{}", file.display(), site.text));
         if !site.values.is_empty() {
@@ -126,9 +169,21 @@ fn put(args: &Args, directory: &Path, name: &str, site: &Made) -> Result<(), Sto
     }
     if !site.values.is_empty() && !file.exists() {
         readable(&values).map_err(|error| format!("{}: {error}", values.display()))?;
-        write(&values.join("values.ini"), &site.values)?;
+        new(args, &values.join("values.ini"), &site.values, written)?;
     }
-    write(&file, &site.text)
+    new(args, &file, &site.text, written)
+}
+
+/// A new file, which is told; one that is there already stays.
+fn new(args: &Args, path: &Path, text: &str, written: &mut Vec<String>) -> Result<(), Stop> {
+    if !write(path, text)? {
+        say::note(format_args!("left out: {} is there already, and stays", path.display()));
+    } else if args.json {
+        written.push(path.to_string_lossy().into_owned());
+    } else {
+        say::out(path.display());
+    }
+    Ok(())
 }
 
 /// The same command, which writes.
@@ -203,20 +258,16 @@ fn readable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A new file; one that is there already stays.
-fn write(path: &Path, text: &str) -> Result<(), Stop> {
+/// False: there is one already.
+fn write(path: &Path, text: &str) -> Result<bool, Stop> {
     let failed = |error: io::Error| Stop::from(format!("{}: {error}", path.display()));
     match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
         Ok(mut file) => {
             file.write_all(text.as_bytes()).map_err(failed)?;
             file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
-            say::out(path.display());
-            Ok(())
+            Ok(true)
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            say::note(format_args!("left out: {} is there already, and stays", path.display()));
-            Ok(())
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(failed(error)),
     }
 }

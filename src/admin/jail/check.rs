@@ -8,12 +8,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::errno::Errno;
+
 use crate::config::problem::Problems;
 use crate::config::profiles::{self, Kind};
 use crate::config::provenance::Traced;
 use crate::config::store;
 use crate::policy::{Jail, Record, Site, Step, StepKind, decode};
-use crate::refusal::Untrusted;
+use crate::refusal::{Pasted, Untrusted};
 
 use super::super::chroot::manifest::Manifest;
 use super::super::chroot::{self, Thing};
@@ -291,6 +293,11 @@ impl Desk<'_> {
     fn cure(&self, text: &str, piece: &str) -> Option<String> {
         if let Some(library) = library(text) {
             return Some(found_library(library, self.name));
+        }
+        if text.contains(Errno::ENOSPC.desc()) {
+            let place = self.private().into_iter().find(|place| text.starts_with(&format!("{place}: ")));
+            return place
+                .map(|place| format!("df -h {0}; df -i {0} # make room there", Pasted(place.as_bytes())));
         }
         if text.contains("Timezone database") && piece != "tz" {
             return self.cure("", "tz");

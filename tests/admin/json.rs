@@ -1,0 +1,127 @@
+//! `--json` of the commands that panels call.
+
+use std::fs;
+
+use crate::harness::{Launcher, World, everything, make_directory, mode, put, small, world};
+use crate::host::{Daemon, until};
+
+/// One line of JSON as Perl reads it, printed with its names in order; and the status.
+fn json(world: &World, words: &[&str]) -> (String, Option<i32>) {
+    let said = world.cellwall(words);
+    let text = String::from_utf8(said.stdout).unwrap();
+    put("/tmp/said.json", text.as_bytes(), 0, 0o644);
+    let read = "use JSON::PP; local $/; open F, '/tmp/said.json'; print JSON::PP->new->canonical->encode(decode_json(<F>))";
+    let again = crate::harness::run(std::process::Command::new("/usr/bin/perl").args(["-e", read]));
+    assert!(again.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&again.stderr));
+    (String::from_utf8(again.stdout).unwrap(), said.status.code())
+}
+
+fn has(text: &str, parts: &[&str]) {
+    parts.iter().for_each(|part| assert!(text.contains(part), "{part} is not in\n{text}"));
+}
+
+#[test]
+fn explain_tells_a_code_and_each_stage_of_a_rehearsal() {
+    world(Launcher::Cellwall, |world| {
+        let (text, status) = json(world, &["explain", "--json", "v118"]);
+        assert_eq!(status, Some(0));
+        has(
+            &text,
+            &["\"code\":\"V118\"", "\"status\":\"118\"", "\"means\":\"The program is writable by others.\""],
+        );
+        let probe = world.probe(&world.alice, "a.cgi");
+        let words = ["explain", "--json", "alice", "alice", "/var/www/alice/htdocs", "a.cgi"];
+        let (text, status) = json(world, &words);
+        assert_eq!(status, Some(0));
+        has(&text, &["\"ok\":true", "\"refused\":null", "\"stage\":\"request\"", "\"stage\":\"exec\""]);
+        mode(&probe, 0o775);
+        let (text, status) = json(world, &words);
+        assert_eq!(status, Some(1));
+        has(
+            &text,
+            &["\"ok\":false", "\"code\":\"V118\"", "\"stage\":\"verify\"", "cellwall fix --apply alice"],
+        );
+    });
+}
+
+#[test]
+fn set_tells_what_apply_did_and_what_is_wrong() {
+    world(Launcher::Cellwall, |world| {
+        let (text, status) = json(world, &["set", "--json", "alice", "limits.memory", "300M"]);
+        assert_eq!(status, Some(0), "{text}");
+        has(&text, &["\"ok\":true", "\"problems\":[]", "\"dry_run\":false"]);
+        let (text, status) = json(world, &["set", "alice", "limits.memory", "3 parsecs", "--json"]);
+        assert_eq!(status, Some(1), "{text}");
+        has(&text, &["\"ok\":false", "`3 parsecs` is no size"]);
+    });
+}
+
+#[test]
+fn pool_tells_its_outcome_in_one_word_and_top_all_sites_in_one_line() {
+    world(Launcher::Cellwall, |world| {
+        let (text, status) = json(world, &["pool", "--json", "restart", "alice"]);
+        assert_eq!(status, Some(3), "{text}");
+        has(&text, &["\"ok\":false", "\"outcome\":\"silent\"", "\"site\":\"alice\""]);
+        world.site("alice", &format!("{}[pool]\ncommand = \"/usr/bin/php-cgi\"\n", everything("host")));
+        world.apply();
+        let _daemon = Daemon::start(world);
+        let (text, status) = json(world, &["pool", "restart", "alice", "--json"]);
+        assert_eq!(
+            (text.as_str(), status),
+            ("{\"help\":null,\"message\":null,\"ok\":true,\"outcome\":\"done\",\"site\":\"alice\"}", Some(0))
+        );
+        let (text, status) = json(world, &["deployed", "bob", "--json"]);
+        assert_eq!(status, Some(1), "{text}");
+        has(&text, &["\"outcome\":\"unknown\"", "the daemon serves no pool `bob`", "cellwall apply"]);
+        until("the site's name", || {
+            let (text, status) = json(world, &["top", "--json", "--count", "1", "--every", "1"]);
+            assert_eq!(status, Some(0), "{text}");
+            has(&text, &["\"milliseconds\":", "\"sites\":["]);
+            text.contains("\"requests_per_second\":0") && text.contains("\"site\":\"alice\"")
+        });
+    });
+}
+
+#[test]
+fn learn_tells_what_it_proposes_and_what_not_and_the_commands() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&small("view"));
+        make_directory("/srv/data", 0, 0o755);
+        put("/srv/data/one", b"x", 0, 0o644);
+        let (text, status) =
+            json(world, &["learn", "--json", "alice", "--", "/bin/cat", "/srv/data/one", "/etc/shadow"]);
+        assert_eq!(status, Some(0), "{text}");
+        has(&text, &["\"key\":\"files.read\"", "\"item\":\"/srv/data/one\"", "\"site\":\"alice\""]);
+        has(
+            &text,
+            &[
+                "\"commands\":[\"cellwall set alice ",
+                "\"notes\":[",
+                "status 1: what comes after that is not known",
+            ],
+        );
+    });
+}
+
+#[test]
+fn import_tells_each_sites_file_and_what_it_wrote() {
+    world(Launcher::Cellwall, |world| {
+        let dump = "<VirtualHost *:80>\n  ServerName rose.example\n  DocumentRoot /var/www/alice/htdocs\n  SuexecUserGroup alice alice\n</VirtualHost>\n";
+        put("/tmp/dump", dump.as_bytes(), 0, 0o644);
+        let (text, status) = json(world, &["import", "--json", "/tmp/dump"]);
+        assert_eq!(status, Some(0), "{text}");
+        has(
+            &text,
+            &[
+                "\"file\":\"/etc/cellwall/sites.d/rose.example.toml\"",
+                "user = \\\"alice\\\"",
+                "\"written\":[]",
+            ],
+        );
+        fs::create_dir("/tmp/sites").unwrap();
+        let (text, status) = json(world, &["import", "--json", "--to", "/tmp/sites", "/tmp/dump"]);
+        assert_eq!(status, Some(0), "{text}");
+        has(&text, &["\"written\":[\"/tmp/sites/rose.example.toml\"]", "\"left_out\":["]);
+        assert!(fs::read_to_string("/tmp/sites/rose.example.toml").unwrap().contains("alice"));
+    });
+}
