@@ -78,7 +78,7 @@ fn rehearsal(user: &OsStr, group: &OsStr, directory: &Path, command: &OsStr) -> 
             let ended = alarmed
                 .map_err(|errno| Stop::from(failed(errno)))
                 .and_then(|()| rehearsed((&uid, &gid), directory, command, root));
-            std::process::exit(ended.unwrap_or_else(Stop::said).status().into())
+            fork::leave(ended.unwrap_or_else(Stop::said).status())
         }
     };
     let in_time = ended(pid).map_err(failed)?;
