@@ -6,9 +6,11 @@
 )]
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
+use std::collections::BTreeMap;
 use std::io::Error;
 
-use cellwall::config::seccomp::{Choices, baseline};
+use cellwall::config::seccomp::{BASELINE, Choices, baseline};
+use cellwall::config::syscalls::{self, Known};
 use libc::{EBADF, EINVAL, ENOSYS, EPERM, c_int, c_long};
 
 const MPTCP: c_long = 262;
@@ -94,6 +96,93 @@ fn ways_around_tcp_rules_are_closed_where_there_are_tcp_rules() {
             Try("a Unix protocol that is none", libc::SYS_socket, [1, 1, 77, 0], libc::EPROTONOSUPPORT),
         ],
     );
+}
+
+/// Of two filters that answer with an error the one that was loaded last is heard (kernel/seccomp.c, `seccomp_run_filters`): the
+/// first one lets nothing happen, so that the second one can be asked about every number, by the kernel itself.
+#[test]
+fn the_kernel_reads_every_number_as_the_list_has_it() {
+    const NOTHING_HAPPENS: c_int = 77;
+    // uretprobe and uprobe: the kernel's own trampolines make them, no filter is asked (kernel/seccomp.c,
+    // `seccomp_uprobe_exception`), and whoever calls them from elsewhere ends by SIGILL.
+    const NEVER_ASKED: [c_int; 2] = [335, 336];
+    let needed = [libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_exit_group, libc::SYS_exit];
+    let nothing = nothing_happens(&needed, NOTHING_HAPPENS.unsigned_abs());
+    let listed = listed();
+    assert!(listed.len() > 60);
+    let near = || -2048..2048_i32;
+    let all =
+        near().chain(near().map(|number| number.wrapping_add(0x4000_0000))).chain([c_int::MIN, c_int::MAX]);
+    let expected = |number: c_int| {
+        // Without arguments a socket is of no family that is plain.
+        let socket = [libc::SYS_socket, libc::SYS_socketpair].contains(&c_long::from(number));
+        let foreign = cfg!(target_arch = "x86_64") && !(0..0x4000_0000).contains(&number);
+        let other = if socket { EPERM } else { NOTHING_HAPPENS };
+        listed.get(&number).copied().unwrap_or(if foreign { ENOSYS } else { other })
+    };
+    let all: Vec<(c_int, c_int)> = all
+        .filter(|number| !needed.contains(&c_long::from(*number)) && !NEVER_ASKED.contains(number))
+        .map(|number| (number, expected(number)))
+        .collect();
+    for choices in [Choices { tcp_rules: false }, Choices { tcp_rules: true }] {
+        let program = baseline(choices).expect("the list is right");
+        for some in all.chunks(150) {
+            let status = in_child(|| {
+                load(&nothing);
+                load(&program);
+                let wrong = some.iter().position(|(number, expected)| answer(*number) != *expected);
+                wrong.map_or(0, |place| c_int::try_from(place + 1).unwrap_or(255))
+            });
+            assert!(libc::WIFEXITED(status), "killed: {status:#x}");
+            match libc::WEXITSTATUS(status) {
+                0 => {}
+                200 => panic!("a filter was not loaded"),
+                place => panic!("not as listed: {:?}", some[usize::try_from(place - 1).expect("small")]),
+            }
+        }
+    }
+}
+
+/// A filter that answers every call with this error, but these.
+fn nothing_happens(needed: &[c_long], errno: u32) -> Vec<u8> {
+    use cellwall::pool::seal::{number, step};
+    let mut program = vec![step::load(0)];
+    for call in needed {
+        program.extend([step::equal(0, 1, number(*call)), step::end(step::ALLOW)]);
+    }
+    program.push(step::end(0x0005_0000 | errno));
+    let bytes = |line: libc::sock_filter| {
+        let (code, value) = (line.code.to_ne_bytes(), line.k.to_ne_bytes());
+        [&code[..], &[line.jt, line.jf], &value].concat()
+    };
+    program.into_iter().flat_map(bytes).collect()
+}
+
+/// The error that a call of this number without arguments ends with; 0: none.
+fn answer(number: c_int) -> c_int {
+    // SAFETY: all arguments are null; the filter that is loaded lets no call happen.
+    let result = unsafe { libc::syscall(c_long::from(number), 0, 0, 0, 0, 0, 0) };
+    if result == -1 { Error::last_os_error().raw_os_error().unwrap_or(-1) } else { 0 }
+}
+
+/// The calls of the list that are denied whatever their arguments are, and the error of each.
+fn listed() -> BTreeMap<c_int, c_int> {
+    let (plain, _) = BASELINE.split_once("[arguments]").expect("a section");
+    let mut errno = 0;
+    let mut all = BTreeMap::new();
+    for line in plain.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        match line {
+            "[EPERM]" => errno = EPERM,
+            "[ENOSYS]" => errno = ENOSYS,
+            _ => {
+                let name = line.split(' ').next().expect("a word");
+                if let Some(Known::Number(number)) = syscalls::find(name) {
+                    all.insert(c_int::try_from(number).expect("small"), errno);
+                }
+            }
+        }
+    }
+    all
 }
 
 #[cfg(target_arch = "x86_64")]

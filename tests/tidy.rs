@@ -107,6 +107,25 @@ fn unsafe_code_lives_in_sys_alone() {
 }
 
 #[test]
+fn a_child_that_was_forked_leaves_by_itself() {
+    let end = concat!("process::", "exit(");
+    let here = |path: &Path| {
+        let lines = text(path).lines().map(str::to_owned).collect::<Vec<_>>();
+        lines.iter().any(|line| !is_comment(line) && line.contains(end))
+    };
+    let wrong: Vec<String> = files(&[".rs"])
+        .into_iter()
+        // The launcher never forks, and begins without std.
+        .filter(|path| path.starts_with("src") && !path.ends_with("sys/start.rs") && here(path))
+        .map(|path| path.display().to_string())
+        .collect();
+    empty(
+        &wrong,
+        "std's way to the end waits for locks of threads that a child has not: sys::fork::leave, or return from main",
+    );
+}
+
+#[test]
 fn the_launcher_links_four_crates_and_what_they_need() {
     let allowed = "bitflags caps cellwall cfg-if cfg_aliases enumflags2 enumflags2_derive landlock libc memoffset nix \
                    proc-macro2 quote syn thiserror thiserror-impl unicode-ident";

@@ -19,7 +19,7 @@ use crate::launch::{enter, visit};
 use crate::policy::names::may_pass;
 use crate::policy::{Record, Site, decode};
 use crate::refusal::Refusal;
-use crate::sys::fork::{Side, fork};
+use crate::sys::fork::{Side, fork, leave};
 use crate::sys::{self, Root};
 
 use super::{Stop, mend, policy, say};
@@ -105,7 +105,7 @@ fn child(input: &str, work: impl FnOnce(&Arrival<'_>, Root) -> Result<(), Refusa
             let ready = setsid().and(dup2_stdin(&from_us)).and(dup2_stdout(&to_us)).and(dup2_stderr(&to_us));
             drop((from_us, to_us));
             // The child has nothing to clean up.
-            std::process::exit(if ready.is_ok() && entered(to_refuse, work) { 0 } else { REFUSED });
+            leave(if ready.is_ok() && entered(to_refuse, work) { 0 } else { REFUSED })
         }
         Side::Parent(pid) => {
             drop((from_us, to_us, to_refuse));
@@ -172,4 +172,4 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MOST: usize = 1 << 18;
 
 /// The status of a child that did not get into the cell.
-const REFUSED: i32 = 99;
+const REFUSED: u8 = 99;

@@ -119,7 +119,7 @@ pub fn rehearsed(wish: &Wish<'_>) -> Result<Rehearsed, Stop> {
                 Ok(Some((stage, refusal))) => no(stage, &refusal),
                 Err(stop) => tell(&["stop", if stop.is_asked() { "asked" } else { "failed" }, &stop.message]),
             }
-            std::process::exit(0)
+            fork::leave(0)
         }
     };
     drop(to_us);

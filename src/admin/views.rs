@@ -213,7 +213,7 @@ fn is_at_top(root: &Root) -> io::Result<bool> {
             // Who may enter no namespace may make none either, and is told so.
             let top = is_same().unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied);
             let told = File::from(tell).write_all(if top { TOP } else { BELOW }.as_bytes());
-            std::process::exit(i32::from(told.is_err()))
+            fork::leave(told.is_err().into())
         }
         Side::Parent(child) => {
             drop(tell);
@@ -353,7 +353,7 @@ fn build_and_wait(root: &Root, view: &View<'_>, processor: Option<usize>, tell: 
     drop(tell);
     // Until the other side has kept the namespace and lets go of its end.
     let _ = File::from(wait).read(&mut [0]);
-    std::process::exit(i32::from(told.is_err()))
+    fork::leave(told.is_err().into())
 }
 
 /// Keeps the namespaces of a process at its two files, which lie on a mount of their own.

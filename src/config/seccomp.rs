@@ -670,6 +670,50 @@ mod tests {
         }
     }
 
+    /// A program knows a number only by comparing it with its own constants: what lies between two of them is judged alike, so
+    /// these stand for all that there are.
+    fn edges(program: &[u8]) -> std::collections::BTreeSet<u32> {
+        let mut edges = std::collections::BTreeSet::from([0, u32::MAX]);
+        let mut before = (0, 0);
+        for [a, b, _, _, value @ ..] in program.as_chunks::<8>().0 {
+            let (code, value) = (u16::from_ne_bytes([*a, *b]), u32::from_ne_bytes(*value));
+            match code {
+                IF_EQUAL | IF_AT_LEAST => {
+                    edges.extend([value.saturating_sub(1), value, value.saturating_add(1)]);
+                }
+                AND => assert!(before.0 == LOAD && before.1 >= ARGUMENTS_AT, "a part of a number"),
+                OR => assert_eq!(value, 0, "another number"),
+                _ => assert!([LOAD, JUMP, RETURN].contains(&code), "{code:#x}"),
+            }
+            before = (code, value);
+        }
+        edges
+    }
+
+    #[test]
+    fn no_number_and_no_architecture_of_all_that_there_are_is_judged_otherwise() {
+        let listed = listed();
+        for choices in [OPEN, RESTRICTED] {
+            let program = baseline(choices).expect("right");
+            let edges = edges(&program);
+            for number in &edges {
+                let foreign = FOREIGN_FROM.is_some_and(|from| *number >= from);
+                let socket = [libc::SYS_socket, libc::SYS_socketpair].contains(&i64::from(*number));
+                let expected = match listed.get(number) {
+                    Some(answer) => *answer,
+                    None if foreign => ENOSYS,
+                    None if socket => EPERM,
+                    None => RETURN_ALLOW,
+                };
+                assert_eq!(run(&program, NATIVE, *number, [0; 6]).0, expected, "{number:#x}");
+                for architecture in edges.iter().chain(&[I386]).filter(|one| **one != NATIVE) {
+                    let answer = run(&program, *architecture, *number, [0; 6]).0;
+                    assert_eq!(answer, RETURN_KILL_PROCESS, "{architecture:#x} {number:#x}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_the_change_of_identity_needs_is_allowed() {
         for number in [

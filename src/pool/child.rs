@@ -26,6 +26,7 @@ use crate::record::Log;
 use crate::refusal::{Card, Refusal, Untrusted};
 use crate::sys::Root;
 use crate::sys::descriptors::keep_only;
+use crate::sys::fork::leave;
 
 use super::settings::{Kind, Settings};
 
@@ -52,7 +53,7 @@ pub fn become_program(order: Order<'_>) -> ! {
     };
     let Order { report, .. } = order;
     drop(File::from(report).write_all(&[status]));
-    std::process::exit(status.into())
+    leave(status)
 }
 
 /// A session of its own, and its three descriptors. The supervisor has a listening socket for each site: they would fill the

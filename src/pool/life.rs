@@ -247,6 +247,15 @@ mod tests {
             pauses.push(failures.pause().as_millis());
             failures.count();
         }
+        let is = |count: usize| {
+            let mut failures = Failures::default();
+            (0..count).for_each(|_| failures.count());
+            (failures.are_some(), failures.is_loop())
+        };
+        assert_eq!(
+            [0, 1, 4, 5, 6].map(is),
+            [(false, false), (true, false), (true, false), (true, true), (true, true)]
+        );
         assert_eq!(pauses[..6], [0, 100, 200, 400, 800, 1600]);
         assert!(pauses.is_sorted() && pauses[39] == 30_000);
         failures.forget();

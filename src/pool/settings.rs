@@ -133,6 +133,14 @@ impl Workers {
     pub fn heirs(&self) -> u32 {
         (self.max / 4).saturating_add(1)
     }
+
+    /// So many as this many requests at a time need, and some to spare.
+    #[must_use]
+    pub fn needed(&self, requests: u32) -> u32 {
+        let needed = requests.div_ceil(self.connections.max(1));
+        let spare = if requests == 0 && self.min == 0 { 0 } else { self.spare };
+        needed.saturating_add(spare).clamp(self.min, self.max)
+    }
 }
 
 impl Settings<'_> {
@@ -568,6 +576,33 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_as_many_as_the_work_needs_within_their_bounds() {
+        let bounds = (1..=5)
+            .flat_map(|max| (0..=max).flat_map(move |min| (0..=max).map(move |spare| (max, min, spare))));
+        for ((max, min, spare), connections) in bounds.flat_map(|all| (1..=3).map(move |each| (all, each))) {
+            let workers = Workers { max, min, spare, idle_ms: 0, connections };
+            let idle = workers.needed(0);
+            assert_eq!(idle, if min == 0 { 0 } else { spare.max(min) }, "{workers:?}");
+            for requests in 1..=20 {
+                let needed = workers.needed(requests);
+                assert!(
+                    (min..=max).contains(&needed) && needed >= workers.needed(requests - 1),
+                    "{workers:?}"
+                );
+                // All have a place, and those to spare have nothing to do, as far as there may be so many.
+                let places = |workers: u32| workers * connections;
+                assert!(needed == max || places(needed - spare) >= requests, "{requests}: {workers:?}");
+                // One less would not do.
+                assert!(
+                    needed <= min.max(spare + 1) || places(needed - spare - 1) < requests,
+                    "{requests}: {workers:?}"
+                );
+            }
+            assert_eq!(workers.needed(u32::MAX), max);
+        }
+    }
+
+    #[test]
     fn what_apply_never_writes_is_not_taken() {
         let wrong = [
             Settings { command: Vec::new(), ..example() },
@@ -579,6 +614,7 @@ mod tests {
             Settings { listen: Listen::Tcp("127.0.0.1:0".parse().unwrap()), ..example() },
             Settings { workers: Workers { max: 0, ..example().workers }, ..example() },
             Settings { workers: Workers { min: 9, ..example().workers }, ..example() },
+            Settings { workers: Workers { spare: 9, ..example().workers }, ..example() },
             Settings { workers: Workers { connections: 0, ..example().workers }, ..example() },
             Settings { gate: Gate { pass: vec![b"LD_PRELOAD"], ..example().gate }, ..example() },
             Settings { gate: Gate { pass: vec![b"B", b"A"], ..example().gate }, ..example() },

@@ -67,7 +67,7 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
 /// EAGAIN: there is none. EMSGSIZE: it was larger, or had more descriptors; those that came are closed. Others of
 /// recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; CARRIED_MAX]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
@@ -78,11 +78,17 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<Owned
             descriptors.extend(raw.into_iter().map(|one| unsafe { OwnedFd::from_raw_fd(one) }));
         }
     }
-    if got.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    if descriptors.len() > TAKEN_MAX || got.flags.contains(MsgFlags::MSG_TRUNC) {
         return Err(Errno::EMSGSIZE);
     }
     Ok((got.bytes, descriptors))
 }
+
+/// Most that one message may bring us.
+const TAKEN_MAX: usize = 4;
+/// Most that the kernel lets one message bring (`SCM_MAX_FD`, unix(7)): there is room for all, since of those that are cut short the
+/// first ones are open all the same, and nobody would know which.
+const CARRIED_MAX: usize = 253;
 
 /// From now on what is sent to this socket brings its sender's number along (`SO_PASSCRED`, unix(7)).
 ///

@@ -21,12 +21,14 @@ pub enum Side {
     Parent(Pid),
 }
 
-/// Makes a child. Call it with one thread only.
+/// Makes a child. Call it with one thread only; others may be on their way out, as `std::thread::scope` waits for what its threads
+/// do and not for their ends. A child that does not become another program ends by [`leave`].
 ///
 /// # Errors
 /// EAGAIN, ENOMEM.
 pub fn fork() -> Result<Side, Errno> {
-    // SAFETY: the programs that call this have one thread, so no lock is held by another one in the child.
+    // SAFETY: the C library's fork hands its own locks, those of its memory among them, to the child open. A thread that is on
+    // its way out has let go of all of ours, and those of std's that it may hold the child does not take: see `leave`.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Side::Child),
         ForkResult::Parent { child } => Ok(Side::Parent(child)),
@@ -41,7 +43,7 @@ pub fn outlived(descriptor: OwnedFd) {
         Ok((Ok(Side::Child), mut wait, go)) => {
             drop(go);
             drop(wait.read(&mut [0]));
-            std::process::exit(0)
+            leave(0)
         }
         Ok((Ok(Side::Parent(_)), _wait, go)) => {
             drop(descriptor);
@@ -49,6 +51,13 @@ pub fn outlived(descriptor: OwnedFd) {
         }
         Ok((Err(_), ..)) | Err(_) => std::mem::forget(descriptor),
     }
+}
+
+/// Ends a child that [`fork`] made, and does nothing else: what is in a buffer is not written. `std::process::exit` first takes a
+/// lock of std's for which a thread that ends just then, in the parent, may have been the one to hold it: the child waited for ever.
+pub fn leave(status: u8) -> ! {
+    // SAFETY: a plain number; nothing of this process is used any more.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// Makes this terminal the controlling one of a new session.

@@ -15,7 +15,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 } > /said/host
 while read -r program words; do
     # shellcheck disable=SC2086
-    "/tests/$program" $words > "/said/$program.log" 2>&1 < /dev/null
+    "target/debug/deps/$program" $words > "/said/$program.log" 2>&1 < /dev/null
     echo "$program $words: $(grep '^test result: ' "/said/$program.log" || echo 'it did not come to its end')" >> /said/results
 done < /said/list
 echo end >> /said/results

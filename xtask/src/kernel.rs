@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Outcome;
-use crate::{build, debian, run, say, tree};
+use crate::{build, debian, python, run, say, tree};
 
 /// What runs unless something is named: the cells, their limits, and the attacks on them.
 const USUAL: [&str; 6] =
@@ -21,6 +21,7 @@ const LIMIT: &str = "14400";
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("kernel")?;
     debian::need(&[debian::BUILD, debian::SYSTEMD, debian::KERNEL])?;
+    python::need()?;
     build::programs_quietly()?;
     let place = tree::target().join("kernel");
     let lab = Lab { base: place.join("base"), said: place.join("said"), image: place.join("image") };
@@ -61,18 +62,24 @@ impl Lab {
 
     /// The repository at its own place, its programs, and the tests that were asked for.
     fn furnish(&self, asked: &[String]) -> Outcome {
-        let (root, tests) = (tree::root(), self.base.join("tests"));
+        let root = tree::root();
         remove(&self.said)?;
         make(&self.said)?;
         let there = self.base.join(root.strip_prefix("/").unwrap_or(&root));
+        remove(&there)?;
         make(&there)?;
         let mut copy = Command::new("sh");
         copy.args(["-c", "git ls-files -z | tar --null -T - -cf - | tar -C \"$0\" -xf -"]).arg(&there);
         run::quietly("copy", copy.current_dir(&root))?;
         let programs = there.join("target/dist");
         make(&programs)?;
+        // The place of cargo's, by which they know what else is there.
+        let tests = there.join("target/debug/deps");
+        make(&tests)?;
         make(&there.join("target/tmp"))?;
         run::quietly("cp", Command::new("cp").arg("-a").arg(tree::dist().join(".")).arg(&programs))?;
+        let python = tree::target().join("python");
+        run::quietly("cp", Command::new("cp").arg("-a").arg(python).arg(there.join("target")))?;
         for (name, program) in compiled()? {
             if asked.iter().any(|one| one.split(' ').next() == Some(&name)) {
                 let to = tests.join(&name);
@@ -80,7 +87,7 @@ impl Lab {
             }
         }
         let units = self.base.join("etc/systemd/system");
-        for (from, to) in [("run.sh", &tests), ("tests.service", &units)] {
+        for (from, to) in [("run.sh", &self.base.join("tests")), ("tests.service", &units)] {
             let from = root.join("tests/kernel").join(from);
             let to = to.join(from.file_name().unwrap_or_default());
             fs::copy(&from, to).map_err(|why| format!("{}: {why}", from.display()))?;

@@ -250,10 +250,7 @@ impl Site {
 
     /// Workers that all this work needs, and some to spare.
     pub(super) fn needed(&self) -> u32 {
-        let work = self.running.saturating_add(self.waiting);
-        let needed = work.div_ceil(self.rules.workers.connections.max(1));
-        let spare = if work == 0 && self.rules.workers.min == 0 { 0 } else { self.rules.workers.spare };
-        needed.saturating_add(spare).clamp(self.rules.workers.min, self.rules.workers.max)
+        self.rules.workers.needed(self.running.saturating_add(self.waiting))
     }
 }
 

@@ -258,6 +258,32 @@ fn a_url_is_decoded_and_a_file_name_is_not() {
 }
 
 #[test]
+fn any_of_the_sites_endings_will_do_and_a_body_may_be_as_long_as_is_said() {
+    let gate = Gate { endings: vec![b".php".to_vec(), b".phtml".to_vec()], ..gate() };
+    for name in ["a.php", "a.phtml"] {
+        let file = format!("/srv/shop/htdocs/{name}");
+        for length in [("", false), ("0", false), ("1", true), ("1000", true)] {
+            let pairs = [("CONTENT_LENGTH", length.0), ("SCRIPT_FILENAME", file.as_str())];
+            let passed = gate.judge(&raw(&pairs), Form::Environment).unwrap();
+            assert_eq!(
+                (passed.script, passed.announces_body),
+                (file.clone().into_bytes(), length.1),
+                "{length:?}"
+            );
+        }
+    }
+    assert!(gate.measure(1000).is_ok());
+    assert_eq!(gate.measure(1001).unwrap_err().http, 413);
+}
+
+#[test]
+fn the_url_of_a_request_is_that_of_its_script() {
+    let pairs = [("REQUEST_URI", "/x?y"), ("SCRIPT_NAME", "/ping"), ("PATH_INFO", "/z")];
+    assert_eq!(url(&raw(&pairs)), Some(b"/ping".to_vec()));
+    assert_eq!(url(&raw(&pairs[..1])), None);
+}
+
+#[test]
 fn pool_06_a_neighbours_script_is_refused_as_text() {
     for (name, code) in [
         ("/srv/other/htdocs/a.php", "G05"),

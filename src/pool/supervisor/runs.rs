@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{getpid, pipe2};
 
 use crate::sys::descriptors;
-use crate::sys::fork::{End, Side};
+use crate::sys::fork::{End, Side, leave};
 
 use super::super::channel::Channel;
 use super::super::listen::set_blocking;
@@ -176,7 +176,7 @@ impl Supervisor {
         let birth = Birth { uid, daemon: getpid(), tree, prepared };
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
             let _ = hatch(&birth, settings.name, &other, &file);
-            std::process::exit(1)
+            leave(1)
         };
         self.last_zygote = serial.0;
         if let Some(pool) = self.pools.get_mut(&site) {
