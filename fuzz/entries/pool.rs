@@ -6,7 +6,7 @@ use std::rc::Rc;
 use cellwall::policy::names::{is_plain_path, may_pass};
 use cellwall::pool::fastcgi::{Role, back, front};
 use cellwall::pool::gate::{Form, Gate, Memory, Names, Passed};
-use cellwall::pool::wire::{Down, Up};
+use cellwall::pool::wire::{Down, Message as _, Up};
 
 /// A frame is a message or nonsense; a message has one spelling. The first byte: how many descriptors came along.
 pub(crate) fn wire(data: &[u8]) {

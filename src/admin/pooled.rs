@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::store;
 use crate::launch::interpreter::is_php_cgi;
 use crate::policy::{Site, decode};
-use crate::pool::settings::{self, Kind, SUFFIX, Settings};
+use crate::pool::settings::{self, Kind, Settings};
 use crate::refusal::Pasted;
 
 use super::journal::Entry;
@@ -27,12 +27,20 @@ pub fn is_the_programs(entry: &Entry) -> bool {
     matches!(entry.field("code"), Some("B05" | "B06" | "B07"))
 }
 
+/// The first answer that `ask` has to the settings of a pool, of those that are installed for these uids. None: it has none.
+pub fn find<T>(
+    uids: impl IntoIterator<Item = u32>,
+    mut ask: impl FnMut(&Settings<'_>) -> Option<T>,
+) -> Option<T> {
+    uids.into_iter().find_map(|uid| {
+        let bytes = store::read(&store::pool_name(uid))?;
+        settings::file(&bytes).ok()?.settings().find_map(|pool| ask(&pool))
+    })
+}
+
 /// Does `ask` with the settings of a site's pool. None: it has none.
-pub fn with_settings<T>(uid: u32, site: &[u8], ask: impl FnOnce(&Settings<'_>) -> Option<T>) -> Option<T> {
-    let bytes = store::read(&format!("{uid}{SUFFIX}"))?;
-    let file = settings::file(&bytes).ok()?;
-    let mut all = file.pools.iter().filter_map(|pool| settings::settings(pool).ok());
-    ask(&all.find(|settings| settings.name == site)?)
+pub fn with_settings<T>(uid: u32, site: &[u8], ask: impl Fn(&Settings<'_>) -> Option<T>) -> Option<T> {
+    find([uid], |pool| (pool.name == site).then(|| ask(pool))).flatten()
 }
 
 /// A command for a refusal that a key of the site's decides. None: there is none that a machine could know.

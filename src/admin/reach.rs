@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::config::store;
 use crate::pool::listen::{self, RUN};
-use crate::pool::settings::{self, Listen, SOCKETS, Settings};
+use crate::pool::settings::{Listen, SOCKETS, Settings};
 use crate::refusal::Pasted;
 
 use super::installed::{Fault, group_name};
@@ -24,22 +24,12 @@ pub fn fault(site: &str) -> Option<Fault> {
 #[must_use]
 pub fn faults(most: usize) -> Vec<Fault> {
     let mut found = Vec::new();
-    for uid in store::uids() {
-        let bytes = store::read(&store::pool_name(uid)).unwrap_or_default();
-        let Ok(file) = settings::file(&bytes) else { continue };
+    let down = of_daemon();
+    pooled::find(store::uids(), |pool| {
+        found.extend(down.clone().or_else(|| of_socket(pool)));
         // Who does not run serves none of them.
-        if found.is_empty()
-            && let Some(fault) = of_daemon()
-        {
-            return vec![fault];
-        }
-        let pools = file.pools.iter().filter_map(|pool| settings::settings(pool).ok());
-        found.extend(pools.filter_map(|pool| of_socket(&pool)));
-        if found.len() >= most {
-            break;
-        }
-    }
-    found.truncate(most);
+        (down.is_some() || found.len() >= most).then_some(())
+    });
     found
 }
 
@@ -48,12 +38,7 @@ pub fn faults(most: usize) -> Vec<Fault> {
 pub fn named(text: &str) -> Option<String> {
     let name = text.split_once(SOCKETS)?.1.strip_prefix('/')?.split([':', ' ', '"', '/', ')', '|']).next()?;
     let is = |pool: &Settings<'_>| pool.listen == Listen::Socket(name.as_bytes());
-    store::uids().into_iter().find_map(|uid| {
-        let bytes = store::read(&store::pool_name(uid))?;
-        let file = settings::file(&bytes).ok()?;
-        let mut pools = file.pools.iter().filter_map(|pool| settings::settings(pool).ok());
-        pools.find(is).map(|pool| String::from_utf8_lossy(pool.name).into_owned())
-    })
+    pooled::find(store::uids(), |pool| is(pool).then(|| String::from_utf8_lossy(pool.name).into_owned()))
 }
 
 fn of_daemon() -> Option<Fault> {
@@ -75,12 +60,9 @@ fn of_socket(pool: &Settings<'_>) -> Option<Fault> {
     }
     let path = listen::path(name);
     let word = Pasted(path.as_os_str().as_bytes());
-    let facts = match fs::symlink_metadata(&path) {
-        Ok(facts) => facts,
-        Err(_) => {
-            let found = format!("{}: No such file or directory", path.display());
-            return Some(Fault { found, repair: "cellwall pool reload".to_owned() });
-        }
+    let Ok(facts) = fs::symlink_metadata(&path) else {
+        let found = format!("{}: No such file or directory", path.display());
+        return Some(Fault { found, repair: "cellwall pool reload".to_owned() });
     };
     let (mode, group) = (facts.mode() & 0o777, facts.gid());
     (mode & 0o060 != 0o060 || group != pool.group).then(|| Fault {

@@ -466,7 +466,7 @@ pub fn difference(
 /// The facts of each pool of a `<uid>.pool` file, by its site.
 fn pools(bytes: Option<&[u8]>) -> BTreeMap<String, Vec<Fact>> {
     let file = bytes.and_then(|bytes| settings::file(bytes).ok());
-    let all = file.iter().flat_map(|file| &file.pools).filter_map(|bytes| settings::settings(bytes).ok());
+    let all = file.iter().flat_map(settings::File::settings);
     all.map(|settings| (text(settings.name), pool(&settings))).collect()
 }
 

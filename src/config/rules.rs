@@ -106,27 +106,30 @@ impl<T: serde::de::DeserializeOwned + Shown> Rule for Many<T> {
     }
 }
 
-impl Rule for Named<Words> {
-    fn read(reader: &mut Reader<'_, '_>, section: &'static str, _: &'static str) -> Self {
-        let entries = reader.take_section(section);
-        Self(entries.into_iter().filter_map(|entry| named(reader, entry)).collect())
-    }
+/// Where the free keys of a kind of value stand.
+trait Free: serde::de::DeserializeOwned {
+    fn entries<'i>(reader: &mut Reader<'i, '_>, section: &'static str, name: &'static str) -> Vec<Entry<'i>>;
+}
 
-    fn over(self, mut lower: Self) -> Self {
-        lower.0.extend(self.0);
-        lower
-    }
-
-    fn places(&self, key: &str, add: &mut dyn FnMut(String, Option<String>, &Place)) {
-        for (name, one) in &self.0 {
-            add(format!("{key}.{name}"), None, &one.key);
-        }
+impl Free for Words {
+    fn entries<'i>(reader: &mut Reader<'i, '_>, section: &'static str, _: &'static str) -> Vec<Entry<'i>> {
+        reader.take_section(section)
     }
 }
 
-impl Rule for Named<String> {
+impl Free for String {
+    fn entries<'i>(reader: &mut Reader<'i, '_>, section: &'static str, name: &'static str) -> Vec<Entry<'i>> {
+        reader.table(section, name)
+    }
+}
+
+impl<T: Free> Rule for Named<T> {
     fn read(reader: &mut Reader<'_, '_>, section: &'static str, name: &'static str) -> Self {
-        Self(reader.table(section, name).into_iter().filter_map(|entry| named(reader, entry)).collect())
+        let entries = T::entries(reader, section, name).into_iter();
+        let named = entries.filter_map(|Entry { name, key, value, .. }| {
+            Some((name, Keyed { key, found: reader.value(value)? }))
+        });
+        Self(named.collect())
     }
 
     fn over(self, mut lower: Self) -> Self {
@@ -139,14 +142,6 @@ impl Rule for Named<String> {
             add(format!("{key}.{name}"), None, &one.key);
         }
     }
-}
-
-fn named<'i, T: serde::de::DeserializeOwned>(
-    reader: &Reader<'i, '_>,
-    entry: Entry<'i>,
-) -> Option<(String, Keyed<T>)> {
-    let Entry { name, key, value, .. } = entry;
-    Some((name, Keyed { key, found: reader.value(value)? }))
 }
 
 /// How an item of a list is written in the file, and which of two values is the larger.

@@ -9,7 +9,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::policy::{MEMORY, OBJECTS, PathRule, Step, StepKind, decode::checksum};
+use crate::policy::decode::checksum;
+use crate::policy::encode::number;
+use crate::policy::{MEMORY, OBJECTS, PathRule, Step, StepKind};
 
 use super::cell::StepCell;
 use super::ground::{Found, Kind};
@@ -229,14 +231,7 @@ pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
     // A view that is kept without them is another one.
     all.extend(OBJECTS.as_bytes());
     for step in steps {
-        all.push(match step.kind {
-            StepKind::Directory => 0,
-            StepKind::Link => 1,
-            StepKind::BindDirectory => 2,
-            StepKind::BindFile => 3,
-            StepKind::Memory => 4,
-            StepKind::Processes => 5,
-        });
+        all.push(number(step.kind));
         for path in [&step.source, &step.target] {
             all.extend(path.as_os_str().as_bytes());
             // No path holds a zero byte.

@@ -3,7 +3,6 @@
 //! Root. Uses only paths that the policy names and that root owns, ancestor by ancestor.
 //! Refuses with C02, C03, D109, D110, D01 and those of `groups` and [`super::jail`].
 
-use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 
@@ -92,16 +91,9 @@ impl<'a> Confined<'a> {
     }
 }
 
-/// To a file of the kernel's.
-pub(super) fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
-    use nix::fcntl::{AT_FDCWD, OFlag, openat};
-    let file = openat(AT_FDCWD, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
-    nix::unistd::write(&file, text).map(drop)
-}
-
 /// What this process inherited from the web server is not what a site's program shall have.
 fn set_oom_score(score: i16) -> Result<(), Refusal> {
-    write(b"/proc/self/oom_score_adj", score.to_string().as_bytes())
+    sys::files::write(b"/proc/self/oom_score_adj", score.to_string().as_bytes())
         .map_err(|errno| Refusal::call(&LIMIT, "/proc/self/oom_score_adj", errno))
 }
 

@@ -6,12 +6,12 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::mkdir;
 
 use crate::policy::{ControlGroup, Site};
 use crate::refusal::{Card, Refusal};
+use crate::sys::files;
 
 /// What was entered, and what was not: for the limits of processes, which stand in for it, and for the record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,10 +74,10 @@ pub(super) fn enter(site: &Site<'_>) -> Result<Groups, Refusal> {
 fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Errno> {
     let file: &[u8] = if group.version == 1 { b"/tasks" } else { b"/cgroup.procs" };
     let path = [group.directory, file].concat();
-    let entrance = match open_to_write(&path) {
+    let entrance = match files::open_to_write(&path) {
         Err(Errno::ENOENT) => {
             make(group.directory)?;
-            open_to_write(&path)?
+            files::open_to_write(&path)?
         }
         other => other?,
     };
@@ -107,10 +107,10 @@ fn set(group: &ControlGroup<'_>, entrance: &OwnedFd, required: bool) -> Result<u
     let mut lost = 0;
     for (file, value) in &group.settings {
         let path = [group.directory, b"/", file].concat();
-        match open_to_write(&path).and_then(|file| nix::unistd::write(&file, value)) {
+        match files::write(&path, value) {
             Err(errno) if required => return Err(errno),
             Err(_) => lost |= bit(file),
-            Ok(_) => {}
+            Ok(()) => {}
         }
     }
     if lost == 0 {
@@ -118,10 +118,6 @@ fn set(group: &ControlGroup<'_>, entrance: &OwnedFd, required: bool) -> Result<u
         let _ = fchmod(entrance, Mode::from_bits_truncate(0o644 | ControlGroup::IS_SET));
     }
     Ok(lost)
-}
-
-fn open_to_write(path: &[u8]) -> Result<OwnedFd, Errno> {
-    open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
 }
 
 fn controllers(group: &ControlGroup<'_>) -> u8 {

@@ -22,7 +22,6 @@ use crate::refusal::{Card, Refusal};
 use crate::sys::{Root, files, mount};
 
 use super::authorize::is_beneath;
-use super::confine;
 
 /// Where we are now.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +169,7 @@ pub fn build(root: &Root, view: &View<'_>) -> Result<(), Refusal> {
     mount::leave_host(root).map_err(failed)?;
     for (file, most) in OBJECTS_MOST {
         // Where a unit or a container has no /proc/sys the kernel's own limits hold, for this view alone.
-        let _ = confine::write(file, most);
+        let _ = files::write(file, most);
     }
     hold_roots(VIEW_ROOT.as_bytes(), 0).map_err(|(path, why)| Refusal::about(&VIEW, &path, &why))?;
     let place = CString::new(VIEW_ROOT).map_err(|_| failed(Errno::EINVAL))?;

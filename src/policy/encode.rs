@@ -26,6 +26,18 @@ pub fn record(record: &Record<'_>) -> Vec<u8> {
     body.seal(KIND_RECORD)
 }
 
+/// As [`super::decode`] reads it.
+pub(crate) fn number(kind: StepKind) -> u8 {
+    match kind {
+        StepKind::Directory => 0,
+        StepKind::Link => 1,
+        StepKind::BindDirectory => 2,
+        StepKind::BindFile => 3,
+        StepKind::Memory => 4,
+        StepKind::Processes => 5,
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Body(Vec<u8>);
 
@@ -172,14 +184,7 @@ impl Body {
     }
 
     fn step(&mut self, step: &Step<'_>) {
-        self.u8(match step.kind {
-            StepKind::Directory => 0,
-            StepKind::Link => 1,
-            StepKind::BindDirectory => 2,
-            StepKind::BindFile => 3,
-            StepKind::Memory => 4,
-            StepKind::Processes => 5,
-        });
+        self.u8(number(step.kind));
         self.bytes(step.source);
         self.bytes(step.target);
         self.u8(step.flags);

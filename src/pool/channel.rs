@@ -12,41 +12,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::sys::descriptors;
 
-use super::wire::{DESCRIPTORS_MAX, Down, FRAME, Nonsense, Up};
+use super::wire::{DESCRIPTORS_MAX, FRAME, Message, Nonsense};
 
 /// Frames that may wait. A start with 10,000 sites is 10,000 frames.
 pub const QUEUE_MAX: usize = 1 << 18;
-
-/// Messages of one direction.
-pub trait Message: Sized {
-    /// The frame.
-    fn frame(&self) -> [u8; FRAME];
-    /// The message of a frame with so many descriptors.
-    ///
-    /// # Errors
-    /// [`Nonsense`].
-    fn read(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense>;
-}
-
-impl Message for Down {
-    fn frame(&self) -> [u8; FRAME] {
-        self.encode()
-    }
-
-    fn read(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense> {
-        Self::decode(frame, descriptors)
-    }
-}
-
-impl Message for Up {
-    fn frame(&self) -> [u8; FRAME] {
-        self.encode()
-    }
-
-    fn read(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense> {
-        Self::decode(frame, descriptors)
-    }
-}
 
 /// Why the other side is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +71,7 @@ impl Channel {
         if self.waiting.len() >= QUEUE_MAX {
             return Err(Lost::Deaf);
         }
-        self.waiting.push_back((message.frame(), with));
+        self.waiting.push_back((message.encode(), with));
         self.flush()
     }
 
@@ -141,7 +110,7 @@ impl Channel {
             return match descriptors::receive(&self.socket, &mut frame) {
                 Ok((0, _)) | Err(Errno::ECONNRESET) => Err(Lost::Gone),
                 Ok((length, with)) if with.len() <= DESCRIPTORS_MAX => {
-                    let message = M::read(frame.get(..length).unwrap_or_default(), with.len());
+                    let message = M::decode(frame.get(..length).unwrap_or_default(), with.len());
                     message.map(|message| Some((message, with))).map_err(|Nonsense| Lost::Nonsense)
                 }
                 Ok(_) | Err(Errno::EMSGSIZE) => Err(Lost::Nonsense),
@@ -161,7 +130,7 @@ impl AsFd for Channel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{Site, Token};
+    use super::super::wire::{Site, Token, Up};
     use super::*;
 
     #[test]

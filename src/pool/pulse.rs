@@ -21,7 +21,7 @@ use crate::sys::schedule::run_at_once;
 use crate::sys::seal::load_seccomp_everywhere;
 
 use super::descent::descend;
-use super::seal::{allow_only, give_up, step};
+use super::seal::{allow_only, bytes, give_up, step};
 use super::supervisor::Account;
 
 /// Serves until the pipe at descriptor 0 is closed.
@@ -34,7 +34,7 @@ pub fn serve(account: Account) -> io::Result<()> {
     give_up()?;
     let beats = Arc::new(Beats::default());
     start(&beats)?;
-    load_seccomp_everywhere(&allow_only(CALLS, &[step::end(step::KILL)]))?;
+    load_seccomp_everywhere(&bytes(&allow_only(CALLS, &[step::end(step::KILL)])))?;
     let mut order = [0; 64];
     while orders.read(&mut order)? > 0 {
         beats.go_on();

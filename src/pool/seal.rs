@@ -51,6 +51,16 @@ pub fn allow_only(calls: &[libc::c_long], rest: &[libc::sock_filter]) -> Vec<lib
     program
 }
 
+/// A filter as [`crate::sys::seal`] loads it.
+#[must_use]
+pub fn bytes(program: &[libc::sock_filter]) -> Vec<u8> {
+    let bytes = |step: &libc::sock_filter| {
+        let ([a, b], [e, f, g, h]) = (step.code.to_ne_bytes(), step.k.to_ne_bytes());
+        [a, b, step.jt, step.jf, e, f, g, h]
+    };
+    program.iter().flat_map(bytes).collect()
+}
+
 /// Instructions of a filter (seccomp(2)).
 pub mod step {
     /// The call passes.

@@ -37,6 +37,13 @@ pub struct File<'a> {
     pub rules: Vec<u64>,
 }
 
+impl<'a> File<'a> {
+    /// The settings of each pool; [`file`] has found them well-formed.
+    pub fn settings(&self) -> impl Iterator<Item = Settings<'a>> + use<'a, '_> {
+        self.pools.iter().filter_map(|record| settings(record).ok())
+    }
+}
+
 /// A digest of what the policy says of a site, without the time of its file: a worker lives in the cell that it was started in, so
 /// a site's workers are old when this has changed, and not when a comment, or another site of the same user, has. Root alone writes
 /// policies: nobody looks for two with one digest.

@@ -413,9 +413,42 @@ pub fn socket_name(site: Site, worker: Worker) -> String {
     format!("{}.{}", site.0, worker.0)
 }
 
+/// The messages of one direction.
+pub trait Message: Sized {
+    /// How many descriptors come with it.
+    fn descriptors(&self) -> usize;
+
+    /// What it says.
+    fn fields(&self) -> Fields;
+
+    /// What says this.
+    ///
+    /// # Errors
+    /// [`Nonsense`]: another kind or detail than this direction has, or a number that is too large for it.
+    fn of(fields: Fields) -> Result<Self, Nonsense>;
+
+    /// The frame.
+    fn encode(&self) -> [u8; FRAME] {
+        self.fields().encode()
+    }
+
+    /// The message of a frame that came with so many descriptors.
+    ///
+    /// # Errors
+    /// [`Nonsense`]: another length, kind, detail or number of descriptors than this contract has, or a field in use
+    /// that is not.
+    fn decode(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense> {
+        let fields = Fields::decode(frame)?;
+        let message = Self::of(fields)?;
+        // What encodes to the same bytes has no field in use that it does not know.
+        let exact = message.fields() == fields && message.descriptors() == descriptors;
+        if exact { Ok(message) } else { Err(Nonsense) }
+    }
+}
+
 /// All fields of a frame; those that a kind does not use are zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Fields {
+pub struct Fields {
     kind: u8,
     detail: u8,
     site: u32,
@@ -464,10 +497,8 @@ fn small(number: u64) -> Result<u32, Nonsense> {
     u32::try_from(number).map_err(|_| Nonsense)
 }
 
-impl Down {
-    /// How many descriptors come with it.
-    #[must_use]
-    pub fn descriptors(&self) -> usize {
+impl Message for Down {
+    fn descriptors(&self) -> usize {
         match self {
             Self::Welcome { .. } | Self::Site { .. } => 2,
             Self::Lines { .. } | Self::Worker { .. } | Self::Errors { .. } => 1,
@@ -487,25 +518,6 @@ impl Down {
             | Self::Ask { .. }
             | Self::Quit { .. } => 0,
         }
-    }
-
-    /// The frame.
-    #[must_use]
-    pub fn encode(&self) -> [u8; FRAME] {
-        self.fields().encode()
-    }
-
-    /// The message of a frame that came with so many descriptors.
-    ///
-    /// # Errors
-    /// [`Nonsense`]: another length, kind, detail or number of descriptors than this contract has, or a field in use
-    /// that is not.
-    pub fn decode(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense> {
-        let fields = Fields::decode(frame)?;
-        let message = Self::of(fields)?;
-        // What encodes to the same bytes has no field in use that it does not know.
-        let exact = message.fields() == fields && message.descriptors() == descriptors;
-        if exact { Ok(message) } else { Err(Nonsense) }
     }
 
     fn fields(&self) -> Fields {
@@ -596,28 +608,9 @@ impl Down {
     }
 }
 
-impl Up {
-    /// How many descriptors come with it.
-    #[must_use]
-    pub fn descriptors(&self) -> usize {
+impl Message for Up {
+    fn descriptors(&self) -> usize {
         usize::from(matches!(self, Self::Run { .. }))
-    }
-
-    /// The frame.
-    #[must_use]
-    pub fn encode(&self) -> [u8; FRAME] {
-        self.fields().encode()
-    }
-
-    /// The message of a frame that came with so many descriptors.
-    ///
-    /// # Errors
-    /// [`Nonsense`], as [`Down::decode`].
-    pub fn decode(frame: &[u8], descriptors: usize) -> Result<Self, Nonsense> {
-        let fields = Fields::decode(frame)?;
-        let message = Self::of(fields)?;
-        let exact = message.fields() == fields && message.descriptors() == descriptors;
-        if exact { Ok(message) } else { Err(Nonsense) }
     }
 
     fn fields(&self) -> Fields {

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 
 /// Opens without following any link.
 ///
@@ -59,6 +60,22 @@ pub fn hold_root() -> Result<OwnedFd, Errno> {
 pub fn hold_link(directory: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC);
     openat2(directory, name, how)
+}
+
+/// A file of the kernel's, such as those of /proc and of control groups, to be written; a link is none.
+///
+/// # Errors
+/// Of open(2).
+pub fn open_to_write(path: &[u8]) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// To a file of the kernel's, which takes all of it or nothing.
+///
+/// # Errors
+/// Of open(2) and write(2).
+pub fn write(path: &[u8], text: &[u8]) -> Result<(), Errno> {
+    nix::unistd::write(open_to_write(path)?, text).map(drop)
 }
 
 /// The directory that a held one was mounted into is not asked for; its name is.

@@ -14,11 +14,11 @@ pub fn close_at_exec() -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Loads a seccomp program, as instructions or as the bytes that a record has; `log` also writes denials to the kernel log.
+/// Loads a seccomp program: `struct sock_filter`s in the machine's byte order. `log` also writes denials to the kernel log.
 ///
 /// # Errors
 /// EINVAL for a program that the kernel refuses; EACCES without `no_new_privs` and `CAP_SYS_ADMIN`.
-pub fn load_seccomp<T>(program: &[T], log: bool) -> Result<(), Errno> {
+pub fn load_seccomp(program: &[u8], log: bool) -> Result<(), Errno> {
     load(program, if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 })
 }
 
@@ -27,12 +27,12 @@ pub fn load_seccomp<T>(program: &[T], log: bool) -> Result<(), Errno> {
 /// # Errors
 /// As [`load_seccomp`]; ESRCH: a thread has a filter that this one has not.
 #[cfg(feature = "pool")]
-pub fn load_seccomp_everywhere(program: &[libc::sock_filter]) -> Result<(), Errno> {
+pub fn load_seccomp_everywhere(program: &[u8]) -> Result<(), Errno> {
     load(program, libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
 }
 
-fn load<T>(program: &[T], flags: libc::c_ulong) -> Result<(), Errno> {
-    let count = size_of_val(program) / size_of::<libc::sock_filter>();
+fn load(program: &[u8], flags: libc::c_ulong) -> Result<(), Errno> {
+    let count = program.len() / size_of::<libc::sock_filter>();
     let length = u16::try_from(count).map_err(|_| Errno::EINVAL)?;
     // The kernel copies the instructions, wherever they stand, and writes to none.
     let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };

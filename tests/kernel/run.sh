@@ -1,6 +1,7 @@
 #!/bin/sh
 # In the virtual machine: runs each line of /said/list, a test program and the words that choose among its tests.
 set -u
+trap 'sync; systemctl poweroff --force --force' EXIT
 modprobe 9pnet_virtio
 mkdir -p /said
 mount -t 9p -o trans=virtio,version=9p2000.L said /said
@@ -19,4 +20,3 @@ while read -r program words; do
     echo "$program $words: $(grep '^test result: ' "/said/$program.log" || echo 'it did not come to its end')" >> /said/results
 done < /said/list
 echo end >> /said/results
-sync

@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 
-use crate::pool::seal::{allow_only, give_up, number, step};
+use crate::pool::seal::{allow_only, bytes, give_up, number, step};
 use crate::sys::descriptors::SO_PASSRIGHTS;
 use crate::sys::seal::load_seccomp;
 
@@ -15,7 +15,7 @@ use crate::sys::seal::load_seccomp;
 /// Of prctl(2), landlock_restrict_self(2), seccomp(2): the broker must not run then.
 pub fn seal() -> Result<(), Errno> {
     give_up()?;
-    load_seccomp(&program(), false)
+    load_seccomp(&bytes(&program()), false)
 }
 
 /// What a relay does, and what the allocator and a clean end need.

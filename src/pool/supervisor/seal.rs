@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 
-use crate::pool::seal::{number, step};
+use crate::pool::seal::{bytes, number, step};
 use crate::sys::seal::load_seccomp;
 
 /// Seals this process, and all that it starts from now on.
@@ -14,7 +14,7 @@ use crate::sys::seal::load_seccomp;
 /// # Errors
 /// Of seccomp(2).
 pub(super) fn seal() -> Result<(), Errno> {
-    load_seccomp(&program(), false)
+    load_seccomp(&bytes(&program()), false)
 }
 
 /// Modules, other kernels, programs inside the kernel, swap, clocks, ports, and files by number.
