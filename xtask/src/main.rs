@@ -14,6 +14,7 @@ mod demo;
 mod faults;
 mod fuzz;
 mod install;
+mod left;
 mod manifest;
 mod oracle;
 mod package;
