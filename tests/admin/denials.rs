@@ -1,20 +1,25 @@
 //! `cellwall denials`: denied paths and ports, told by the kernel's audit with no audit daemon.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Launcher, Outcome, World, not_shown, put, run, spawn, world};
+use crate::harness::{Launcher, Outcome, World, hold, not_shown, put, run, spawn, world};
 
 /// The kernel's audit is one for all tests of this machine: held, it is this test's.
-pub(crate) fn audit_alone() -> Flock<File> {
-    Flock::lock(File::create("/tmp/cellwall-test-audit").unwrap(), FlockArg::LockExclusive).unwrap()
+pub(crate) fn audit_alone() -> UnixDatagram {
+    loop {
+        if let Some(held) = hold("cellwall-test-audit") {
+            return held;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The kernel tells its first network namespace alone. A world's thread has another one, but not the first thread.

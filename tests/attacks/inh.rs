@@ -602,7 +602,6 @@ fn inh_25_a_site_with_a_memory_limit_runs_in_its_own_control_group() {
         world.script(&world.alice, "hog.cgi", "#!/bin/sh\nx=aaaaaaaaaaaaaaaa\nwhile :; do x=$x$x; done\n");
         let hog = world.call(&world.alice, "hog.cgi").run();
         ended_at_its_limit(world, &hog, 48 << 20);
-        remove_groups(world);
     });
 }
 
@@ -631,12 +630,11 @@ fn inh_25_a_control_group_that_is_gone_is_made_again_at_the_next_launch() {
         fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\n").unwrap();
         world.site("alice", &format!("{}[limits]\nmemory = \"64M\"\ncgroup = \"required\"\n", small("host")));
         world.apply();
-        remove_groups(world);
+        world.remove_groups();
         world.probe(&world.alice, "a.cgi");
         let outcome = world.call(&world.alice, "a.cgi").run();
         outcome.ran();
         assert!(outcome.records[0].field("cgroup").starts_with('v'));
-        remove_groups(world);
     });
 }
 
@@ -659,14 +657,14 @@ fn inh_25_a_group_that_somebody_left_half_made_is_set_before_it_is_entered() {
             world.site("alice", &format!("{}{limits}", small("host")));
             world.apply();
             // A launch that was ended between making the group and setting it.
-            remove_groups(world);
+            world.remove_groups();
             fs::create_dir(most.parent().unwrap()).unwrap();
             assert_eq!(read(), "max");
             let outcome = world.call(&world.alice, "a.cgi").run();
             outcome.ran();
             assert_eq!(read(), "20", "{wanted}: {}", outcome.story());
             // One that cannot set it.
-            remove_groups(world);
+            world.remove_groups();
             let call = || world.call(&world.alice, "a.cgi");
             let path = most.display().to_string();
             let denied = call().strace(&["-P", &path, "-e", "inject=open,openat:error=ENOENT"]).run();
@@ -682,7 +680,6 @@ fn inh_25_a_group_that_somebody_left_half_made_is_set_before_it_is_entered() {
             assert_eq!(read(), "20", "{wanted}: {}", next.story());
             assert!(!next.records[0].line.contains("lost="), "{}", next.records[0].line);
         }
-        remove_groups(world);
     });
 }
 
@@ -695,7 +692,7 @@ fn inh_25_without_its_group_each_process_has_the_sites_memory_at_most() {
         world.probe(&world.alice, "a.cgi");
         let grouped = world.call(&world.alice, "a.cgi").run();
         assert_eq!(grouped.ran().fact("limit_as"), format!("{0} {0}", u64::MAX), "{}", grouped.story());
-        remove_groups(world);
+        world.remove_groups();
         let denied = ["-e", "inject=mkdir,mkdirat:error=EROFS"];
         let alone = world.call(&world.alice, "a.cgi").strace(&denied).run();
         assert_eq!(alone.ran().fact("limit_as"), "67108864 67108864", "{}", alone.story());
@@ -706,7 +703,6 @@ fn inh_25_without_its_group_each_process_has_the_sites_memory_at_most() {
             "{}",
             record.line
         );
-        remove_groups(world);
     });
 }
 
@@ -736,13 +732,6 @@ fn a_site_that_has_as_many_processes_as_it_may_starts_no_more() {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
     });
-}
-
-/// Groups are the machine's, not the world's.
-fn remove_groups(world: &World) {
-    for hierarchy in ["memory", "pids", "unified", ""] {
-        drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
-    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use crate::errors::changes;
 use crate::harness::{LOG, Launcher, Syslog, World, world};
 use crate::judge::{End, Left, Ordinary};
-use crate::scenes::{SCENES, Scene, remove_groups};
+use crate::scenes::{SCENES, Scene};
 use crate::table::Table;
 use crate::tracer::{Change, Fault, MEMORY, Made, Seen, traced};
 
@@ -135,7 +135,6 @@ fn disturb(number: usize, stride: usize) -> Table {
                 table.cell(&made.name, &call, change, end);
             }
         }
-        remove_groups(world);
     });
     table
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::calls::{Stage, stride};
 use crate::harness::{LOG, Launcher, world};
-use crate::scenes::{SCENES, remove_groups};
+use crate::scenes::SCENES;
 use crate::tracer::{Change, Fault, Made};
 
 #[test]
@@ -31,7 +31,6 @@ fn flt_03_a_launcher_that_is_killed_leaves_nothing_behind_and_the_next_one_works
                 assert_eq!(next.as_ref(), Ok(&stage.ordinary.end), "{cell}, and the next launch");
                 kills += 1;
             }
-            remove_groups(world);
         });
     }
     println!("faults: kills={kills}");

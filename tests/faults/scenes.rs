@@ -231,13 +231,6 @@ fn control_group(world: &World) {
     world.probe(&world.alice, "a.cgi");
 }
 
-/// Groups are the machine's, not the world's.
-pub(crate) fn remove_groups(world: &World) {
-    for hierarchy in ["memory", "pids", "unified", ""] {
-        drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/cellwall/{}-alice", world.alice.id)));
-    }
-}
-
 fn listening(world: &World) -> Call<'_> {
     drop(fs::remove_file("/tmp/socket"));
     from(world, "a.cgi").order(&["fd", "0", "listen", "/tmp/socket"])

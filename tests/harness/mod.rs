@@ -3,8 +3,10 @@
 //! A test is `world(Launcher::Cellwall, |world| …)`: it runs in a thread with its own mounts and its own network, so
 //! nothing that it does to /etc, /usr, /var, /srv, /home, /run or a port reaches the host or another test.
 
+mod alone;
 mod apache;
 mod call;
+mod groups;
 mod http;
 mod hung;
 mod programs;
@@ -14,6 +16,7 @@ mod shown;
 mod transcript;
 mod world;
 
+pub(crate) use alone::hold;
 pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome, TRACE, traced};
 pub(crate) use http::{Answer, Ask, Kept};

@@ -12,12 +12,13 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{fs, io, mem, panic, thread};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use super::alone::hold;
 use super::call::Call;
+use super::groups;
 use super::programs::programs;
 use super::record::Record;
 
@@ -34,6 +35,8 @@ const MARKS: &str = "/var/marks";
 /// Or here.
 const STRAY_MARKS: &str = "/var/stray-marks";
 
+/// The uids of a world.
+const UIDS: u32 = 20;
 /// All site owners.
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -99,11 +102,8 @@ pub(crate) fn each_kind_of_php(test: impl Fn(&World) + Sync) {
 /// keyrings and control groups are the kernel's, whatever namespaces a world has of its own.
 fn first_id() -> u32 {
     static FIRST: LazyLock<u32> = LazyLock::new(|| {
-        let free = |number: &u32| {
-            let file = fs::File::create(format!("/tmp/cellwall-test-uids-{number}")).unwrap();
-            // Held until this program ends.
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map(mem::forget).is_ok()
-        };
+        // Held until this program ends.
+        let free = |number: &u32| hold(&format!("cellwall-test-uids-{number}")).map(mem::forget).is_some();
         30_000 + 10_000 * (0..90).find(free).unwrap()
     });
     *FIRST
@@ -112,20 +112,22 @@ fn first_id() -> u32 {
 /// The kinds of jail that need no directory of the administrator's.
 const JAILS: [&str; 2] = ["host", "view"];
 
-/// Runs `test` in a world of its own.
+/// Runs `test` in a world of its own, of which nothing is left afterwards.
 pub(crate) fn world(launcher: Launcher, test: impl FnOnce(&World) + Send) {
+    static MADE: AtomicU32 = AtomicU32::new(0);
     assert!(nix::unistd::geteuid().is_root(), "this test needs root; run: sudo cargo xtask test");
     programs();
-    let ended = thread::scope(|scope| scope.spawn(|| test(&World::make(launcher))).join());
+    let first = first_id() + UIDS * MADE.fetch_add(1, Ordering::Relaxed);
+    let ended = thread::scope(|scope| scope.spawn(|| test(&World::make(launcher, first))).join());
+    let left = groups::end(&(first..first + UIDS));
     if let Err(panicked) = ended {
         panic::resume_unwind(panicked);
     }
+    assert!(left.is_empty(), "the test has ended, and processes of its are left in {left:?}");
 }
 
 impl World {
-    fn make(launcher: Launcher) -> Self {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let first = first_id() + 20 * MADE.fetch_add(1, Ordering::Relaxed);
+    fn make(launcher: Launcher, first: u32) -> Self {
         let user = |name: &str, offset| User { name: name.to_owned(), id: first + offset };
         let world = Self { launcher, alice: user("alice", 1), bob: user("bob", 2), carol: user("carol", 3) };
         isolate();
@@ -310,6 +312,18 @@ impl World {
     pub(crate) fn records(&self) -> Vec<Record> {
         let text = fs::read(LOG).unwrap_or_default();
         Record::parse_all(&text)
+    }
+
+    /// Removes its control groups, as a reboot does. Nothing may run in them.
+    pub(crate) fn remove_groups(&self) {
+        let first = self.alice.id - 1;
+        let left = groups::remove(&(first..first + UIDS));
+        assert!(left.is_empty(), "processes are left in {left:?}");
+    }
+
+    /// Where its daemon gets a control group of version 2.
+    pub(crate) fn group_of_daemon(&self) -> PathBuf {
+        groups::of_daemon(self.alice.id)
     }
 
     /// Starts listening on /dev/log.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,6 @@ pub(crate) fn account() -> (u32, u32) {
 /// The daemon, in a control group of its own: other worlds have theirs.
 pub(crate) struct Daemon {
     child: Child,
-    group: PathBuf,
 }
 
 impl Daemon {
@@ -73,11 +72,10 @@ impl Daemon {
         put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
         let before = if before.is_empty() { "exec 7</etc/shadow 8>/tmp/hostile;" } else { before };
         // A group for each world; where none can be made, the daemon does without as well.
-        let group = group(world);
         let start = format!(
             "g={}; test -e ${{g%/*}}/cgroup.procs && mkdir -p $g 2>/dev/null && echo $$ > $g/cgroup.procs\n\
              {before} exec {tracer} /usr/sbin/cellwalld",
-            group.display()
+            world.group_of_daemon().display()
         );
         let child = spawn(
             Command::new("/bin/bash")
@@ -90,7 +88,7 @@ impl Daemon {
                 .stdout(Stdio::null())
                 .stderr(fs::File::create("/tmp/cellwalld.err").unwrap()),
         );
-        Self { child, group }
+        Self { child }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -144,29 +142,7 @@ impl Drop for Daemon {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        remove_group(&self.group);
     }
-}
-
-/// The control group of version 2 of a world's daemon: the groups are the kernel's, and a world has none of its own.
-pub(crate) fn group(world: &World) -> PathBuf {
-    let (all, unified) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/unified"));
-    let above = if unified.is_dir() { unified } else { all };
-    above.join(format!("cellwall-test-{}", world.alice.id))
-}
-
-/// With those beneath it. One in which there still is a process, such as the next daemon, stays as it is (cgroups(7)).
-pub(crate) fn remove_group(group: &Path) {
-    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
-    if !events.contains("populated 0") {
-        return;
-    }
-    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&entry.path());
-        }
-    }
-    drop(fs::remove_dir(group));
 }
 
 /// A real nginx on port 8080: the host NAME.test is passed to the pool of the site NAME.

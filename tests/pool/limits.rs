@@ -55,19 +55,6 @@ fn setting(group: &Path, files: [&str; 2]) -> String {
     found.unwrap_or_else(|| panic!("{} has none of {files:?}", group.display())).trim().to_owned()
 }
 
-/// Groups are the machine's, not the world's: this one's are removed when nothing is in them any more.
-fn remove_groups(world: &World) {
-    for user in [&world.alice, &world.bob] {
-        until("the end of its processes", || processes(user.id).is_empty());
-        for hierarchy in ["memory", "pids", "cpu", "unified", ""] {
-            for group in ["cellwall/", "cellwall-"] {
-                let name = format!("{group}{}-{}", user.id, user.name);
-                drop(fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}/{name}")));
-            }
-        }
-    }
-}
-
 fn host() {
     fs::write("/etc/cellwall/cellwall.toml", "caller = \"www-data\"\ndocroot = \"/var/www\"\n").unwrap();
 }
@@ -120,7 +107,6 @@ fn a_pools_workers_are_held_by_the_sites_groups_and_a_new_limit_holds_at_once() 
         let own = format!("/cellwall/{}-bob", world.bob.id);
         assert!(said.lines().any(|line| line.contains(&own)), "{said}");
         drop((nginx, daemon));
-        remove_groups(world);
     });
 }
 
@@ -140,7 +126,6 @@ fn two_busy_sites_share_a_processor_by_their_weights() {
             assert!(world.cellwall(&["pool", "stop", name]).status.success());
         }
         drop((asking, nginx, daemon));
-        remove_groups(world);
     });
 }
 
@@ -167,7 +152,6 @@ fn a_site_alone_weighs_no_more_than_its_weight_beside_the_host() {
         }
         assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
         drop((asking, nginx, daemon));
-        remove_groups(world);
     });
 }
 
@@ -228,6 +212,5 @@ fn pool_16_a_worker_that_is_killed_for_its_memory_is_named_and_the_next_request_
             assert_eq!(nginx.get("alice", "/app.fcgi").status, 200, "{}", logged(&[""]).join("\n"));
         }
         drop((nginx, daemon));
-        remove_groups(world);
     });
 }

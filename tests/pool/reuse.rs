@@ -1,7 +1,6 @@
 //! Numbers of processes that are used again at once: whatever ends, nobody else's process is hit.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -10,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::harness::{Launcher, World, put, spawn, world};
 
-use super::host::{Nginx, account, group, logged, remove_group, until, without_groups};
+use super::host::{Nginx, account, logged, until, without_groups};
 
 /// In a PID namespace whose next number is 301 again and again, so that a number that is free is given at once: bystanders that
 /// stay, bystanders that come and go, and the daemon. Whoever of them is hit by a signal is written down.
@@ -24,7 +23,7 @@ const SCENE: &str = "\
     echo ready > /tmp/scene; wait\n";
 
 /// Ends with all that is in it.
-struct Scene(Child, PathBuf);
+struct Scene(Child);
 
 impl Drop for Scene {
     fn drop(&mut self) {
@@ -36,26 +35,24 @@ impl Drop for Scene {
         }
         drop(self.0.kill());
         drop(self.0.wait());
-        remove_group(&self.1);
     }
 }
 
 fn start(world: &World) -> Scene {
     account();
     put("/usr/sbin/cellwalld", &world.daemon(), 0, 0o755);
-    let group = group(world);
     let scene = spawn(
         Command::new("/usr/bin/unshare")
             .args(["--pid", "--fork", "--kill-child", "--mount", "/bin/sh", "-c", SCENE])
             .env_clear()
-            .env("g", &group)
+            .env("g", world.group_of_daemon())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create("/tmp/scene.err").unwrap()),
     );
-    let scene = Scene(scene, group);
+    let scene = Scene(scene);
     until("the daemon", || fs::exists("/run/cellwall/status.sock").unwrap());
     scene
 }

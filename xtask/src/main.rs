@@ -15,6 +15,7 @@ mod faults;
 mod fuzz;
 mod install;
 mod kernel;
+mod left;
 mod manifest;
 mod oracle;
 mod package;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::Outcome;
-use crate::{build, debian, python, run, say, tree};
+use crate::{build, debian, left, python, run, say, tree};
 
 /// Runs every test of the workspace; further words go to cargo.
 pub(crate) fn everything(options: &[String]) -> Outcome {
@@ -15,7 +15,9 @@ pub(crate) fn everything(options: &[String]) -> Outcome {
     say::step("Compiling the tests");
     run::aloud(run::cargo(&["test", "--workspace", "--no-run"]).args(options))?;
     say::step("Running the tests");
-    let tally = count(run::cargo(&["test", "--workspace", "--no-fail-fast"]).args(options))?;
+    let before = left::behind();
+    let mut tally = count(run::cargo(&["test", "--workspace", "--no-fail-fast"]).args(options))?;
+    tally.left = left::behind().difference(&before).map(|path| path.display().to_string()).collect();
     tally.report()
 }
 
@@ -26,6 +28,8 @@ struct Tally {
     failed: u64,
     ignored: u64,
     names: Vec<String>,
+    /// What stays behind of a test or of its program.
+    left: Vec<String>,
     good_end: bool,
 }
 
@@ -59,6 +63,13 @@ impl Tally {
         if !self.good_end && self.failed == 0 {
             say::notice("A test program died, or did not compile; see above. It counts as one failure.");
             self.failed = 1;
+        }
+        for path in &self.left {
+            say::note(&format!("left behind: {path}"));
+        }
+        if !self.left.is_empty() {
+            say::notice("The tests should leave nothing behind. It counts as one failure.");
+            self.failed += 1;
         }
         if self.passed + self.failed == 0 {
             say::notice("No test ran.");
@@ -109,6 +120,13 @@ mod tests {
         }
         assert_eq!((tally.passed, tally.failed, tally.ignored), (42, 1, 2));
         assert_eq!(tally.names, ["b::c"]);
+    }
+
+    #[test]
+    fn what_stays_behind_is_a_failure() {
+        let tally = |left| Tally { passed: 5, good_end: true, left, ..Tally::default() };
+        assert!(tally(Vec::new()).report().is_ok());
+        assert!(tally(vec!["/tmp/x".to_owned()]).report().is_err());
     }
 
     #[test]
