@@ -18,6 +18,7 @@ use crate::policy::read::{self, Unreadable};
 use crate::policy::{DIRECTORY, HOST_FILE, Sink, decode};
 use crate::refusal::Pasted;
 
+use super::apache;
 use super::mend::LAUNCHER;
 
 /// What is wrong, and the command that mends it.
@@ -32,7 +33,7 @@ pub struct Fault {
 /// Everything that is wrong here.
 #[must_use]
 pub fn faults() -> Vec<Fault> {
-    [records(), log(), launcher(), link(), module()].into_iter().flatten().collect()
+    [records(), log(), launcher(), apache::suexec(), apache::module()].into_iter().flatten().collect()
 }
 
 /// What of it stops every launch of a host that has the launcher.
@@ -117,7 +118,7 @@ fn way_free(errno: Option<i32>) -> &'static str {
 const REMOUNT: &str = "mount -o remount,rw $(findmnt -n -o TARGET --target {})";
 
 /// The file itself: root's, set-uid, and its group the web server's.
-fn launcher() -> Option<Fault> {
+pub(super) fn launcher() -> Option<Fault> {
     let facts = match fs::metadata(LAUNCHER) {
         Ok(facts) => facts,
         Err(why) => {
@@ -138,35 +139,10 @@ fn launcher() -> Option<Fault> {
     Some(Fault { found, repair: format!("chown root:{group} {LAUNCHER} && chmod 4750 {LAUNCHER}") })
 }
 
-/// Where Debian's Apache looks. A host may have another web server.
-fn link() -> Option<Fault> {
-    let real = fs::canonicalize(DEBIANS).or_else(|_| fs::read_link(DEBIANS)).ok()?;
-    let set = format!("update-alternatives --set suexec {LAUNCHER}");
-    // What is no link stays where it is, and `--set` says so and ends well.
-    let file = fs::symlink_metadata(DEBIANS).is_ok_and(|facts| facts.is_file());
-    (real != Path::new(LAUNCHER)).then(|| Fault {
-        found: if file {
-            format!("Apache starts {DEBIANS}, which is a program of its own")
-        } else {
-            format!("Apache starts {DEBIANS}, which is {}", real.display())
-        },
-        repair: if file { format!("mv {DEBIANS} {DEBIANS}.before && {set}") } else { set },
-    })
-}
-
-/// As `link`, where Apache starts a suEXEC at all: then what it started wrote no record.
+/// Apache starts another one: then what it started wrote no record.
 #[must_use]
 pub fn another() -> Option<Fault> {
-    link().filter(|_| Path::new(MODULES).join("suexec.load").exists())
-}
-
-/// Without it Apache knows no `SuexecUserGroup`.
-fn module() -> Option<Fault> {
-    let modules = Path::new(MODULES);
-    (modules.is_dir() && !modules.join("suexec.load").exists()).then(|| Fault {
-        found: "Apache's module suexec is not enabled".to_owned(),
-        repair: "a2enmod suexec && systemctl restart apache2".to_owned(),
-    })
+    apache::started()
 }
 
 /// A caller of the host's rules who may not execute a file of this group, and the group that he has.
@@ -184,8 +160,3 @@ pub(super) fn group_name(gid: u32) -> String {
     let found = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
     found.map_or_else(|| gid.to_string(), |group| group.name)
 }
-
-/// The path that Debian's Apache starts.
-const DEBIANS: &str = "/usr/lib/apache2/suexec";
-/// Modules that Debian's Apache loads.
-const MODULES: &str = "/etc/apache2/mods-enabled";

@@ -17,7 +17,7 @@ use crate::sys::files::birth;
 
 use super::ground::{Ground, is_roots_program};
 use super::journal::{self, Entry};
-use super::{fix, policy, pooled};
+use super::{apache, fix, installed, policy, pooled};
 
 /// What mends it: the launcher's own remedy, or a better one.
 #[must_use]
@@ -87,6 +87,8 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
             Some(format!("mount -o remount,suid $(findmnt -n -o TARGET --target {LAUNCHER})"))
         }
         "A01" if why.contains("no_new_privs") => Some(without("NoNewPrivileges")),
+        // The web server's group has another name on each distribution.
+        "A01" => installed::launcher().map(|fault| fault.repair),
         "E02" => {
             let count: u32 = why.split(' ').next()?.parse().ok()?;
             Some(format!("cellwall set {} environment.entries_max {}", site(entry)?, count.saturating_mul(2)))
@@ -142,10 +144,11 @@ pub const LAUNCHER: &str = "/usr/lib/cellwall/cellwall-suexec";
 
 /// A unit's own word is undone by a file beside it, and so is that of `systemctl edit`: the last name counts (systemd.unit(5)).
 fn without(option: &str) -> String {
-    let unit = "/etc/systemd/system/apache2.service.d";
+    let apache = apache::unit();
+    let unit = format!("/etc/systemd/system/{apache}.service.d");
     format!(
         "mkdir -p {unit} && printf '[Service]\\n{option}=no\\n' > {unit}/zz-cellwall-{option}.conf && \
-         systemctl daemon-reload && systemctl restart apache2"
+         systemctl daemon-reload && systemctl restart {apache}"
     )
 }
 

@@ -2,6 +2,7 @@
 
 pub mod again;
 mod alone;
+pub mod apache;
 pub mod apply;
 pub mod audit;
 mod backwards;

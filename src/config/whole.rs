@@ -108,29 +108,32 @@ fn host_cell(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) ->
 fn callers(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> Vec<(String, u32)> {
     let written = &rules.caller;
     let mut all = Vec::new();
+    let line = format!("caller = \"{}\"", apache_here(accounts));
     let names = written.items.iter().map(|item| (item.value.as_str(), Some(&item.place)));
     let default = DEFAULT_CALLER.iter().map(|name| (*name, None)).filter(|_| written.key.is_none());
     for (name, place) in names.chain(default) {
         match accounts.user(name) {
             Some(Account { uid: 0, .. }) => {
-                problems.error(
-                    place,
-                    "root is no caller",
-                    "name the web server's user: caller = \"www-data\"",
-                );
+                problems.error(place, "root is no caller", format!("name the web server's user: {line}"));
             }
             Some(account) => all.push((account.name, account.uid)),
             None => {
-                let help = "name the web server's user in cellwall.toml: caller = \"www-data\"";
+                let help = format!("name the web server's user in cellwall.toml: {line}");
                 problems.error(place, format!("there is no user `{name}`, who may call the launcher"), help);
             }
         }
     }
     let told = rules.document.as_ref().is_some_and(|document| writes(document, "caller"));
     if written.items.is_empty() && written.key.is_some() && !told {
-        problems.error(written.key.as_ref(), "nobody may call the launcher", "write caller = \"www-data\"");
+        problems.error(written.key.as_ref(), "nobody may call the launcher", format!("write {line}"));
     }
     all
+}
+
+/// The account of Apache on this host, which each distribution calls otherwise: Debian, Fedora, Arch, SUSE.
+fn apache_here(accounts: &mut Accounts) -> &'static str {
+    let names = ["www-data", "apache", "http", "wwwrun"];
+    names.into_iter().find(|name| accounts.user(name).is_some()).unwrap_or(DEFAULT_CALLER[0])
 }
 
 fn userdir_suffix(rules: &HostRules, problems: &Problems) -> String {

@@ -309,6 +309,41 @@ fn of_a_site_that_nothing_was_refused_of_the_last_launch_is_shown() {
     });
 }
 
+/// Fedora's httpd starts a file of its own, unless its unit has the launcher mounted there.
+#[test]
+fn httpds_own_suexec_is_told_and_the_repair_puts_the_launcher_in_its_place() {
+    world(Launcher::Cellwall, |world| {
+        drop(std::fs::remove_dir_all("/etc/apache2"));
+        std::fs::create_dir_all("/etc/httpd").unwrap();
+        put("/usr/sbin/suexec", b"", 0, 0o755);
+        let told = || said(&world.cellwall(&["why", "0000-0000"]));
+        let found = "httpd starts /usr/sbin/suexec, which is its own";
+        let text = told();
+        assert!(text.contains(found), "{text}");
+        let repair = text.lines().find_map(|line| line.trim().strip_prefix("repair: mkdir")).unwrap();
+        let (repair, rest) = repair.split_once(" && systemctl").unwrap();
+        assert_eq!(rest, " daemon-reload && systemctl restart httpd");
+        assert!(pasted(&format!("mkdir{repair}")), "{repair}");
+        let drop_in = std::fs::read_to_string("/etc/systemd/system/httpd.service.d/cellwall.conf").unwrap();
+        assert_eq!(drop_in, format!("[Service]\nBindReadOnlyPaths={CELLWALL}:/usr/sbin/suexec\n"));
+        assert!(!told().contains(found), "the next start of httpd has it");
+        // What runs tells more than what is written.
+        std::fs::copy("/bin/sleep", "/mnt/bin/httpd").unwrap();
+        let mut running = std::process::Command::new("/mnt/bin/httpd").arg("60").spawn().unwrap();
+        assert!(told().contains(found), "httpd was not started again");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        let mount = format!("mount --bind {CELLWALL} /usr/sbin/suexec && exec /mnt/bin/httpd 60");
+        let mut running =
+            std::process::Command::new("unshare").args(["--mount", "sh", "-c", &mount]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let text = told();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert!(!text.contains(found), "{text}");
+    });
+}
+
 /// A link of the site's that leads out of it is followed, and it is what is behind it that no rule covers.
 #[test]
 fn a_link_that_leads_out_of_the_docroot_is_told_by_what_is_behind_it() {

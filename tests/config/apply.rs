@@ -47,6 +47,17 @@ fn a_first_apply_makes_records_and_directories_with_the_right_owners() {
     assert_eq!(fs::read_dir("/var/lib/cellwall/staged").unwrap().count(), 0);
 }
 
+/// Fedora's web servers run as apache, and what is to be pasted there says so.
+#[test]
+fn a_caller_that_the_host_has_not_is_told_with_the_web_servers_user_of_this_host() {
+    let cage = Cage::new();
+    let accounts = fs::read_to_string("/etc/passwd").unwrap().replace("www-data:", "apache:");
+    fs::write("/etc/passwd", accounts).unwrap();
+    cage.host("caller = \"www-data\"\n");
+    let said = cage.cellwall(&["check"]);
+    assert!(said.err.contains("in cellwall.toml: caller = \"apache\""), "{}{}", said.out, said.err);
+}
+
 #[test]
 fn an_apply_without_changes_writes_nothing() {
     let cage = Cage::new();

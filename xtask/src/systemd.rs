@@ -10,8 +10,7 @@ use crate::Outcome;
 use crate::{debian, package, run, say, tree};
 
 /// What the Debian has beyond what is essential.
-const PACKAGES: &str =
-    "systemd,systemd-sysv,dbus,apache2,apache2-suexec-pristine,nginx-light,php-cgi,curl,procps";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,apache2,apache2-suexec-pristine,nginx-light,php-cgi,curl,procps,ca-certificates";
 /// Seconds that one boot with its checks may take. It takes about two minutes.
 const LIMIT: &str = "1800";
 

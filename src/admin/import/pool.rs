@@ -202,7 +202,7 @@ impl<'a> Site<'a> {
             }
             one.variables.iter().for_each(|(name, value, place)| self.variable(name, value, place));
             self.then.push(one.moved(&socket));
-            self.reload.insert(if one.nginx { "nginx" } else { "apache2" });
+            self.reload.insert(if one.nginx { "nginx" } else { crate::admin::apache::unit() });
         }
         if self.docroots.is_empty() {
             return Err(format!(
