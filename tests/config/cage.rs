@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
 
 pub(crate) const POLICY: &str = "/var/lib/cellwall/policy";
 
@@ -30,6 +31,8 @@ impl Cage {
     pub(crate) fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root; run: sudo cargo xtask test");
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        // This thread's own by now: the directories of a host are there to pass through, whatever umask root has.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         // Held while what it lies beneath is covered: a checkout may stand in /srv or /home.
