@@ -693,14 +693,20 @@ fn who_waits_for_the_lock_is_told_for_whom() {
     cage.small("shop", "alice", "");
     cage.good(&["apply"]);
     let mut other = std::process::Command::new("flock")
-        .args(["/var/lib/cellwall/apply.lock", "sleep", "3"])
+        .args(["/var/lib/cellwall/apply.lock", "sleep", "10"])
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let is_free = || {
+        let free = ["--nonblock", "/var/lib/cellwall/apply.lock", "true"];
+        std::process::Command::new("flock").args(free).status().unwrap().success()
+    };
+    while is_free() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let said = cage.cellwall(&["apply"]);
     assert_eq!(said.status, Some(0), "{}", said.err);
     let wanted = format!(
-        "waiting for `flock /var/lib/cellwall/apply.lock sleep 3` (process {}), which has",
+        "waiting for `flock /var/lib/cellwall/apply.lock sleep 10` (process {}), which has",
         other.id()
     );
     assert!(said.err.contains(&wanted), "{}", said.err);

@@ -2,7 +2,7 @@
 //! connection, at the same worker and in the same broker is served as if they had not been.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -160,7 +160,7 @@ fn a_worker_whose_upload_was_cut_off_is_not_free_before_it_has_found_out() {
             let mut buffer = vec![0; 65_536];
             let length = stream.read(&mut buffer).unwrap();
             if String::from_utf8_lossy(&buffer[..length]).contains("/slow.php") {
-                thread::sleep(Duration::from_secs(5));
+                thread::sleep(Duration::from_secs(600));
             } else {
                 answer(&mut stream, HELLO);
             }
@@ -176,9 +176,7 @@ fn a_worker_whose_upload_was_cut_off_is_not_free_before_it_has_found_out() {
     thread::sleep(Duration::from_millis(300));
     // It waits in the site's queue, and gets the next worker that is free.
     stage.actor(1, |_, stream| answer(stream, HELLO));
-    let start = Instant::now();
     assert_eq!(client.answer().out, HELLO);
-    assert!(start.elapsed() < Duration::from_secs(2), "it waited for a dead request");
 }
 
 #[test]
@@ -254,21 +252,21 @@ fn a_line_break_in_the_scripts_name_reaches_no_program() {
 #[test]
 fn a_request_that_is_late_does_not_take_its_sites_only_worker_from_the_others() {
     world(Launcher::Cellwall, |world| {
-        relayed(world, "children = 4\ntimeout = 3");
+        relayed(world, "children = 4\ntimeout = 6");
         let text = b"<?php usleep(1000 * (int)$_GET['ms']); echo 'done';";
         harness::put(world.alice.docroot().join("s.php"), text, world.alice.id, 0o644);
         let _daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice"], "");
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
         let _late = nginx.begun("alice", "/s.php?ms=100000");
-        thread::sleep(Duration::from_millis(2500));
-        let _other = nginx.begun("alice", "/s.php?ms=2800");
+        thread::sleep(Duration::from_millis(5500));
+        let other = nginx.begun("alice", "/s.php?ms=5800");
         // The first is over its time now, the second is served still, by the same worker.
         thread::sleep(Duration::from_millis(1000));
-        let start = Instant::now();
         assert_eq!(nginx.get("alice", "/a.php").status, 200);
-        let took = start.elapsed();
-        assert!(took < Duration::from_millis(1000), "{took:?}\n{}", logged(&[""]).join("\n"));
+        other.set_nonblocking(true).unwrap();
+        let answered = (&other).read(&mut [0]).map_err(|why| why.kind());
+        assert_eq!(answered, Err(ErrorKind::WouldBlock), "{}", logged(&[""]).join("\n"));
     });
 }
 
