@@ -244,7 +244,7 @@ fn help_for(message: &str) -> &'static str {
     helps.iter().find(|(expected, _)| message.ends_with(expected)).map_or("", |(_, help)| help)
 }
 
-/// Whether a document has something for a key of its top, be it below a [section] or with a slip in the name: that was told
+/// Whether a document has something for a key of its top, be it below a `[section]` or with a slip in the name: that was told
 /// when it was read, and what would follow from it is no second mistake. An empty list is nothing.
 #[must_use]
 pub fn writes(document: &Document, key: &str) -> bool {

@@ -38,7 +38,7 @@ pub struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// The settings of each pool; [`file`] has found them well-formed.
+    /// The settings of each pool; [`file()`] has found them well-formed.
     pub fn settings(&self) -> impl Iterator<Item = Settings<'a>> + use<'a, '_> {
         self.pools.iter().filter_map(|record| settings(record).ok())
     }
