@@ -66,6 +66,20 @@ macro_rules! names {
     };
 }
 
+/// The same for beginnings of names, by first letters, of which most names have none of these: a comparison of more is a call
+/// for each beginning.
+macro_rules! beginnings {
+    ($(#[$about:meta])* $table:ident, $is:ident: $($name:literal)*) => {
+        $(#[$about])*
+        pub const $table: &[&[u8]] = &[$($name),*];
+
+        fn $is(name: &[u8]) -> bool {
+            let first = name.first();
+            $((first == $name.first() && name.starts_with($name)))||*
+        }
+    };
+}
+
 names! {
     /// Exact names that never pass.
     NEVER, is_never:
@@ -116,31 +130,27 @@ names! {
     b"USE_ZEND_ALLOC"
 }
 
-/// Beginnings of names that never pass.
-pub const NEVER_PREFIXES: &[&[u8]] = &[
-    b"BASH_FUNC_",
-    b"CURL_",
-    b"DYLD_",
-    b"GIT_",
-    b"GLIBC_",
-    b"JAVA_",
-    b"JDK_",
-    b"LC_",
-    b"LD_",
-    b"LUA_",
-    b"MALLOC_",
-    b"NODE_",
-    b"NPM_",
-    b"PERL5",
-    b"PERL_",
-    b"PYTHON",
-    b"RUBY",
-    b"_JAVA",
-];
-
-/// By first letters, of which most names have none of these: a comparison of more is a call for each beginning.
-fn begins_as_never(name: &[u8]) -> bool {
-    NEVER_PREFIXES.iter().any(|never| never.first() == name.first() && name.starts_with(never))
+beginnings! {
+    /// Beginnings of names that never pass.
+    NEVER_PREFIXES, begins_as_never:
+    b"BASH_FUNC_"
+    b"CURL_"
+    b"DYLD_"
+    b"GIT_"
+    b"GLIBC_"
+    b"JAVA_"
+    b"JDK_"
+    b"LC_"
+    b"LD_"
+    b"LUA_"
+    b"MALLOC_"
+    b"NODE_"
+    b"NPM_"
+    b"PERL5"
+    b"PERL_"
+    b"PYTHON"
+    b"RUBY"
+    b"_JAVA"
 }
 
 #[cfg(test)]

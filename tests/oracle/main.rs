@@ -108,8 +108,17 @@ fn launch(world: &World, request: &Request) -> Answer {
             Answer::Runs
         }
         [refuse] => {
-            Answer::Refused(["code", "status", "why", "fix"].map(|name| refuse.field(name).to_owned()))
+            let [code, status, why] = ["code", "status", "why"].map(|name| refuse.field(name).to_owned());
+            Answer::Refused([code, status, why, remedy(world, refuse.field("ref"))])
         }
         _ => panic!("{}", outcome.story()),
     }
+}
+
+/// What `cellwall why` has pasted against it, which may be better than what the launcher itself could know.
+fn remedy(world: &World, reference: &str) -> String {
+    let said = world.cellwall(&["why", reference]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let repair = text.lines().find_map(|line| line.strip_prefix("  repair "));
+    repair.unwrap_or_else(|| panic!("{text}")).trim_start().replace('"', "'")
 }
