@@ -1,6 +1,7 @@
 //! Installs the Debian packages that a command needs, and only those that are missing.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
@@ -135,4 +136,13 @@ fn apt(words: &[&str]) -> Command {
     // A fresh machine may be updating itself at this very moment.
     command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300"]).args(words);
     command
+}
+
+/// Makes a Debian of this machine's release in `base`, with these packages beyond what is essential.
+pub(crate) fn bootstrap(base: &Path, packages: &str) -> Outcome {
+    let release =
+        run::output(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
+    let mut command = Command::new("debootstrap");
+    command.args(["--variant=minbase", &format!("--include={packages}"), release.trim()]).arg(base);
+    run::quietly("debootstrap", &mut command)
 }

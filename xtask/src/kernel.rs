@@ -47,12 +47,8 @@ impl Lab {
             return Ok(());
         }
         say::step("Making a Debian with a kernel; once, it takes some minutes");
-        remove(&self.base)?;
-        let release =
-            run::output(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
-        let mut command = Command::new("debootstrap");
-        command.args(["--variant=minbase", "--include=systemd,systemd-sysv,udev,kmod"]);
-        run::quietly("debootstrap", command.arg(release.trim()).arg(&self.base))?;
+        tree::remove(&self.base)?;
+        debian::bootstrap(&self.base, "systemd,systemd-sysv,udev,kmod")?;
         let packages = [debian::BUILD, debian::DEMO, debian::TEST].concat().join(" ");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh"]).arg(tree::root().join("tests/kernel/debian.sh"));
@@ -63,10 +59,10 @@ impl Lab {
     /// The repository at its own place, its programs, and the tests that were asked for.
     fn furnish(&self, asked: &[String]) -> Outcome {
         let root = tree::root();
-        remove(&self.said)?;
+        tree::remove(&self.said)?;
         make(&self.said)?;
         let there = self.base.join(root.strip_prefix("/").unwrap_or(&root));
-        remove(&there)?;
+        tree::remove(&there)?;
         make(&there)?;
         let mut copy = Command::new("sh");
         copy.args(["-c", "git ls-files -z | tar --null -T - -cf - | tar -C \"$0\" -xf -"]).arg(&there);
@@ -185,11 +181,4 @@ fn make(directory: &Path) -> Outcome {
     let made = fs::create_dir_all(directory);
     let made = made.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)));
     made.map_err(|why| format!("{}: {why}", directory.display()))
-}
-
-fn remove(directory: &Path) -> Outcome {
-    if !directory.exists() {
-        return Ok(());
-    }
-    fs::remove_dir_all(directory).map_err(|why| format!("{}: {why}", directory.display()))
 }

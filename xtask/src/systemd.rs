@@ -48,18 +48,14 @@ impl Lab {
             return Ok(());
         }
         say::step("Making a Debian to boot; once, it takes some minutes");
-        remove(&self.base)?;
-        let release =
-            run::output(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
-        let mut command = Command::new("debootstrap");
-        command.args(["--variant=minbase", &format!("--include={PACKAGES}"), release.trim()]).arg(&self.base);
-        run::quietly("debootstrap", &mut command)?;
+        tree::remove(&self.base)?;
+        debian::bootstrap(&self.base, PACKAGES)?;
         fs::create_dir(&whole).map_err(|why| format!("{}: {why}", whole.display()))
     }
 
     /// A fresh copy, with the package and the checks.
     fn furnish(&self, package: &Path) -> Outcome {
-        remove(&self.root)?;
+        tree::remove(&self.root)?;
         run::quietly("cp", Command::new("cp").arg("-a").arg(&self.base).arg(&self.root))?;
         let (from, checks) = (tree::root().join("tests/systemd"), self.root.join("checks"));
         let units = self.root.join("etc/systemd/system");
@@ -134,11 +130,4 @@ impl Drop for Group {
         let clear = "sleep 0.5; find \"$0\" -depth -type d -exec rmdir {} +";
         drop(run::quietly("rmdir", Command::new("sh").args(["-c", clear]).arg(&self.0)));
     }
-}
-
-fn remove(directory: &Path) -> Outcome {
-    if !directory.exists() {
-        return Ok(());
-    }
-    fs::remove_dir_all(directory).map_err(|why| format!("{}: {why}", directory.display()))
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 
@@ -27,6 +27,14 @@ pub(crate) fn dist() -> PathBuf {
 /// The target of the launcher: this machine's processor, statically linked.
 pub(crate) fn musl() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub(crate) fn remove(directory: &Path) -> Outcome {
+    if !directory.exists() {
+        return Ok(());
+    }
+    fs::remove_dir_all(directory).map_err(|why| format!("{}: {why}", directory.display()))
 }
 
 /// Do we run as root?
