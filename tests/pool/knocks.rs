@@ -11,6 +11,7 @@ use crate::harness::{Launcher, world};
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
 use super::rows::broker;
+use super::supervisor::in_the_brokers_stead;
 
 /// `s` lingers for ever, with data that its peer does not read.
 const LINGERS: &str = "
@@ -114,16 +115,8 @@ fn knows_passrights() -> bool {
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 16)
 }
 
-/// Says in the broker's stead, for two seconds, that each worker is up, and that it must be killed.
+/// Says that each worker is up, and that it must be killed.
 const KILLS: &str = "
-import ctypes, os, signal, socket, struct, sys, time
-pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
-process = call(434, pid, 0)
-os.kill(pid, signal.SIGSTOP)
-links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listdir(f'/proc/{pid}/fd'))
-all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
-channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
-end = time.time() + 2
 while time.time() < end:
     for worker in range(1, 400):
         for kind, why in ((132, 0), (134, 1)):
@@ -141,8 +134,7 @@ fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
         world.apply();
         let daemon = Daemon::start(world);
         until("a worker", || processes(world.alice.id).len() == 1);
-        let said =
-            Command::new("python3").args(["-c", KILLS, &broker(&daemon).to_string()]).output().unwrap();
+        let said = in_the_brokers_stead(broker(&daemon), KILLS);
         assert!(said.status.success(), "{said:?}");
         let started = logged(&["pool start ", "site=alice"]).len();
         assert!((2..30).contains(&started), "{started} starts in two seconds");

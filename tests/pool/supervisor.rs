@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,8 +88,8 @@ fn a_broker_that_was_taken_over_does_not_have_root_fill_the_disk() {
     });
 }
 
-/// Says in the broker's stead, for two seconds, that a child of each worker has had its requests; it is none of theirs.
-const RENEWS: &str = "
+/// Stops the broker, takes its channel to the supervisor, and has it for two seconds.
+const CHANNEL: &str = "
 import ctypes, os, signal, socket, struct, sys, time
 pid, call = int(sys.argv[1]), ctypes.CDLL(None).syscall
 process = call(434, pid, 0)
@@ -98,6 +98,16 @@ links = ((int(name), os.readlink(f'/proc/{pid}/fd/{name}')) for name in os.listd
 all = [socket.socket(fileno=call(438, process, fd, 0)) for fd, link in links if link.startswith('socket:')]
 channel = [one for one in all if one.type & 15 == socket.SOCK_SEQPACKET][0]
 end = time.time() + 2
+";
+
+/// Does in the broker's stead what these lines of Python say, which follow [`CHANNEL`].
+pub(super) fn in_the_brokers_stead(broker: i32, lines: &str) -> Output {
+    let program = [CHANNEL, lines].concat();
+    Command::new("python3").args(["-c", &program, &broker.to_string()]).output().unwrap()
+}
+
+/// Says that a child of each worker has had its requests; it is none of theirs.
+const RENEWS: &str = "
 while time.time() < end:
     for worker in range(1, 200):
         try: channel.send(struct.pack('<BBHIIIQQ', 141, 0, 0, 1, worker, 0, 1, 0), socket.MSG_DONTWAIT)
@@ -110,8 +120,7 @@ fn a_broker_that_was_taken_over_gets_no_crowd_of_workers() {
         worker(world, "#!/usr/bin/perl\nsleep 600;\n", "workers = { min = 1, max = 1 }\n");
         let daemon = Daemon::start(world);
         until("a worker", || processes(world.alice.id).len() == 1);
-        let said =
-            Command::new("python3").args(["-c", RENEWS, &broker(&daemon).to_string()]).output().unwrap();
+        let said = in_the_brokers_stead(broker(&daemon), RENEWS);
         assert!(said.status.success(), "{said:?}");
         thread::sleep(Duration::from_secs(2));
         let all = processes(world.alice.id).len();
