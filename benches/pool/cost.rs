@@ -18,12 +18,15 @@ const fn socket(port: u16, site: &'static str, socket: &'static str, kept: u32) 
     Socket { port, site, socket, kept }
 }
 
+/// `keepalive` of packaging/nginx/pool.conf.
+pub(crate) const SHIPPED: u32 = 8;
+
 pub(crate) const SOCKETS: [Socket; 14] = [
     socket(8101, "php", "/run/peers/fpm.sock", 0),
     socket(8102, "php", "/run/cellwall/pool/php.sock", 0),
     socket(8103, "direct", "/run/cellwall/pool/direct.sock", 0),
     socket(8104, "php", "/run/peers/fpm-kept.sock", 2),
-    socket(8105, "php", "/run/cellwall/pool/php.sock", 32),
+    socket(8105, "php", "/run/cellwall/pool/php.sock", SHIPPED),
     socket(8106, "c", "/run/peers/c.sock", 2),
     socket(8107, "c", "/run/cellwall/pool/c.sock", 32),
     socket(8108, "cgi", "/run/peers/wrap/socket", 0),
@@ -59,7 +62,9 @@ pub(crate) fn hello(_: &mut Host, options: &Options) {
         &[
             pair("php-fpm static : relay", 8, 8101, 8102, 0.93),
             pair("php-fpm static : relay", 64, 8101, 8102, 0.93),
-            pair("the same, kept connections", 8, 8104, 8105, 0.93),
+            pair("both with kept connections", 8, 8104, 8105, 0.93),
+            pair("fpm new, relay kept: as shipped", 8, 8101, 8105, 0.93),
+            pair("fpm new, relay kept: as shipped", 64, 8101, 8105, 0.93),
             pair("php-fpm static : direct", 8, 8101, 8103, 1.0),
             pair("php-fpm static : direct", 64, 8101, 8103, 1.0),
             pair("php-fpm static : bare php-cgi", 8, 8101, 8114, 1.0),
@@ -122,7 +127,7 @@ fn compare(options: &Options, pairs: &[Pair]) {
         let rate = |which: usize| median(runs[which].iter().map(|run| run.rate));
         let p99 = |which: usize| median(runs[which].iter().map(|run| run.p99));
         println!(
-            "  {:30} c={:<3} {:7.0} : {:7.0}   {ratio:5.2}   target {:4.2}: {}   (p99 {:.1} : {:.1} ms)",
+            "  {:32} c={:<3} {:7.0} : {:7.0}   {ratio:5.2}   target {:4.2}: {}   (p99 {:.1} : {:.1} ms)",
             pair.what,
             pair.connections,
             rate(0),

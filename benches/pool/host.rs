@@ -349,6 +349,11 @@ fn bare_php() -> Running {
 
 /// One server for each socket.
 fn nginx() -> Running {
+    let shipped = include_str!("../../packaging/nginx/pool.conf");
+    assert!(
+        shipped.contains(&format!("keepalive {};", super::cost::SHIPPED)),
+        "what is measured is not what is shipped"
+    );
     let server = |port: u16, site: &str, socket: &str, kept: u32| {
         let name = format!("up{port}");
         let keep = match kept {
