@@ -56,6 +56,7 @@ pub(crate) const TEST: &[&str] = &[
     "nginx-light",
     "openssl",
     "php-cli",
+    "php-fpm",
     "php-gd",
     "php-mysql",
     "procps",
