@@ -138,11 +138,11 @@ fn prepare(world: &World) {
     web_servers();
 }
 
-/// DokuWiki in a directory of the docroot.
+/// DokuWiki in a directory of the docroot. Debian 13's list of its users is a link that leads nowhere until there are some.
 fn wiki(user: &User) {
     let place = user.docroot().join("wiki");
     let script = format!(
-        "cp -rL /usr/share/dokuwiki {0} && mkdir -p {0}/conf {0}/data && cp -rL /etc/dokuwiki/. {0}/conf && \
+        "cp -rL /usr/share/dokuwiki {0} && mkdir -p {0}/conf {0}/data && find /etc/dokuwiki -xtype f -exec cp -t {0}/conf {{}} + && \
          cd {0}/data && mkdir -p attic cache index locks media media_attic media_meta meta pages tmp log && cd {0} && \
          echo \"<?php define('DOKU_CONF', '{0}/conf/');\" > inc/preload.php && rm -f conf/local.php && \
          echo \"<?php \\$conf['savedir'] = '{0}/data'; \\$conf['title'] = 'Wall';\" > conf/local.php && \
