@@ -84,7 +84,7 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
     let why = entry.field("why")?;
     match entry.field("code")? {
         "A01" if why.contains("nosuid") => {
-            Some(format!("mount -o remount,suid $(findmnt -n -o TARGET --target {LAUNCHER})"))
+            Some(format!("mount -o remount,bind,suid $(findmnt -n -o TARGET --target {LAUNCHER})"))
         }
         "A01" if why.contains("no_new_privs") => Some(without("NoNewPrivileges")),
         // The web server's group has another name on each distribution.

@@ -177,7 +177,7 @@ static NOT_LISTED: Card = Card {
     remedy: "add {} to `interpreters` of the site's file, then: cellwall apply",
 };
 static NOEXEC: Card =
-    Card { code: "V16", status: 255, remedy: "mount -o remount,exec $(findmnt -n -o TARGET --target {})" };
+    Card { code: "V16", status: 255, remedy: "mount -o remount,bind,exec $(findmnt -n -o TARGET -T {})" };
 static EMPTY: Card = Card { code: "V17", status: 255, remedy: "put the program into {} again" };
 
 #[cfg(test)]

@@ -55,6 +55,17 @@ const APPLICATION: &str = "<?php ini_set('session.name', 'changed'); ini_set('me
     echo 'outside ', var_export(@file_get_contents('/etc/hostname') === false, true), \"\\n\";\n\
     foreach ($_FILES as $file) echo 'file ', $file['error'], ' ', $file['size'], \"\\n\";\n";
 
+/// This Debian's PHP, as its directory in /etc/php is called.
+fn version() -> String {
+    let mut all = fs::read_dir("/etc/php").unwrap().map(|entry| entry.unwrap());
+    all.find(|entry| entry.path().join("fpm").is_dir()).unwrap().file_name().into_string().unwrap()
+}
+
+/// With that version where `@` stands.
+fn of_version(text: &str) -> String {
+    text.replace('@', &version())
+}
+
 /// Functions that panels forbid: longer than a line of php-fpm's log.
 fn forbidden() -> String {
     (0..160).map(|number| format!("no_such_function_{number},")).collect::<String>() + "exec,shell_exec"
@@ -64,14 +75,15 @@ fn prepare(world: &World) {
     for name in ["alice", "bob", "carol"] {
         fs::remove_file(format!("/etc/cellwall/sites.d/{name}.toml")).unwrap();
     }
-    let pools = "/etc/php/8.2/fpm/pool.d";
-    fs::remove_dir_all(pools).unwrap();
-    make_directory(pools, 0, 0o755);
+    let fpm = format!("/etc/php/{}/fpm", version());
+    let pools = format!("{fpm}/pool.d");
+    fs::remove_dir_all(&pools).unwrap();
+    make_directory(&pools, 0, 0o755);
     make_directory("/run/php", 0, 0o755);
     // Otherwise than php-cgi's.
-    append("/etc/php/8.2/fpm/php.ini", "\nhtml_errors = Off\ndate.timezone = Asia/Tokyo\n");
+    append(&format!("{fpm}/php.ini"), "\nhtml_errors = Off\ndate.timezone = Asia/Tokyo\n");
     fs::write(
-        "/etc/php/8.2/fpm/php-fpm.conf",
+        format!("{fpm}/php-fpm.conf"),
         format!("[global]\nerror_log = /tmp/fpm.log\ndaemonize = no\ninclude={pools}/*.conf\n"),
     )
     .unwrap();
@@ -126,11 +138,11 @@ fn prepare(world: &World) {
     web_servers();
 }
 
-/// DokuWiki in a directory of the docroot.
+/// DokuWiki in a directory of the docroot. Debian 13's list of its users is a link that leads nowhere until there are some.
 fn wiki(user: &User) {
     let place = user.docroot().join("wiki");
     let script = format!(
-        "cp -rL /usr/share/dokuwiki {0} && mkdir -p {0}/conf {0}/data && cp -rL /etc/dokuwiki/. {0}/conf && \
+        "cp -rL /usr/share/dokuwiki {0} && mkdir -p {0}/conf {0}/data && find /etc/dokuwiki -xtype f -exec cp -t {0}/conf {{}} + && \
          cd {0}/data && mkdir -p attic cache index locks media media_attic media_meta meta pages tmp log && cd {0} && \
          echo \"<?php define('DOKU_CONF', '{0}/conf/');\" > inc/preload.php && rm -f conf/local.php && \
          echo \"<?php \\$conf['savedir'] = '{0}/data'; \\$conf['title'] = 'Wall';\" > conf/local.php && \
@@ -254,8 +266,8 @@ fn told(server: &str, name: &str) -> String {
 
 /// The pages as php-fpm serves them.
 fn by_php_fpm() -> (Vec<(String, Answer)>, String) {
-    let words = ["/usr/sbin/php-fpm8.2", "-F", "-y", "/etc/php/8.2/fpm/php-fpm.conf"];
-    let _fpm = Server::start(&words, || {
+    let [program, rules] = ["/usr/sbin/php-fpm@", "/etc/php/@/fpm/php-fpm.conf"].map(of_version);
+    let _fpm = Server::start(&[&program, "-F", "-y", &rules], || {
         Path::new("/run/php/bob.sock").exists() && TcpStream::connect(("127.0.0.1", 9001)).is_ok()
     });
     let _web = web();
@@ -275,12 +287,12 @@ const CARRIED: [&str; 16] = [
     "idle = \"20s\"",
     "open_files = 1000\n",
     "nice = 5\n",
-    "\".php8\" = \"/usr/bin/php-cgi8.2\"",
+    "\".php8\" = \"/usr/bin/php-cgi@\"",
     "pass = [\"APP_ENV\"]",
     "pass = [\"APP_MODE\"]",
     "slow = \"5s\"\n",
     "TMP = \"/tmp\"",
-    "PHPRC = \"/etc/php/8.2/fpm\"",
+    "PHPRC = \"/etc/php/@/fpm\"",
     "[PATH=/var]\n",
     "status = \"/status\"",
     "post_max_size = 6M\n",
@@ -304,11 +316,13 @@ fn what_php_fpm_served_is_served_by_what_is_imported() {
         let (before, wiki) = by_php_fpm();
         assert!(wiki.starts_with("200 [true, true] 200 "), "{wiki}\n{}", told("/tmp/web.error", "apache"));
         // No php-fpm starts with it where there is no AppArmor.
-        append("/etc/php/8.2/fpm/pool.d/alice.conf", "apparmor_hat = alice\n");
+        append(&of_version("/etc/php/@/fpm/pool.d/alice.conf"), "apparmor_hat = alice\n");
         let printed = world.cellwall(&["import", "--php-fpm"]);
         let (out, err) = (String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
         assert!(printed.status.success(), "{err}");
-        CARRIED.iter().for_each(|part| assert!(out.contains(part), "{part} is not in\n{out}"));
+        for part in CARRIED.map(of_version) {
+            assert!(out.contains(&part), "{part} is not in\n{out}");
+        }
         LEFT.iter().for_each(|part| assert!(err.contains(part), "{part} is not in\n{err}"));
         // What is said is pasted; `systemctl` has nothing to talk to here.
         let after =

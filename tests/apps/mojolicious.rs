@@ -29,8 +29,8 @@ fn used(visitor: &mut Visitor<'_>) {
     let answer = visitor.form("/app.pl/", &[("name", "cork")]);
     assert_eq!((answer.status, answer.header("Location")), (302, Some("/app.pl/of/cork")), "{}", answer.head);
     // A link into Debian's packages of JavaScript.
-    let script = visitor.page("/app.pl/mojo/jquery/jquery.js");
-    assert!(script.contains("jQuery"), "{} bytes", script.len());
+    let script = visitor.page("/app.pl/mojo/bootstrap/bootstrap.js");
+    assert!(script.contains("Bootstrap"), "{} bytes", script.len());
 }
 
 #[test]

@@ -754,16 +754,19 @@ fn inh_22_the_launcher_is_never_in_its_users_hands() {
             })
             .collect();
         let started = std::time::Instant::now();
-        let mut launches = 0;
+        let (mut launches, mut late) = (0, 0);
         while started.elapsed() < crate::race::length() {
-            let outcome = world.call(&world.alice, "victim.cgi").deed("burn").run();
-            outcome.ran();
-            launches += 1;
-            for _ in 0..20 {
-                world.call(&world.alice, "victim.cgi").run().ran();
+            for deed in std::iter::once("burn").chain([""; 20]) {
                 launches += 1;
+                let outcome = world.call(&world.alice, "victim.cgi").deed(deed).run();
+                if outcome.ran_or_refused().is_none() {
+                    // The hunters leave a slow machine no time, and the launcher's deadline holds there, too.
+                    outcome.refused("A03", 81);
+                    late += 1;
+                }
             }
         }
+        assert!(late < launches / 2, "{late} of {launches} launches were too late");
         let (mut tried, mut own) = (0, 0);
         for hunter in hunters {
             let told = hunter.end();

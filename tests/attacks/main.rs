@@ -25,5 +25,6 @@ mod leak;
 mod llk;
 mod log;
 mod pol;
+mod promise;
 mod pth;
 mod race;

@@ -231,7 +231,8 @@ static long by_process(const char *name, char *value)
     if (is(name, "readv")) return read_memory(atoi(value));
     if (is(name, "getfd")) return take_descriptor(atoi(value));
     if (is(name, "signal")) return kill(atoi(value), 0);
-    if (is(name, "abstract")) return through(value, 1);
+    if (is(name, "abstract")) return connected(value, 1, SOCK_STREAM);
+    if (is(name, "abstract-door")) return through(value, 1);
     if (is(name, "socket")) return through(value, 0);
     if (is(name, "connect")) return connected(value, 0, SOCK_STREAM);
     if (is(name, "udp")) return datagram(value);

@@ -6,6 +6,9 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninte
 cd /checks || exit 1
 sites="rose fern"
 apache=80 nginx=8080
+# What an upgrade goes from and to: an earlier package where one was brought, or this one and itself by another number.
+old=cellwall.deb new=new.deb
+[ ! -e before.deb ] || old=before.deb new=cellwall.deb
 
 # check NAME COMMAND...: what the command says is shown where it fails.
 check() {
@@ -155,7 +158,7 @@ activated() {
         systemctl disable --now cellwalld@rose.socket && systemctl restart cellwalld && is "$(status $nginx rose a.php)" 200
 }
 package() {
-    [ -e new.deb ] && return
+    [ ! -e before.deb ] || return 0
     dpkg-deb -R cellwall.deb unpacked && sed -i 's/^Version: .*/&+next/' unpacked/DEBIAN/control &&
         dpkg-deb -Zgzip -z1 -b unpacked new.deb
 }
@@ -216,7 +219,7 @@ purged() {
 
 first() {
     check "a host with Apache and nginx" prepare
-    check "the package is installed" dpkg -i cellwall.deb
+    check "the package is installed" dpkg -i $old
     check "systemd finds nothing wrong with the units" units
     check "installing changes nothing for the web server" untouched
     check "sites are configured, as the README says" configure
@@ -230,8 +233,9 @@ first() {
     check "a stuck daemon is replaced, and what ran is asked for again" lossless stuck
     check "a socket of systemd's starts the daemon" activated
     check "the next version is made" package
-    check "an upgrade loses no request" lossless replaced new.deb
-    check "a downgrade loses no request" lossless replaced cellwall.deb
+    check "an upgrade loses no request" lossless replaced $new
+    check "a downgrade loses no request" lossless replaced $old
+    [ $old = cellwall.deb ] || check "the upgrade, once more, loses no request" lossless replaced $new
     check "NoNewPrivileges= is refused, told and mended" hardened NoNewPrivileges
     check "RestrictSUIDSGID= is refused, told and mended" hardened RestrictSUIDSGID
     check "a drop-in puts the launcher in the place of a suEXEC that is no link" mounted

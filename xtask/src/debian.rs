@@ -56,6 +56,7 @@ pub(crate) const TEST: &[&str] = &[
     "nginx-light",
     "openssl",
     "php-cli",
+    "php-fpm",
     "php-gd",
     "php-mysql",
     "procps",
@@ -138,11 +139,41 @@ fn apt(words: &[&str]) -> Command {
     command
 }
 
-/// Makes a Debian of this machine's release in `base`, with these packages beyond what is essential.
-pub(crate) fn bootstrap(base: &Path, packages: &str) -> Outcome {
-    let release =
-        run::output(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
+/// The name of this machine's release.
+fn this_release() -> Outcome<String> {
+    let said = run::output(Command::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]))?;
+    Ok(said.trim().to_owned())
+}
+
+/// What the laboratories are told at the head of their words: `[--debian RELEASE] [--built]`.
+pub(crate) struct Options<'a> {
+    /// This machine's unless another one is named.
+    pub(crate) release: String,
+    /// What target/dist holds is taken as it is.
+    pub(crate) built: bool,
+    pub(crate) rest: &'a [String],
+}
+
+pub(crate) fn options(mut words: &[String]) -> Outcome<Options<'_>> {
+    let (mut release, mut built) = (None, false);
+    loop {
+        words = match words {
+            [option, named, rest @ ..] if option == "--debian" => {
+                release = Some(named.clone());
+                rest
+            }
+            [option, rest @ ..] if option == "--built" => {
+                built = true;
+                rest
+            }
+            rest => return Ok(Options { release: release.map_or_else(this_release, Ok)?, built, rest }),
+        };
+    }
+}
+
+/// Makes a Debian of that release in `base`, with these packages beyond what is essential.
+pub(crate) fn bootstrap(base: &Path, release: &str, packages: &str) -> Outcome {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", &format!("--include={packages}"), release.trim()]).arg(base);
+    command.args(["--variant=minbase", &format!("--include={packages}"), release]).arg(base);
     run::quietly("debootstrap", &mut command)
 }

@@ -15,12 +15,14 @@ mod faults;
 mod fuzz;
 mod install;
 mod kernel;
+mod lab;
 mod left;
 mod manifest;
 mod oracle;
 mod package;
 mod python;
 mod race;
+mod release;
 mod reproduce;
 mod run;
 mod say;
@@ -61,8 +63,14 @@ cargo xtask COMMAND
   package [OPTIONS]         a package of Debian's, in target/package (root)
       --rpm                 one of Fedora's and RHEL's
       --built               of what target/dist holds
-  systemd [--built]         that package under a real systemd: everything from its installation to purging (root)
-  kernel [TEST [WORDS]]     tests on Debian's own kernel, in a virtual machine (root, qemu)
+  systemd [OPTIONS]         that package under a real systemd: everything from its installation to purging (root)
+      --before FILE         a package that is there first, and is upgraded to it; after the options below
+  kernel [OPTIONS] [TEST [WORDS]]
+                            tests on Debian's own kernel, in a virtual machine (root, qemu)
+  release [OPTIONS] [TEST [WORDS]]
+                            tests with a Debian's own servers and interpreters, on this machine's kernel (root)
+      --debian RELEASE      for these three: another release than this machine's
+      --built               what target/dist holds
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall
@@ -91,6 +99,7 @@ fn dispatch(words: &[String]) -> Outcome {
         ("package", _) => package::command(options),
         ("systemd", _) => systemd::command(options),
         ("kernel", _) => kernel::command(options),
+        ("release", _) => release::command(options),
         ("uninstall", _) => uninstall::command(options),
         ("demo", []) => demo::outside(),
         (demo::INSIDE, []) => demo::inside(),

@@ -7,27 +7,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::{debian, package, run, say, tree};
+use crate::debian::{self, Options};
+use crate::{package, run, say, tree};
 
 /// What the Debian has beyond what is essential.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,apache2,apache2-suexec-pristine,nginx-light,php-cgi,curl,procps,ca-certificates";
 /// Seconds that one boot with its checks may take. It takes about two minutes.
 const LIMIT: &str = "1800";
 
-/// `systemd [--built]`
+/// `systemd [--debian RELEASE] [--built] [--before FILE]`
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("systemd")?;
     debian::need(&[debian::SYSTEMD])?;
-    let built = match words {
-        [] => false,
-        [word] if word == "--built" => true,
-        _ => return Err(format!("The only option is --built, and got {words:?}.")),
+    let Options { release, built, rest } = debian::options(words)?;
+    let before = match rest {
+        [] => None,
+        [option, file] if option == "--before" => Some(Path::new(file)),
+        _ => return Err(format!("systemd does not know {rest:?}. See: cargo xtask help")),
     };
     let package = package::deb(built)?;
-    let place = tree::target().join("systemd");
-    let lab = Lab { base: place.join("base"), root: place.join("root"), group: Group::make()? };
+    let place = tree::target().join("systemd").join(&release);
+    let lab = Lab { release, base: place.join("base"), root: place.join("root"), group: Group::make()? };
     lab.debian()?;
-    lab.furnish(&package)?;
+    lab.furnish(&package, before)?;
     lab.boot("first boot")?;
     lab.boot("second boot")?;
     fs::remove_dir_all(&lab.root).map_err(|why| format!("{}: {why}", lab.root.display()))
@@ -35,13 +37,14 @@ pub(crate) fn command(words: &[String]) -> Outcome {
 
 /// A Debian that is kept, and the copy of it that is booted.
 struct Lab {
+    release: String,
     base: PathBuf,
     root: PathBuf,
     group: Group,
 }
 
 impl Lab {
-    /// Made once, and again where making it was interrupted. It is the one of this machine, whose libraries the programs need.
+    /// Made once, and again where making it was interrupted.
     fn debian(&self) -> Outcome {
         let whole = self.base.join("checks");
         if whole.exists() {
@@ -49,26 +52,32 @@ impl Lab {
         }
         say::step("Making a Debian to boot; once, it takes some minutes");
         tree::remove(&self.base)?;
-        debian::bootstrap(&self.base, PACKAGES)?;
+        debian::bootstrap(&self.base, &self.release, PACKAGES)?;
         fs::create_dir(&whole).map_err(|why| format!("{}: {why}", whole.display()))
     }
 
-    /// A fresh copy, with the package and the checks.
-    fn furnish(&self, package: &Path) -> Outcome {
+    /// A fresh copy, with the package, the one that is to be there before it, and the checks.
+    fn furnish(&self, package: &Path, before: Option<&Path>) -> Outcome {
         tree::remove(&self.root)?;
         run::quietly("cp", Command::new("cp").arg("-a").arg(&self.base).arg(&self.root))?;
         let (from, checks) = (tree::root().join("tests/systemd"), self.root.join("checks"));
         let units = self.root.join("etc/systemd/system");
         let wanted = units.join("multi-user.target.wants/checks.service");
-        let files = [
+        let mut files = vec![
             (package.to_owned(), checks.join("cellwall.deb")),
             (from.join("checks.sh"), checks.join("checks.sh")),
             (from.join("checks.service"), units.join("checks.service")),
         ];
+        files.extend(before.map(|before| (before.to_owned(), checks.join("before.deb"))));
         for (from, to) in files {
             fs::copy(&from, &to).map_err(|why| format!("{}: {why}", from.display()))?;
         }
-        symlink("../checks.service", &wanted).map_err(|why| format!("{}: {why}", wanted.display()))
+        // Nobody loads modules here, and the list of Debian 13's is a link that leads nowhere without kmod: no unit may fail for that.
+        let modules = units.join("systemd-modules-load.service");
+        for (to, link) in [("../checks.service", &wanted), ("/dev/null", &modules)] {
+            symlink(to, link).map_err(|why| format!("{}: {why}", link.display()))?;
+        }
+        Ok(())
     }
 
     /// Until the checks end it.
