@@ -737,6 +737,30 @@ mod tests {
         }
     }
 
+    /// As the contract says them, message by message: what is sent with one and taken with another is lost.
+    #[test]
+    fn each_message_has_the_descriptors_that_its_description_names() {
+        for message in downs() {
+            let told = match message {
+                // Log and status; listening socket and settings.
+                Down::Welcome { .. } | Down::Site { .. } => 2,
+                // A file, or a standard error output.
+                Down::Lines { .. } | Down::Worker { .. } | Down::Errors { .. } => 1,
+                // Three standard streams.
+                Down::Started { .. } => 3,
+                _ => 0,
+            };
+            assert_eq!(message.descriptors(), told, "{message:?}");
+        }
+        let most = downs().iter().map(Down::descriptors).chain(ups().iter().map(Up::descriptors)).max();
+        assert_eq!(most, Some(DESCRIPTORS_MAX));
+        for message in ups() {
+            // An environment.
+            let told = usize::from(matches!(message, Up::Run { .. }));
+            assert_eq!(message.descriptors(), told, "{message:?}");
+        }
+    }
+
     #[test]
     fn one_descriptor_more_or_less_is_nonsense() {
         for message in downs() {

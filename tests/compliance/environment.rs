@@ -6,7 +6,7 @@ use crate::suite::{Case, Group, case};
 pub(crate) const GROUP: Group = Group { name: "environment", prepare: |_| (), cases };
 
 /// suEXEC's exact names, but the two that every request of these tests has.
-const NAMES: [&str; 46] = [
+pub(crate) const NAMES: [&str; 46] = [
     "AUTH_TYPE",
     "CONTENT_LENGTH",
     "CONTENT_TYPE",
@@ -56,7 +56,7 @@ const NAMES: [&str; 46] = [
 ];
 
 /// Names that neither lets through.
-const NEVER: [&str; 60] = [
+pub(crate) const NEVER: [&str; 60] = [
     "LD_PRELOAD",
     "LD_LIBRARY_PATH",
     "LD_AUDIT",

@@ -19,6 +19,7 @@ mod inherited;
 mod owners;
 mod paths;
 mod programs;
+mod random;
 mod seen;
 mod suite;
 mod userdir;

@@ -22,6 +22,20 @@ pub(crate) enum End {
     Dead,
 }
 
+impl End {
+    /// In the tables.
+    pub(crate) fn word(&self) -> &str {
+        match self {
+            Self::Ran => "ran",
+            Self::Narrower => "narrower",
+            Self::Refused(code) => code,
+            Self::Unrecorded => "unrecorded",
+            Self::NoMemory => "no memory",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// What the undisturbed launch is like.
 #[derive(Debug)]
 pub(crate) struct Ordinary {

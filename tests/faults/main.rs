@@ -15,6 +15,7 @@
 mod harness;
 
 mod calls;
+mod done;
 mod errors;
 mod judge;
 mod kills;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::judge::End;
 use crate::tracer::Change;
 
 /// Counts of one scene.
@@ -26,25 +25,19 @@ impl Table {
         self.rows.entry(name.to_owned()).or_default().calls += 1;
     }
 
-    /// One more cell, and what came of it.
-    pub(crate) fn cell(&mut self, name: &str, call: &str, change: Change, end: Result<End, String>) {
+    /// One more cell, and the word of what came of it.
+    pub(crate) fn cell(&mut self, name: &str, word: &str) {
         let row = self.rows.entry(name.to_owned()).or_default();
         row.cells += 1;
-        let word = match end {
-            Ok(End::Ran) => "ran".to_owned(),
-            Ok(End::Narrower) => "narrower".to_owned(),
-            Ok(End::Refused(code)) => code,
-            Ok(End::Unrecorded) => "unrecorded".to_owned(),
-            Ok(End::NoMemory) => "no memory".to_owned(),
-            Ok(End::Dead) => "dead".to_owned(),
-            Err(why) => {
-                let sort = why.lines().next().unwrap_or_default().to_owned();
-                let found = self.violations.entry((call.to_owned(), sort)).or_insert((Vec::new(), why));
-                found.0.push(format!("{change:?}"));
-                "VIOLATION".to_owned()
-            }
-        };
-        *row.ends.entry(word).or_default() += 1;
+        *row.ends.entry(word.to_owned()).or_default() += 1;
+    }
+
+    /// One more cell, and what was not as it must be.
+    pub(crate) fn violation(&mut self, name: &str, call: &str, change: Change, why: String) {
+        let sort = why.lines().next().unwrap_or_default().to_owned();
+        let found = self.violations.entry((call.to_owned(), sort)).or_insert((Vec::new(), why));
+        found.0.push(format!("{change:?}"));
+        self.cell(name, "VIOLATION");
     }
 
     /// How many cells there were.
@@ -64,7 +57,7 @@ impl Table {
     }
 
     /// A row for each call, and the sum in a line that programs can read.
-    pub(crate) fn print(&self, scene: &str) {
+    pub(crate) fn print(&self, scene: &str, earlier: usize) {
         let mut text = String::new();
         let (mut calls, mut cells) = (0, 0);
         for (name, row) in &self.rows {
@@ -84,7 +77,7 @@ impl Table {
         let refused = cells - ran - narrower - unrecorded - starved - dead - violations;
         println!(
             "{text}faults: scene=\"{scene}\" calls={calls} cells={cells} ran={ran} narrower={narrower} refused={refused} \
-             unrecorded={unrecorded} starved={starved} dead={dead} violations={violations}"
+             unrecorded={unrecorded} starved={starved} dead={dead} violations={violations} earlier={earlier}"
         );
     }
 }

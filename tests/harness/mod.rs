@@ -21,7 +21,7 @@ pub(crate) use apache::{Apache, Kind, virtual_host};
 pub(crate) use call::{Call, Outcome, TRACE, traced};
 pub(crate) use http::{Answer, Ask, Kept};
 pub(crate) use hung::Hung;
-pub(crate) use programs::flup;
+pub(crate) use programs::{flup, programs};
 pub(crate) use record::Record;
 pub(crate) use report::Report;
 pub(crate) use shown::not_shown;

@@ -35,6 +35,7 @@ mod rows;
 mod servers;
 mod slow;
 mod stage;
+mod storms;
 mod supervisor;
 mod urls;
 mod web;

@@ -1,5 +1,5 @@
 //! `faults`: every system call of every kind of launch fails once, in every way that fits it; and what came of it, by
-//! call and by the stage that said no.
+//! call and by the stage that said no. A run that was stopped is gone on with: tests/faults/done.rs.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,9 @@ pub(crate) fn all() -> Outcome {
     tree::need_root("faults")?;
     debian::need(&[debian::BUILD, debian::DEMO, debian::TEST])?;
     build::programs()?;
-    say::step("Every system call of a launch fails once, in every way; some minutes");
+    say::step(
+        "Every system call of a launch fails once, in every way: an hour or more. It may be stopped; the next run goes on",
+    );
     let mut suite = run::cargo(&["test", "--quiet", "--test", "faults", "--", "--nocapture"]);
     suite.args(["--test-threads", "4"]).env("CELLWALL_FAULTS", "all");
     let mut child = suite
@@ -89,8 +91,9 @@ impl Table {
         text.push_str(&line("together", &together));
         let sum = |name: &str| self.sums.get(name).copied().unwrap_or(0);
         text.push_str(&format!(
-            "\n{} cells over {} calls, {} violations; killed at {} calls; {} launches without memory\n",
+            "\n{} cells ({} of them in an earlier run) over {} calls, {} violations; killed at {} calls; {} launches without memory\n",
             sum("cells"),
+            sum("earlier"),
             sum("calls"),
             sum("violations"),
             sum("kills"),
@@ -134,7 +137,7 @@ mod tests {
         for line in [
             "test a ...   capget    2 calls    16 cells   C03 8, D01 8",
             "  capget    2 calls    17 cells   C03 8, ran 9",
-            "faults: scene=\"host\" calls=4 cells=33 ran=9 violations=0",
+            "faults: scene=\"host\" calls=4 cells=33 ran=9 violations=0 earlier=7",
         ] {
             table.add(line);
         }
@@ -142,6 +145,9 @@ mod tests {
         let row = shown.lines().find(|line| line.trim().starts_with("capget")).unwrap_or_default();
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words, ["capget", "·", "·", "·", "16", "8", "·", "·", "·", "9", "·"], "{shown}");
-        assert!(shown.contains("\n33 cells over 4 calls, 0 violations;"), "{shown}");
+        assert!(
+            shown.contains("\n33 cells (7 of them in an earlier run) over 4 calls, 0 violations;"),
+            "{shown}"
+        );
     }
 }

@@ -47,4 +47,12 @@ mod tests {
         allowance.spend(10);
         assert!(allowance.is_spent(3_600_000_000), "it had not grown beyond its size");
     }
+
+    #[test]
+    fn who_asks_often_gets_as_much_as_who_asks_seldom() {
+        let mut allowance = Allowance::<10, 5>::default();
+        allowance.spend(11);
+        let first = (0..100_u64).find(|tenth| !allowance.is_spent(tenth * 100_000));
+        assert_eq!(first, Some(4), "two in four tenths of a second, of five in one");
+    }
 }

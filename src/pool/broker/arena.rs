@@ -83,4 +83,21 @@ mod tests {
         assert_eq!(arena.get_mut(two), Some(&mut 'b'));
         assert_eq!(arena.iter().collect::<Vec<_>>(), [(two, &'b')]);
     }
+
+    /// The event loop's own bits stay free, and a count that ends begins anew.
+    #[test]
+    fn a_place_may_be_used_without_end() {
+        let mut arena = Arena::default();
+        let first = arena.insert('a');
+        arena.remove(first);
+        arena.slots[0].0 = USES;
+        let last = arena.insert('z');
+        assert_eq!((last.0 >> 60, arena.get(last)), (0, Some(&'z')));
+        assert_eq!(arena.remove(last), Some('z'));
+        let again = arena.insert('b');
+        assert_eq!((again, arena.get(last), arena.get(again)), (first, None, Some(&'b')));
+        // Each in a place of its own.
+        let other = arena.insert('c');
+        assert_eq!((arena.len(), arena.get(again), arena.get(other)), (2, Some(&'b'), Some(&'c')));
+    }
 }

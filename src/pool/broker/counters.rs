@@ -106,4 +106,29 @@ mod tests {
         assert_eq!((histogram.quantile(50), histogram.quantile(90)), (256, 128 << PLACES));
         assert_eq!(histogram.below().last(), Some((None, 8)));
     }
+
+    #[test]
+    fn of_few_times_each_counts() {
+        let of = |times: &[u64], percent| {
+            let mut histogram = Histogram::default();
+            times.iter().for_each(|us| histogram.add(*us));
+            assert_eq!(
+                (histogram.count, histogram.sum_us),
+                (u64::try_from(times.len()).unwrap(), times.iter().sum())
+            );
+            histogram.quantile(percent)
+        };
+        assert_eq!(of(&[], 50), 0, "nothing is known");
+        assert_eq!([0, 1, 50, 99, 100].map(|percent| of(&[200], percent)), [256; 5]);
+        assert_eq!([50, 51, 99].map(|percent| of(&[100, 200], percent)), [128, 256, 256]);
+    }
+
+    #[test]
+    fn answers_are_counted_by_the_first_digit_of_their_status() {
+        let mut counters = Counters::new(7);
+        for status in [200, 204, 299, 503, 100, 599, 600, 0, 65_535] {
+            counters.answered(status);
+        }
+        assert_eq!(counters.statuses, [1, 1, 3, 0, 0, 2]);
+    }
 }

@@ -184,7 +184,11 @@ mod tests {
         while got.len() < expected.len() {
             let length = other.read(&mut buffer).unwrap();
             got.extend_from_slice(&buffer[..length]);
-            pending.write(&one).unwrap();
+            assert_eq!(
+                pending.write(&one).unwrap(),
+                pending.is_empty(),
+                "it tells whether something is left"
+            );
         }
         assert!(got == expected && pending.is_empty());
     }

@@ -177,6 +177,7 @@ mod tests {
         assert!(!is_done(99, 100, false) && is_done(100, 100, false));
         assert!(!is_done(111, 100, true) && is_done(112, 100, true));
         assert!(is_done(7, 7, true), "few are counted exactly");
+        assert!(!is_done(0, 1, false) && is_done(1, 1, false), "one request each");
         assert!(!is_done(u64::MAX, 0, false), "unlimited");
     }
 

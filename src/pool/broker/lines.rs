@@ -417,6 +417,8 @@ mod tests {
         assert_eq!(lines.whole(b"one\ntw"), b"one\n");
         assert_eq!(lines.whole(b"o"), b"");
         assert_eq!(lines.whole(b"\nthree\n"), b"two\nthree\n");
+        assert_eq!(lines.whole(b"four"), b"");
+        assert_eq!(lines.whole(b"\n"), b"four\n", "an end that comes alone");
         assert_eq!(lines.whole(&[b'x'; LINE_MAX]), b"");
         assert_eq!(lines.whole(b"y").len(), LINE_MAX + 1, "no line is kept for ever");
     }

@@ -471,6 +471,52 @@ fn pool_09_streams_of_workers_that_break_a_rule() {
     assert_eq!(silent.next(&mut &record(kind::STDOUT, 1, b"x")[..]), Err(Broken::Unasked));
 }
 
+/// A connection is closed, kept or waited at by what these say.
+#[test]
+fn a_connection_rests_between_requests_and_between_records_only() {
+    let told = |front: &front::Front| (front.active(), front.silent(), front.begun(), front.whole());
+    let mut front = front::Front::new(1000);
+    assert_eq!(told(&front), (false, true, false, false), "nothing was said");
+    let stream = request(1, true, &[(b"A", b"b")], b"body");
+    let (begin, rest) = stream.split_at(16);
+    assert_eq!(front.next(&mut &begin[..3]), Ok(None));
+    assert_eq!(told(&front), (false, false, false, false), "the beginning of a record is no rest");
+    assert_eq!(front.next(&mut &begin[3..]), Ok(None));
+    assert_eq!(told(&front), (true, false, true, false), "parameters are to come");
+    let mut rest = rest;
+    let mut last = None;
+    while let Some(event) = front.next(&mut rest).unwrap() {
+        last = Some(format!("{event:?}"));
+        let whole = event == front::Event::BodyEnd;
+        assert_eq!(told(&front), (true, false, false, whole), "{event:?}");
+    }
+    assert_eq!(last.as_deref(), Some("BodyEnd"));
+    front.finish();
+    assert_eq!(told(&front), (false, true, false, false), "answered");
+    front.skip();
+    assert_eq!(told(&front), (true, false, false, false), "the rest of a request that is answered");
+}
+
+#[test]
+fn a_connection_to_a_worker_is_clean_when_it_owes_nothing() {
+    let mut back = back::Back::default();
+    assert!(back.clean() && !back.asked(), "nothing was asked");
+    back.ask();
+    assert!(!back.clean() && back.asked(), "an answer is to come");
+    let end = record(kind::END, 1, &[0; 8]);
+    assert_eq!(back.next(&mut &end[..5]), Ok(None));
+    assert!(!back.clean());
+    assert!(matches!(back.next(&mut &end[5..]), Ok(Some(back::Event::End(0, Ending::Complete)))));
+    assert!(back.clean() && !back.asked());
+    // Half a record behind the answer: what comes next on this connection would be its rest.
+    back.ask();
+    let behind = [&end[..], &end[..3]].concat();
+    let mut behind = &behind[..];
+    assert!(matches!(back.next(&mut behind), Ok(Some(back::Event::End(..)))));
+    assert_eq!(back.next(&mut behind), Ok(None));
+    assert!(!back.clean() && !back.asked());
+}
+
 #[test]
 fn noise_never_does_more_than_break_the_stream() {
     for seed in 1..400 {

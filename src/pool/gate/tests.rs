@@ -396,6 +396,25 @@ fn doubles_floods_and_nonsense_are_refused_not_mended() {
 }
 
 #[test]
+fn as_many_parameters_and_bytes_pass_as_may_and_not_one_more() {
+    let file = ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php");
+    let names = |entries_max, bytes_max| Gate {
+        names: Rc::new(Names { entries_max, bytes_max, ..(*gate().names).clone() }),
+        ..gate()
+    };
+    let pairs = [file, ("HTTP_A", "1"), ("QUERY_STRING", "22")];
+    let bytes = raw(&pairs).len() - 2 * pairs.len();
+    assert!(judged(&names(3, bytes), &pairs).is_ok());
+    assert_eq!(judged(&names(2, bytes), &pairs), Err((431, "G02")));
+    assert_eq!(judged(&names(3, bytes - 1), &pairs), Err((431, "G02")));
+    // Those that do not pass count as well.
+    let more = [&pairs[..], &[("LD_PRELOAD", "x")]].concat();
+    assert_eq!(judged(&names(3, 1000), &more), Err((431, "G02")));
+    assert_eq!(judged(&names(4, bytes + 10), &more), Err((431, "G02")));
+    assert!(judged(&names(4, bytes + 11), &more).is_ok());
+}
+
+#[test]
 fn paths_are_called_as_inside_the_jail_and_lie_beneath_the_docroots() {
     let gate = Gate { jail: b"/srv/shop".to_vec(), ..gate() };
     let file = ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php");
