@@ -266,7 +266,7 @@ impl Broker {
                 self.wake_at(due);
             }
             if self.now >= self.tick {
-                self.look_at_the_clock()?;
+                self.look_at_the_clock();
             }
             self.flush()?;
         }

@@ -1,6 +1,5 @@
 //! Deadlines: all of them are looked at together, not more often than ten times a second, and not at all at rest.
 
-use crate::pool::channel::Lost;
 use crate::pool::settings::Kind;
 use crate::pool::wire::{self, Up, Why};
 
@@ -36,16 +35,34 @@ enum Due {
 
 impl Broker {
     /// Does what is due, and finds out when the next thing will be.
-    pub(super) fn look_at_the_clock(&mut self) -> Result<(), Lost> {
+    pub(super) fn look_at_the_clock(&mut self) {
         (self.last_tick, self.tick) = (self.now, u64::MAX);
+        let mut next = self.quit.unwrap_or(u64::MAX);
+        next = next.min(self.crowd_passes());
+        next = next.min(self.calls_due());
+        next = next.min(self.orphans_due());
+        next = next.min(self.runs_due());
+        next = next.min(self.let_speak());
+        next = next.min(self.try_the_waiting());
+        next = next.min(self.rest_and_retire());
+        next = next.min(self.journal.tick(&mut self.sites, self.now));
+        self.wake_at(next);
+    }
+
+    /// After a while without free descriptors, connections are accepted again.
+    fn crowd_passes(&mut self) -> u64 {
         if self.crowded.is_some_and(|until| until <= self.now) {
             self.crowded = None;
             for number in self.sites.keys().copied().collect::<Vec<_>>() {
                 self.listen_as_told(number);
             }
         }
-        let mut next = self.crowded.unwrap_or(u64::MAX).min(self.quit.unwrap_or(u64::MAX));
-        let mut due = Vec::new();
+        self.crowded.unwrap_or(u64::MAX)
+    }
+
+    /// Does for each connection what is due first.
+    fn calls_due(&mut self) -> u64 {
+        let (mut next, mut due) = (u64::MAX, Vec::new());
         for (key, call) in self.calls.iter() {
             let Some(site) = self.sites.get(&call.site) else { continue };
             let at_the_end = (call.state == State::Head).then_some((self.speaks_until, Due::Close));
@@ -58,14 +75,7 @@ impl Broker {
         for (key, what) in due {
             next = next.min(self.due(key, what));
         }
-        next = next.min(self.orphans_due());
-        next = next.min(self.runs_due());
-        next = next.min(self.let_speak());
-        next = next.min(self.try_the_waiting());
-        next = next.min(self.rest_and_retire());
-        next = next.min(self.journal.tick(&mut self.sites, self.now));
-        self.wake_at(next);
-        Ok(())
+        next
     }
 
     /// Whole requests that take a while are watched for their web server's going away.
