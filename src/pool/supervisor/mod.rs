@@ -167,7 +167,7 @@ impl Supervisor {
         })?;
         supervisor.load();
         supervisor.start_broker();
-        supervisor.manager.tell("READY=1");
+        supervisor.manager.ready();
         supervisor.tell_status();
         supervisor.close_strangers();
         while supervisor.turn()? {}

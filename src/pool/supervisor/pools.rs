@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::policy::DIRECTORY;
 use crate::refusal::{Card, Pasted, Refusal};
 
+use super::super::journal::Journal;
 use super::super::life::Failures;
 use super::super::listen;
 use super::super::outlook::Outlook;
@@ -82,6 +83,7 @@ impl Pool {
     /// A program expects that it waits, the broker that it does not.
     pub(super) fn set_blocking(&self) {
         let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused && !self.stands_in;
+        // Of a descriptor that is ours, with flags that the kernel knows.
         let _ = listen::set_blocking(&self.socket.listener, blocks);
     }
 
@@ -140,10 +142,7 @@ impl Supervisor {
     /// False: there was one.
     pub(super) fn reload(&mut self) -> bool {
         self.manager.reloading();
-        if let Ok(journal) = super::Journal::open() {
-            self.journal = journal;
-            self.welcome_again();
-        }
+        let log_used = self.reopen_log();
         let (mut found, all_used) = self.read_all();
         let known: BTreeMap<Vec<u8>, Site> =
             self.pools.iter().map(|(site, pool)| (pool.name.clone(), *site)).collect();
@@ -162,10 +161,25 @@ impl Supervisor {
             self.add(name, &found);
         }
         self.remove_left();
-        self.manager.tell("READY=1");
+        self.manager.ready();
         self.tell_status();
         self.keep_sockets();
-        all_used
+        log_used && all_used
+    }
+
+    /// The log, where the host's record has it by now. False: that record cannot be used, and the log is as it was.
+    fn reopen_log(&mut self) -> bool {
+        match Journal::open() {
+            Ok(journal) => {
+                self.journal = journal;
+                self.welcome_again();
+                true
+            }
+            Err(why) => {
+                self.journal.refused(b"-", &Refusal::new(&RECORD, why.to_string()));
+                false
+            }
+        }
     }
 
     /// Every pool of every `<uid>.pool`, and whether all could be read. What cannot counts as it was before, and is recorded.
@@ -316,7 +330,7 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            // Another one that comes by this name has been stopped by nobody.
+            // Another one that comes by this name has been stopped by nobody. Where that cannot be written, its log says so then.
             drop(stopped::write_down(&pool.name, false));
             self.left.insert(pool.place, pool.socket);
         }
@@ -344,6 +358,7 @@ impl Supervisor {
     fn remove_left(&mut self) {
         for (place, left) in std::mem::take(&mut self.left) {
             let is_taken = self.pools.values().any(|pool| pool.place == place);
+            // A name that stays leads nowhere: whoever asks there is turned away at once.
             if let Some(path) = path_of(&place).filter(|_| left.ours && !is_taken) {
                 drop(std::fs::remove_file(path));
             }
@@ -358,6 +373,7 @@ impl Supervisor {
             let whole = !left.held && settings.accept == Accept::Relay;
             match path_of(&place).filter(|_| left.ours) {
                 Some(path) if whole => listen::regroup(&path, settings.group)?,
+                // What is in the way of the new one is told where that is made.
                 Some(path) => drop(std::fs::remove_file(path)),
                 // An address is free when nobody listens there, and whoever had this socket has it still.
                 None if left.ours && !whole => listen::shut(&left.listener),

@@ -109,6 +109,11 @@ impl Supervisor {
         self.last_worker = self.last_worker.saturating_add(1);
         let worker = Worker(self.last_worker);
         let Sockets { listener, watched, name } = sockets(pool, site, worker).map_err(errno)?;
+        if let Some(listener) = &watched {
+            // Without it nobody would know of one that never comes.
+            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+            self.watch(listener, WORKERS | u64::from(worker.0), once).map_err(errno)?;
+        }
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
         // The broker reads it, and may change nothing of a descriptor.
         listen::set_blocking(&errors, false)?;
@@ -129,10 +134,6 @@ impl Supervisor {
         let (generation, epoch) = (pool.generation, pool.epoch);
         let (connections, accept) = (pool.numbers.connections, pool.accept);
         let grace = Duration::from_millis(pool.life.grace_ms.into());
-        if let Some(listener) = &watched {
-            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-            let _ = self.watch(listener, WORKERS | u64::from(worker.0), once);
-        }
         self.workers.insert(
             worker,
             Living {
