@@ -14,6 +14,7 @@
 mod allowance;
 mod answers;
 mod arena;
+mod arrivals;
 mod calls;
 mod children;
 mod counters;

@@ -49,17 +49,6 @@ impl Broker {
         self.wake_at(next);
     }
 
-    /// After a while without free descriptors, connections are accepted again.
-    fn crowd_passes(&mut self) -> u64 {
-        if self.crowded.is_some_and(|until| until <= self.now) {
-            self.crowded = None;
-            for number in self.sites.keys().copied().collect::<Vec<_>>() {
-                self.listen_as_told(number);
-            }
-        }
-        self.crowded.unwrap_or(u64::MAX)
-    }
-
     /// Does for each connection what is due first.
     fn calls_due(&mut self) -> u64 {
         let (mut next, mut due) = (u64::MAX, Vec::new());

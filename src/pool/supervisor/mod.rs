@@ -2,8 +2,12 @@
 //! broker alive.
 //!
 //! * `pools`: which pools there are: start and reload.
+//! * `records`: what the policy says of them.
 //! * `kept`: sockets that outlive the daemon.
+//! * `logs`: a site's own logs, which the broker writes.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
+//! * `renewal`: new workers in the place of old ones.
+//! * `usage`: what sites use.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
@@ -25,13 +29,17 @@ mod accounts;
 mod broker;
 mod control;
 mod kept;
+mod logs;
 mod pools;
 mod pulse;
+mod records;
+mod renewal;
 mod run;
 mod runs;
 pub mod seal;
 mod slow;
 mod stopped;
+mod usage;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -14,7 +14,7 @@ use crate::refusal::Untrusted;
 use super::super::settings;
 use super::super::whereabouts;
 use super::super::wire::{Site, Token, Worker};
-use super::{Supervisor, pools};
+use super::{Supervisor, logs};
 
 impl Supervisor {
     pub(super) fn tell_where_worker(&mut self, site: Site, worker: Worker) {
@@ -54,7 +54,7 @@ impl Supervisor {
             return lines.iter().for_each(|line| self.journal.say("where", &name, line));
         }
         // One that cannot be opened was told of when the broker was given it.
-        let Ok(file) = pools::open_log(&path) else { return };
+        let Ok(file) = logs::open_log(&path) else { return };
         let mut file = std::fs::File::from(file);
         for line in lines {
             let line = format!("{} pool where site={} {line}\n", stamp(Format::Keys), Untrusted(&name));
