@@ -39,7 +39,7 @@ pub(super) struct Call {
     pub(super) lost: bool,
     /// The connection began, or the last request ended.
     pub(super) since: u64,
-    /// The first request's head, or that of a later one, is being waited for.
+    /// It has asked before: what is waited for is a later request.
     pub(super) used: bool,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Job {
     pub(super) status: u16,
     pub(super) slow_told: bool,
     /// How often it was given to another worker.
-    pub(super) again: u8,
+    pub(super) retries: u8,
     pub(super) worker: u32,
 }
 
@@ -288,7 +288,7 @@ impl Broker {
                     sent: 0,
                     status: 200,
                     slow_told: false,
-                    again: 0,
+                    retries: 0,
                     worker: 0,
                 }));
                 call.codec.forget_params();

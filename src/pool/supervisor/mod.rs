@@ -105,7 +105,7 @@ pub struct Supervisor {
     last_worker: u32,
     last_zygote: u32,
     /// Slow requests that were asked about in this second.
-    told: u32,
+    places_told: u32,
     quit_at: Option<Instant>,
 }
 
@@ -361,7 +361,7 @@ impl Supervisor {
         self.tell_status();
         self.answer_waiting();
         self.journal.make_room();
-        self.told = 0;
+        self.places_told = 0;
         self.after(SECOND, Timer::Second);
     }
 
@@ -415,7 +415,7 @@ impl Supervisor {
             last_site: 0,
             last_worker: 0,
             last_zygote: 0,
-            told: 0,
+            places_told: 0,
             quit_at: None,
         };
         supervisor.watch(&supervisor.signals, SIGNALS, EpollFlags::EPOLLIN)?;

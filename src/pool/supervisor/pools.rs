@@ -70,7 +70,7 @@ pub(super) struct Pool {
     /// When somebody asked last for new workers and got them.
     pub(super) renewed: Option<Instant>,
     /// Somebody has asked since: they are renewed once more.
-    pub(super) again: bool,
+    pub(super) renewal_asked: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
     pub(super) zygotes: Vec<Serial>,
@@ -84,6 +84,20 @@ impl Pool {
         let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused && !self.stands_in;
         // Of a descriptor that is ours, with flags that the kernel knows.
         let _ = listen::set_blocking(&self.socket.listener, blocks);
+    }
+
+    /// New settings, but for where it listens.
+    fn follow(&mut self, settings: &Settings<'_>, found: &Found) {
+        let direct = settings.accept == Accept::Direct;
+        self.socket.held |= direct;
+        self.stands_in &= direct;
+        (self.uid, self.group) = (found.uid, settings.group);
+        (self.record, self.rules) = (Rc::clone(&found.record), found.rules);
+        self.generation = self.generation.saturating_add(1);
+        (self.kind, self.accept) = (settings.kind, settings.accept);
+        (self.numbers, self.life) = (settings.workers, settings.worker);
+        self.deadline_ms = settings.request.deadline_ms;
+        self.metered = is_metered(settings);
     }
 
     /// The socket's path, where it has one and we made it.
@@ -215,7 +229,7 @@ impl Supervisor {
             not_before: None,
             proving: false,
             renewed: None,
-            again: false,
+            renewal_asked: false,
             zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),
@@ -242,13 +256,7 @@ impl Supervisor {
         let moved = pool.place != place || pool.is_anothers(found.uid);
         let name = pool.name.clone();
         if pool.is_the_managers(found.uid) {
-            let fix = format!(
-                "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
-                Pasted(&name)
-            );
-            let why =
-                "processes of the user of before have its socket, which the service manager made".to_owned();
-            return self.journal.refused(&name, &Refusal { card: &HELD, why, fix });
+            return self.journal.refused(&name, &held(&name));
         }
         // One that was handed over has the group that whoever made it wants.
         if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
@@ -269,20 +277,9 @@ impl Supervisor {
         if let Some(socket) = socket {
             (pool.socket, pool.place) = (socket, place);
         }
-        pool.socket.held |= settings.accept == Accept::Direct;
-        pool.group = group;
-        pool.uid = found.uid;
-        pool.record = Rc::clone(&found.record);
-        pool.rules = found.rules;
-        pool.generation = pool.generation.saturating_add(1);
-        let yields = pool.accept == Accept::Relay && settings.accept == Accept::Direct;
-        pool.yielding =
-            (pool.yielding || yields) && settings.accept == Accept::Direct && self.broker.is_alive();
-        (pool.kind, pool.accept) = (settings.kind, settings.accept);
-        pool.stands_in &= settings.accept == Accept::Direct;
-        (pool.numbers, pool.life) = (settings.workers, settings.worker);
-        pool.deadline_ms = settings.request.deadline_ms;
-        pool.metered = is_metered(&settings);
+        let accepted = pool.yielding || pool.accept == Accept::Relay;
+        pool.follow(&settings, found);
+        pool.yielding = accepted && pool.accept == Accept::Direct && self.broker.is_alive();
         self.journal.say("change", &name, "");
         self.settle(site);
         if goes_on { self.resize(site) } else { self.replace(site) }
@@ -484,6 +481,16 @@ impl Supervisor {
         }
         drop(std::fs::remove_file(super::STATUS));
     }
+}
+
+/// A socket of the service manager's, which the site's former user has as well.
+fn held(name: &[u8]) -> Refusal {
+    let fix = format!(
+        "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
+        Pasted(name)
+    );
+    let why = "processes of the user of before have its socket, which the service manager made".to_owned();
+    Refusal { card: &HELD, why, fix }
 }
 
 /// Workers of the one can go on under the other: program, kind, way of accepting and children are the same.

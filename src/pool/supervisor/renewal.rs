@@ -16,7 +16,7 @@ impl Supervisor {
         let next = pool.epoch.saturating_add(1);
         match pool.renewed.map(|last| last + RENEWAL).filter(|due| *due > Instant::now()) {
             Some(due) => {
-                pool.again = true;
+                pool.renewal_asked = true;
                 self.at(due, Timer::Renew(site));
             }
             None => {
@@ -28,11 +28,11 @@ impl Supervisor {
     }
 
     pub(super) fn is_to_be_renewed(&self, site: Site) -> bool {
-        self.pools.get(&site).is_some_and(|pool| pool.again)
+        self.pools.get(&site).is_some_and(|pool| pool.renewal_asked)
     }
 
     pub(super) fn renew_timer(&mut self, site: Site) {
-        if self.pools.get_mut(&site).is_some_and(|pool| std::mem::take(&mut pool.again)) {
+        if self.pools.get_mut(&site).is_some_and(|pool| std::mem::take(&mut pool.renewal_asked)) {
             self.renew(site);
         }
     }

@@ -41,8 +41,8 @@ impl Supervisor {
 
     /// In this second. The broker asks once for each slow request; one that was taken over could have root fill the disk.
     fn has_told_enough(&mut self) -> bool {
-        self.told = self.told.saturating_add(1);
-        self.told > TOLD_MOST
+        self.places_told = self.places_told.saturating_add(1);
+        self.places_told > TOLD_MOST
     }
 
     /// To the site's slow log, or to the host's log where it has none.

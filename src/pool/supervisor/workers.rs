@@ -55,9 +55,42 @@ pub(super) struct Living {
     errors: Rc<OwnedFd>,
     /// Another one takes its place while it still serves.
     leaves: bool,
-    /// We sent a signal.
-    told: bool,
+    /// We sent a signal: it did not end by itself.
+    signalled: bool,
     why: Option<Why>,
+}
+
+impl Living {
+    /// One of a site as it is now, with what the supervisor keeps of its descriptors.
+    fn started(
+        (site, pool): (Site, &Pool),
+        tree: Tree,
+        (listener, name): (Option<OwnedFd>, Option<Name>),
+        report: OwnedFd,
+        errors: OwnedFd,
+    ) -> Self {
+        Self {
+            site,
+            state: State::Starting,
+            epoch: pool.epoch,
+            generation: pool.generation,
+            connections: pool.numbers.connections,
+            accept: pool.accept,
+            tree,
+            since: Instant::now(),
+            due: None,
+            drains: None,
+            grace: Duration::from_millis(pool.life.grace_ms.into()),
+            listener,
+            name,
+            report,
+            begun: false,
+            errors: Rc::new(errors),
+            leaves: false,
+            signalled: false,
+            why: None,
+        }
+    }
 }
 
 impl Supervisor {
@@ -130,35 +163,11 @@ impl Supervisor {
                 report: report_in,
             })
         };
-        let (generation, epoch) = (pool.generation, pool.epoch);
-        let (connections, accept) = (pool.numbers.connections, pool.accept);
-        let grace = Duration::from_millis(pool.life.grace_ms.into());
-        self.workers.insert(
-            worker,
-            Living {
-                site,
-                state: State::Starting,
-                epoch,
-                generation,
-                connections,
-                accept,
-                tree,
-                since: Instant::now(),
-                due: None,
-                drains: None,
-                grace,
-                listener: watched,
-                name,
-                report,
-                begun: false,
-                errors: Rc::new(errors),
-                leaves: false,
-                told: false,
-                why: None,
-            },
-        );
+        let living = Living::started((site, pool), tree, (watched, name), report, errors);
+        let accepts = living.accept == Accept::Direct;
+        self.workers.insert(worker, living);
         self.know(pid, Process::Worker(worker));
-        if accept == Accept::Direct {
+        if accepts {
             self.after(SHORT, Timer::Settled(worker));
         }
         self.tell_worker(worker);
@@ -216,7 +225,7 @@ impl Supervisor {
                 self.tell_broker(&Down::Drain { site, worker }, Vec::new());
             }
             Action::Polite => {
-                living.told = true;
+                living.signalled = true;
                 if relayed && event == Event::Stop {
                     // Its site may go again before it is gone.
                     self.tell_broker(&Down::Drain { site, worker }, Vec::new());
@@ -226,7 +235,7 @@ impl Supervisor {
                 self.set_timer(worker, grace);
             }
             Action::Destroy => {
-                living.told = true;
+                living.signalled = true;
                 living.tree.destroy();
                 self.set_timer(worker, AGAIN);
             }
@@ -398,12 +407,12 @@ impl Supervisor {
             lived.as_secs()
         );
         self.journal.say("end", &name, &line);
-        let Living { epoch, told, state, tree, .. } = living;
+        let Living { epoch, signalled, state, tree, .. } = living;
         self.bury(tree);
         let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == epoch);
         // One that ends by itself within its first second would be started again without end.
-        let short = !told && lived < SHORT;
-        if current && (action == Action::Blame || short) && !(told && state != State::Failing) {
+        let short = !signalled && lived < SHORT;
+        if current && (action == Action::Blame || short) && !(signalled && state != State::Failing) {
             self.start_failed(site, ended, &line);
         }
         self.fill(site);
@@ -426,7 +435,7 @@ impl Supervisor {
         }
         let ended = match (living.state, end.by_signal) {
             (State::Failing, _) => Ended::Unready,
-            _ if living.told => Ended::Stopped,
+            _ if living.signalled => Ended::Stopped,
             (_, true) if self.ran_out_of_memory(living.site, end.code.into()) => Ended::OutOfMemory,
             (_, true) => Ended::Signalled,
             (_, false) => Ended::Exited,
