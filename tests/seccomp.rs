@@ -145,17 +145,13 @@ fn the_kernel_reads_every_number_as_the_list_has_it() {
 
 /// A filter that answers every call with this error, but these.
 fn nothing_happens(needed: &[c_long], errno: u32) -> Vec<u8> {
-    use cellwall::pool::seal::{number, step};
-    let mut program = vec![step::load(0)];
+    use cellwall::sys::filter::{self as step, number};
+    let mut program = vec![step::load(step::NUMBER_AT)];
     for call in needed {
         program.extend([step::equal(0, 1, number(*call)), step::end(step::ALLOW)]);
     }
-    program.push(step::end(0x0005_0000 | errno));
-    let bytes = |line: libc::sock_filter| {
-        let (code, value) = (line.code.to_ne_bytes(), line.k.to_ne_bytes());
-        [&code[..], &[line.jt, line.jf], &value].concat()
-    };
-    program.into_iter().flat_map(bytes).collect()
+    program.push(step::end(step::ERRNO | errno));
+    step::bytes(&program)
 }
 
 /// The error that a call of this number without arguments ends with; 0: none.

@@ -178,6 +178,7 @@ fn files_of_the_launcher() -> Vec<PathBuf> {
         "src/launch/settled.rs",
         "src/policy/encode.rs",
         "src/sys/descriptors.rs",
+        "src/sys/filter.rs",
         "src/sys/fork.rs",
         "src/sys/schedule.rs",
     ];

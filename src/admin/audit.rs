@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket,
 };
 
-use crate::config::seccomp::ARCHITECTURE;
+use crate::sys::filter::ARCHITECTURE;
 
 use super::alone::Alone;
 use super::say;

@@ -113,7 +113,7 @@ impl Ground {
             };
             if look.owner != 0 {
                 found.foreign = Some((next.clone(), look.owner));
-                return self.within(root, found, next, rest);
+                return within(root, found, next, rest);
             }
             if let Some(text) = look.text {
                 if found.links.len() == 40 {
@@ -143,20 +143,6 @@ impl Ground {
             }
         }
         found.nearest.clone_from(&found.real);
-        found
-    }
-
-    /// From the first foreign component on nothing is followed.
-    fn within(&self, root: &Path, mut found: Found, first: PathBuf, rest: VecDeque<OsString>) -> Found {
-        found.real = first;
-        found.real.extend(rest);
-        found.nearest.clone_from(&found.real);
-        while looked_at(&root.join(relative(&found.nearest))).is_none() && found.nearest.pop() {}
-        found.kind = if found.nearest == found.real {
-            looked_at(&root.join(relative(&found.real))).map_or(Kind::Missing, |look| look.kind)
-        } else {
-            Kind::Missing
-        };
         found
     }
 
@@ -291,6 +277,20 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> {
 
 fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
+}
+
+/// From the first foreign component on nothing is followed.
+fn within(root: &Path, mut found: Found, first: PathBuf, rest: VecDeque<OsString>) -> Found {
+    found.real = first;
+    found.real.extend(rest);
+    found.nearest.clone_from(&found.real);
+    while looked_at(&root.join(relative(&found.nearest))).is_none() && found.nearest.pop() {}
+    found.kind = if found.nearest == found.real {
+        looked_at(&root.join(relative(&found.real))).map_or(Kind::Missing, |look| look.kind)
+    } else {
+        Kind::Missing
+    };
+    found
 }
 
 fn looked_at(path: &Path) -> Option<Look> {

@@ -226,11 +226,11 @@ impl Builder<'_> {
                 self.directory(target)?;
                 let flags =
                     if step.flags & Step::NO_EXEC == 0 { MsFlags::empty() } else { MsFlags::MS_NOEXEC };
-                mount::memory(self.root, &self.outside(target)?, MEMORY, flags).map_err(at)
+                mount::memory(self.root, &outside(target)?, MEMORY, flags).map_err(at)
             }
             StepKind::Processes => {
                 self.directory(target)?;
-                mount::processes(self.root, &self.outside(target)?).map_err(at)
+                mount::processes(self.root, &outside(target)?).map_err(at)
             }
             StepKind::BindDirectory | StepKind::BindFile => self.bind(step),
         }
@@ -298,11 +298,11 @@ impl Builder<'_> {
         let facts = fstat(directory).map_err(|errno| Halt::errno(path, errno))?;
         if facts.st_dev == self.device { Ok(()) } else { Err(Halt::errno(path, Errno::ENOENT)) }
     }
+}
 
-    /// How a target is called before the root changes. Its parents are the view's own.
-    fn outside(&self, target: &[u8]) -> Result<CString, Halt> {
-        CString::new([VIEW_ROOT.as_bytes(), target].concat()).map_err(|_| Halt::errno(target, Errno::EINVAL))
-    }
+/// How a target is called before the root changes. Its parents are the view's own.
+fn outside(target: &[u8]) -> Result<CString, Halt> {
+    CString::new([VIEW_ROOT.as_bytes(), target].concat()).map_err(|_| Halt::errno(target, Errno::EINVAL))
 }
 
 fn attributes(flags: u8) -> u64 {

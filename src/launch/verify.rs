@@ -54,6 +54,15 @@ pub(super) enum Start {
     Path(CString),
 }
 
+/// What a look at the program found.
+struct Found {
+    directory: Option<OwnedFd>,
+    start: Start,
+    words: Vec<CString>,
+    shown: (Vec<u8>, Vec<u8>),
+    php: Option<Vec<u8>>,
+}
+
 impl<'a> Dropped<'a> {
     /// Looks at the program with the site's eyes.
     ///
@@ -62,13 +71,15 @@ impl<'a> Dropped<'a> {
     pub fn verify(self, arrival: &Arrival<'_>) -> Result<Verified<'a>, Refusal> {
         arrival.in_time("confine")?;
         let Self { uid, site, target, inside, facts } = self;
-        let at = (uid, site, inside, facts);
-        let verified = match target {
-            Target::Script { docroot, request } => script(at, docroot, request, arrival),
-            Target::Program { request } => program(at, request, arrival),
-            Target::Command(words) => command(at, words),
+        let by_administrator = matches!(target, Target::Command(_));
+        let found = match target {
+            Target::Script { docroot, request } => script((uid, site), &inside, docroot, request, arrival),
+            Target::Program { request } => program(&inside, request, arrival),
+            Target::Command(words) => command(site, &inside, words),
         };
-        verified.map_err(|refusal| named(refusal, uid, site))
+        let Found { directory, start, words, shown, php } =
+            found.map_err(|refusal| named(refusal, uid, site))?;
+        Ok(Verified { uid, site, inside, facts, directory, start, words, shown, php, by_administrator })
     }
 }
 
@@ -92,112 +103,91 @@ pub(super) fn named(refusal: Refusal, uid: u32, site: &Site<'_>) -> Refusal {
 /// How [`MEND`] begins.
 const TREE: &str = "cellwall fix --apply SITE";
 
-type At<'a> = (u32, &'a Site<'a>, Inside<'a>, Facts);
-
-fn script<'a>(
-    at: At<'a>,
+fn script(
+    (uid, site): (u32, &Site<'_>),
+    inside: &Inside<'_>,
     docroot: &[u8],
     request: &Request<'_>,
     arrival: &Arrival<'_>,
-) -> Result<Verified<'a>, Refusal> {
-    let (uid, site, inside, facts) = at;
-    let reached = working_directory(arrival, &inside, (uid, site), inside.path(docroot))?;
+) -> Result<Found, Refusal> {
+    let reached = working_directory(arrival, inside, (uid, site), inside.path(docroot))?;
     let full = [&reached.path, &b"/"[..], request.command].concat();
     let (held, file) = file(&reached, request.command, &full)?;
     check(&file, &reached.facts, (uid, site), &full)?;
+    let shown = (reached.path.clone(), request.command.to_vec());
     let handler = site.handlers.iter().find(|handler| request.command.ends_with(handler.suffix));
-    let mut verified = Verified {
-        uid,
-        site,
-        inside,
-        facts,
-        directory: None,
-        start: Start::Path(CString::default()),
-        words: Vec::new(),
-        shown: (reached.path.clone(), request.command.to_vec()),
-        php: None,
-        by_administrator: false,
-    };
-    match handler {
-        Some(handler) => handled(&mut verified, handler, full)?,
+    let (start, words, php) = match handler {
+        Some(handler) => handled(handler, full)?,
         None => {
             executable(&file, uid, &full)?;
             drop(held);
-            native(&mut verified, &reached, request, arrival, full)?;
+            native((uid, site), &reached, request, arrival, full)?
         }
-    }
-    verified.directory = Some(reached.held);
-    Ok(verified)
+    };
+    Ok(Found { directory: Some(reached.held), start, words, shown, php })
 }
+
+/// What is started, its words, and the file that php-cgi is to run.
+type Run = (Start, Vec<CString>, Option<Vec<u8>>);
 
 /// An interpreter of the policy's. It gets the path that was verified, and no word of the request: words of the query
 /// string would be options to it (CVE-2012-1823).
-fn handled(verified: &mut Verified<'_>, handler: &Handler<'_>, full: Vec<u8>) -> Result<(), Refusal> {
+fn handled(handler: &Handler<'_>, full: Vec<u8>) -> Result<Run, Refusal> {
     let Some((program, fixed)) = handler.command.split_first() else {
         return Err(Refusal::about(&PROGRAM, handler.suffix, "has an empty handler"));
     };
     let php = interpreter::trusted(program, &[], 0)?;
-    verified.start = Start::Path(text(program)?);
-    verified.words =
-        std::iter::once(program).chain(fixed).map(|word| text(word)).collect::<Result<_, _>>()?;
-    if php {
-        verified.php = Some(full);
-    } else {
-        verified.words.push(text(&full)?);
+    let words = std::iter::once(program).chain(fixed).map(|word| text(word));
+    let mut words = words.collect::<Result<Vec<_>, _>>()?;
+    if !php {
+        words.push(text(&full)?);
     }
-    Ok(())
+    Ok((Start::Path(text(program)?), words, php.then_some(full)))
 }
 
 /// The file itself: compiled, or with a `#!` line that the kernel reads.
 fn native(
-    verified: &mut Verified<'_>,
+    (uid, site): (u32, &Site<'_>),
     reached: &Reached,
     request: &Request<'_>,
     arrival: &Arrival<'_>,
     full: Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<Run, Refusal> {
     let first = interpreter::look(&reached.held, request.command, &full)?;
-    if let First::Script(program, php) = first {
-        let (listed, owner) = (&verified.site.interpreters, verified.site.owner(verified.uid));
-        verified.php = (interpreter::trusted(&program, listed, owner)? || php).then_some(full);
-    }
-    verified.words.push(text(request.command)?);
-    // What php-cgi finds among its words are options; mod_fcgid's words are not the visitor's.
-    if verified.php.is_none() || arrival.fastcgi {
-        for word in &request.arguments {
-            verified.words.push(text(word)?);
+    let php = match first {
+        First::Script(program, php) => {
+            interpreter::trusted(&program, &site.interpreters, site.owner(uid))? || php
         }
-    }
-    verified.start = Start::Name(text(request.command)?);
-    Ok(())
+        _ => false,
+    };
+    // What php-cgi finds among its words are options; mod_fcgid's words are not the visitor's.
+    let words = words(request, !php || arrival.fastcgi)?;
+    Ok((Start::Name(text(request.command)?), words, php.then_some(full)))
+}
+
+/// The program's name, and the request's words where it is to have them.
+fn words(request: &Request<'_>, all: bool) -> Result<Vec<CString>, Refusal> {
+    let arguments = request.arguments.iter().filter(|_| all);
+    std::iter::once(&request.command).chain(arguments).map(|word| text(word)).collect()
 }
 
 /// A program of root's, named by the policy, all the way up root's.
-fn program<'a>(at: At<'a>, request: &Request<'_>, arrival: &Arrival<'_>) -> Result<Verified<'a>, Refusal> {
-    let (uid, site, inside, facts) = at;
+fn program(inside: &Inside<'_>, request: &Request<'_>, arrival: &Arrival<'_>) -> Result<Found, Refusal> {
     let (_, directory) = held(arrival)?;
     let full = [inside.path(directory), b"/", request.command].concat();
     let php = interpreter::trusted(&full, &[], 0)?;
-    // A visitor's words are options to php-cgi (CVE-2012-1823); mod_fcgid's words are the administrator's.
-    let fixed = arrival.fastcgi || !php;
-    let words = std::iter::once(&request.command).chain(request.arguments.iter().filter(|_| fixed));
-    Ok(Verified {
-        uid,
-        site,
-        inside,
-        facts,
+    Ok(Found {
         directory: None,
         start: Start::Path(text(&full)?),
-        words: words.map(|word| text(word)).collect::<Result<_, _>>()?,
+        // A visitor's words are options to php-cgi (CVE-2012-1823); mod_fcgid's words are the administrator's.
+        words: words(request, !php || arrival.fastcgi)?,
         shown: (inside.path(directory).to_vec(), request.command.to_vec()),
         php: None,
-        by_administrator: false,
     })
 }
 
 /// The administrator's own words, started from the site's first docroot.
-fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal> {
-    let (uid, site, inside, facts) = at;
+fn command(site: &Site<'_>, inside: &Inside<'_>, words: Vec<CString>) -> Result<Found, Refusal> {
     let home = site.docroots.first().map_or(&b"/"[..], |docroot| inside.path(docroot));
     if chdir(home).is_err() {
         chdir(c"/").map_err(|errno| Refusal::call(&CWD, "chdir", errno))?;
@@ -208,18 +198,7 @@ fn command<'a>(at: At<'a>, words: Vec<CString>) -> Result<Verified<'a>, Refusal>
         ..Refusal::about(&PROGRAM, &name, "is not there, inside the cell")
     })?;
     let shown = path.strip_prefix(b"/").map_or((home.to_vec(), name), |whole| (Vec::new(), whole.to_vec()));
-    Ok(Verified {
-        uid,
-        site,
-        inside,
-        facts,
-        directory: None,
-        start: Start::Path(text(&path)?),
-        words,
-        shown,
-        php: None,
-        by_administrator: true,
-    })
+    Ok(Found { directory: None, start: Start::Path(text(&path)?), words, shown, php: None })
 }
 
 /// By the site's own PATH, as its shell would.

@@ -52,6 +52,7 @@ pub fn become_program(order: Order<'_>) -> ! {
         Err(_) => BROKEN,
     };
     let Order { report, .. } = order;
+    // It is the exit status as well.
     drop(File::from(report).write_all(&[status]));
     leave(status)
 }

@@ -3,6 +3,7 @@
 //! A line is `pool EVENT key=value…`, written as the launcher writes its own. Names of accounts are looked up in /etc/passwd
 //! alone: the broker's is an account of this host, and root asks no name service.
 
+use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -10,7 +11,7 @@ use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 
-use crate::policy::{decode, read};
+use crate::policy::{DIRECTORY, HOST_FILE, decode, read};
 use crate::record::{Log, make_room, reference};
 use crate::refusal::{Refusal, Untrusted};
 
@@ -30,10 +31,9 @@ impl Journal {
             Err(read::Unreadable::Missing) => {
                 return Ok(Self { log: Log::open(None) });
             }
-            Err(why) => return Err(io::Error::other(format!("the host's policy: {why}"))),
+            Err(why) => return Err(unusable(&why)),
         };
-        let host =
-            decode::host(&bytes).map_err(|why| io::Error::other(format!("the host's policy: {why}")))?;
+        let host = decode::host(&bytes).map_err(|why| unusable(&why))?;
         Ok(Self { log: Log::open(Some(&host.log)) })
     }
 
@@ -70,6 +70,10 @@ impl Journal {
         let anew = OpenOptions::new().append(true).open(format!("/proc/self/fd/{}", sink.as_raw_fd()));
         anew.map(OwnedFd::from).or_else(|_| sink.try_clone_to_owned()).ok().map(Rc::new)
     }
+}
+
+fn unusable(why: &dyn Display) -> io::Error {
+    io::Error::other(format!("the host's policy, {DIRECTORY}/{HOST_FILE}: {why}"))
 }
 
 /// Uid and gid of the first account of /etc/passwd that is meant.

@@ -20,6 +20,8 @@ pub struct Manager {
     pub watchdog: Option<Duration>,
     /// What it shows of us.
     status: String,
+    /// It has not heard yet that we are up.
+    unready: bool,
 }
 
 impl Manager {
@@ -32,10 +34,30 @@ impl Manager {
             socket: value(environment, b"NOTIFY_SOCKET=").and_then(open),
             watchdog: watchdog.filter(|_| meant).map(Duration::from_micros),
             status: String::new(),
+            unready: false,
         }
     }
 
-    /// One or more assignments, a line each. A lost one is lost.
+    /// All is up, or up again after [`Manager::reloading`].
+    pub fn ready(&mut self) {
+        self.unready = true;
+        // It may have no room at the moment, which whoever tells it again finds out.
+        let _ = self.tell_ready();
+    }
+
+    /// That all is up, where it has not heard it yet: a service that never says so is ended when its time to start is over.
+    ///
+    /// # Errors
+    /// As [`Manager::keep`].
+    pub fn tell_ready(&mut self) -> Result<(), Errno> {
+        if self.unready {
+            self.send("READY=1", &[])?;
+            self.unready = false;
+        }
+        Ok(())
+    }
+
+    /// One or more assignments, a line each, without which nothing goes wrong: a lost one is lost.
     pub fn tell(&self, text: &str) {
         let _ = self.send(text, &[]);
     }

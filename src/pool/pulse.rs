@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::sys::filter::{self as step, bytes};
 use crate::sys::schedule::run_at_once;
 use crate::sys::seal::load_seccomp_everywhere;
 
 use super::descent::descend;
-use super::seal::{allow_only, bytes, give_up, step};
+use super::seal::{allow_only, give_up};
 use super::supervisor::Account;
 
 /// Serves until the pipe at descriptor 0 is closed.

@@ -7,6 +7,8 @@ pub mod clock;
 #[cfg(feature = "pool")]
 pub mod descriptors;
 pub mod files;
+#[cfg(any(feature = "admin", feature = "pool"))]
+pub mod filter;
 #[cfg(feature = "pool")]
 pub mod fork;
 pub mod identity;

@@ -153,6 +153,30 @@ fn the_service_manager_is_told_how_many_workers_there_are() {
     });
 }
 
+/// One that all services of a host speak to at once has no room for a word at times. One that never hears that the daemon is up
+/// ends it when its time to start is over.
+#[test]
+fn a_service_manager_without_room_hears_later_that_the_daemon_is_up() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 2");
+        let (manager, others) = (UnixDatagram::bind(NOTIFY).unwrap(), UnixDatagram::unbound().unwrap());
+        manager.set_nonblocking(true).unwrap();
+        others.set_nonblocking(true).unwrap();
+        while others.send_to(b"STATUS=another service", NOTIFY).is_ok() {}
+        let mut daemon = Daemon::traced(world, &format!("env NOTIFY_SOCKET={NOTIFY}"));
+        assert!(daemon.ready().is_some());
+        until("the broker's answer", || cellwall::admin::status::ask("/table").is_ok());
+        let mut words = Vec::new();
+        until("READY=1", || {
+            let mut word = [0; 4096];
+            while let Ok(length) = manager.recv(&mut word) {
+                words.push(String::from_utf8_lossy(&word[..length]).into_owned());
+            }
+            words.iter().any(|word| word == "READY=1")
+        });
+    });
+}
+
 /// Answers that were not 200, of clients who ask without end while `doing`.
 fn asked_while(nginx: &Nginx, sites: &[&str], path: &str, doing: impl FnOnce(&AtomicU32)) -> Vec<String> {
     let (good, end) = (AtomicU32::new(0), AtomicBool::new(false));

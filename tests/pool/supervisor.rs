@@ -610,6 +610,25 @@ fn pool_19_28_a_site_comes_changes_and_goes_and_its_neighbour_does_not_notice() 
     });
 }
 
+/// Where the log is stands in the host's record: a reload that could not read it has not done what it was asked for.
+#[test]
+fn a_reload_says_that_the_hosts_record_cannot_be_used() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let daemon = Daemon::start(world);
+        let record = "/var/lib/cellwall/policy/host";
+        let good = fs::read(record).unwrap();
+        fs::write(record, &good[..good.len() - 1]).unwrap();
+        daemon.reload();
+        until("its record", || !logged(&["refuse ", "code=S09", record]).is_empty());
+        let said = world.cellwall(&["pool", "reload"]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(text.contains("cannot use all records"), "{text}");
+        fs::write(record, &good).unwrap();
+        assert!(world.cellwall(&["pool", "reload"]).status.success());
+    });
+}
+
 #[test]
 fn a_sites_own_user_may_say_that_it_was_deployed_and_nobody_elses_may() {
     world(Launcher::Cellwall, |world| {

@@ -160,14 +160,14 @@ impl Place {
                 mknodat(&above, HALF, SFlag::S_IFCHR, mode(0o666), *number)?;
                 renameat(&above, HALF, &above, name)?;
             }
-            Thing::Text(text) => self.write(&above, name, &mut text.as_bytes(), 0o644, None)?,
+            Thing::Text(text) => write(&above, name, &mut text.as_bytes(), 0o644, None)?,
             Thing::Copy(copied) => {
                 let mut source = open_source(&copied.source)?;
                 let facts = source.metadata()?;
                 if Copied::now(&copied.source, &facts).as_ref() != Some(copied) {
                     return Err(io::Error::other("it changed meanwhile; run it again"));
                 }
-                self.write(&above, name, &mut source, copied.mode, Some(copied.modified))?;
+                write(&above, name, &mut source, copied.mode, Some(copied.modified))?;
             }
         }
         Ok(())
@@ -178,7 +178,7 @@ impl Place {
     /// # Errors
     /// Of the file system.
     pub fn keep(&self, name: &str, text: &str) -> io::Result<()> {
-        self.write(&self.top, name.as_ref(), &mut text.as_bytes(), 0o600, None)
+        write(&self.top, name.as_ref(), &mut text.as_bytes(), 0o600, None)
     }
 
     /// Removes it. A directory that is not empty stays.
@@ -211,34 +211,6 @@ impl Place {
         }
     }
 
-    fn write(
-        &self,
-        above: &OwnedFd,
-        name: &std::ffi::OsStr,
-        from: &mut impl Read,
-        rights: u32,
-        modified: Option<i64>,
-    ) -> io::Result<()> {
-        half(above)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(above, HALF, flags, mode(0o600))?);
-        io::copy(from, &mut file)?;
-        file.flush()?;
-        file.set_permissions(Permissions::from_mode(rights))?;
-        if let Some(modified) = modified {
-            let (seconds, rest) = (modified.div_euclid(1_000_000_000), modified.rem_euclid(1_000_000_000));
-            let time = TimeSpec::new(seconds, rest);
-            futimens(&file, &time, &time)?;
-        }
-        renameat(above, HALF, above, name)?;
-        Ok(())
-    }
-
-    fn open_file(&self, above: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<File> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-        Ok(File::from(files::open_plain(above, name.as_bytes(), flags, ResolveFlag::RESOLVE_BENEATH)?))
-    }
-
     fn reads(
         &self,
         above: &OwnedFd,
@@ -252,13 +224,13 @@ impl Place {
             return Ok(false);
         }
         let mut bytes = Vec::new();
-        self.open_file(above, name)?.read_to_end(&mut bytes)?;
+        open_file(above, name)?.read_to_end(&mut bytes)?;
         Ok(bytes == text)
     }
 
     /// Byte by byte: a copy that was tampered with has whatever size and time it likes.
     fn equals(&self, above: &OwnedFd, name: &std::ffi::OsStr, source: &Path) -> io::Result<bool> {
-        let (mut one, mut other) = (self.open_file(above, name)?, open_source(source)?);
+        let (mut one, mut other) = (open_file(above, name)?, open_source(source)?);
         let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
         loop {
             let (here, there) = (fill(&mut one, &mut left)?, fill(&mut other, &mut right)?);
@@ -270,6 +242,35 @@ impl Place {
             }
         }
     }
+}
+
+/// Under another name first: what has this one is whole.
+fn write(
+    above: &OwnedFd,
+    name: &std::ffi::OsStr,
+    from: &mut impl Read,
+    rights: u32,
+    modified: Option<i64>,
+) -> io::Result<()> {
+    half(above)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(above, HALF, flags, mode(0o600))?);
+    io::copy(from, &mut file)?;
+    file.flush()?;
+    file.set_permissions(Permissions::from_mode(rights))?;
+    if let Some(modified) = modified {
+        let (seconds, rest) = (modified.div_euclid(1_000_000_000), modified.rem_euclid(1_000_000_000));
+        let time = TimeSpec::new(seconds, rest);
+        futimens(&file, &time, &time)?;
+    }
+    renameat(above, HALF, above, name)?;
+    Ok(())
+}
+
+/// A file of the copy's own.
+fn open_file(above: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    Ok(File::from(files::open_plain(above, name.as_bytes(), flags, ResolveFlag::RESOLVE_BENEATH)?))
 }
 
 /// A file of the host's, by its path without links.

@@ -10,56 +10,25 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::sys::filter::{
+    self, ALLOW, ARCHITECTURE, ARCHITECTURE_AT, ERRNO, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, KILL,
+    NUMBER_AT, OR,
+};
+
 use super::{ALL, Clause, Condition, Mistake, Verdict};
 
 /// The program for these verdicts: `struct sock_filter`s in the machine's byte order.
 pub(super) fn compile(list: &BTreeMap<u32, Verdict>) -> Result<Vec<u8>, Mistake> {
     let mut assembly = Assembly::default();
     let calls = assembly.calls(&intervals(list))?;
-    assembly.before(calls, Instruction::plain(LOAD, NUMBER_AT))?;
+    assembly.before(calls, filter::load(NUMBER_AT))?;
     if assembly.backwards.len() > MOST_INSTRUCTIONS {
         return Err(Mistake::Long(assembly.backwards.len()));
     }
-    Ok(assembly.backwards.iter().rev().flat_map(Instruction::bytes).collect())
+    Ok(filter::bytes(assembly.backwards.iter().rev()))
 }
 
-/// One `struct sock_filter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Instruction {
-    code: u16,
-    if_true: u8,
-    if_false: u8,
-    value: u32,
-}
-
-impl Instruction {
-    const fn plain(code: u16, value: u32) -> Self {
-        Self { code, if_true: 0, if_false: 0, value }
-    }
-
-    fn bytes(&self) -> [u8; 8] {
-        let [a, b] = self.code.to_ne_bytes();
-        let [e, f, g, h] = self.value.to_ne_bytes();
-        [a, b, self.if_true, self.if_false, e, f, g, h]
-    }
-}
-
-// linux/bpf_common.h, as sums of class, size, mode and operation.
-pub(super) const LOAD: u16 = 0x20;
-pub(super) const AND: u16 = 0x54;
-pub(super) const OR: u16 = 0x44;
-pub(super) const JUMP: u16 = 0x05;
-pub(super) const IF_EQUAL: u16 = 0x15;
-pub(super) const IF_AT_LEAST: u16 = 0x35;
-pub(super) const RETURN: u16 = 0x06;
-
-// linux/seccomp.h
-pub(super) const RETURN_ALLOW: u32 = 0x7fff_0000;
-pub(super) const RETURN_ERRNO: u32 = 0x0005_0000;
-pub(super) const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
-/// Offsets in `struct seccomp_data`.
-pub(super) const NUMBER_AT: u32 = 0;
-pub(super) const ARCHITECTURE_AT: u32 = 4;
+/// The offset of the arguments' lower halves in `struct seccomp_data`.
 pub(super) const ARGUMENTS_AT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 /// BPF_MAXINSNS.
 pub(super) const MOST_INSTRUCTIONS: usize = 4096;
@@ -71,16 +40,10 @@ pub(super) const EAGER: Range<u32> = 0..22;
 #[cfg(target_arch = "aarch64")]
 pub(super) const EAGER: Range<u32> = 56..81;
 
-/// AUDIT_ARCH_X86_64.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const ARCHITECTURE: u32 = 0xc000_003e;
 /// The first number of the x32 interface, which shares the architecture word and has all calls a second time.
 #[cfg(target_arch = "x86_64")]
 pub(super) const FOREIGN_FROM: Option<u32> = Some(0x4000_0000);
 
-/// AUDIT_ARCH_AARCH64.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const ARCHITECTURE: u32 = 0xc000_00b7;
 #[cfg(target_arch = "aarch64")]
 pub(super) const FOREIGN_FROM: Option<u32> = None;
 
@@ -242,16 +205,16 @@ impl Assembly {
     /// (`seccomp_is_const_allow`, kernel/seccomp.c) does not know. This one changes nothing.
     fn lazy(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
         let native = self.native(intervals)?;
-        self.before(native, Instruction::plain(OR, 0))
+        self.before(native, filter::plain(OR, 0))
     }
 
     /// The architecture is looked at on every way, behind the number: so two steps of each trial are saved.
     fn native(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
         let tree = self.tree(intervals)?;
-        let native = self.before(tree, Instruction::plain(LOAD, NUMBER_AT))?;
-        let foreign = self.leave(RETURN_KILL_PROCESS)?;
+        let native = self.before(tree, filter::load(NUMBER_AT))?;
+        let foreign = self.leave(KILL)?;
         let check = self.branch(IF_EQUAL, ARCHITECTURE, native, foreign)?;
-        self.before(check, Instruction::plain(LOAD, ARCHITECTURE_AT))
+        self.before(check, filter::load(ARCHITECTURE_AT))
     }
 
     fn tree(&mut self, intervals: &[Interval]) -> Result<Place, Mistake> {
@@ -286,7 +249,7 @@ impl Assembly {
 
     fn verdict(&mut self, verdict: &Verdict) -> Result<Place, Mistake> {
         match verdict {
-            Verdict::Allow => self.leave(RETURN_ALLOW),
+            Verdict::Allow => self.leave(ALLOW),
             Verdict::Answer(errno) => self.leave(answer(*errno)),
             Verdict::Unless(clauses) => self.clauses(clauses),
         }
@@ -299,7 +262,7 @@ impl Assembly {
         {
             return Ok(*place);
         }
-        let mut next = self.leave(RETURN_ALLOW)?;
+        let mut next = self.leave(ALLOW)?;
         for clause in clauses.iter().rev() {
             next = self.denial(clause, next)?;
         }
@@ -318,9 +281,9 @@ impl Assembly {
                 first = self.branch(IF_EQUAL, *value, found, first)?;
             }
             if condition.mask != ALL {
-                first = self.before(first, Instruction::plain(AND, condition.mask))?;
+                first = self.before(first, filter::and(condition.mask))?;
             }
-            let load = Instruction::plain(LOAD, ARGUMENTS_AT + 8 * condition.argument);
+            let load = filter::load(ARGUMENTS_AT + 8 * condition.argument);
             when_true = self.before(first, load)?;
         }
         Ok(when_true)
@@ -331,7 +294,7 @@ impl Assembly {
         match self.returns.get(&value) {
             Some(place) if self.distance(*place)? < FAR => Ok(*place),
             _ => {
-                let place = self.push(Instruction::plain(RETURN, value));
+                let place = self.push(filter::end(value));
                 self.returns.insert(value, place);
                 Ok(place)
             }
@@ -341,8 +304,8 @@ impl Assembly {
     fn branch(&mut self, code: u16, value: u32, yes: Place, no: Place) -> Result<Place, Mistake> {
         let (yes, no) = (self.within_reach(yes)?, self.within_reach(no)?);
         let reach = |distance: u32| u8::try_from(distance).map_err(|_| Mistake::Long(self.backwards.len()));
-        let (if_true, if_false) = (reach(self.distance(yes)?)?, reach(self.distance(no)?)?);
-        Ok(self.push(Instruction { code, if_true, if_false, value }))
+        let (jt, jf) = (reach(self.distance(yes)?)?, reach(self.distance(no)?)?);
+        Ok(self.push(Instruction { code, jt, jf, k: value }))
     }
 
     /// An instruction that goes on to `next`.
@@ -360,7 +323,7 @@ impl Assembly {
 
     fn jump(&mut self, place: Place) -> Result<Place, Mistake> {
         let distance = self.distance(place)?;
-        Ok(self.push(Instruction::plain(JUMP, distance)))
+        Ok(self.push(filter::plain(JUMP, distance)))
     }
 
     /// How many instructions lie between the next one and `place`.
@@ -376,7 +339,7 @@ impl Assembly {
 }
 
 fn answer(errno: i32) -> u32 {
-    RETURN_ERRNO | errno.unsigned_abs()
+    ERRNO | errno.unsigned_abs()
 }
 
 /// From this distance on a jump gets help; a few instructions may still come between.

@@ -8,8 +8,6 @@ use std::sync::{Arc, OnceLock};
 
 use super::syscalls::{self, Known};
 
-pub(crate) use filter::ARCHITECTURE;
-
 mod filter;
 #[cfg(test)]
 mod tests;

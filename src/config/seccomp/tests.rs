@@ -2,6 +2,7 @@
 
 use super::filter::*;
 use super::*;
+use crate::sys::filter::*;
 
 const NATIVE: u32 = ARCHITECTURE;
 const I386: u32 = 0x4000_0003;
@@ -40,8 +41,8 @@ fn answer_to(choices: Choices, number: libc::c_long, arguments: [u64; 6]) -> u32
 
 const OPEN: Choices = Choices { tcp_rules: false };
 const RESTRICTED: Choices = Choices { tcp_rules: true };
-const EPERM: u32 = RETURN_ERRNO | 1;
-const ENOSYS: u32 = RETURN_ERRNO | 38;
+const EPERM: u32 = ERRNO | 1;
+const ENOSYS: u32 = ERRNO | 38;
 
 /// The list read by other means than the parser: (number, answer) of the lines before the argument rules.
 fn listed() -> BTreeMap<u32, u32> {
@@ -76,7 +77,7 @@ fn every_number_gets_the_answer_of_the_list() {
             // Without arguments every argument rule allows, but that protocol 0 of family 0 is no plain one and
             // type 0 is no known transport.
             let socket = [libc::SYS_socket, libc::SYS_socketpair].contains(&i64::from(number));
-            let expected = if socket { EPERM } else { RETURN_ALLOW };
+            let expected = if socket { EPERM } else { ALLOW };
             assert_eq!(answer, listed.get(&number).copied().unwrap_or(expected), "{number}");
         }
     }
@@ -115,12 +116,12 @@ fn no_number_and_no_architecture_of_all_that_there_are_is_judged_otherwise() {
                 Some(answer) => *answer,
                 None if foreign => ENOSYS,
                 None if socket => EPERM,
-                None => RETURN_ALLOW,
+                None => ALLOW,
             };
             assert_eq!(run(&program, NATIVE, *number, [0; 6]).0, expected, "{number:#x}");
             for architecture in edges.iter().chain(&[I386]).filter(|one| **one != NATIVE) {
                 let answer = run(&program, *architecture, *number, [0; 6]).0;
-                assert_eq!(answer, RETURN_KILL_PROCESS, "{architecture:#x} {number:#x}");
+                assert_eq!(answer, KILL, "{architecture:#x} {number:#x}");
             }
         }
     }
@@ -140,7 +141,7 @@ fn what_the_change_of_identity_needs_is_allowed() {
         libc::SYS_landlock_restrict_self,
         libc::SYS_getrandom,
     ] {
-        assert_eq!(answer_to(RESTRICTED, number, [u64::MAX; 6]), RETURN_ALLOW, "{number}");
+        assert_eq!(answer_to(RESTRICTED, number, [u64::MAX; 6]), ALLOW, "{number}");
     }
 }
 
@@ -148,8 +149,8 @@ fn what_the_change_of_identity_needs_is_allowed() {
 fn foreign_architectures_die_and_x32_does_not_exist() {
     let program = baseline(OPEN).expect("right");
     for number in [0, 1, 59, 165, 400] {
-        assert_eq!(run(&program, I386, number, [0; 6]).0, RETURN_KILL_PROCESS);
-        assert_eq!(run(&program, 0x4000_0028, number, [0; 6]).0, RETURN_KILL_PROCESS);
+        assert_eq!(run(&program, I386, number, [0; 6]).0, KILL);
+        assert_eq!(run(&program, 0x4000_0028, number, [0; 6]).0, KILL);
     }
     if cfg!(target_arch = "x86_64") {
         for number in [0x4000_0000, 0x4000_0001, 0x4000_0000 + 165, 0x7fff_ffff, u32::MAX] {
@@ -231,13 +232,13 @@ fn arguments_decide() {
     for (call, [a, b, c, d], open, restricted) in CASES {
         for (choices, denied) in [(OPEN, *open), (RESTRICTED, *restricted)] {
             let answer = answer_to(choices, *call, [*a, *b, *c, *d, 7, 7]);
-            let expected = if denied { EPERM } else { RETURN_ALLOW };
+            let expected = if denied { EPERM } else { ALLOW };
             assert_eq!(answer, expected, "call {call} ({a:#x}, {b:#x}, {c:#x}, {d:#x}), {choices:?}");
         }
     }
     #[cfg(target_arch = "x86_64")]
     for (mode, denied) in [(0o010_644, false), (0o020_644, true), (0o060_644, true)] {
-        let expected = if denied { EPERM } else { RETURN_ALLOW };
+        let expected = if denied { EPERM } else { ALLOW };
         assert_eq!(answer_to(OPEN, libc::SYS_mknod, [0, mode, 0, 0, 0, 0]), expected);
     }
 }
@@ -256,7 +257,7 @@ fn trial(program: &[u8], architecture: u32, number: u32) -> (bool, usize) {
             (IF_EQUAL, _) => at += usize::from(if accumulator == value { yes } else { no }),
             (IF_AT_LEAST, _) => at += usize::from(if accumulator >= value { yes } else { no }),
             (JUMP, _) => at += usize::try_from(value).expect("small"),
-            (RETURN, _) => return (value == RETURN_ALLOW, steps),
+            (RETURN, _) => return (value == ALLOW, steps),
             _ => return (false, steps),
         }
     }
@@ -303,7 +304,7 @@ fn jumps_over_more_than_255_instructions_arrive() {
     let program: Vec<u8> = compile(&list).expect("short enough");
     assert!(program.len() / 8 > 3 * 255);
     for number in 0..1600 {
-        let expected = if number < 1500 && number % 2 == 1 { RETURN_ERRNO | 13 } else { RETURN_ALLOW };
+        let expected = if number < 1500 && number % 2 == 1 { ERRNO | 13 } else { ALLOW };
         assert_eq!(run(&program, NATIVE, number, [0; 6]).0, expected, "{number}");
     }
 }

@@ -141,7 +141,7 @@ impl Broker {
         link.codec.ask();
         (link.told, link.refused, link.at_once) = (false, false, false);
         link.pending.put(&job.bytes);
-        if job.again > 0 {
+        if job.retries > 0 {
             // It had no body, whose end must be told once more.
             link.pending.with(|out| put(out, kind::STDIN, ID, &[]));
         }

@@ -14,6 +14,7 @@
 mod allowance;
 mod answers;
 mod arena;
+mod arrivals;
 mod calls;
 mod children;
 mod counters;
@@ -266,7 +267,7 @@ impl Broker {
                 self.wake_at(due);
             }
             if self.now >= self.tick {
-                self.look_at_the_clock()?;
+                self.look_at_the_clock();
             }
             self.flush()?;
         }

@@ -58,11 +58,11 @@ impl Broker {
         // at work before it read the last record.
         let call = self.calls.get(call_key).filter(|call| reused && call.codec.whole());
         let job = call.and_then(|call| call.job.as_ref());
-        let untouched = job.is_some_and(|job| job.again < AGAIN_MOST && job.sent == 0 && job.body == 0);
+        let untouched = job.is_some_and(|job| job.retries < AGAIN_MOST && job.sent == 0 && job.body == 0);
         self.unbind(key, call_key, serial);
         if untouched {
             if let Some(job) = self.calls.get_mut(call_key).and_then(|call| call.job.as_mut()) {
-                job.again = job.again.saturating_add(1);
+                job.retries = job.retries.saturating_add(1);
             }
             self.place(call_key);
             self.understand(call_key, &[]);

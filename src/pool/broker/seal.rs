@@ -5,8 +5,9 @@
 
 use nix::errno::Errno;
 
-use crate::pool::seal::{allow_only, bytes, give_up, number, step};
+use crate::pool::seal::{allow_only, give_up};
 use crate::sys::descriptors::SO_PASSRIGHTS;
+use crate::sys::filter::{self as step, Instruction, bytes, number};
 use crate::sys::seal::load_seccomp;
 
 /// Seals this process for good. Call it in the broker's root directory, as its own uid.
@@ -63,8 +64,8 @@ const CALLS: &[libc::c_long] = &[
 
 /// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number and refuses descriptors alone, and
 /// `fcntl` seals memory files and copies descriptors: O_APPEND stays on a log that is the supervisor's as well.
-fn program() -> Vec<libc::sock_filter> {
-    const UNSUPPORTED: u32 = 0x0005_0000 | 97; // EAFNOSUPPORT
+fn program() -> Vec<Instruction> {
+    const UNSUPPORTED: u32 = step::ERRNO | 97; // EAFNOSUPPORT
     let rest = [
         step::equal(0, 6, number(libc::SYS_fcntl)),
         // The second argument's lower half.

@@ -1,6 +1,5 @@
 //! Deadlines: all of them are looked at together, not more often than ten times a second, and not at all at rest.
 
-use crate::pool::channel::Lost;
 use crate::pool::settings::Kind;
 use crate::pool::wire::{self, Up, Why};
 
@@ -36,16 +35,23 @@ enum Due {
 
 impl Broker {
     /// Does what is due, and finds out when the next thing will be.
-    pub(super) fn look_at_the_clock(&mut self) -> Result<(), Lost> {
+    pub(super) fn look_at_the_clock(&mut self) {
         (self.last_tick, self.tick) = (self.now, u64::MAX);
-        if self.crowded.is_some_and(|until| until <= self.now) {
-            self.crowded = None;
-            for number in self.sites.keys().copied().collect::<Vec<_>>() {
-                self.listen_as_told(number);
-            }
-        }
-        let mut next = self.crowded.unwrap_or(u64::MAX).min(self.quit.unwrap_or(u64::MAX));
-        let mut due = Vec::new();
+        let mut next = self.quit.unwrap_or(u64::MAX);
+        next = next.min(self.crowd_passes());
+        next = next.min(self.calls_due());
+        next = next.min(self.orphans_due());
+        next = next.min(self.runs_due());
+        next = next.min(self.let_speak());
+        next = next.min(self.try_the_waiting());
+        next = next.min(self.rest_and_retire());
+        next = next.min(self.journal.tick(&mut self.sites, self.now));
+        self.wake_at(next);
+    }
+
+    /// Does for each connection what is due first.
+    fn calls_due(&mut self) -> u64 {
+        let (mut next, mut due) = (u64::MAX, Vec::new());
         for (key, call) in self.calls.iter() {
             let Some(site) = self.sites.get(&call.site) else { continue };
             let at_the_end = (call.state == State::Head).then_some((self.speaks_until, Due::Close));
@@ -58,14 +64,7 @@ impl Broker {
         for (key, what) in due {
             next = next.min(self.due(key, what));
         }
-        next = next.min(self.orphans_due());
-        next = next.min(self.runs_due());
-        next = next.min(self.let_speak());
-        next = next.min(self.try_the_waiting());
-        next = next.min(self.rest_and_retire());
-        next = next.min(self.journal.tick(&mut self.sites, self.now));
-        self.wake_at(next);
-        Ok(())
+        next
     }
 
     /// Whole requests that take a while are watched for their web server's going away.
@@ -179,24 +178,21 @@ impl Broker {
         next
     }
 
-    /// Workers with nothing to do for long enough are dismissed, one at a time for each site.
+    /// Workers with nothing to do for long enough are dismissed.
     fn rest_and_retire(&mut self) -> u64 {
-        let (mut next, mut wishes, mut replaced) = (u64::MAX, Vec::new(), Vec::new());
-        for (number, site) in &mut self.sites {
-            if site.workers.is_empty() || site.rules.kind == Kind::Cgi {
-                continue;
-            }
-            let patience = u64::from(site.rules.workers.idle_ms).saturating_mul(1000);
-            let leaving = site.workers.iter().filter(|one| site.leaving.has(one.0));
-            let leaving = leaving.filter_map(|one| Some((one.0, self.workers.get(&one.0)?)));
-            for (serial, worker) in leaving.filter(|(_, worker)| worker.busy == 0) {
-                let when = worker.idle_since.saturating_add(patience);
-                if when > self.now {
-                    next = next.min(when);
-                } else {
-                    replaced.push(serial);
-                }
-            }
+        let next = self.dismiss().min(self.retire());
+        let idle =
+            self.workers.iter().filter(|(_, worker)| worker.draining == Some(Why::Idle) && !worker.dismissed);
+        for serial in idle.map(|(serial, _)| *serial).collect::<Vec<_>>() {
+            self.drained(serial);
+        }
+        next
+    }
+
+    /// Of each site that has more workers than it needs, one at a time gets nothing new.
+    fn dismiss(&mut self) -> u64 {
+        let (mut next, mut wishes) = (u64::MAX, Vec::new());
+        for (number, site) in self.sites.iter_mut().filter(|(_, site)| site.rules.kind != Kind::Cgi) {
             let needed = site.needed();
             // The place of the one that leaves is another's already.
             let living = |one: &&wire::Worker| {
@@ -208,7 +204,7 @@ impl Broker {
                 continue;
             }
             let Some((serial, since)) = idlest(site, &self.workers) else { continue };
-            let when = since.saturating_add(patience);
+            let when = since.saturating_add(idle_us(&site.rules));
             if when > self.now {
                 next = next.min(when);
                 continue;
@@ -223,16 +219,34 @@ impl Broker {
         for wish in wishes {
             self.say(wish);
         }
+        next
+    }
+
+    /// Those whose place is taken already need not wait for their last requests.
+    fn retire(&mut self) -> u64 {
+        let (mut next, mut replaced) = (u64::MAX, Vec::new());
+        for site in self.sites.values().filter(|site| site.rules.kind != Kind::Cgi) {
+            let leaving = site.workers.iter().filter(|one| site.leaving.has(one.0));
+            let leaving = leaving.filter_map(|one| Some((one.0, self.workers.get(&one.0)?)));
+            for (serial, worker) in leaving.filter(|(_, worker)| worker.busy == 0) {
+                let when = worker.idle_since.saturating_add(idle_us(&site.rules));
+                if when > self.now {
+                    next = next.min(when);
+                } else {
+                    replaced.push(serial);
+                }
+            }
+        }
         for serial in replaced {
             self.leave_to_heir(serial);
         }
-        let idle =
-            self.workers.iter().filter(|(_, worker)| worker.draining == Some(Why::Idle) && !worker.dismissed);
-        for serial in idle.map(|(serial, _)| *serial).collect::<Vec<_>>() {
-            self.drained(serial);
-        }
         next
     }
+}
+
+/// How long a worker may have nothing to do, in microseconds.
+fn idle_us(rules: &Rules) -> u64 {
+    u64::from(rules.workers.idle_ms).saturating_mul(1000)
 }
 
 /// The worker that has had nothing to do for the longest time.

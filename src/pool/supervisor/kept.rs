@@ -140,7 +140,7 @@ impl Supervisor {
         self.tell_kept();
     }
 
-    /// As much of it as the service manager hears at the moment. One that is not there keeps nothing, and comes by no waiting.
+    /// As much of it as the service manager hears at the moment, and first of all that we are up. One that is not there keeps nothing, and comes by no waiting.
     pub(super) fn tell_kept(&mut self) {
         if self.tell_some() == Err(Errno::EAGAIN) {
             self.after(SOON, Timer::Keep);
@@ -148,6 +148,7 @@ impl Supervisor {
     }
 
     fn tell_some(&mut self) -> Result<(), Errno> {
+        self.manager.tell_ready()?;
         while let Some(name) = self.kept.leaving.last() {
             self.manager.forget(name)?;
             self.kept.names.remove(name);

@@ -2,8 +2,12 @@
 //! broker alive.
 //!
 //! * `pools`: which pools there are: start and reload.
+//! * `records`: what the policy says of them.
 //! * `kept`: sockets that outlive the daemon.
+//! * `logs`: a site's own logs, which the broker writes.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
+//! * `renewal`: new workers in the place of old ones.
+//! * `usage`: what sites use.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
 //! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
@@ -25,13 +29,17 @@ mod accounts;
 mod broker;
 mod control;
 mod kept;
+mod logs;
 mod pools;
 mod pulse;
+mod records;
+mod renewal;
 mod run;
 mod runs;
 pub mod seal;
 mod slow;
 mod stopped;
+mod usage;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -97,7 +105,7 @@ pub struct Supervisor {
     last_worker: u32,
     last_zygote: u32,
     /// Slow requests that were asked about in this second.
-    told: u32,
+    places_told: u32,
     quit_at: Option<Instant>,
 }
 
@@ -167,7 +175,7 @@ impl Supervisor {
         })?;
         supervisor.load();
         supervisor.start_broker();
-        supervisor.manager.tell("READY=1");
+        supervisor.manager.ready();
         supervisor.tell_status();
         supervisor.close_strangers();
         while supervisor.turn()? {}
@@ -353,7 +361,7 @@ impl Supervisor {
         self.tell_status();
         self.answer_waiting();
         self.journal.make_room();
-        self.told = 0;
+        self.places_told = 0;
         self.after(SECOND, Timer::Second);
     }
 
@@ -407,7 +415,7 @@ impl Supervisor {
             last_site: 0,
             last_worker: 0,
             last_zygote: 0,
-            told: 0,
+            places_told: 0,
             quit_at: None,
         };
         supervisor.watch(&supervisor.signals, SIGNALS, EpollFlags::EPOLLIN)?;

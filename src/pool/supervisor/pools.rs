@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,15 +13,16 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::policy::DIRECTORY;
 use crate::refusal::{Card, Pasted, Refusal};
 
+use super::super::journal::Journal;
 use super::super::life::Failures;
 use super::super::listen;
 use super::super::outlook::Outlook;
-use super::super::settings::{self, Accept, Kind, Life, Listen, SUFFIX, Settings, Workers};
+use super::super::settings::{self, Accept, Kind, Life, Listen, Settings, Workers};
 use super::super::tree;
-use super::super::wire::{Down, Sink, Site};
+use super::super::wire::{Down, Site};
+use super::records::{Found, RECORD};
 use super::runs::Serial;
 use super::{Supervisor, Timer, stopped};
 
@@ -33,7 +33,7 @@ pub(super) struct Pool {
     /// Its settings, as `apply` wrote them.
     pub(super) record: Rc<[u8]>,
     /// The rules that its workers were started under ([`settings::rules`]).
-    rules: u64,
+    pub(super) rules: u64,
     /// Counts changes of the settings, for the broker.
     pub(super) generation: u32,
     /// Counts what makes all workers old: changes of the settings, deployments, restarts.
@@ -70,7 +70,7 @@ pub(super) struct Pool {
     /// When somebody asked last for new workers and got them.
     pub(super) renewed: Option<Instant>,
     /// Somebody has asked since: they are renewed once more.
-    pub(super) again: bool,
+    pub(super) renewal_asked: bool,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
     pub(super) zygotes: Vec<Serial>,
@@ -82,7 +82,22 @@ impl Pool {
     /// A program expects that it waits, the broker that it does not.
     pub(super) fn set_blocking(&self) {
         let blocks = self.accept == Accept::Direct && !self.yielding && !self.paused && !self.stands_in;
+        // Of a descriptor that is ours, with flags that the kernel knows.
         let _ = listen::set_blocking(&self.socket.listener, blocks);
+    }
+
+    /// New settings, but for where it listens.
+    fn follow(&mut self, settings: &Settings<'_>, found: &Found) {
+        let direct = settings.accept == Accept::Direct;
+        self.socket.held |= direct;
+        self.stands_in &= direct;
+        (self.uid, self.group) = (found.uid, settings.group);
+        (self.record, self.rules) = (Rc::clone(&found.record), found.rules);
+        self.generation = self.generation.saturating_add(1);
+        (self.kind, self.accept) = (settings.kind, settings.accept);
+        (self.numbers, self.life) = (settings.workers, settings.worker);
+        self.deadline_ms = settings.request.deadline_ms;
+        self.metered = is_metered(settings);
     }
 
     /// The socket's path, where it has one and we made it.
@@ -119,13 +134,6 @@ pub(super) struct Public {
     pub(super) kept: Option<Rc<str>>,
 }
 
-/// A site as the records on disk have it.
-struct Found {
-    uid: u32,
-    record: Rc<[u8]>,
-    rules: u64,
-}
-
 impl Supervisor {
     /// Reads all records for the first time.
     pub(super) fn load(&mut self) {
@@ -140,10 +148,7 @@ impl Supervisor {
     /// False: there was one.
     pub(super) fn reload(&mut self) -> bool {
         self.manager.reloading();
-        if let Ok(journal) = super::Journal::open() {
-            self.journal = journal;
-            self.welcome_again();
-        }
+        let log_used = self.reopen_log();
         let (mut found, all_used) = self.read_all();
         let known: BTreeMap<Vec<u8>, Site> =
             self.pools.iter().map(|(site, pool)| (pool.name.clone(), *site)).collect();
@@ -162,38 +167,25 @@ impl Supervisor {
             self.add(name, &found);
         }
         self.remove_left();
-        self.manager.tell("READY=1");
+        self.manager.ready();
         self.tell_status();
         self.keep_sockets();
-        all_used
+        log_used && all_used
     }
 
-    /// Every pool of every `<uid>.pool`, and whether all could be read. What cannot counts as it was before, and is recorded.
-    fn read_all(&mut self) -> (BTreeMap<Vec<u8>, Found>, bool) {
-        let files = match files() {
-            Ok(files) => files,
-            Err(why) => {
-                self.journal.refused(b"-", &Refusal::about(&RECORD, DIRECTORY.as_bytes(), &why.to_string()));
-                return (self.as_before(|_| true), false);
+    /// The log, where the host's record has it by now. False: that record cannot be used, and the log is as it was.
+    fn reopen_log(&mut self) -> bool {
+        match Journal::open() {
+            Ok(journal) => {
+                self.journal = journal;
+                self.welcome_again();
+                true
             }
-        };
-        let (mut all, mut all_used) = (BTreeMap::new(), true);
-        for (uid, path) in files {
-            if let Err(why) = read_file(&path, uid, &mut all) {
-                let refusal = Refusal::about(&RECORD, path.as_os_str().as_encoded_bytes(), &why);
-                self.journal.refused(b"-", &refusal);
-                all.extend(self.as_before(|pool| pool.uid == uid));
-                all_used = false;
+            Err(why) => {
+                self.journal.refused(b"-", &Refusal::new(&RECORD, why.to_string()));
+                false
             }
         }
-        (all, all_used)
-    }
-
-    /// What is known of these.
-    fn as_before(&self, which: impl Fn(&Pool) -> bool) -> BTreeMap<Vec<u8>, Found> {
-        let kept = self.pools.values().filter(|pool| which(pool));
-        let found = |pool: &Pool| Found { uid: pool.uid, record: Rc::clone(&pool.record), rules: pool.rules };
-        kept.map(|pool| (pool.name.clone(), found(pool))).collect()
     }
 
     fn add(&mut self, name: Vec<u8>, found: &Found) {
@@ -237,7 +229,7 @@ impl Supervisor {
             not_before: None,
             proving: false,
             renewed: None,
-            again: false,
+            renewal_asked: false,
             zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),
@@ -264,13 +256,7 @@ impl Supervisor {
         let moved = pool.place != place || pool.is_anothers(found.uid);
         let name = pool.name.clone();
         if pool.is_the_managers(found.uid) {
-            let fix = format!(
-                "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
-                Pasted(&name)
-            );
-            let why =
-                "processes of the user of before have its socket, which the service manager made".to_owned();
-            return self.journal.refused(&name, &Refusal { card: &HELD, why, fix });
+            return self.journal.refused(&name, &held(&name));
         }
         // One that was handed over has the group that whoever made it wants.
         if let Some(path) = pool.own_path().filter(|_| !moved && pool.group != group)
@@ -291,20 +277,9 @@ impl Supervisor {
         if let Some(socket) = socket {
             (pool.socket, pool.place) = (socket, place);
         }
-        pool.socket.held |= settings.accept == Accept::Direct;
-        pool.group = group;
-        pool.uid = found.uid;
-        pool.record = Rc::clone(&found.record);
-        pool.rules = found.rules;
-        pool.generation = pool.generation.saturating_add(1);
-        let yields = pool.accept == Accept::Relay && settings.accept == Accept::Direct;
-        pool.yielding =
-            (pool.yielding || yields) && settings.accept == Accept::Direct && self.broker.is_alive();
-        (pool.kind, pool.accept) = (settings.kind, settings.accept);
-        pool.stands_in &= settings.accept == Accept::Direct;
-        (pool.numbers, pool.life) = (settings.workers, settings.worker);
-        pool.deadline_ms = settings.request.deadline_ms;
-        pool.metered = is_metered(&settings);
+        let accepted = pool.yielding || pool.accept == Accept::Relay;
+        pool.follow(&settings, found);
+        pool.yielding = accepted && pool.accept == Accept::Direct && self.broker.is_alive();
         self.journal.say("change", &name, "");
         self.settle(site);
         if goes_on { self.resize(site) } else { self.replace(site) }
@@ -316,7 +291,7 @@ impl Supervisor {
         self.stop_runs(site);
         if let Some(pool) = self.pools.remove(&site) {
             self.journal.say("remove", &pool.name, "");
-            // Another one that comes by this name has been stopped by nobody.
+            // Another one that comes by this name has been stopped by nobody. Where that cannot be written, its log says so then.
             drop(stopped::write_down(&pool.name, false));
             self.left.insert(pool.place, pool.socket);
         }
@@ -344,6 +319,7 @@ impl Supervisor {
     fn remove_left(&mut self) {
         for (place, left) in std::mem::take(&mut self.left) {
             let is_taken = self.pools.values().any(|pool| pool.place == place);
+            // A name that stays leads nowhere: whoever asks there is turned away at once.
             if let Some(path) = path_of(&place).filter(|_| left.ours && !is_taken) {
                 drop(std::fs::remove_file(path));
             }
@@ -358,6 +334,7 @@ impl Supervisor {
             let whole = !left.held && settings.accept == Accept::Relay;
             match path_of(&place).filter(|_| left.ours) {
                 Some(path) if whole => listen::regroup(&path, settings.group)?,
+                // What is in the way of the new one is told where that is made.
                 Some(path) => drop(std::fs::remove_file(path)),
                 // An address is free when nobody listens there, and whoever had this socket has it still.
                 None if left.ours && !whole => listen::shut(&left.listener),
@@ -489,21 +466,6 @@ impl Supervisor {
         }
     }
 
-    /// The broker gets a site's own logs, opened anew: after a rotation there is another file by the same name.
-    fn tell_lines(&mut self, site: Site) {
-        let Some(pool) = self.pools.get(&site).filter(|_| self.broker.is_alive()) else { return };
-        for (sink, path) in sinks(&Rc::clone(&pool.record)) {
-            match open_log(&path) {
-                Ok(file) => self.tell_broker(&Down::Lines { site, sink }, vec![Rc::new(file)]),
-                Err(Unfit { why, fix }) => {
-                    let name = self.pools.get(&site).map(|pool| pool.name.clone()).unwrap_or_default();
-                    let fix = fix.unwrap_or_else(|| elsewhere(&name, sink));
-                    self.journal.refused(&name, &Refusal { fix, ..Refusal::about(&LOG, &path, &why) });
-                }
-            }
-        }
-    }
-
     /// STATUS of the service manager, which `systemctl status` shows.
     pub(super) fn tell_status(&mut self) {
         let (pools, workers) = (self.pools.len(), self.workers.len());
@@ -521,37 +483,14 @@ impl Supervisor {
     }
 }
 
-/// Every `<uid>.pool`, or none at all: a part of them would look as if the other sites were gone.
-fn files() -> std::io::Result<Vec<(u32, PathBuf)>> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(DIRECTORY)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let uid = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-        if let Some(uid) = uid.and_then(|uid| uid.parse().ok()) {
-            all.push((uid, entry.path()));
-        }
-    }
-    Ok(all)
-}
-
-fn read_file(path: &Path, uid: u32, all: &mut BTreeMap<Vec<u8>, Found>) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|why| why.to_string())?;
-    let facts = file.metadata().map_err(|why| why.to_string())?;
-    if !facts.is_file() || facts.uid() != 0 || facts.mode() & 0o022 != 0 {
-        return Err("is not a file that only root can write".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|why| why.to_string())?;
-    let whole = settings::file(&bytes).map_err(|why| why.to_string())?;
-    if whole.uid != uid {
-        return Err(format!("is for uid {}", whole.uid));
-    }
-    for (record, rules) in whole.pools.into_iter().zip(whole.rules) {
-        let name = settings::settings(record).map_err(|why| why.to_string())?.name.to_vec();
-        all.insert(name, Found { uid, record: Rc::from(record), rules });
-    }
-    Ok(())
+/// A socket of the service manager's, which the site's former user has as well.
+fn held(name: &[u8]) -> Refusal {
+    let fix = format!(
+        "systemctl stop cellwalld && systemctl restart cellwalld@{0}.socket && systemctl start cellwalld",
+        Pasted(name)
+    );
+    let why = "processes of the user of before have its socket, which the service manager made".to_owned();
+    Refusal { card: &HELD, why, fix }
 }
 
 /// Workers of the one can go on under the other: program, kind, way of accepting and children are the same.
@@ -581,69 +520,6 @@ fn path_of(place: &[u8]) -> Option<PathBuf> {
     (!place.starts_with(b"/")).then(|| listen::path(place))
 }
 
-fn sinks(record: &[u8]) -> Vec<(Sink, Vec<u8>)> {
-    let Ok(settings) = settings::settings(record) else { return Vec::new() };
-    let seen = settings.seen;
-    [(Sink::Access, seen.access_log), (Sink::Slow, seen.slow_log), (Sink::Errors, seen.error_log)]
-        .into_iter()
-        .filter(|(_, path)| !path.is_empty())
-        .map(|(sink, path)| (sink, path.to_vec()))
-        .collect()
-}
-
-/// Why a file is no log.
-#[derive(Debug)]
-pub(super) struct Unfit {
-    why: String,
-    /// What mends it where it is; none: it must be elsewhere.
-    fix: Option<String>,
-}
-
-/// A log that only root can have put there (CVE-2016-1247).
-pub(super) fn open_log(path: &[u8]) -> Result<OwnedFd, Unfit> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = Path::new(OsStr::from_bytes(path));
-    let word = |path: &Path| Pasted(path.as_os_str().as_bytes()).to_string();
-    let above = path.parent().unwrap_or(Path::new("/"));
-    if !roots_alone(above) {
-        let missing = above.symlink_metadata().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
-        let nearest = above.ancestors().find(|above| above.symlink_metadata().is_ok());
-        if missing && nearest.is_some_and(|nearest| nearest.ancestors().all(roots_alone)) {
-            let make = format!("install -d -o root -g adm -m 0750 {} && cellwall pool reload", word(above));
-            return Err(Unfit { why: "its directory is not there".to_owned(), fix: Some(make) });
-        }
-        // There is no better place than this one.
-        let mend = |logs| format!("chown root {logs} && chmod go-w {logs} && cellwall pool reload");
-        let fix = Some(LOGS).filter(|logs| above == Path::new(logs)).map(mend);
-        return Err(Unfit { why: "is not in a directory that only root can write".to_owned(), fix });
-    }
-    let look = || Some(format!("ls -l {} # when it is mended: cellwall pool reload", word(path)));
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true).mode(0o640).custom_flags(flags);
-    let file = options.open(path).map_err(|why| Unfit { why: why.to_string(), fix: look() })?;
-    let facts = file.metadata().map_err(|why| Unfit { why: why.to_string(), fix: look() })?;
-    let good = facts.is_file() && facts.uid() == 0 && facts.nlink() == 1;
-    let unfit = || Unfit { why: "is not a plain file of root's".to_owned(), fix: look() };
-    if good { Ok(file.into()) } else { Err(unfit()) }
-}
-
-fn roots_alone(directory: &Path) -> bool {
-    let facts = directory.symlink_metadata();
-    facts.is_ok_and(|facts| facts.is_dir() && facts.uid() == 0 && facts.mode() & 0o022 == 0)
-}
-
-/// The command that names a place where logs are.
-fn elsewhere(site: &[u8], sink: Sink) -> String {
-    let (key, what) = match sink {
-        Sink::Access => ("access_log", "access"),
-        Sink::Slow => ("slow_log", "slow"),
-        Sink::Errors => ("error_log", "error"),
-    };
-    let file = [LOGS.as_bytes(), b"/", site, b"-", what.as_bytes(), b".log"].concat();
-    format!("cellwall set {} pool.{key} {}", Pasted(site), Pasted(&file))
-}
-
 /// What is in it is what stays in it.
 pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
     let file = memfd_create(c"cellwall-pool", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
@@ -655,15 +531,8 @@ pub(super) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, nix::errno::Errno> {
     Ok(file.into())
 }
 
-/// Where the package keeps logs.
-const LOGS: &str = "/var/log/cellwall";
-
 /// Until the broker is told again of what it could not be told.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A daemon that is older than the command that wrote the record reads it no better the second time.
-static RECORD: Card =
-    Card { code: "S09", status: 88, remedy: "cellwall apply && systemctl restart cellwalld" };
 /// Its remedy names the site.
 static HELD: Card = Card { code: "S14", status: 88, remedy: "cellwall explain S14" };
-static LOG: Card = Card { code: "S10", status: 88, remedy: "ls -l {}" };

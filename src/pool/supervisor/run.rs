@@ -99,7 +99,9 @@ impl Supervisor {
         if path == SOCKET {
             let _ = self.epoll.delete(&self.control);
             self.control.replace(socket);
-            drop(self.watch(&self.control, CONTROL, EpollFlags::EPOLLIN));
+            if let Err(why) = self.watch(&self.control, CONTROL, EpollFlags::EPOLLIN) {
+                self.journal.say("error", b"", &format!("call=epoll_ctl path={path} why=\"{why}\""));
+            }
             self.own.control = place(path);
         } else {
             self.status = Rc::new(socket);

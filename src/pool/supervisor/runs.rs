@@ -175,6 +175,7 @@ impl Supervisor {
         let tree = enter.as_os_str().as_bytes().to_vec();
         let birth = Birth { uid, daemon: getpid(), tree, prepared };
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
+            // The child has no log: its end is told of as that of the program it was to start.
             let _ = hatch(&birth, settings.name, &other, &file);
             leave(1)
         };

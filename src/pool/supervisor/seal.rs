@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 
-use crate::pool::seal::{bytes, number, step};
+use crate::sys::filter::{self as step, Instruction, bytes, number};
 use crate::sys::seal::load_seccomp;
 
 /// Seals this process, and all that it starts from now on.
@@ -56,10 +56,10 @@ pub const COMPAT: (u32, &[libc::c_long]) =
 
 /// The calls of the two architectures are refused with EPERM; everything else passes.
 #[must_use]
-pub fn program() -> Vec<libc::sock_filter> {
+pub fn program() -> Vec<Instruction> {
     let part = |calls: &[libc::c_long]| {
         // Without the bit of x32, whose other numbers are the same.
-        let mut part = vec![step::load(0), step::and(0xbfff_ffff)];
+        let mut part = vec![step::load(step::NUMBER_AT), step::and(0xbfff_ffff)];
         for call in calls {
             part.extend([step::equal(0, 1, number(*call)), step::end(step::REFUSE)]);
         }
@@ -69,7 +69,7 @@ pub fn program() -> Vec<libc::sock_filter> {
     let (architecture, compat) = COMPAT;
     let compat = part(compat);
     let over = u8::try_from(compat.len()).unwrap_or(u8::MAX);
-    let mut program = vec![step::load(4), step::equal(0, over, architecture)];
+    let mut program = vec![step::load(step::ARCHITECTURE_AT), step::equal(0, over, architecture)];
     program.extend(compat);
     program.extend(part(CALLS));
     program

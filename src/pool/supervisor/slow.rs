@@ -14,7 +14,7 @@ use crate::refusal::Untrusted;
 use super::super::settings;
 use super::super::whereabouts;
 use super::super::wire::{Site, Token, Worker};
-use super::{Supervisor, pools};
+use super::{Supervisor, logs};
 
 impl Supervisor {
     pub(super) fn tell_where_worker(&mut self, site: Site, worker: Worker) {
@@ -41,8 +41,8 @@ impl Supervisor {
 
     /// In this second. The broker asks once for each slow request; one that was taken over could have root fill the disk.
     fn has_told_enough(&mut self) -> bool {
-        self.told = self.told.saturating_add(1);
-        self.told > TOLD_MOST
+        self.places_told = self.places_told.saturating_add(1);
+        self.places_told > TOLD_MOST
     }
 
     /// To the site's slow log, or to the host's log where it has none.
@@ -54,10 +54,11 @@ impl Supervisor {
             return lines.iter().for_each(|line| self.journal.say("where", &name, line));
         }
         // One that cannot be opened was told of when the broker was given it.
-        let Ok(file) = pools::open_log(&path) else { return };
+        let Ok(file) = logs::open_log(&path) else { return };
         let mut file = std::fs::File::from(file);
         for line in lines {
             let line = format!("{} pool where site={} {line}\n", stamp(Format::Keys), Untrusted(&name));
+            // The broker counts what it cannot write there (lines_lost).
             drop(file.write_all(line.as_bytes()));
         }
     }

@@ -1,6 +1,5 @@
 //! A site's workers: as many as are wanted, each by the table of its life.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,7 +22,7 @@ use super::super::child::{self, Order};
 use super::super::life::{Action, Event, State, drain};
 use super::super::listen;
 use super::super::settings::{self, Accept, Kind};
-use super::super::tree::{self, Census, Tree, Usage};
+use super::super::tree::{self, Tree};
 use super::super::wire::{Down, Ended, Site, Why, Worker, socket_name};
 use super::pools::Pool;
 use super::{Process, Supervisor, Timer, WORKERS};
@@ -36,7 +35,7 @@ pub(super) struct Living {
     generation: u32,
     connections: u32,
     /// Who accepts for it; its site may be of another mind by now.
-    accept: Accept,
+    pub(super) accept: Accept,
     pub(super) tree: Tree,
     pub(super) since: Instant,
     /// When its state's time is over; a timer for another time is stale.
@@ -49,16 +48,49 @@ pub(super) struct Living {
     /// The name of that socket; none: it has the public one.
     name: Option<Name>,
     /// Said by the launch pipeline, when it refused; its end when the program begins.
-    report: OwnedFd,
+    pub(super) report: OwnedFd,
     /// Its program was seen to have begun.
     pub(super) begun: bool,
     /// The reading end of its standard error output, for the next broker.
     errors: Rc<OwnedFd>,
     /// Another one takes its place while it still serves.
     leaves: bool,
-    /// We sent a signal.
-    told: bool,
+    /// We sent a signal: it did not end by itself.
+    signalled: bool,
     why: Option<Why>,
+}
+
+impl Living {
+    /// One of a site as it is now, with what the supervisor keeps of its descriptors.
+    fn started(
+        (site, pool): (Site, &Pool),
+        tree: Tree,
+        (listener, name): (Option<OwnedFd>, Option<Name>),
+        report: OwnedFd,
+        errors: OwnedFd,
+    ) -> Self {
+        Self {
+            site,
+            state: State::Starting,
+            epoch: pool.epoch,
+            generation: pool.generation,
+            connections: pool.numbers.connections,
+            accept: pool.accept,
+            tree,
+            since: Instant::now(),
+            due: None,
+            drains: None,
+            grace: Duration::from_millis(pool.life.grace_ms.into()),
+            listener,
+            name,
+            report,
+            begun: false,
+            errors: Rc::new(errors),
+            leaves: false,
+            signalled: false,
+            why: None,
+        }
+    }
 }
 
 impl Supervisor {
@@ -109,6 +141,11 @@ impl Supervisor {
         self.last_worker = self.last_worker.saturating_add(1);
         let worker = Worker(self.last_worker);
         let Sockets { listener, watched, name } = sockets(pool, site, worker).map_err(errno)?;
+        if let Some(listener) = &watched {
+            // Without it nobody would know of one that never comes.
+            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+            self.watch(listener, WORKERS | u64::from(worker.0), once).map_err(errno)?;
+        }
         let (errors, errors_in) = pipe2(OFlag::O_CLOEXEC)?;
         // The broker reads it, and may change nothing of a descriptor.
         listen::set_blocking(&errors, false)?;
@@ -126,39 +163,11 @@ impl Supervisor {
                 report: report_in,
             })
         };
-        let (generation, epoch) = (pool.generation, pool.epoch);
-        let (connections, accept) = (pool.numbers.connections, pool.accept);
-        let grace = Duration::from_millis(pool.life.grace_ms.into());
-        if let Some(listener) = &watched {
-            let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-            let _ = self.watch(listener, WORKERS | u64::from(worker.0), once);
-        }
-        self.workers.insert(
-            worker,
-            Living {
-                site,
-                state: State::Starting,
-                epoch,
-                generation,
-                connections,
-                accept,
-                tree,
-                since: Instant::now(),
-                due: None,
-                drains: None,
-                grace,
-                listener: watched,
-                name,
-                report,
-                begun: false,
-                errors: Rc::new(errors),
-                leaves: false,
-                told: false,
-                why: None,
-            },
-        );
+        let living = Living::started((site, pool), tree, (watched, name), report, errors);
+        let accepts = living.accept == Accept::Direct;
+        self.workers.insert(worker, living);
         self.know(pid, Process::Worker(worker));
-        if accept == Accept::Direct {
+        if accepts {
             self.after(SHORT, Timer::Settled(worker));
         }
         self.tell_worker(worker);
@@ -216,7 +225,7 @@ impl Supervisor {
                 self.tell_broker(&Down::Drain { site, worker }, Vec::new());
             }
             Action::Polite => {
-                living.told = true;
+                living.signalled = true;
                 if relayed && event == Event::Stop {
                     // Its site may go again before it is gone.
                     self.tell_broker(&Down::Drain { site, worker }, Vec::new());
@@ -226,7 +235,7 @@ impl Supervisor {
                 self.set_timer(worker, grace);
             }
             Action::Destroy => {
-                living.told = true;
+                living.signalled = true;
                 living.tree.destroy();
                 self.set_timer(worker, AGAIN);
             }
@@ -398,12 +407,12 @@ impl Supervisor {
             lived.as_secs()
         );
         self.journal.say("end", &name, &line);
-        let Living { epoch, told, state, tree, .. } = living;
+        let Living { epoch, signalled, state, tree, .. } = living;
         self.bury(tree);
         let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == epoch);
         // One that ends by itself within its first second would be started again without end.
-        let short = !told && lived < SHORT;
-        if current && (action == Action::Blame || short) && !(told && state != State::Failing) {
+        let short = !signalled && lived < SHORT;
+        if current && (action == Action::Blame || short) && !(signalled && state != State::Failing) {
             self.start_failed(site, ended, &line);
         }
         self.fill(site);
@@ -426,7 +435,7 @@ impl Supervisor {
         }
         let ended = match (living.state, end.by_signal) {
             (State::Failing, _) => Ended::Unready,
-            _ if living.told => Ended::Stopped,
+            _ if living.signalled => Ended::Stopped,
             (_, true) if self.ran_out_of_memory(living.site, end.code.into()) => Ended::OutOfMemory,
             (_, true) => Ended::Signalled,
             (_, false) => Ended::Exited,
@@ -461,89 +470,6 @@ impl Supervisor {
         }
     }
 
-    /// Somebody wants new workers, as often as he likes: a site gets them once a second, and then as they are by then. Returns
-    /// the epoch that is his.
-    pub(super) fn renew(&mut self, site: Site) -> u32 {
-        let Some(pool) = self.pools.get_mut(&site) else { return 0 };
-        let next = pool.epoch.saturating_add(1);
-        match pool.renewed.map(|last| last + RENEWAL).filter(|due| *due > Instant::now()) {
-            Some(due) => {
-                pool.again = true;
-                self.at(due, Timer::Renew(site));
-            }
-            None => {
-                pool.renewed = Some(Instant::now());
-                self.replace(site);
-            }
-        }
-        next
-    }
-
-    pub(super) fn is_to_be_renewed(&self, site: Site) -> bool {
-        self.pools.get(&site).is_some_and(|pool| pool.again)
-    }
-
-    pub(super) fn renew_timer(&mut self, site: Site) {
-        if self.pools.get_mut(&site).is_some_and(|pool| std::mem::take(&mut pool.again)) {
-            self.renew(site);
-        }
-    }
-
-    /// Replaces all workers of a site: one new one first; when it is believed, the others, and the old ones drain.
-    pub(super) fn replace(&mut self, site: Site) {
-        let Some(pool) = self.pools.get_mut(&site) else { return };
-        pool.epoch = pool.epoch.saturating_add(1);
-        (pool.not_before, pool.failures) = (None, super::super::life::Failures::default());
-        let watched = std::mem::replace(&mut pool.proving, true);
-        if target(pool) == 0 {
-            // None is wanted at the moment: nothing proves anything.
-            return self.proven(site);
-        }
-        self.fill(site);
-        if !watched {
-            self.after(PROBATION, Timer::Vanguard(site));
-        }
-    }
-
-    /// The first worker of a new epoch lives still.
-    pub(super) fn vanguard_timer(&mut self, site: Site) {
-        let Some(pool) = self.pools.get(&site).filter(|pool| pool.proving) else { return };
-        let probation = Instant::now().checked_sub(PROBATION);
-        let proven = self.workers.values().any(|one| {
-            one.site == site
-                && one.epoch == pool.epoch
-                && one.state.serves()
-                && probation.is_none_or(|probation| one.since <= probation)
-        });
-        if proven {
-            self.proven(site);
-        } else {
-            self.after(PROBATION, Timer::Vanguard(site));
-        }
-    }
-
-    /// Workers of this epoch can be started and live: the site's failures are forgotten, older workers drain.
-    fn proven(&mut self, site: Site) {
-        let Some(pool) = self.pools.get_mut(&site) else { return };
-        pool.failures.forget();
-        pool.not_before = None;
-        if !std::mem::take(&mut pool.proving) {
-            return;
-        }
-        let epoch = pool.epoch;
-        self.fill(site);
-        let old: Vec<(Worker, Accept)> = self
-            .workers
-            .iter()
-            .filter(|(_, one)| one.site == site && one.epoch < epoch)
-            .map(|(worker, one)| (*worker, one.accept))
-            .collect();
-        for (worker, accept) in old {
-            // Nobody can tell when one that accepts for itself is idle: it is asked to end, and finishes what it has.
-            self.happen(worker, if accept == Accept::Direct { Event::Stop } else { Event::Drain });
-        }
-    }
-
     /// Ends a site's workers, gracefully first.
     pub(super) fn stop_workers(&mut self, site: Site) {
         let all: Vec<Worker> =
@@ -556,59 +482,6 @@ impl Supervisor {
         let all: Vec<Worker> = self.workers.keys().copied().collect();
         all.into_iter().for_each(|worker| self.happen(worker, Event::Stop));
         self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
-    }
-
-    /// Once a second: what sites use, for the status service, for recycling by memory and for the CPU time of requests.
-    pub(super) fn usage(&mut self) {
-        let zygotes = self.zygotes.values().map(|zygote| &zygote.tree);
-        let marked = self.workers.values().map(|one| &one.tree).chain(zygotes).any(Tree::is_marked);
-        let census = if marked { Census::now() } else { Census::default() };
-        let mut sums: BTreeMap<Site, Usage> = BTreeMap::new();
-        let mut spent = Vec::new();
-        for zygote in self.zygotes.values() {
-            let (site, used) = (zygote.site, zygote.tree.usage(&census));
-            sums.entry(site).or_default().add(used);
-            let metered = self.pools.get(&site).is_some_and(|pool| pool.metered);
-            if let Some((token, run)) =
-                zygote.token().filter(|_| metered).and_then(|token| self.runs.get_key_value(&token))
-            {
-                let cpu_us = used.cpu_us.saturating_sub(run.cpu_us);
-                spent.push(Down::RunSpent { token: *token, site, cpu_us });
-            }
-        }
-        let mut fat = Vec::new();
-        for (worker, living) in &mut self.workers {
-            living.begun = living.begun || is_over(&living.report);
-            let (worker, site, used) = (*worker, living.site, living.tree.usage(&census));
-            sums.entry(site).or_default().add(used);
-            let Some(pool) = self.pools.get(&site) else { continue };
-            if pool.metered {
-                spent.push(Down::Spent { site, worker, cpu_us: used.cpu_us });
-            }
-            let relayed = living.accept == Accept::Relay;
-            if (1..used.memory).contains(&pool.life.memory) && relayed && living.state == State::Up {
-                fat.push((worker, site, used.memory));
-            }
-        }
-        for (worker, site, memory) in fat {
-            self.recycle(site, worker, memory);
-        }
-        let sums = sums.into_iter().map(|(site, Usage { processes, memory, cpu_us })| Down::Usage {
-            site,
-            processes,
-            memory,
-            cpu_us,
-        });
-        for message in spent.into_iter().chain(sums) {
-            self.tell_broker(&message, Vec::new());
-        }
-    }
-
-    fn recycle(&mut self, site: Site, worker: Worker, memory: u64) {
-        let name = self.name(site);
-        self.journal.say("recycle", &name, &format!("worker={} memory={memory}", worker.0));
-        self.happen(worker, Event::Drain);
-        self.fill(site);
     }
 
     pub(super) fn name(&self, site: Site) -> Vec<u8> {
@@ -671,7 +544,7 @@ pub(super) fn is_too_late(end: End, lived: Duration) -> bool {
 }
 
 /// A pipe has no writing end any more.
-fn is_over(pipe: &OwnedFd) -> bool {
+pub(super) fn is_over(pipe: &OwnedFd) -> bool {
     let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
@@ -684,13 +557,9 @@ pub(super) fn errno(error: std::io::Error) -> Errno {
 static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
 const KILL: u32 = 9;
-/// From one renewal of a site's workers that somebody asked for to the next: longer than [`PROBATION`].
-const RENEWAL: Duration = Duration::from_secs(1);
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
 /// From a worker that was killed so early to the next start.
 const SPACE: Duration = Duration::from_millis(100);
-/// The first worker of new settings is believed when it lives so long without an answer.
-const PROBATION: Duration = Duration::from_millis(500);
