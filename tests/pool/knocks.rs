@@ -211,30 +211,33 @@ impl Drop for OnItsWay {
     }
 }
 
-/// Says that each worker is up, and that it must be killed.
-const KILLS: &str = "
+/// Says that each worker is up, and then this.
+const STARTS: &str = "
 while time.time() < end:
     for worker in range(1, 400):
-        for kind, why in ((132, 0), (134, 1)):
+        for kind, why in ((132, 0), THEN):
             try: channel.send(struct.pack('<BBHIIIQQ', kind, why, 0, 1, worker, 0, 0, 0), socket.MSG_DONTWAIT)
             except BlockingIOError: time.sleep(0.001)
 ";
 
 #[test]
 fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
-    world(Launcher::Cellwall, |world| {
-        let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
-        let rules =
-            format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
-        world.site("alice", &rules);
-        world.apply();
-        let daemon = Daemon::start(world);
-        until("a worker", || processes(world.alice.id).len() == 1);
-        let said = in_the_brokers_stead(broker(&daemon), KILLS);
-        assert!(said.status.success(), "{said:?}");
-        let started = logged(&["pool start ", "site=alice"]).len();
-        assert!((2..30).contains(&started), "{started} starts in two seconds");
-    });
+    // It must be killed, it is idle, it is to be replaced and then idle.
+    for then in ["(134, 1)", "(133, 1)", "(140, 0), (133, 1)"] {
+        world(Launcher::Cellwall, |world| {
+            let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
+            let rules =
+                format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
+            world.site("alice", &rules);
+            world.apply();
+            let daemon = Daemon::start(world);
+            until("a worker", || processes(world.alice.id).len() == 1);
+            let said = in_the_brokers_stead(broker(&daemon), &STARTS.replace("THEN", then));
+            assert!(said.status.success(), "{said:?}");
+            let started = logged(&["pool start ", "site=alice"]).len();
+            assert!((2..30).contains(&started), "{then}: {started} starts in two seconds");
+        });
+    }
 }
 
 /// Another one, with a /run of its own, as in a container that shares the groups.
