@@ -64,7 +64,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 #[test]
 fn pool_29_no_local_users_message_holds_the_daemon_up() {
-    no_message_holds_it_up(|world| Daemon::start(world));
+    no_message_holds_it_up(Daemon::start);
 }
 
 #[test]
