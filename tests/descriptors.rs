@@ -6,13 +6,14 @@ use std::io::{PipeReader, Read as _, pipe};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use cellwall::pool::channel::Channel;
-use cellwall::sys::descriptors::{receive, send};
+use cellwall::sys::descriptors::{ask_for_sender, let_go, receive, send};
+use cellwall::sys::fork::outlived;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Whether nobody has the other end any more. Asked with poll(2), as a read would wait.
-fn is_closed(end: &mut PipeReader) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let ready = poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap();
+/// Whether nobody has the other end any more, or within this time: a child drops what was not asked for.
+fn is_closed(end: &mut PipeReader, within: impl Into<PollTimeout>) -> bool {
+    let ready = poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], within.into()).unwrap();
     ready == 1 && end.read(&mut [0]).unwrap() == 0
 }
 
@@ -29,12 +30,12 @@ fn too_many_are_an_error_and_closed() {
         match received {
             Ok((4, descriptors)) => {
                 assert!(count <= 4 && descriptors.len() == count, "{} of {count}", descriptors.len());
-                assert!(!is_closed(&mut kept));
+                assert!(!is_closed(&mut kept, PollTimeout::ZERO));
                 drop(descriptors);
             }
             other => assert!(count > 4 && matches!(other, Err(Errno::EMSGSIZE)), "{count}: {other:?}"),
         }
-        assert!(is_closed(&mut kept), "of {count} some are open");
+        assert!(is_closed(&mut kept, LONG), "of {count} some are open");
     }
 }
 
@@ -45,5 +46,35 @@ fn what_came_with_too_long_a_message_is_closed() {
     send(&one, b"words", &[given.as_fd()]).unwrap();
     drop(given);
     assert_eq!(receive(&other, &mut [0; 4]).unwrap_err(), Errno::EMSGSIZE);
-    assert!(is_closed(&mut kept));
+    assert!(is_closed(&mut kept, LONG));
 }
+
+#[test]
+fn what_a_crowd_sends_is_closed_by_one_child() {
+    let (mut kept, given) = pipe().unwrap();
+    let mut doomed = Vec::new();
+    for count in 1..=20 {
+        let (ours, its) = Channel::pair().unwrap();
+        ask_for_sender(&ours).unwrap();
+        send(&its, b"word", &[]).unwrap();
+        send(&its, b"word", &[given.as_fd()]).unwrap();
+        doomed.extend(let_go(ours));
+        assert_eq!(doomed.len(), count, "it is still open");
+    }
+    drop(given);
+    assert!(!is_closed(&mut kept, PollTimeout::ZERO));
+    outlived(doomed);
+    assert!(is_closed(&mut kept, LONG));
+}
+
+#[test]
+fn what_brings_nothing_along_is_closed_at_once() {
+    let (ours, its) = Channel::pair().unwrap();
+    ask_for_sender(&ours).unwrap();
+    send(&its, b"word", &[]).unwrap();
+    assert!(let_go(ours).is_none());
+    assert_eq!(send(&its, b"word", &[]), Err(Errno::EPIPE));
+}
+
+/// Milliseconds, for a child on a loaded machine.
+const LONG: u16 = 30_000;

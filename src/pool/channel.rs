@@ -10,9 +10,9 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::sys::descriptors;
+use crate::sys::{descriptors, fork};
 
-use super::wire::{DESCRIPTORS_MAX, FRAME, Message, Nonsense};
+use super::wire::{FRAME, Message, Nonsense};
 
 /// Frames that may wait. A start with 10,000 sites is 10,000 frames.
 pub const QUEUE_MAX: usize = 1 << 18;
@@ -94,6 +94,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Closes this end. What the other side sent and nobody read goes with it.
+    pub fn let_go(self) {
+        fork::outlived(vec![self.socket]);
+    }
+
     /// Something is queued: ask the kernel to say when the socket can be written.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -108,12 +113,18 @@ impl Channel {
         let mut frame = [0; FRAME];
         loop {
             return match descriptors::receive(&self.socket, &mut frame) {
-                Ok((0, _)) | Err(Errno::ECONNRESET) => Err(Lost::Gone),
-                Ok((length, with)) if with.len() <= DESCRIPTORS_MAX => {
-                    let message = M::decode(frame.get(..length).unwrap_or_default(), with.len());
-                    message.map(|message| Some((message, with))).map_err(|Nonsense| Lost::Nonsense)
+                Err(Errno::ECONNRESET) => Err(Lost::Gone),
+                Ok((length, with)) => {
+                    match M::decode(frame.get(..length).unwrap_or_default(), with.len()) {
+                        Ok(message) => Ok(Some((message, with))),
+                        Err(Nonsense) => {
+                            // Nobody knows what they are, nor how long it takes to drop them.
+                            fork::outlived(with);
+                            Err(if length == 0 { Lost::Gone } else { Lost::Nonsense })
+                        }
+                    }
                 }
-                Ok(_) | Err(Errno::EMSGSIZE) => Err(Lost::Nonsense),
+                Err(Errno::EMSGSIZE) => Err(Lost::Nonsense),
                 Err(Errno::EAGAIN) => Ok(None),
                 Err(Errno::EINTR) => continue,
                 Err(errno) => Err(Lost::Failed(errno)),

@@ -224,8 +224,11 @@ pub fn private(name: &str) -> io::Result<OwnedFd> {
 pub fn control(path: &Path) -> Result<OwnedFd, Refusal> {
     free(path)?;
     drop(fs::remove_file(path));
-    bound(path, 0o111, SockType::SeqPacket)
-        .map_err(|why| Refusal::about(&FAILED, path.as_os_str().as_bytes(), &why.to_string()))
+    let listener = bound(path, 0o111, SockType::SeqPacket)
+        .map_err(|why| Refusal::about(&FAILED, path.as_os_str().as_bytes(), &why.to_string()))?;
+    // No wish has any. Linux has a word for that from 6.16 on.
+    let _ = take_none(&listener);
+    Ok(listener)
 }
 
 /// Binds and listens; mode bits in `mask` are not there from the first moment on.

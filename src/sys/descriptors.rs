@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, UnixAddr, recv, recvmsg, sendmsg, shutdown,
 };
@@ -79,6 +80,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<Owned
         }
     }
     if descriptors.len() > TAKEN_MAX || got.flags.contains(MsgFlags::MSG_TRUNC) {
+        fork::outlived(descriptors);
         return Err(Errno::EMSGSIZE);
     }
     Ok((got.bytes, descriptors))
@@ -158,17 +160,25 @@ pub fn waiting(socket: impl AsFd) -> Waiting {
 }
 
 /// Closes a connection of a stranger's, of which [`waiting`] can be asked. What he sent and nobody read goes with it; and whoever drops the
-/// last copy of a socket that lingers waits for it, unless he is about to end (net/ipv4/af_inet.c, inet_release): so a child does it.
-pub fn let_go(socket: OwnedFd) {
+/// last copy of a socket that lingers waits for it, unless he is about to end (net/ipv4/af_inet.c, inet_release). Some: it brings such
+/// a message along, and is still open: for [`fork::outlived`].
+#[must_use]
+pub fn let_go(socket: OwnedFd) -> Option<OwnedFd> {
     let raw = socket.as_raw_fd();
     let _ = shutdown(raw, Shutdown::Read);
     loop {
         match waiting(&socket) {
-            Waiting::Nothing => return,
+            Waiting::Nothing => return None,
             Waiting::Message => drop(recv(raw, &mut [0], MsgFlags::MSG_DONTWAIT)),
-            Waiting::Descriptors => return fork::outlived(socket),
+            Waiting::Descriptors => return Some(socket),
         }
     }
+}
+
+/// Whether this is memory, as of memfd_create(2): to drop it waits for nobody.
+#[must_use]
+pub fn is_memory(descriptor: impl AsFd) -> bool {
+    fcntl(descriptor, FcntlArg::F_GET_SEALS).is_ok()
 }
 
 /// Accepts a connection, without waiting for one; reading and writing on it do not wait either.

@@ -35,9 +35,12 @@ pub fn fork() -> Result<Side, Errno> {
     }
 }
 
-/// Drops a descriptor while a child has it still, which ends right after: the last copy goes with a process that ends. Where no
-/// child can be made it stays open. Call it with one thread only.
-pub fn outlived(descriptor: OwnedFd) {
+/// Drops descriptors while a child has them still, which ends right after: the last copies go with a process that ends. Where no
+/// child can be made they stay open. Call it with one thread only.
+pub fn outlived(descriptors: Vec<OwnedFd>) {
+    if descriptors.is_empty() {
+        return;
+    }
     let pipe = std::io::pipe();
     match pipe.map(|(wait, go)| (fork(), wait, go)) {
         Ok((Ok(Side::Child), mut wait, go)) => {
@@ -46,10 +49,10 @@ pub fn outlived(descriptor: OwnedFd) {
             leave(0)
         }
         Ok((Ok(Side::Parent(_)), _wait, go)) => {
-            drop(descriptor);
+            drop(descriptors);
             drop(go);
         }
-        Ok((Err(_), ..)) | Err(_) => std::mem::forget(descriptor),
+        Ok((Err(_), ..)) | Err(_) => std::mem::forget(descriptors),
     }
 }
 

@@ -2,16 +2,19 @@
 //! lingers (`SO_LINGER`, socket(7)) holds up who drops its last copy until its peer has read all, which it never does.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Launcher, world};
+use nix::sys::signal::{Signal, kill};
+
+use crate::harness::{Launcher, World, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
 use super::rows::broker;
-use super::supervisor::in_the_brokers_stead;
+use super::supervisor::{in_the_brokers_stead, start_in_the_brokers_stead};
 
 /// `s` lingers for ever, with data that its peer does not read.
 const LINGERS: &str = "
@@ -46,11 +49,56 @@ print('sent', flush=True)
 time.sleep(600)
 ";
 
+/// Starts the program that follows as on a kernel before 6.16: to refuse descriptors (`SO_PASSRIGHTS`) is an unknown wish.
+const OLD: &str = "
+import ctypes, os, platform, struct, sys
+setsockopt = {'x86_64': 54, 'aarch64': 208}[platform.machine()]
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+steps = [(LOAD, 0, 0, 0), (EQUAL, 0, 5, setsockopt), (LOAD, 0, 0, 24), (EQUAL, 0, 3, 1), (LOAD, 0, 0, 32), (EQUAL, 0, 1, 83),
+         (RETURN, 0, 0, 0x50000 | 92), (RETURN, 0, 0, 0x7fff0000)]
+program = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))
+filter = ctypes.create_string_buffer(struct.pack('H6xQ', len(steps), ctypes.addressof(program)))
+assert ctypes.CDLL(None).prctl(22, 2, filter, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
 #[test]
 fn pool_29_no_local_users_message_holds_the_daemon_up() {
+    no_message_holds_it_up(Daemon::start);
+}
+
+#[test]
+fn pool_29_nor_does_it_before_the_kernel_refuses_descriptors() {
+    no_message_holds_it_up(|world| {
+        fs::write("/tmp/old.py", OLD).unwrap();
+        let mut daemon = Daemon::traced(world, "/usr/bin/python3 /tmp/old.py");
+        assert!(daemon.ready().is_some());
+        daemon
+    });
+}
+
+/// On a kernel that refuses descriptors it is the sender who hears of it, and nobody looks at anything.
+#[test]
+fn pool_29_a_kernel_that_can_refuses_descriptors_for_the_daemon() {
+    if !knows_passrights() {
+        return;
+    }
     world(Launcher::Cellwall, |world| {
         relayed(world, "children = 1");
         let _daemon = Daemon::start(world);
+        let script = "import socket\nc = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+                      c.connect('/run/cellwall/control.sock')\n\
+                      try: socket.send_fds(c, [bytes(260)], [0]); print('sent')\n\
+                      except PermissionError: print('refused')";
+        let mut sender = world.outside(&world.carol, &["/usr/bin/python3", "-c", script]);
+        assert_eq!(sender.first_line(), "refused\n");
+    });
+}
+
+fn no_message_holds_it_up(start: impl Fn(&World) -> Daemon + Sync) {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = start(world);
         for how in ["first", "behind", "crowd"] {
             let script = format!("{LINGERS}{KNOCKS}");
             let mut knocker = world.outside(&world.carol, &["/usr/bin/python3", "-c", &script, how]);
@@ -115,30 +163,81 @@ fn knows_passrights() -> bool {
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 16)
 }
 
-/// Says that each worker is up, and that it must be killed.
-const KILLS: &str = "
+/// What a worker gave to a broker that was taken over, which gives it on: as an environment (135), with a frame that brings nothing
+/// along (132), too often for one, with no word at all, and behind nonsense, so that nobody reads it.
+const GIVES: &str = "
+how = HOW
+if how == 'alone': socket.send_fds(channel, [struct.pack('<BBHIIIQQ', 135, 0, 0, 1, 0, 0, 7, 0)], [s.fileno()])
+if how == 'unasked': socket.send_fds(channel, [struct.pack('<BBHIIIQQ', 132, 0, 0, 1, 1, 0, 0, 0)], [s.fileno()])
+if how == 'many': socket.send_fds(channel, [struct.pack('<BBHIIIQQ', 135, 0, 0, 1, 0, 0, 7, 0)], [s.fileno()] * 20)
+if how == 'mute': socket.send_fds(channel, [b''], [s.fileno()])
+if how == 'behind':
+    for word in (b'nonsense', b'nonsense', b'nonsense'): socket.send_fds(channel, [word], [s.fileno()])
+# The supervisor stands still meanwhile: so the copies that are on their way are the last ones.
+s.close()
+print('sent', flush=True)
+time.sleep(600)
+";
+
+#[test]
+fn pool_29_no_brokers_message_holds_the_supervisor_up() {
+    for how in ["alone", "unasked", "many", "mute", "behind"] {
+        world(Launcher::Cellwall, |world| {
+            relayed(world, "children = 1");
+            let daemon = Daemon::start(world);
+            let gives = GIVES.replace("HOW", &format!("{how:?}"));
+            let taken_over = broker(&daemon);
+            kill(daemon.pid(), Signal::SIGSTOP).unwrap();
+            let mut giver = OnItsWay(start_in_the_brokers_stead(taken_over, &[LINGERS, &gives].concat()));
+            let mut line = String::new();
+            BufReader::new(giver.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, "sent\n", "{how}");
+            kill(daemon.pid(), Signal::SIGCONT).unwrap();
+            let said = Command::new("timeout").args(["30", "cellwall", "pool", "reload"]).status().unwrap();
+            assert!(said.success(), "{how}: {said}");
+            until("an end of that broker", || logged(&["pool broker state=ended"]).len() == 1);
+            until("another broker", || daemon.child("broker").is_some_and(|now| now != taken_over));
+        });
+    }
+}
+
+/// Ends with its test.
+struct OnItsWay(std::process::Child);
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Says that each worker is up, and then this.
+const STARTS: &str = "
 while time.time() < end:
     for worker in range(1, 400):
-        for kind, why in ((132, 0), (134, 1)):
+        for kind, why in ((132, 0), THEN):
             try: channel.send(struct.pack('<BBHIIIQQ', kind, why, 0, 1, worker, 0, 0, 0), socket.MSG_DONTWAIT)
             except BlockingIOError: time.sleep(0.001)
 ";
 
 #[test]
 fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
-    world(Launcher::Cellwall, |world| {
-        let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
-        let rules =
-            format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
-        world.site("alice", &rules);
-        world.apply();
-        let daemon = Daemon::start(world);
-        until("a worker", || processes(world.alice.id).len() == 1);
-        let said = in_the_brokers_stead(broker(&daemon), KILLS);
-        assert!(said.status.success(), "{said:?}");
-        let started = logged(&["pool start ", "site=alice"]).len();
-        assert!((2..30).contains(&started), "{started} starts in two seconds");
-    });
+    // It must be killed, it is idle, it is to be replaced and then idle.
+    for then in ["(134, 1)", "(133, 1)", "(140, 0), (133, 1)"] {
+        world(Launcher::Cellwall, |world| {
+            let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
+            let rules =
+                format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
+            world.site("alice", &rules);
+            world.apply();
+            let daemon = Daemon::start(world);
+            until("a worker", || processes(world.alice.id).len() == 1);
+            let said = in_the_brokers_stead(broker(&daemon), &STARTS.replace("THEN", then));
+            assert!(said.status.success(), "{said:?}");
+            let started = logged(&["pool start ", "site=alice"]).len();
+            assert!((2..30).contains(&started), "{then}: {started} starts in two seconds");
+        });
+    }
 }
 
 /// Another one, with a /run of its own, as in a container that shares the groups.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -102,8 +102,15 @@ end = time.time() + 2
 
 /// Does in the broker's stead what these lines of Python say, which follow [`CHANNEL`].
 pub(super) fn in_the_brokers_stead(broker: i32, lines: &str) -> Output {
+    start_in_the_brokers_stead(broker, lines).wait_with_output().unwrap()
+}
+
+/// The same, and does not wait for its end.
+pub(super) fn start_in_the_brokers_stead(broker: i32, lines: &str) -> Child {
     let program = [CHANNEL, lines].concat();
-    Command::new("python3").args(["-c", &program, &broker.to_string()]).output().unwrap()
+    let mut command = Command::new("python3");
+    command.args(["-c", &program, &broker.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
 }
 
 /// Says that a child of each worker has had its requests; it is none of theirs.

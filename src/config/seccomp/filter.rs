@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::super::syscalls::YOUNGEST;
 use crate::sys::filter::{
     self, ALLOW, ARCHITECTURE, ARCHITECTURE_AT, ERRNO, IF_AT_LEAST, IF_EQUAL, Instruction, JUMP, KILL,
     NUMBER_AT, OR,
@@ -40,13 +41,6 @@ pub(super) const EAGER: Range<u32> = 0..22;
 #[cfg(target_arch = "aarch64")]
 pub(super) const EAGER: Range<u32> = 56..81;
 
-/// The first number of the x32 interface, which shares the architecture word and has all calls a second time.
-#[cfg(target_arch = "x86_64")]
-pub(super) const FOREIGN_FROM: Option<u32> = Some(0x4000_0000);
-
-#[cfg(target_arch = "aarch64")]
-pub(super) const FOREIGN_FROM: Option<u32> = None;
-
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!(
     "src/config/seccomp/filter.rs and syscalls.rs know the numbers of x86_64 and aarch64 only: add yours"
@@ -65,7 +59,8 @@ impl Interval {
     }
 }
 
-/// All numbers from 0 on, neighbours with the same verdict joined.
+/// All numbers from 0 on, neighbours with the same verdict joined. Those that nobody has judged do not exist; nor does the x32
+/// interface, which shares the architecture word and has all calls a second time, from 0x40000000 on.
 fn intervals(list: &BTreeMap<u32, Verdict>) -> Vec<Interval> {
     let mut all = vec![Interval { from: 0, next: u32::MAX, verdict: Verdict::Allow }];
     let mut push = |from: u32, verdict: Verdict| match all.last_mut() {
@@ -84,9 +79,8 @@ fn intervals(list: &BTreeMap<u32, Verdict>) -> Vec<Interval> {
             push(number.saturating_add(1), Verdict::Allow);
         }
     }
-    if let Some(from) = FOREIGN_FROM {
-        push(from, Verdict::Answer(libc::ENOSYS));
-    }
+    let last = list.keys().next_back().copied().unwrap_or_default().max(YOUNGEST);
+    push(last.saturating_add(1), Verdict::Answer(libc::ENOSYS));
     all
 }
 

@@ -131,6 +131,7 @@ enum Section {
     Answer(i32),
     Arguments,
     ArgumentsWithTcpRules,
+    Allowed,
 }
 
 impl Section {
@@ -140,6 +141,7 @@ impl Section {
             "[ENOSYS]" => Some(Self::Answer(libc::ENOSYS)),
             "[arguments]" => Some(Self::Arguments),
             "[arguments with tcp rules]" => Some(Self::ArgumentsWithTcpRules),
+            "[allowed]" => Some(Self::Allowed),
             _ => None,
         }
     }
@@ -148,8 +150,9 @@ impl Section {
     fn verdict(self, rest: &str, line: usize) -> Result<Verdict, Mistake> {
         match self {
             Self::None => Err(Mistake::Line(line)),
-            Self::Answer(_) if rest.is_empty() => Err(Mistake::Line(line)),
+            Self::Answer(_) | Self::Allowed if rest.is_empty() => Err(Mistake::Line(line)),
             Self::Answer(errno) => Ok(Verdict::Answer(errno)),
+            Self::Allowed => Ok(Verdict::Allow),
             Self::Arguments | Self::ArgumentsWithTcpRules => {
                 let (rule, reason) = rest.split_once(' ').ok_or(Mistake::Line(line))?;
                 let found = RULES.iter().find(|(name, _)| *name == rule);

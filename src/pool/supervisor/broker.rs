@@ -5,11 +5,12 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::sys::fork::End;
+use crate::sys::descriptors;
+use crate::sys::fork::{self, End};
 
 use super::super::channel::{Channel, Lost};
 use super::super::life::{Event, Failures};
@@ -57,6 +58,14 @@ impl Broker {
 
     pub(super) fn is_alive(&self) -> bool {
         self.channel.is_some()
+    }
+
+    /// True: it was there.
+    pub(super) fn let_go(&mut self, epoll: &Epoll) -> bool {
+        let Some(channel) = self.channel.take() else { return false };
+        let _ = epoll.delete(channel.as_fd());
+        channel.let_go();
+        true
     }
 
     /// It is ours until it is reaped, so its number is nobody else's.
@@ -148,6 +157,11 @@ impl Supervisor {
         for _ in 0..SHARE {
             let Some(channel) = &self.broker.channel else { return };
             match channel.receive::<Up>() {
+                // It could be anything that some worker gave it.
+                Ok(Some((_, with))) if !with.iter().all(descriptors::is_memory) => {
+                    fork::outlived(with);
+                    return self.lose_broker(Lost::Nonsense);
+                }
                 Ok(Some((message, with))) => self.obey(message, with),
                 Ok(None) => return,
                 Err(lost) => return self.lose_broker(lost),
@@ -193,8 +207,7 @@ impl Supervisor {
 
     /// It is no partner any more: the pair is closed, the process killed; the next one starts when it is reaped.
     pub(super) fn lose_broker(&mut self, lost: Lost) {
-        if let Some(channel) = self.broker.channel.take() {
-            let _ = self.epoll.delete(channel.as_fd());
+        if self.broker.let_go(&self.epoll) {
             self.journal.say("broker", b"", &format!("state=lost why=\"{lost}\""));
             self.broker.kill();
             self.end_all_runs();

@@ -11,6 +11,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials};
 
 use crate::sys::descriptors::{self, Waiting};
+use crate::sys::fork;
 
 use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
@@ -23,6 +24,8 @@ use super::{CLIENTS, CONTROL, Supervisor, stopped};
 pub(super) struct Control {
     listener: OwnedFd,
     clients: BTreeMap<u64, Client>,
+    /// Those that brought descriptors along: a child closes all of a second's, so that a crowd of them costs no crowd of children.
+    doomed: Vec<OwnedFd>,
     /// Nobody could be accepted for want of descriptors or memory, and whoever knocks is not heard until the next second.
     deaf: bool,
 }
@@ -38,7 +41,7 @@ struct Client {
 impl Control {
     pub(super) fn open() -> io::Result<Self> {
         let listener = listen::control(Path::new(SOCKET)).map_err(|refusal| io::Error::other(refusal.why))?;
-        Ok(Self { listener, clients: BTreeMap::new(), deaf: false })
+        Ok(Self { listener, clients: BTreeMap::new(), doomed: Vec::new(), deaf: false })
     }
 
     /// Another listening socket; who is connected stays so.
@@ -47,10 +50,21 @@ impl Control {
         self.deaf = false;
     }
 
-    /// Its connection is let go, and not just closed: it is a stranger's, who sends what he likes.
+    /// Not just closed: it is a stranger's, who sends what he likes.
+    fn let_go(&mut self, socket: OwnedFd) {
+        self.doomed.extend(descriptors::let_go(socket));
+        if self.doomed.len() >= DOOMED_MAX {
+            self.bury();
+        }
+    }
+
+    fn bury(&mut self) {
+        fork::outlived(std::mem::take(&mut self.doomed));
+    }
+
     fn dismiss(&mut self, client: u64) {
         if let Some(Client { socket, .. }) = self.clients.remove(&client) {
-            descriptors::let_go(socket);
+            self.let_go(socket);
         }
     }
 
@@ -62,6 +76,7 @@ impl Control {
     /// At the end.
     pub(super) fn dismiss_all(&mut self) {
         self.dismiss_those(|_| true);
+        self.bury();
     }
 }
 
@@ -81,8 +96,8 @@ impl Supervisor {
             }
             Err(_) => return,
         };
-        let Ok(()) = descriptors::ask_for_sender(&socket) else { return descriptors::let_go(socket) };
-        let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return descriptors::let_go(socket) };
+        let Ok(()) = descriptors::ask_for_sender(&socket) else { return self.control.let_go(socket) };
+        let Ok(peer) = getsockopt(&socket, PeerCredentials) else { return self.control.let_go(socket) };
         let number = u64::from(socket.as_raw_fd().unsigned_abs());
         // Anybody may connect: nobody may keep others from it.
         self.control.dismiss_those(|client| client.waits.is_none() && client.since.elapsed() >= PATIENCE);
@@ -91,10 +106,10 @@ impl Supervisor {
         match room(&known, peer.uid()) {
             Room::Is => {}
             Room::Of(oldest) => self.control.dismiss(oldest),
-            Room::No => return descriptors::let_go(socket),
+            Room::No => return self.control.let_go(socket),
         }
         if self.watch(&socket, CLIENTS | number, EpollFlags::EPOLLIN).is_err() {
-            return descriptors::let_go(socket);
+            return self.control.let_go(socket);
         }
         let client = Client { socket, uid: peer.uid(), waits: None, since: Instant::now() };
         self.control.clients.insert(number, client);
@@ -102,6 +117,7 @@ impl Supervisor {
 
     /// Once a second.
     pub(super) fn hear_clients_again(&mut self) {
+        self.control.bury();
         if self.control.deaf {
             self.control.deaf = self.watch(&self.control, CONTROL, EpollFlags::EPOLLIN).is_err();
         }
@@ -259,6 +275,8 @@ fn room(known: &[(Instant, u64, u32)], uid: u32) -> Room {
     go.map_or(Room::No, |(_, number, _)| Room::Of(*number))
 }
 
+/// So many connections wait for a child that closes them.
+const DOOMED_MAX: usize = 512;
 const CLIENTS_MAX: usize = 64;
 /// Of them a user who is not root has so many.
 const USERS_MAX: usize = 8;

@@ -329,6 +329,7 @@ impl Supervisor {
         self.workers.values().for_each(|living| living.tree.destroy());
         self.zygotes.values().for_each(|zygote| zygote.tree.destroy());
         self.broker.kill();
+        self.broker.let_go(&self.epoll);
         self.pulse.kill();
         self.control.dismiss_all();
         self.remove_sockets();

@@ -61,7 +61,7 @@ pub(super) struct Pool {
     /// What the broker wants.
     pub(super) wanted: u32,
     pub(super) failures: Failures,
-    /// No start before: a worker had to be killed too early.
+    /// No start before: a worker was ended too early.
     pub(super) spaced: Option<Instant>,
     /// No start before.
     pub(super) not_before: Option<Instant>,

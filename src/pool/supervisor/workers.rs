@@ -357,11 +357,16 @@ impl Supervisor {
 
     /// The broker wants a worker ended, and says why.
     pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
+        let idle = self.least_idle(site);
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.why = Some(why);
-            let brief = living.state == State::Up && living.since.elapsed() < SHORT;
+            let brief = match event {
+                Event::Kill => living.state == State::Up && living.since.elapsed() < SHORT,
+                Event::Retire => living.state.serves() && living.since.elapsed() < idle.min(SHORT),
+                _ => false,
+            };
             self.happen(worker, event);
-            if event == Event::Kill && brief {
+            if brief {
                 self.space_starts(site);
             }
             // In its place comes a new one at once, unless the broker has said that it wants fewer: of those without work.
@@ -369,7 +374,14 @@ impl Supervisor {
         }
     }
 
-    /// A worker had to be killed within its first second, answers or not. Where that goes on, each one costs its start and no more.
+    /// So long a worker has been idle before it is let go for that alone. Nobody here knows how long its requests take, after so many
+    /// of which it is let go too.
+    fn least_idle(&self, site: Site) -> Duration {
+        let pool = self.pools.get(&site).filter(|pool| pool.life.requests == 0);
+        pool.map_or(Duration::ZERO, |pool| Duration::from_millis(pool.numbers.idle_ms.into()))
+    }
+
+    /// A worker was ended sooner than it could have been of use. Where that goes on, each one costs its start and no more.
     fn space_starts(&mut self, site: Site) {
         if let Some(pool) = self.pools.get_mut(&site) {
             pool.spaced = Some(Instant::now() + SPACE);
@@ -561,5 +573,5 @@ const KILL: u32 = 9;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
-/// From a worker that was killed so early to the next start.
+/// From a worker that was ended so early to the next start.
 const SPACE: Duration = Duration::from_millis(100);
