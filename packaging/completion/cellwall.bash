@@ -232,7 +232,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__apply)
-            opts="-h -V --dry-run --json --help --version"
+            opts="-h -V --ignore-missing --dry-run --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
