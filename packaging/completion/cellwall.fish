@@ -55,6 +55,7 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -l json -d 'Pr
 complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l last -d 'The last refusal or, with --again, launch instead; with a site\'s name, its last' -r
+complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l said -d 'So many lines at most of what programs wrote to their error output' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l request -d 'The script of that request, where the record is the start of a pool\'s worker' -r -F
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l query -d 'The query of that request' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l most -d 'That run is ended after so many seconds' -r
