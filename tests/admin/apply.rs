@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::harness::{Hung, Launcher, SUEXEC, make_directory, put, small, world};
+use crate::harness::{Hung, Launcher, SUEXEC, everything, make_directory, put, small, world};
 
 #[test]
 fn a_name_service_that_does_not_answer_holds_up_no_site_of_a_local_account() {
@@ -59,6 +59,29 @@ fn a_file_system_that_does_not_answer_is_named_and_nothing_changes() {
         assert!(world.cellwall(&["apply", "alice"]).status.success());
         world.probe(&world.alice, "a.cgi");
         world.call(&world.alice, "a.cgi").run().ran();
+    });
+}
+
+/// As above, for whoever looks at one site.
+#[test]
+fn a_site_on_a_file_system_that_does_not_answer_keeps_nobody_waiting() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", &everything("view"));
+        world.apply();
+        let _far = Hung::over(world.alice.docroot());
+        for words in [
+            &["fix", "alice"][..],
+            &["fix", "--apply", "alice"],
+            &["jail", "check", "alice"],
+            &["learn", "alice", "--", "/bin/true"],
+        ] {
+            let asked = Instant::now();
+            let said = world.cellwall(words);
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert_eq!(said.status.code(), Some(3), "{words:?}: {text}");
+            assert!(asked.elapsed() < Duration::from_secs(60), "{words:?}");
+            assert!(text.contains("mounted at /var/www/alice/htdocs"), "{words:?}: {text}");
+        }
     });
 }
 
