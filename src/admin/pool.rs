@@ -135,12 +135,7 @@ fn answer(outcome: Result<Outcome, Errno>, wish: Wish, site: &str) -> Answer {
         Ok(Outcome::Failing) => said(
             End::Findings,
             "failing",
-            match wish {
-                Wish::Start => {
-                    format!("`{site}` is started, and its workers do not start: visitors see a 503")
-                }
-                _ => format!("the new workers of `{site}` do not start; old ones go on"),
-            },
+            failing(wish, site),
             &format!(
                 "what ended them is in the log, in the last lines of site={site}; where they wrote, in those with stderr"
             ),
@@ -166,6 +161,14 @@ fn answer(outcome: Result<Outcome, Errno>, wish: Wish, site: &str) -> Answer {
             format!("the daemon does not answer at {SOCKET}: {}", errno.desc()),
             &by_systemd("start"),
         ),
+    }
+}
+
+/// Workers that do not start.
+fn failing(wish: Wish, site: &str) -> String {
+    match wish {
+        Wish::Start => format!("`{site}` is started, and its workers do not start: visitors see a 503"),
+        _ => format!("the new workers of `{site}` do not start; old ones go on"),
     }
 }
 
