@@ -344,7 +344,7 @@ const WHY_LEAST: usize = 200;
 static LOST: Card = Card {
     code: "L01",
     status: 1,
-    remedy: "make room for the log (df -h /var/log), or set strict = false under [log] in /etc/cellwall/cellwall.toml, then: cellwall apply",
+    remedy: "df -h /var/log # make room for the log; or set strict = false under [log] in /etc/cellwall/cellwall.toml, then: cellwall apply",
 };
 
 #[cfg(test)]

@@ -781,3 +781,99 @@ fn each_code_is_mended_by_pasting_or_says_what_a_person_decides() {
     assert_eq!(named.len(), codes.len());
     assert!(page.contains(&format!("\n{pasted} of {} are mended by pasting.\n", codes.len())), "{pasted}");
 }
+
+/// Root pastes what stands behind `repair`: it is a command, or it begins with `#` and a shell does nothing.
+#[test]
+fn what_is_pasted_of_each_code_is_a_command_or_a_comment() {
+    let sources: Vec<String> = files(&[".rs"])
+        .into_iter()
+        .filter(|path| ["src/launch", "src/pool", "src/record.rs"].iter().any(|part| path.starts_with(part)))
+        .map(text)
+        .collect();
+    let constants: BTreeMap<&str, String> =
+        sources.iter().flat_map(|text| text.split("const ").skip(1)).filter_map(constant).collect();
+    let resolved = |value: &str| match value.strip_prefix('"') {
+        Some(_) => literal(value),
+        None => constants.get(value.split(|c: char| !c.is_ascii_uppercase() && c != '_').next()?).cloned(),
+    };
+    let (mut wrong, mut told) = (Vec::new(), BTreeSet::new());
+    for card in sources.iter().flat_map(|text| text.split("code: \"").skip(1)) {
+        let (code, rest) = card.split_once('"').unwrap();
+        let remedy = rest.split_once("remedy: ").and_then(|(_, value)| resolved(value));
+        let Some(remedy) = remedy else { panic!("{code} has no remedy that this test can read") };
+        told.insert(code);
+        wrong.extend(no_paste(&remedy).map(|why| format!("{code}: {why}: {remedy}")));
+    }
+    // What a refusal has in the place of its card's.
+    for value in sources.iter().flat_map(|text| text.split("fix: ").skip(1)) {
+        let Some(remedy) = resolved(value) else { continue };
+        wrong.extend(no_paste(&remedy).map(|why| format!("{why}: {remedy}")));
+    }
+    let manual = text("docs/refusals.md");
+    let codes = manual.lines().filter_map(|line| line.strip_prefix("## ")?.split(' ').next());
+    wrong.extend(
+        codes.filter(|code| is_code(code) && !told.contains(code)).map(|code| format!("{code}: none")),
+    );
+    empty(&wrong, "a remedy works when it is pasted, or is a comment");
+}
+
+/// `NAME: &str = "…"`.
+fn constant(text: &str) -> Option<(&str, String)> {
+    let (name, rest) = text.split_once(": &str =")?;
+    Some((name, literal(rest.trim_start())?))
+}
+
+/// The text of a string of Rust's that `source` begins with.
+fn literal(source: &str) -> Option<String> {
+    let (mut found, mut rest) = (String::new(), source.strip_prefix('"')?.chars());
+    loop {
+        match rest.next()? {
+            '"' => return Some(found),
+            '\\' => match rest.next()? {
+                '\n' => rest = rest.as_str().trim_start().chars(),
+                'n' => found.push('\n'),
+                other => found.push(other),
+            },
+            other => found.push(other),
+        }
+    }
+}
+
+/// Why this had better not be pasted.
+fn no_paste(remedy: &str) -> Option<String> {
+    let text = remedy.replace("{}", "/srv/x");
+    let read = Command::new("sh").args(["-n", "-c", &text]).output().unwrap();
+    if !read.status.success() || text.contains('\n') {
+        return Some(format!("no shell reads it: {}", String::from_utf8_lossy(&read.stderr)));
+    }
+    if text.starts_with('#') {
+        return None;
+    }
+    let command = text.split_once(" #").map_or(text.as_str(), |(command, _)| command);
+    let command = ["&&", "||", "$("].iter().fold(command.to_owned(), |text, word| text.replace(word, ";"));
+    let mut parts = command.split([';', '|']).map(str::trim);
+    let first = |part: &str| part.split(' ').next().unwrap_or_default().to_owned();
+    let stranger = |part: &&str| !COMMANDS.contains(&first(part).as_str());
+    parts
+        .find(stranger)
+        .map(|part| format!("`{}` is none of the commands that a remedy may have", first(part)))
+}
+
+/// Of these programs, and of no other, remedies are made: `make`, `install` or `write` are words of prose as well.
+const COMMANDS: [&str; 15] = [
+    "cellwall",
+    "chmod",
+    "chown",
+    "df",
+    "file",
+    "findmnt",
+    "getent",
+    "grep",
+    "ls",
+    "mount",
+    "sed",
+    "setpriv",
+    "ss",
+    "systemctl",
+    "uname",
+];

@@ -232,7 +232,7 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__apply)
-            opts="-h -V --dry-run --json --help --version"
+            opts="-h -V --ignore-missing --dry-run --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1204,13 +1204,17 @@ _cellwall() {
             return 0
             ;;
         cellwall__subcmd__why)
-            opts="-h -V --last --again --request --query --most --json --help --version"
+            opts="-h -V --last --said --again --request --query --most --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --said)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

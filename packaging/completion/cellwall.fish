@@ -43,6 +43,7 @@ complete -c cellwall -n "__fish_cellwall_needs_command" -f -a "fix" -d 'List own
 complete -c cellwall -n "__fish_cellwall_needs_command" -f -a "set" -d 'Change one key of a site\'s file, and apply it'
 complete -c cellwall -n "__fish_cellwall_needs_command" -f -a "import" -d 'Make files of sites of an Apache with suEXEC, or of php-fpm\'s pools'
 complete -c cellwall -n "__fish_cellwall_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c cellwall -n "__fish_cellwall_using_subcommand apply" -l ignore-missing -d 'A site that is named and is gone is no error: its record is removed, or was'
 complete -c cellwall -n "__fish_cellwall_using_subcommand apply" -l dry-run -d 'Tell what would change, and change nothing'
 complete -c cellwall -n "__fish_cellwall_using_subcommand apply" -l json -d 'Print the result as JSON'
 complete -c cellwall -n "__fish_cellwall_using_subcommand apply" -s h -l help -d 'Print help'
@@ -54,6 +55,7 @@ complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -l json -d 'Pr
 complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -s h -l help -d 'Print help'
 complete -c cellwall -n "__fish_cellwall_using_subcommand policy" -s V -l version -d 'Print version'
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l last -d 'The last refusal or, with --again, launch instead; with a site\'s name, its last' -r
+complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l said -d 'So many lines at most of what programs wrote to their error output' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l request -d 'The script of that request, where the record is the start of a pool\'s worker' -r -F
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l query -d 'The query of that request' -r
 complete -c cellwall -n "__fish_cellwall_using_subcommand why" -l most -d 'That run is ended after so many seconds' -r

@@ -28,6 +28,9 @@ use super::{End, check, chroot, mend, patience, policy, pool, say, views};
 pub struct Args {
     /// Only these sites and those that share their user (`shop`, `~alice`); all without one
     pub sites: Vec<String>,
+    /// A site that is named and is gone is no error: its record is removed, or was
+    #[arg(long, requires = "sites")]
+    pub ignore_missing: bool,
     /// Tell what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -62,7 +65,7 @@ pub(super) fn waiting(holder: Option<&Holder>) {
 
 /// As [`run`], under a lock that the caller holds. `undo` comes before the end where a file system does not answer.
 pub(super) fn under(store: &Store, args: &Args, undo: &(dyn Fn() + Sync)) -> ExitCode {
-    let done = match (Run { store, dry: args.dry_run, undo }).all(&args.sites) {
+    let done = match (Run { store, dry: args.dry_run, gone: args.ignore_missing, undo }).all(&args.sites) {
         Ok(done) => done,
         Err(error) => return not_applied(&error),
     };
@@ -108,6 +111,8 @@ pub struct Done {
 struct Run<'s> {
     store: &'s Store,
     dry: bool,
+    /// A site that is named may be gone.
+    gone: bool,
     undo: &'s (dyn Fn() + Sync),
 }
 
@@ -125,7 +130,7 @@ impl Run<'_> {
             let gone = store::uids().into_iter().filter(|uid| !wanted.contains(uid)).collect();
             (groups, gone)
         } else {
-            some(&host, sites, &problems)
+            some(&host, sites, self.gone, &problems)
         };
         let host_changed = self.host(&host, sites.is_empty(), &problems)?;
         let beside = (!sites.is_empty()).then_some(&gone);
@@ -141,14 +146,18 @@ impl Run<'_> {
         }
         problems.extend(std::mem::take(&mut done.problems));
         chroot::warn(&done.chroots, &problems);
+        if !self.dry {
+            // With a mistake in one site as well: at boot, the records that are there rely on it.
+            prepare_groups(&done.private, &problems);
+        }
         let wrong = problems.any_error();
         done.problems = problems.into_sorted();
-        if !self.dry && done.private.iter().any(|private| private.grouped) {
-            // With a mistake in one site as well: at boot, the records that are there rely on it.
-            prepare_groups();
-        }
         if self.dry || wrong {
             self.store.discard()?;
+            if wrong {
+                // Nothing of it was done.
+                (done.written, done.removed) = Default::default();
+            }
         } else {
             let uids = groups.iter().filter_map(|(uid, _)| *uid).chain(gone.iter().copied());
             let uids: Option<BTreeSet<u32>> = (!sites.is_empty()).then(|| uids.collect());
@@ -279,10 +288,25 @@ impl Run<'_> {
     }
 }
 
-/// Sites that only prefer a control group run without; those that require one are refused, and recorded.
-fn prepare_groups() {
-    if let Err(error) = Hierarchies::here().prepare() {
-        say::note(format_args!("warning: control groups cannot be prepared: {error}"));
+/// Sites that only prefer a control group run without; each launch of those that require one would be refused (C04).
+fn prepare_groups(all: &[Private], problems: &Problems) {
+    if !all.iter().any(|private| private.grouped) {
+        return;
+    }
+    let Err(why) = Hierarchies::here().prepare() else { return };
+    let message = format!("control groups cannot be prepared: {why}");
+    match all.iter().find_map(Private::requires_group) {
+        None => problems.warning(None, message, "sites run without, under the limits of single processes"),
+        Some(site) => {
+            let count = all.iter().filter_map(Private::requires_group).count();
+            let whose = match count {
+                1 => format!("site {site} requires"),
+                count => format!("{}, {site} among them, require", say::counted(count, "site")),
+            };
+            let help = "have the kernel and the container allow it; or write cgroup = \"auto\" in [limits], to fall back to limits of \
+                        single processes";
+            problems.error(None, format!("{message}: {whose} one"), help);
+        }
     }
 }
 
@@ -383,7 +407,12 @@ fn gone_words(uid: u32) -> Vec<String> {
 }
 
 /// The groups of the named sites and of those that share a uid with them, and the uids that have no site any more.
-fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>, BTreeSet<u32>) {
+fn some(
+    host: &WholeHost,
+    sites: &[String],
+    may_be_gone: bool,
+    problems: &Problems,
+) -> (Vec<Group>, BTreeSet<u32>) {
     let mut accounts = Accounts::new(&Arc::default());
     let mut groups: BTreeMap<Option<u32>, Vec<Origin>> = BTreeMap::new();
     let mut waiting: BTreeSet<u32> = BTreeSet::new();
@@ -395,6 +424,7 @@ fn some(host: &WholeHost, sites: &[String], problems: &Problems) -> (Vec<Group>,
         let uid = origin.as_ref().and_then(|origin| origin.uid(host, &mut accounts));
         let holders = store::holders(name, uid);
         if holders.is_empty()
+            && !may_be_gone
             && let Some(help) = unknown(host, name, origin.as_ref())
         {
             problems.error(None, format!("there is no site `{name}`"), help);

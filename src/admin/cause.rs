@@ -299,13 +299,13 @@ fn hidden(event: &Event, place: &Path, rights: u8, ground: &Ground<'_>) -> Cause
 
 /// There is no room where it writes: of the calls that write none is watched, and so its own words tell.
 fn full(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
-    let says = |errno: Errno| run.err.lines().find(|line| line.contains(errno.desc()));
+    let says = |words: &str| run.err.lines().find(|line| line.contains(words));
     let found = |line: &str| format!("its complaint: \"{}\"", Untrusted(line.as_bytes()));
-    if let Some(line) = says(Errno::EDQUOT) {
+    if let Some(line) = says(QUOTA) {
         let means = "the quota of the site's user is used up on the file system that it writes to";
         return Some(cause(1, "quota", found(line), means, Some(format!("quota -s -u {}", ground.uid))));
     }
-    let line = says(Errno::ENOSPC)?;
+    let line = says(Errno::ENOSPC.desc())?;
     let places = ground.site.landlock.rules.iter().filter(|rule| rule.rights & PathRule::WRITE != 0);
     let mut places = places.map(|rule| Path::new(OsStr::from_bytes(rule.path)));
     let none_left = |place: &&Path| {
@@ -321,6 +321,9 @@ fn full(run: &Run, ground: &Ground<'_>) -> Option<Cause> {
     let room = |place| format!("df -h {0}; df -i {0} # make room there", pasted(place));
     Some(cause(1, "full", found(line), means, place.map(room)))
 }
+
+/// What C libraries of GNU call EDQUOT; the crate's own words for it are others.
+const QUOTA: &str = "Disk quota exceeded";
 
 /// Not even the host has it: only what a named piece cannot do without is a cause.
 fn absent(event: &Event, path: &Path, ground: &Ground<'_>) -> Option<Cause> {

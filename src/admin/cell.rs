@@ -1,9 +1,11 @@
 //! A site's cell for the commands that go into it: its record, a program in it with its output, a look around. Root.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,11 +15,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe, pipe2, setsid};
 
+use crate::config::ground::{Ground, Kind};
 use crate::config::store;
 use crate::launch::arrival::Arrival;
 use crate::launch::{enter, visit};
 use crate::policy::names::may_pass;
-use crate::policy::{Record, Site, decode};
+use crate::policy::{Jail, Record, Site, decode};
 use crate::refusal::Refusal;
 use crate::sys::fork::{Side, fork, leave};
 use crate::sys::{self, Root};
@@ -62,14 +65,25 @@ pub(super) fn say_refusal(refusal: &Refusal) {
 
 /// The site for a program of the host's that is asked about its cell: nothing of the site's owner may answer in its place.
 /// It starts in `/`, for in a docroot may lie a php.ini, or a module that a script imports; and without the variables that
-/// lead interpreters to code.
+/// lead interpreters to code, but for the directories of PHP's settings where they are root's.
 pub(super) fn probed<'a>(record: &Record<'a>, site: &Site<'a>) -> Site<'a> {
     let mut probed = site.clone();
     probed.docroots.clear();
     let set = &mut probed.environment.set;
-    set.retain(|(name, _)| may_pass(name) || *name == b"TMPDIR" || name.starts_with(b"LC_"));
+    let settings =
+        |(name, value): &(&[u8], &[u8])| *name == b"PHP_INI_SCAN_DIR" && are_roots(value, &site.jail);
+    set.retain(|one| may_pass(one.0) || one.0 == b"TMPDIR" || one.0.starts_with(b"LC_") || settings(one));
     set.push((b"PATH", record.host.safe_path));
     probed
+}
+
+/// These directories of PHP's settings, with `:` between them, are root's alone: what they lead to is no code of the site's.
+fn are_roots(directories: &[u8], jail: &Jail<'_>) -> bool {
+    let is_roots = |path: &[u8]| {
+        let found = Ground::default().find(Path::new("/"), Path::new(OsStr::from_bytes(path)));
+        path.is_empty() || found.kind == Kind::Directory && found.foreign.is_none() && found.open.is_none()
+    };
+    !matches!(jail, Jail::Chroot(_)) && directories.split(|byte| *byte == b':').all(is_roots)
 }
 
 /// Runs a program in the cell, with `input` on its standard input: a script of some pages at most.

@@ -45,6 +45,13 @@ pub fn run(args: &Args) -> ExitCode {
     if wrong { End::Findings.into() } else { End::Good.into() }
 }
 
+/// What keeps a site's file from being applied.
+pub(super) fn errors(file: &Path) -> Vec<Problem> {
+    let (_, mut problems) = check(&[file.to_owned()]);
+    problems.retain(|problem| problem.weight == Weight::Error);
+    problems
+}
+
 /// How many sites were checked, and what is wrong.
 fn check(files: &[PathBuf]) -> (usize, Vec<Problem>) {
     let problems = Problems::default();

@@ -10,7 +10,7 @@ use crate::config::SITES_DIRECTORY;
 
 use super::json::Json;
 use super::rehearsal::{Wish, rehearsed};
-use super::{End, Stop, codes, mend, say};
+use super::{End, Stop, check, codes, mend, say};
 
 /// Arguments of `cellwall explain`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +78,10 @@ fn rehearsal(args: &Args, [user, group, directory, command]: [&OsStr; 4]) -> Res
             let [code, status, why] = ["code", "status", "why"].map(|name| refused.field(name));
             line(&refused.stage, "REFUSED", &format!("{code} (exit status {status}): {why}"));
             line("", "repair", &mend::best(&refused.entry));
+            // What `check` would say first is said here.
+            say::problems(
+                &mend::unapplied_file(&refused.entry).map_or_else(Vec::new, |file| check::errors(&file)),
+            );
         }
     }
     Ok(if told.refused.is_some() { End::Findings } else { End::Good })

@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
@@ -26,14 +26,14 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 
 use crate::config::ground::is_everybodys;
-use crate::config::store;
+use crate::config::{looks, store};
 use crate::policy::{Jail, Links, PathRule, Record, Site, decode};
 use crate::record::reference;
 use crate::refusal::{Pasted, Untrusted};
 use crate::sys::files;
 
 use super::json::Json;
-use super::{End, Stop, cell, say};
+use super::{End, Stop, cell, patience, say};
 
 /// Arguments of `cellwall fix`.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,8 @@ struct Deviation {
 pub fn run(args: &Args) -> ExitCode {
     let ended = cell::with_site(&args.site, |record, site| {
         apart(record.uid, site).map_err(Stop::asked)?;
-        let found = deviations(record, site, args)?;
+        let what = if args.apply { "not all was mended" } else { "not all was looked at" };
+        let found = patience::limited(what, &|| (), || deviations(record, site, args))?;
         let open = found.iter().filter(|one| !one.mended).count();
         if args.json {
             say::out(json(&args.site, &found));
@@ -229,7 +230,7 @@ impl Walk<'_> {
         let parts: Vec<_> = docroot.iter().skip(1).collect();
         for (number, part) in parts.iter().enumerate() {
             path.push(part);
-            let next = files::hold(&here, part.as_bytes(), ResolveFlag::empty());
+            let next = looks::at(&path, || files::hold(&here, part.as_bytes(), ResolveFlag::empty()));
             // Links of root's and the owner's on the way to a docroot are followed, as the launcher does.
             let links = self.site.links == Links::OwnerMatch;
             if matches!(next, Err(Errno::ELOOP)) && links && way.hops < 8 {
@@ -239,7 +240,7 @@ impl Walk<'_> {
                 return self.docroot(&target, owner, way);
             }
             here = next.map_err(at(&path))?;
-            let facts = fstat(&here).map_err(at(&path))?;
+            let facts = looks::at(&path, || fstat(&here)).map_err(at(&path))?;
             if number + 1 < parts.len() {
                 self.above(&here, &path, &facts, owner.0, way.owners);
             }
@@ -270,7 +271,7 @@ impl Walk<'_> {
 
     fn entry(&mut self, held: &OwnedFd, name: Name<'_>, path: &Path, owner: (u32, u32), depth: u32) {
         let owner = self.wants.get(path).copied().unwrap_or(owner);
-        let Ok(facts) = fstat(held) else { return };
+        let Ok(facts) = looks::at(path, || fstat(held)) else { return };
         let mode = facts.st_mode;
         let wrong = |off| Wrong {
             owner: ((facts.st_uid, facts.st_gid) != owner).then_some(owner),
@@ -340,12 +341,15 @@ impl Walk<'_> {
                 .note(path, format!("is {DEEPEST} directories deep: what is in it was not looked at"));
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut directory = match Dir::openat(held, ".", flags, Mode::empty()) {
-            Ok(directory) => directory,
+        let name = |entry: Entry| entry.file_name().to_bytes().to_vec();
+        let listed = looks::at(path, || {
+            let mut directory = Dir::openat(held, ".", flags, Mode::empty())?;
+            Ok::<Vec<_>, Errno>(directory.iter().flatten().map(name).collect())
+        });
+        let mut names = match listed {
+            Ok(names) => names,
             Err(errno) => return self.note(path, errno.desc().to_owned()),
         };
-        let mut names: Vec<Vec<u8>> =
-            directory.iter().flatten().map(|entry| entry.file_name().to_bytes().to_vec()).collect();
         names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
         names.sort();
         for name in names {
@@ -353,10 +357,11 @@ impl Walk<'_> {
             if !self.towards(&path) {
                 continue;
             }
-            let opened = match files::hold(held, &name, ResolveFlag::RESOLVE_NO_XDEV) {
+            let hold = || match files::hold(held, &name, ResolveFlag::RESOLVE_NO_XDEV) {
                 Err(Errno::ELOOP) => files::hold_link(held, &name),
                 other => other,
             };
+            let opened = looks::at(&path, hold);
             match opened {
                 Ok(child) => self.entry(&child, Some((held, &name)), &path, owner, depth + 1),
                 Err(Errno::EXDEV) => {

@@ -3,9 +3,9 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn log() -> Option<Fault> {
     })
 }
 
-/// What keeps this file from a line more: which path, why, and the command. Nothing is written to see it.
+/// What keeps this file from a line more: which path, why, and the command. Nothing stays of what is tried.
 fn unwritable(file: &Path) -> Option<(&Path, String, &'static str)> {
     let above = file.parent()?;
     let is_new = match OpenOptions::new().append(true).open(file) {
@@ -101,8 +101,18 @@ fn unwritable(file: &Path) -> Option<(&Path, String, &'static str)> {
     } else if is_new && facts.files() > 0 && facts.files_available() == 0 {
         Some((above, "its file system has no inode left".to_owned(), "df -i {} # remove files there"))
     } else {
-        None
+        let why = no_block(above)?;
+        Some((above, why.to_string(), "df -h {} # make room there, or raise its quota"))
     }
+}
+
+/// What keeps a block more from this directory, where that is seen: a quota is no number of the file system's. The file has no name
+/// (open(2), `O_TMPFILE`).
+fn no_block(directory: &Path) -> Option<io::Error> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(directory);
+    let why = file.and_then(|mut file| file.write_all(&[0; 4096])).err()?;
+    // Not every file system has such files.
+    [libc::EDQUOT, libc::ENOSPC].contains(&why.raw_os_error()?).then_some(why)
 }
 
 /// What lets root append to a file that is there.

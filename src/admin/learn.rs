@@ -20,7 +20,7 @@ use super::ground::{Ground, list_of, piece};
 use super::json::Json;
 use super::run::become_command;
 use super::trace::Event;
-use super::{End, Stop, say, traffic};
+use super::{End, Stop, patience, say, traffic};
 
 /// Arguments of `cellwall learn`.
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,7 @@ fn watch(args: &Args) -> Result<ExitCode, Stop> {
                 "in a chroot jail every path is another one; nothing can be learned outside of it".into()
             );
         }
+        patience::reached("nothing was watched", site);
         let watched = match args.traffic {
             Some(time) => heard(args, record, site, time),
             None if args.inside => inside(args, record, site),

@@ -10,6 +10,8 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
 use crate::config::ground::{LOOKED_AT, is_everybodys, near};
+use crate::config::problem::Problems;
+use crate::config::sites::list;
 use crate::config::{SITES_DIRECTORY, store};
 use crate::policy::{Jail, Links, Record, Resource, VIEW_ROOT, decode};
 use crate::refusal::{Pasted, Refusal, Untrusted};
@@ -17,7 +19,7 @@ use crate::sys::files::birth;
 
 use super::ground::{Ground, is_roots_program};
 use super::journal::{self, Entry};
-use super::{apache, fix, installed, policy, pooled};
+use super::{apache, check, fix, installed, policy, pooled};
 
 /// What mends it: the launcher's own remedy, or a better one.
 #[must_use]
@@ -32,7 +34,7 @@ pub fn best(entry: &Entry) -> String {
 pub fn from_inside(refusal: &Refusal) -> &str {
     match refusal.card.code {
         "C06" if is_no_mount_point(&refusal.why) => NO_MOUNT_POINT.trim_start_matches("# "),
-        _ => &refusal.fix,
+        _ => refusal.fix.trim_start_matches("# "),
     }
 }
 
@@ -389,12 +391,28 @@ fn more_processes(entry: &Entry) -> Option<String> {
     })
 }
 
-/// A site's file is there for this user, and was never applied.
+/// A site's file is there for this user, and was never applied: or it could not be.
 fn unapplied(entry: &Entry) -> Option<String> {
-    let uid = uid(entry)?;
+    let file = unapplied_file(entry)?;
+    Some(match check::errors(&file).is_empty() {
+        true => "cellwall apply".to_owned(),
+        false => format!("cellwall check {} # mend what it says, then: cellwall apply", word(&file)),
+    })
+}
+
+/// The file of a site of the user whom no policy names.
+pub(super) fn unapplied_file(entry: &Entry) -> Option<PathBuf> {
+    let uid = uid(entry).filter(|_| entry.field("code") == Some("P121"))?;
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??.name;
-    let named = [format!("user = \"{user}\""), format!("user=\"{user}\"")];
-    let files = fs::read_dir(SITES_DIRECTORY).ok()?.flatten();
-    let mut texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
-    texts.any(|text| named.iter().any(|named| text.contains(named))).then(|| "cellwall apply".to_owned())
+    let names = list(Path::new(SITES_DIRECTORY), &Problems::default());
+    let mut files = names.iter().map(|name| Path::new(SITES_DIRECTORY).join(format!("{name}.toml")));
+    files
+        .find(|file| fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| is_user(line, &user))))
+}
+
+/// `user = "NAME"`, also where no parser of TOML would take it.
+fn is_user(line: &str, user: &str) -> bool {
+    let value = line.trim_start().strip_prefix("user").and_then(|rest| rest.trim_start().strip_prefix('='));
+    let value = value.map(|value| value.split('#').next().unwrap_or_default().trim());
+    value.is_some_and(|value| value.trim_matches(['"', '\'']) == user)
 }

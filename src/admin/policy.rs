@@ -113,7 +113,9 @@ pub(super) fn meant(site: &str) -> String {
     let names = list(Path::new(SITES_DIRECTORY), &Problems::default());
     let by_file = Path::new(site).file_name().and_then(|file| site_name(file.to_str()?));
     let by_file = by_file.filter(|name| names.iter().any(|known| known == name));
-    match by_file.or_else(|| nearest(site, names.iter().map(String::as_str))) {
+    // `import` names a site as its host is named, and people say the user.
+    let longer = names.iter().map(String::as_str).find(|name| name.starts_with(&format!("{site}.")));
+    match by_file.or(longer).or_else(|| nearest(site, names.iter().map(String::as_str))) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("its file would be {SITES_DIRECTORY}/{site}.toml"),
     }

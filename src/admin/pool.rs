@@ -86,7 +86,7 @@ struct Answer {
 }
 
 fn tell(wish: Wish, site: &str, json: bool) -> ExitCode {
-    let Answer { end, word, message, help } = answer(ask(wish, site), site);
+    let Answer { end, word, message, help } = answer(ask(wish, site), wish, site);
     if json {
         let text = |text: &str| if text.is_empty() { Json::Null } else { Json::text(text) };
         say::out(Json::object([
@@ -104,7 +104,7 @@ fn tell(wish: Wish, site: &str, json: bool) -> ExitCode {
     end.into()
 }
 
-fn answer(outcome: Result<Outcome, Errno>, site: &str) -> Answer {
+fn answer(outcome: Result<Outcome, Errno>, wish: Wish, site: &str) -> Answer {
     let said = |end, word, message: String, help: &str| Answer { end, word, message, help: help.to_owned() };
     match outcome {
         Ok(Outcome::Done) => said(End::Good, "done", String::new(), ""),
@@ -120,6 +120,12 @@ fn answer(outcome: Result<Outcome, Errno>, site: &str) -> Answer {
             "only root may ask for that; `cellwall deployed` is for the site's own user too".to_owned(),
             "",
         ),
+        Ok(Outcome::Slow) if wish == Wish::Start => said(
+            End::Findings,
+            "slow",
+            format!("`{site}` is started, and is not served yet"),
+            &format!("cellwall status {site}; cellwall why --last {site}"),
+        ),
         Ok(Outcome::Slow) => said(
             End::Good,
             "slow",
@@ -129,7 +135,7 @@ fn answer(outcome: Result<Outcome, Errno>, site: &str) -> Answer {
         Ok(Outcome::Failing) => said(
             End::Findings,
             "failing",
-            format!("the new workers of `{site}` do not start; old ones go on"),
+            failing(wish, site),
             &format!(
                 "what ended them is in the log, in the last lines of site={site}; where they wrote, in those with stderr"
             ),
@@ -155,6 +161,14 @@ fn answer(outcome: Result<Outcome, Errno>, site: &str) -> Answer {
             format!("the daemon does not answer at {SOCKET}: {}", errno.desc()),
             &by_systemd("start"),
         ),
+    }
+}
+
+/// Workers that do not start.
+fn failing(wish: Wish, site: &str) -> String {
+    match wish {
+        Wish::Start => format!("`{site}` is started, and its workers do not start: visitors see a 503"),
+        _ => format!("the new workers of `{site}` do not start; old ones go on"),
     }
 }
 

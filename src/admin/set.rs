@@ -75,7 +75,7 @@ fn change(args: &Args) -> Result<ExitCode, Stop> {
     let put_back = || replace(&path, &before, &facts, facts.modified().ok());
     let as_before = || say::note(format_args!("{} is as it was before", path.display()));
     let undo = || put_back().map_or_else(|error| say::note(shown(error)), |()| as_before());
-    let applied = apply::Args { sites, dry_run: false, json: args.json };
+    let applied = apply::Args { sites, ignore_missing: false, dry_run: false, json: args.json };
     let ended = apply::under(&store, &applied, &undo);
     if ended != ExitCode::SUCCESS {
         // An editor asks for no lock.

@@ -44,8 +44,21 @@ pub fn run(args: &Args) -> ExitCode {
     let unknown = sites.is_empty() && args.site.is_some();
     told((!unknown).then_some(sites), args.site.as_deref().unwrap_or_default(), |sites| {
         show(&sites);
+        said(&sites);
         unreached(args.site.as_deref());
     })
+}
+
+/// What a site's programs wrote to their error output, as PHP does of a page's mistake, is no refusal.
+fn said(sites: &[Site]) {
+    let mut all: Vec<&Site> = sites.iter().filter(|site| site.number("lines_said_total") > 0).collect();
+    all.sort_by_key(|site| std::cmp::Reverse(site.number("lines_said_total")));
+    if let Some(most) = all.first() {
+        say::note(format_args!(
+            "SAID: lines of error output, to be read with: cellwall why --last {}",
+            most.name
+        ));
+    }
 }
 
 /// The broker knows nothing of what keeps others from it.
@@ -158,7 +171,7 @@ pub fn table(text: &str) -> Vec<Site> {
 
 fn show(sites: &[Site]) {
     say::out(format_args!(
-        "{:<24} {:<8} {:>7} {:>7} {:>7} {:>10} {:>8} {:>8} {:>8} {:>5} {:>8} {:>9}",
+        "{:<24} {:<8} {:>7} {:>7} {:>7} {:>10} {:>8} {:>6} {:>8} {:>8} {:>5} {:>8} {:>9}",
         "SITE",
         "STATE",
         "WORKERS",
@@ -166,6 +179,7 @@ fn show(sites: &[Site]) {
         "WAITING",
         "REQUESTS",
         "REFUSED",
+        "SAID",
         "HALF",
         "99 %",
         "PROCS",
@@ -174,7 +188,7 @@ fn show(sites: &[Site]) {
     ));
     for site in sites {
         say::out(format_args!(
-            "{:<24} {:<8} {:>7} {:>7} {:>7} {:>10} {:>8} {:>8} {:>8} {:>5} {:>8} {:>8}s",
+            "{:<24} {:<8} {:>7} {:>7} {:>7} {:>10} {:>8} {:>6} {:>8} {:>8} {:>5} {:>8} {:>8}s",
             site.name,
             site.state,
             site.number("workers"),
@@ -182,6 +196,7 @@ fn show(sites: &[Site]) {
             site.number("waiting"),
             site.number("requests_total"),
             site.number("refused"),
+            site.number("lines_said_total"),
             time(site.number("work_p50_us")),
             time(site.number("work_p99_us")),
             site.number("processes"),

@@ -31,6 +31,9 @@ pub struct Args {
     /// The last refusal or, with --again, launch instead; with a site's name, its last
     #[arg(long, value_name = "SITE", num_args = 0..=1, default_missing_value = "", conflicts_with = "reference")]
     pub last: Option<String>,
+    /// So many lines at most of what programs wrote to their error output
+    #[arg(long, value_name = "LINES", default_value_t = MOST_OTHERS)]
+    pub said: usize,
     /// Run the program once more in its cell, as a GET request, and watch what it fails on
     #[arg(long)]
     pub again: bool,
@@ -70,7 +73,7 @@ pub fn run(args: &Args) -> ExitCode {
         return End::Good.into();
     }
     tell(&entry, now.as_ref());
-    since(&entry, &journal, &last);
+    since(args, &entry, &journal, &last);
     // Without records the launcher knows no log: there may be later ones that stand nowhere.
     if let Some(Fault { found, repair }) = args.last.as_ref().and_then(|site| unheard(site, &entry)) {
         say::note(format_args!("note: it may not be the last one: {found}\n  repair: {repair}"));
@@ -103,7 +106,7 @@ fn more(args: &Args, entry: &Entry, journal: &Journal) -> Result<(), String> {
 fn pools(args: &Args, entry: &Entry, journal: &Journal) {
     // What the gate refuses, the program never hears of; and what a launch said of its refusal is told by its record.
     let heard = !entry.field("code").is_some_and(|code| code.starts_with('G'));
-    for said in journal.said(entry, MOST_OTHERS).iter().filter(|said| heard && !said.starts_with(LAUNCHERS)) {
+    for said in journal.said(entry, args.said).iter().filter(|said| heard && !said.starts_with(LAUNCHERS)) {
         line("said", &format!("\"{said}\""));
     }
     let code = entry.field("code").unwrap_or_default();
@@ -148,16 +151,22 @@ fn pools(args: &Args, entry: &Entry, journal: &Journal) {
 fn find(args: &Args, journal: &Journal) -> Last {
     match (&args.reference, &args.last) {
         (Some(_), _) => Last { entry: journal.entry(&spelled(&args.pasted())), ..Last::default() },
-        (None, site) => last(site.as_deref().unwrap_or_default(), !args.again, journal),
+        (None, site) => last(site.as_deref().unwrap_or_default(), !args.again, args.said, journal),
     }
 }
 
 /// The last refusal or launch, of a site or of all.
-fn last(site: &str, refused: bool, journal: &Journal) -> Last {
+fn last(site: &str, refused: bool, most: usize, journal: &Journal) -> Last {
     let uid =
         (!site.is_empty()).then(|| policy::holder(site).ok().or_else(|| policy::meant_user(site))).flatten();
     let about = |entry: &Entry| site.is_empty() || is_about(entry, site, uid);
-    let mut last = journal.last(site, MOST_OTHERS, |entry| entry.refused == refused && about(entry));
+    let mut last = journal.last(site, most, |entry| entry.refused == refused && about(entry));
+    // Whoever asks of all sites is told of one: what others' programs said has nothing to do with it.
+    if let Some(entry) = last.entry.as_ref().filter(|_| site.is_empty())
+        && let Some(own) = entry.field("site").filter(|name| *name != "-")
+    {
+        last.said = journal.last(own, most, |other| other.field("ref") == entry.field("ref")).said;
+    }
     // One that was for another site's user is that site's.
     last.nameless = last.nameless.filter(|entry| asked_user(entry).is_none_or(|uid| !store::is_known(uid)));
     last
@@ -181,8 +190,8 @@ fn asked_user(entry: &Entry) -> Option<u32> {
 
 /// What the log has behind the last refusal: the site's programs may have failed since, and a request that named no site may
 /// have been for it.
-fn since(entry: &Entry, journal: &Journal, last: &Last) {
-    let told = if pooled::is_brokers(entry) { journal.said(entry, MOST_OTHERS) } else { Vec::new() };
+fn since(args: &Args, entry: &Entry, journal: &Journal, last: &Last) {
+    let told = if pooled::is_brokers(entry) { journal.said(entry, args.said) } else { Vec::new() };
     let new: Vec<_> = last.said.iter().filter(|(.., words)| !told.contains(words)).collect();
     if !new.is_empty() {
         say::out("\n  since then its programs said:");
@@ -258,7 +267,9 @@ fn nothing(args: &Args, journal: &Journal, found: &Last) {
         say::note(format_args!("  found: {found}\n  repair: {repair}"));
     }
     // Where the launcher has written something else, nothing keeps it from writing.
-    if args.reference.is_none() && last(site.unwrap_or_default(), args.again, journal).entry.is_some() {
+    if args.reference.is_none()
+        && last(site.unwrap_or_default(), args.again, args.said, journal).entry.is_some()
+    {
         if !args.again {
             let last = site.map_or_else(String::new, |site| format!(" {site}"));
             say::note(format_args!("  help: its last launch: cellwall why --last{last} --again"));

@@ -126,17 +126,22 @@ impl Hierarchies {
     /// # Errors
     /// When the kernel says no.
     pub fn prepare(&self) -> std::io::Result<()> {
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |why: std::io::Error| std::io::Error::new(why.kind(), format!("{path}: {why}"))
+        };
         let mounts = [&self.unified, &self.memory, &self.pids, &self.cpu];
         for mount in mounts.into_iter().flatten() {
             let group = self.place(mount, "any");
             if let Some(above) = group.parent().filter(|above| !above.is_dir()) {
-                std::fs::create_dir(above)?;
+                std::fs::create_dir(above).map_err(at(above))?;
             }
         }
         if let Some(mount) = &self.unified {
             for directory in [mount.clone(), mount.join("cellwall")] {
                 let controllers = if self.unified_cpu { "+memory +pids +cpu" } else { "+memory +pids" };
-                std::fs::write(directory.join("cgroup.subtree_control"), controllers)?;
+                let file = directory.join("cgroup.subtree_control");
+                std::fs::write(&file, controllers).map_err(at(&file))?;
             }
         }
         Ok(())

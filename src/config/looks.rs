@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// Does `look`, which may wait for the file system of `path`.
-pub(super) fn at<T>(path: &Path, look: impl FnOnce() -> T) -> T {
+pub fn at<T>(path: &Path, look: impl FnOnce() -> T) -> T {
     let note = |what| OWN.with(|own| *own.lock().unwrap_or_else(PoisonError::into_inner) = what);
     note(Some((Instant::now(), path.to_owned())));
     let found = look();

@@ -175,6 +175,8 @@ pub struct Private {
     accounts: Option<(String, String)>,
     /// It has a control group.
     pub grouped: bool,
+    /// And runs in no other way.
+    requires_group: bool,
 }
 
 impl Private {
@@ -189,11 +191,18 @@ impl Private {
             names: cell.private.clone(),
             accounts: cell.accounts.clone(),
             grouped: !cell.limits.groups.is_empty(),
+            requires_group: cell.limits.groups_required,
         }
     }
 }
 
 impl Private {
+    /// The site, where it runs in a control group or not at all.
+    #[must_use]
+    pub fn requires_group(&self) -> Option<&str> {
+        self.requires_group.then_some(&self.site)
+    }
+
     /// Whose they are.
     #[must_use]
     pub fn owner(&self) -> Owner {

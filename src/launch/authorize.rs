@@ -198,27 +198,27 @@ pub fn wrong_caller(caller: u32) -> Refusal {
 static CALLER: Card = Card {
     code: "P103",
     status: 103,
-    remedy: "name the web server's user as `caller` in /etc/cellwall/cellwall.toml, then: cellwall apply",
+    remedy: "# name the web server's user as `caller` in /etc/cellwall/cellwall.toml, then: cellwall apply",
 };
-static UID: Card = Card { code: "P107", status: 107, remedy: "run the site as an ordinary user" };
-static GID: Card = Card { code: "P108", status: 108, remedy: "give the site an ordinary group" };
-static DIRECTORY: Card = Card { code: "P111", status: 111, remedy: "make the program's directory again" };
+static UID: Card = Card { code: "P107", status: 107, remedy: "# run the site as an ordinary user" };
+static GID: Card = Card { code: "P108", status: 108, remedy: "# give the site an ordinary group" };
+static DIRECTORY: Card = Card { code: "P111", status: 111, remedy: "# make the program's directory again" };
 static OUTSIDE: Card = Card {
     code: "P114",
     status: 114,
-    remedy: "name {} as `docroot` of a site in /etc/cellwall/sites.d, then: cellwall apply",
+    remedy: "# name {} as `docroot` of a site in /etc/cellwall/sites.d, then: cellwall apply",
 };
 /// The remedy where the user has sites of the other kind alone.
 const NO_USERDIR: &str =
-    "write enabled = true in [userdir] of /etc/cellwall/cellwall.toml, then: cellwall apply";
-const NO_FILE: &str = "write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply";
+    "# write enabled = true in [userdir] of /etc/cellwall/cellwall.toml, then: cellwall apply";
+const NO_FILE: &str = "# write a site file in /etc/cellwall/sites.d for this user, then: cellwall apply";
 static NO_POLICY: Card = Card { code: "P121", status: 121, remedy: NO_FILE };
 static BAD_POLICY: Card = Card { code: "P01", status: 83, remedy: "cellwall apply" };
 static OPEN_WAY: Card = Card { code: "P04", status: 83, remedy: "chown root {} && chmod go-w {}" };
 static PAIR: Card = Card {
     code: "P02",
     status: 83,
-    remedy: "make `group` of the site and SuexecUserGroup of its virtual host the same, then: cellwall apply",
+    remedy: "# make `group` of the site and SuexecUserGroup of its virtual host the same, then: cellwall apply",
 };
 
 #[cfg(test)]

@@ -176,24 +176,24 @@ const NAMES: &str = "CPU seconds,file size,data,stack,core size,resident memory,
 static LIMIT: Card = Card {
     code: "C02",
     status: 84,
-    remedy: "lower the site's [limits], or raise those of the web server's unit, then: cellwall apply",
+    remedy: "# lower the site's [limits], or raise those of the web server's unit, then: cellwall apply",
 };
 static CAPABILITIES: Card = Card {
     code: "C03",
     status: 84,
-    remedy: "add CAP_SETPCAP to CapabilityBoundingSet of the web server's unit",
+    remedy: "# add CAP_SETPCAP to CapabilityBoundingSet of the web server's unit",
 };
 static SET_GROUPS: Card = Card {
     code: "D109",
     status: 109,
-    remedy: "add CAP_SETGID to CapabilityBoundingSet of the web server's unit",
+    remedy: "# add CAP_SETGID to CapabilityBoundingSet of the web server's unit",
 };
 static SET_USER: Card = Card {
     code: "D110",
     status: 110,
-    remedy: "add CAP_SETUID to CapabilityBoundingSet of the web server's unit",
+    remedy: "# add CAP_SETUID to CapabilityBoundingSet of the web server's unit",
 };
-static NOT_GONE: Card = Card { code: "D01", status: 85, remedy: "clear SecureBits of the web server's unit" };
+static NOT_GONE: Card = Card { code: "D01", status: 85, remedy: "# clear SecureBits of the server's unit" };
 
 #[cfg(test)]
 mod tests {

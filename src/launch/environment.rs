@@ -305,17 +305,17 @@ fn is_path(name: &[u8]) -> bool {
 static TWICE: Card = Card {
     code: "E01",
     status: 87,
-    remedy: "find what sets the variable a second time in the web server's configuration (SetEnv, PassEnv, RewriteRule)",
+    remedy: "# find what sets the variable a second time in the web server's configuration (SetEnv, PassEnv, RewriteRule)",
 };
 static TOO_MUCH: Card = Card {
     code: "E02",
     status: 87,
-    remedy: "raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
+    remedy: "# raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
 };
 static LINE_BREAK: Card = Card {
     code: "E03",
     status: 87,
-    remedy: "nothing to mend: a visitor asked for a path with a line break in it",
+    remedy: "# nothing to mend: a visitor asked for a path with a line break in it",
 };
 
 #[cfg(test)]

@@ -185,8 +185,8 @@ pub(super) static SEAL: Card = Card { code: "X01", status: 87, remedy: "cellwall
 static EXEC: Card = Card {
     code: "X255",
     status: 255,
-    remedy: "see that {} and its interpreter are named in `execute` of the site's [files]",
+    remedy: "# see that {} and its interpreter are named in `execute` of the site's [files]",
 };
 /// The remedy where the user has as many processes as it may have.
-const FEWER: &str = "raise processes in the site's [limits], then: cellwall apply # or see what does not end";
-static BUSY: Card = Card { code: "X26", status: 255, remedy: "ask again when the upload of {} has ended" };
+const FEWER: &str = "# raise processes in the site's [limits] (cellwall apply), or see what does not end";
+static BUSY: Card = Card { code: "X26", status: 255, remedy: "# ask again when the upload of {} has ended" };

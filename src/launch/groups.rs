@@ -60,38 +60,42 @@ pub(super) fn enter(site: &Site<'_>) -> Result<Groups, Refusal> {
                 done.held |= asked & !lost;
                 done.lost |= lost;
             }
-            Err(errno) if required => return Err(Refusal::about(&GROUP, group.directory, errno.desc())),
+            Err((path, errno)) if required => return Err(Refusal::about(&GROUP, &path, errno.desc())),
             Err(_) => done.lost |= asked,
         }
     }
     Ok(done)
 }
 
+/// The path at which the kernel said no, and how.
+type Failed = (Vec<u8>, Errno);
+
 /// Writes "0", this process, to the group. Which of its controllers it does not have.
 ///
 /// The kernel holds up all forks and exits for a write to `cgroup.procs`, which takes it some ten milliseconds; this program
 /// has one thread, and moving one alone holds up nobody. Version 2 has no file for that in a group like ours (cgroups(7)).
-fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Errno> {
+fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Failed> {
     let file: &[u8] = if group.version == 1 { b"/tasks" } else { b"/cgroup.procs" };
     let path = [group.directory, file].concat();
+    let at = |errno| (path.clone(), errno);
     let entrance = match files::open_to_write(&path) {
         Err(Errno::ENOENT) => {
             make(group.directory)?;
-            files::open_to_write(&path)?
+            files::open_to_write(&path).map_err(at)?
         }
-        other => other?,
+        other => other.map_err(at)?,
     };
-    let lost = if is_set(group, &entrance)? { 0 } else { set(group, &entrance, required)? };
-    nix::unistd::write(&entrance, b"0")?;
+    let lost = if is_set(group, &entrance).map_err(at)? { 0 } else { set(group, &entrance, required)? };
+    nix::unistd::write(&entrance, b"0").map_err(at)?;
     Ok(lost)
 }
 
-fn make(directory: &[u8]) -> Result<(), Errno> {
+fn make(directory: &[u8]) -> Result<(), Failed> {
     let end = directory.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
     for directory in [directory.get(..end).unwrap_or_default(), directory] {
         match mkdir(directory, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err((directory.to_vec(), errno)),
         }
     }
     Ok(())
@@ -103,12 +107,12 @@ fn is_set(group: &ControlGroup<'_>, entrance: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// Which settings could not be made.
-fn set(group: &ControlGroup<'_>, entrance: &OwnedFd, required: bool) -> Result<u8, Errno> {
+fn set(group: &ControlGroup<'_>, entrance: &OwnedFd, required: bool) -> Result<u8, Failed> {
     let mut lost = 0;
     for (file, value) in &group.settings {
         let path = [group.directory, b"/", file].concat();
         match files::write(&path, value) {
-            Err(errno) if required => return Err(errno),
+            Err(errno) if required => return Err((path, errno)),
             Err(_) => lost |= bit(file),
             Ok(()) => {}
         }

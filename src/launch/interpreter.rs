@@ -157,28 +157,28 @@ static LINE_END: Card = Card {
 static MISSING: Card = Card {
     code: "V11",
     status: 255,
-    remedy: "install {}, or make it visible: name it in `execute` of the site's [files], then: cellwall apply",
+    remedy: "# install {}, or make it visible: name it in `execute` of the site's [files], then: cellwall apply",
 };
 static UNKNOWN: Card = Card {
     code: "V12",
     status: 255,
-    remedy: "begin {} with a line like #!/bin/sh; or give its ending an interpreter in the site's [handlers], then: cellwall apply",
+    remedy: "# begin {} with a line like #!/bin/sh; or give its ending an interpreter in the site's [handlers], then: cellwall apply",
 };
 static MACHINE: Card =
-    Card { code: "V13", status: 255, remedy: "compile {} for this machine: file {}; uname -m" };
+    Card { code: "V13", status: 255, remedy: "file {}; uname -m # compile it for this machine" };
 static UNTRUSTED: Card = Card {
     code: "V14",
     status: 86,
-    remedy: "begin the script with an interpreter that root alone can change; or, for one of the site's own, add {} to `interpreters` of the site's file, then: cellwall apply",
+    remedy: "# begin the script with an interpreter that root alone can change; or, for one of the site's own, add {} to `interpreters` of the site's file, then: cellwall apply",
 };
 static NOT_LISTED: Card = Card {
     code: "V15",
     status: 86,
-    remedy: "add {} to `interpreters` of the site's file, then: cellwall apply",
+    remedy: "# add {} to `interpreters` of the site's file, then: cellwall apply",
 };
 static NOEXEC: Card =
     Card { code: "V16", status: 255, remedy: "mount -o remount,bind,exec $(findmnt -n -o TARGET -T {})" };
-static EMPTY: Card = Card { code: "V17", status: 255, remedy: "put the program into {} again" };
+static EMPTY: Card = Card { code: "V17", status: 255, remedy: "# put the program into {} again" };
 
 #[cfg(test)]
 mod tests {

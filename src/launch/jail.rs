@@ -361,7 +361,7 @@ fn step_failed(path: &[u8], errno: Errno) -> Refusal {
 }
 
 /// The remedy where root may not mount, nor enter other mounts.
-const MOUNTS: &str = "let the web server's unit, or the container, have CAP_SYS_ADMIN and make namespaces; or set jail.kind = \
+const MOUNTS: &str = "# let the web server's unit, or the container, have CAP_SYS_ADMIN and make namespaces; or set jail.kind = \
                       \"host\" in the site's file, then: cellwall apply";
 /// Objects of System V in a view: as much memory as a /dev/shm has, and of the others what no page needs; the kernel's own limits
 /// are gigabytes of its memory, which would stay (proc_sys_kernel(5)).

@@ -172,10 +172,10 @@ const NEWEST: u8 = 7;
 static PATH: Card = Card {
     code: "X02",
     status: 87,
-    remedy: "make {} again, or take it out of the site's [files], then: cellwall apply",
+    remedy: "# make {} again, or take it out of the site's [files], then: cellwall apply",
 };
 static TOO_OLD: Card = Card {
     code: "X03",
     status: 87,
-    remedy: "set landlock = \"best-effort\" in the site's [jail], or run a kernel that has it, then: cellwall apply",
+    remedy: "# set landlock = \"best-effort\" in the site's [jail], or run a kernel that has it, then: cellwall apply",
 };

@@ -74,12 +74,12 @@ fn number(text: &[u8]) -> Option<u32> {
 static TOO_FEW: Card = Card {
     code: "R101",
     status: 101,
-    remedy: "call it as Apache does: cellwall-suexec UID GID COMMAND [ARGUMENT...]",
+    remedy: "# call it as Apache does: cellwall-suexec UID GID COMMAND [ARGUMENT...]",
 };
 static COMMAND: Card =
-    Card { code: "R104", status: 104, remedy: "change to the program's directory and name the file alone" };
-static USER: Card = Card { code: "R105", status: 105, remedy: "give the user as a number: id -u USER" };
-static GROUP: Card = Card { code: "R106", status: 106, remedy: "give the group as a number: id -g USER" };
+    Card { code: "R104", status: 104, remedy: "# change to the program's directory and name the file alone" };
+static USER: Card = Card { code: "R105", status: 105, remedy: "# give the user as a number: id -u USER" };
+static GROUP: Card = Card { code: "R106", status: 106, remedy: "# give the group as a number: id -g USER" };
 
 #[cfg(test)]
 mod tests {

@@ -194,7 +194,7 @@ fn command(site: &Site<'_>, inside: &Inside<'_>, words: Vec<CString>) -> Result<
     }
     let name = words.first().map(|word| word.as_bytes().to_vec()).unwrap_or_default();
     let path = find(site, &name).ok_or_else(|| Refusal {
-        fix: "install it, or name it in `execute` of the site's [files], then: cellwall apply".to_owned(),
+        fix: "# install it, or name it in `execute` of the site's [files], then: cellwall apply".to_owned(),
         ..Refusal::about(&PROGRAM, &name, "is not there, inside the cell")
     })?;
     let shown = path.strip_prefix(b"/").map_or((home.to_vec(), name), |whole| (Vec::new(), whole.to_vec()));
@@ -336,7 +336,7 @@ pub(super) fn open_for_reading(directory: &OwnedFd, name: &[u8]) -> Result<Owned
 static CWD: Card = Card {
     code: "V111",
     status: 111,
-    remedy: "let the site's user search every directory above the program",
+    remedy: "# let the site's user search every directory above the program",
 };
 static PROGRAM: Card = Card { code: "V117", status: 117, remedy: "ls -l {}" };
 static FILE_WRITABLE: Card = Card { code: "V118", status: 118, remedy: MEND };
@@ -344,7 +344,7 @@ static SET_ID: Card = Card { code: "V119", status: 119, remedy: MEND };
 static OWNER: Card = Card { code: "V120", status: 120, remedy: MEND };
 static EXECUTABLE: Card = Card { code: "V121", status: 121, remedy: MEND };
 static MOVED: Card = Card { code: "V04", status: 86, remedy: "cellwall apply" };
-static KIND: Card = Card { code: "V05", status: 86, remedy: "put a regular file at {}" };
+static KIND: Card = Card { code: "V05", status: 86, remedy: "# put a regular file at {}" };
 static HARD_LINKS: Card = Card {
     code: "V06",
     status: 86,

@@ -191,12 +191,12 @@ static FOREIGN: Card = Card { code: "V01", status: 86, remedy: MEND };
 static LINK: Card = Card {
     code: "V02",
     status: 86,
-    remedy: "name the real directory behind {} as docroot, or set symlinks = \"owner-match\" in the site's file, then: cellwall apply",
+    remedy: "# name the real directory behind {} as docroot, or set symlinks = \"owner-match\" in the site's file, then: cellwall apply",
 };
 /// The remedy where the end of a link is somebody else's.
-const ITSELF: &str = "name {} itself in the site's file, if the site may have it, then: cellwall apply";
+const ITSELF: &str = "# name {} itself in the site's file, if the site may have it, then: cellwall apply";
 static MOUNT: Card = Card {
     code: "V03",
     status: 86,
-    remedy: "name {} as a `docroot` of the site of its own, then: cellwall apply",
+    remedy: "# name {} as a `docroot` of the site of its own, then: cellwall apply",
 };

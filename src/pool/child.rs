@@ -209,7 +209,7 @@ static NO_SITE: Card = Card { code: "S01", status: 88, remedy: "cellwall apply" 
 static EYES: Card = Card {
     code: "S02",
     status: 88,
-    remedy: "add CAP_SETUID and CAP_SETGID to CapabilityBoundingSet of cellwalld's unit",
+    remedy: "# add CAP_SETUID and CAP_SETGID to CapabilityBoundingSet of cellwalld's unit",
 };
 static DIRECTORY: Card = Card { code: "S03", status: 88, remedy: "ls -ld {}" };
 

@@ -17,7 +17,7 @@ pub enum Wish {
     Reload,
     /// Answer a site's requests with 503, and end its workers; whichever daemon runs, until [`Wish::Start`].
     Stop,
-    /// The end of [`Wish::Stop`].
+    /// The end of [`Wish::Stop`]; answered when the site is served.
     Start,
     /// New workers for old ones, without a lost request; answered when the old ones are gone.
     Restart,
@@ -38,7 +38,7 @@ pub enum Outcome {
     Slow,
     /// No request of this contract.
     Nonsense,
-    /// New workers do not start; the old ones go on.
+    /// Workers do not start; after a [`Wish::Restart`] the old ones go on.
     Failing,
     /// Not all records could be used; the pools of those that could not are as they were.
     Kept,

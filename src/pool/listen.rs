@@ -259,6 +259,6 @@ fn free(path: &Path) -> Result<(), Refusal> {
     }
 }
 
-static TAKEN: Card = Card { code: "S06", status: 88, remedy: "see who it is: ss -lxp; ss -ltp" };
+static TAKEN: Card = Card { code: "S06", status: 88, remedy: "ss -lxp; ss -ltp # see who listens there" };
 static FOREIGN: Card = Card { code: "S07", status: 88, remedy: "ls -l {} # then move it away" };
 static FAILED: Card = Card { code: "S08", status: 88, remedy: "cellwall explain S08" };

@@ -95,7 +95,7 @@ pub fn entries(file: &OwnedFd) -> Result<Vec<Vec<u8>>, Refusal> {
 const ENVIRONMENT_MAX: i64 = 1 << 20;
 
 static NO_SCRIPT: Card =
-    Card { code: "S04", status: 88, remedy: "set SCRIPT_FILENAME in the web server's FastCGI parameters" };
+    Card { code: "S04", status: 88, remedy: "# set SCRIPT_FILENAME in the web server's FastCGI parameters" };
 static ENVIRONMENT: Card = Card { code: "S05", status: 88, remedy: "cellwall explain S05" };
 
 #[cfg(test)]

@@ -417,8 +417,11 @@ const KERNELS_SECONDS: u64 = 3;
 /// The status of a child that has told why in memory.
 const NOT_STARTED: u8 = 81;
 
-static NO_PROCESS: Card =
-    Card { code: "S12", status: 88, remedy: "raise processes in the site's [limits], then: cellwall apply" };
+static NO_PROCESS: Card = Card {
+    code: "S12",
+    status: 88,
+    remedy: "# raise processes in the site's [limits], then: cellwall apply",
+};
 
 #[cfg(test)]
 mod tests {

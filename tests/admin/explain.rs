@@ -94,6 +94,22 @@ fn a_rehearsal_that_hangs_ends_as_the_launch_does_and_shows_how_far_it_came() {
 }
 
 #[test]
+fn a_site_whose_file_has_a_mistake_is_led_to_it() {
+    world(Launcher::Cellwall, |world| {
+        world.site("alice", "profil = \"static\"\n");
+        std::fs::remove_file(format!("/var/lib/cellwall/policy/{}", world.alice.id)).ok();
+        let (status, text) = rehearse(world);
+        assert!(status == Some(1) && text.contains("REFUSED  P121"), "{text}");
+        let repair = "repair   cellwall check /etc/cellwall/sites.d/alice.toml # mend";
+        assert!(text.contains(repair) && text.contains("alice.toml:3:1"), "{text}");
+        assert!(text.contains("did you mean `profile`?"), "{text}");
+        world.site("alice", "profile = \"static\"\n");
+        let (_, text) = rehearse(world);
+        assert!(text.trim_end().ends_with("repair   cellwall apply"), "{text}");
+    });
+}
+
+#[test]
 fn a_command_is_bytes_as_it_is_to_the_launcher() {
     each_jail(|world| {
         let name = std::ffi::OsStr::from_bytes(b"a\xff.cgi");

@@ -1,6 +1,6 @@
 //! What a site's programs said, where no request was refused: PHP answers a mistake in a page with an empty 500 of its own.
 
-use crate::harness::{CELLWALL, Launcher, everything, put, run, world};
+use crate::harness::{CELLWALL, Launcher, append, everything, put, run, world};
 use crate::host::{Daemon, Nginx, until};
 
 #[test]
@@ -35,5 +35,36 @@ fn a_mistake_in_a_page_of_php_is_told_by_why() {
         // And of nobody else's.
         let said = world.cellwall(&["why", "--last", "bob"]);
         assert!(!String::from_utf8_lossy(&said.stderr).contains("Parse error"), "{said:?}");
+    });
+}
+
+#[test]
+fn what_programs_said_is_told_of_the_site_in_question_and_as_far_back_as_is_asked() {
+    world(Launcher::Cellwall, |world| {
+        world.script(&world.alice, "a.cgi", "#!/bin/sh\n");
+        world.sites(&everything("host"));
+        world.call(&world.alice, "none.cgi").run().refused("V117", 117);
+        let log = "/var/log/cellwall/cellwall.log";
+        let line = |site: &str, number: u32| {
+            append(
+                log,
+                &format!(
+                    "2026-01-02T03:04:05.000006Z stderr site={site} worker=1 line=\"word {number} of {site}\"\n"
+                ),
+            );
+        };
+        (0..9).for_each(|number| line("alice", number));
+        (0..9).for_each(|number| line("bob", number));
+        let count = |words: &[&str], site: &str| {
+            let said = world.cellwall(words);
+            let text = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+            text.matches(&format!(" of {site}\"")).count()
+        };
+        for words in [&["why", "--last"][..], &["why", "--last", "alice"]] {
+            assert_eq!((count(words, "alice"), count(words, "bob")), (5, 0), "{words:?}");
+        }
+        assert_eq!(count(&["why", "--last", "alice", "--said", "8"], "alice"), 8);
+        assert_eq!(count(&["why", "--last", "--said", "100"], "alice"), 9);
+        assert_eq!(count(&["why", "--last", "bob", "--said", "100"], "bob"), 9);
     });
 }

@@ -171,15 +171,17 @@ fn a_request_with_names_in_the_place_of_numbers_is_found_by_its_site() {
 }
 
 #[test]
-fn a_full_file_system_and_a_sendmail_that_is_not_there_are_named() {
+fn a_full_file_system_a_quota_and_a_sendmail_that_is_not_there_are_named() {
     world(Launcher::Cellwall, |world| {
         make_directory("/srv/up", 0, 0o755);
         mount(Some("tmpfs"), "/srv/up", Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
         chown("/srv/up", Some(world.alice.id), None).unwrap();
         drop(std::fs::remove_file("/usr/sbin/sendmail"));
-        world.site("alice", "profile = \"sh\"\n[files]\nwrite = [\"/srv/up\"]\n");
+        world.site("alice", "profile = [\"sh\", \"perl\"]\n[files]\nwrite = [\"/srv/up\"]\n");
         world.apply();
         for (name, does, cause, repair) in [
+            // EDQUOT, as the C library says it.
+            ("quota", "perl -e '$! = 122; die qq(x: $!\\n)'", "quota", "quota -s -u "),
             ("full", "cat /bin/sh > /srv/up/x", "full", "df -h /srv/up; df -i /srv/up"),
             ("mail", "/usr/sbin/sendmail -t < /dev/null", "absent", "cellwall set alice pieces mail"),
         ] {

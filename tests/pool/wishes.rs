@@ -94,6 +94,24 @@ fn who_deploys_a_program_that_does_not_start_is_told() {
     });
 }
 
+#[test]
+fn who_starts_a_site_whose_program_does_not_start_is_told() {
+    world(Launcher::Cellwall, |world| {
+        for keys in ["workers = { max = 1, min = 1 }", "accept = \"direct\"\nworkers = { max = 1 }"] {
+            site(world, GOOD, keys);
+            let _daemon = Daemon::start(world);
+            let nginx = Nginx::start(&["alice"], "");
+            until("its worker", || nginx.get("alice", "/app.fcgi").status == 200);
+            assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+            world.script(&world.alice, "app.fcgi", "#!/usr/bin/perl\ndie 'a mistake';\n");
+            let said = world.cellwall(&["pool", "start", "alice"]);
+            let words = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert_eq!(said.status.code(), Some(1), "{words}");
+            assert!(words.contains("error: `alice` is started, and its workers do not start"), "{words}");
+        }
+    });
+}
+
 /// Without `min` nobody starts a second one in vain, and who deploys is not left waiting for it.
 #[test]
 fn who_deploys_what_does_not_start_is_told_though_none_has_to_run() {
@@ -209,8 +227,7 @@ fn a_stopped_site_whose_workers_accept_for_themselves_is_answered_for() {
             // It is not stopped for good.
             let early = UnixStream::connect("/run/cellwall/pool/alice.sock").unwrap();
             assert!(world.cellwall(&["pool", "start", "alice"]).status.success());
-            // The broker may be at an answer for the stopped site at this moment.
-            until("the site again", || nginx.get("alice", "/app.fcgi").status == 200);
+            assert_eq!(nginx.get("alice", "/app.fcgi").status, 200);
             drop(early);
         }
         assert!(daemon.child("broker").is_some());

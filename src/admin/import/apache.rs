@@ -156,7 +156,7 @@ fn sites_of(dump: &str, directory: &Path) -> (BTreeMap<String, Made>, Vec<String
         } else if let Some(site) = &mut host {
             site.directive(&words(text), &format!("{file}:{line}"));
         } else if text.starts_with("UserDir") {
-            notes.push(format!("{file}:{line}: {text}: [userdir] of cellwall.toml is its like"));
+            notes.push(format!("{file}:{line}: {text}: [userdir] of cellwall.toml is its like; without it requests for /~USER/ are refused (P114)"));
         } else if text.starts_with("SuexecUserGroup") {
             notes.push(format!("{file}:{line}: {text}: it stands outside of all virtual hosts"));
         }

@@ -20,7 +20,7 @@ use crate::refusal::{Pasted, Untrusted};
 use super::super::chroot::manifest::Manifest;
 use super::super::chroot::{self, Thing};
 use super::super::json::Json;
-use super::super::{End, Stop, cell, say};
+use super::super::{End, Stop, cell, patience, say};
 use super::look::{Asks, look};
 use super::probes::{PROBES, Probe};
 
@@ -63,6 +63,7 @@ pub fn run(args: &Args) -> Result<End, Stop> {
         return Err(Stop::asked(format!("{wrong} is no address")));
     }
     cell::with_site(&args.site, |record, site| {
+        patience::reached("nothing was checked", site);
         let traced = Traced::of(&args.site).ok_or("its file cannot be read\n  help: run: cellwall check")?;
         let desk = Desk { record, site, probed: cell::probed(record, site), traced, name: &args.site };
         let findings = desk.all(args, server)?;

@@ -19,13 +19,16 @@ pub(super) struct Probe {
 
 /// In this order.
 pub(super) const PROBES: &[Probe] = &[
-    Probe { piece: "php", words: &["/usr/bin/php-cgi"], script: PHP, tls: PHP_TLS },
+    Probe { piece: "php", words: PHP_CGI, script: PHP, tls: PHP_TLS },
     Probe { piece: "python", words: &["/usr/bin/python3", "-I", "-"], script: PYTHON, tls: PYTHON_TLS },
     Probe { piece: "perl", words: &["/usr/bin/perl", "-"], script: PERL, tls: "" },
     Probe { piece: "ruby", words: &["/usr/bin/ruby", "--disable=gems,rubyopt", "-"], script: RUBY, tls: "" },
     Probe { piece: "node", words: &["/usr/bin/node", "-"], script: NODE, tls: "" },
     Probe { piece: "sh", words: &["/bin/sh"], script: SH, tls: SH_TLS },
 ];
+
+/// The site's settings count, and what they name to be run before a page or behind it is the site's own.
+const PHP_CGI: &[&str] = &["/usr/bin/php-cgi", "-d", "auto_prepend_file=", "-d", "auto_append_file="];
 
 const PHP: &str = r#"<?php
 ob_start(); // a session begins before any output; -q would count as output

@@ -180,7 +180,7 @@ pub(super) fn spent() -> Refusal {
 static LARGE: Card = Card {
     code: "B01",
     status: 0,
-    remedy: "nothing to mend: no web server sends that much by itself; see large_client_header_buffers, LimitRequestFieldSize",
+    remedy: "# nothing to mend: no web server sends that much by itself; see large_client_header_buffers, LimitRequestFieldSize",
 };
 static FULL: Card = Card {
     code: "B02",
@@ -196,39 +196,42 @@ static PAUSED: Card = Card { code: "B04", status: 0, remedy: "cellwall pool star
 static UNSTARTED: Card = Card {
     code: "B05",
     status: 0,
-    remedy: "look at what the program said before it ended: the lines of this site with stderr in the log",
+    remedy: "# look at what the program said before it ended: the lines of this site with stderr in the log",
 };
 static DIED: Card = Card {
     code: "B06",
     status: 0,
-    remedy: "look at what the program said before it ended: the lines of this site with stderr in the log",
+    remedy: "# look at what the program said before it ended: the lines of this site with stderr in the log",
 };
 static GARBAGE: Card = Card {
     code: "B07",
     status: 0,
-    remedy: "command in the site's [pool] must name a FastCGI program; for a CGI program use kind = 'cgi'",
+    remedy: "# command in the site's [pool] must name a FastCGI program; for a CGI program use kind = 'cgi'",
 };
-static DEADLINE: Card =
-    Card { code: "B08", status: 0, remedy: "raise timeout in the site's [pool], or make the script faster" };
+static DEADLINE: Card = Card {
+    code: "B08",
+    status: 0,
+    remedy: "# raise timeout in the site's [pool], or make the script faster",
+};
 static SILENT: Card = Card {
     code: "B09",
     status: 0,
-    remedy: "raise output_timeout in the site's [pool], or have the script write sooner",
+    remedy: "# raise output_timeout in the site's [pool], or have the script write sooner",
 };
 static SPENT: Card = Card {
     code: "B11",
     status: 0,
-    remedy: "raise cpu_timeout in the site's [pool], or have the script do less",
+    remedy: "# raise cpu_timeout in the site's [pool], or have the script do less",
 };
 static EXHAUSTED: Card = Card {
     code: "B12",
     status: 0,
-    remedy: "see what the daemon may have and has: systemctl show cellwalld -p LimitNOFILE -p TasksMax -p TasksCurrent",
+    remedy: "systemctl show cellwalld -p LimitNOFILE -p TasksMax -p TasksCurrent # what it may have, and has",
 };
 pub(super) static STRANGER: Card = Card {
     code: "B10",
     status: 0,
-    remedy: "add the web server's user to clients in the site's [pool], then: cellwall apply",
+    remedy: "# add the web server's user to clients in the site's [pool], then: cellwall apply",
 };
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub(super) struct Counters {
     pub(super) requests: u64,
     /// Answers by the first digit of their status: 2xx is at place 2.
     pub(super) statuses: [u64; 6],
+    /// Lines of its programs' error output.
+    pub(super) lines_said: u64,
     /// Refusals by code.
     pub(super) refusals: BTreeMap<&'static str, u64>,
     pub(super) slow: u64,
@@ -39,6 +41,7 @@ impl Counters {
             running_most: 0,
             places_full: 0,
             bytes_out: 0,
+            lines_said: 0,
             lines_lost: 0,
             waited: Histogram::default(),
             worked: Histogram::default(),

@@ -104,6 +104,7 @@ impl Journal {
         if !site.limiter.allows(now) {
             return self.remember(now);
         }
+        site.counters.lines_said += 1;
         let mut line = format!("stderr site={}", site.rules.name);
         if let Some(worker) = worker {
             let _ = write!(line, " worker={worker}");

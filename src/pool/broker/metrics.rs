@@ -9,12 +9,15 @@ use super::site::Site;
 /// A family: its name, kind, what it is, and the value of a site.
 type Family = (&'static str, &'static str, &'static str, fn(&Site) -> u64);
 
-const FAMILIES: [Family; 13] = [
+const FAMILIES: [Family; 14] = [
     ("connections_total", "counter", "Connections of web servers.", |site| site.counters.connections),
     ("requests_total", "counter", "Requests.", |site| site.counters.requests),
     ("abandoned_total", "counter", "Requests whose web server went away.", |site| site.counters.abandoned),
     ("slow_total", "counter", "Requests that were slow.", |site| site.counters.slow),
     ("sent_bytes_total", "counter", "Bytes of answers.", |site| site.counters.bytes_out),
+    ("lines_said_total", "counter", "Lines that programs wrote to their error output.", |site| {
+        site.counters.lines_said
+    }),
     ("lines_lost_total", "counter", "Lines of logs that could not be written.", |site| {
         site.counters.lines_lost
     }),

@@ -294,39 +294,39 @@ fn no(http: u16, card: &'static Card, why: String) -> No {
 static PARAMETERS: Card = Card {
     code: "G01",
     status: 0,
-    remedy: "nothing to mend on this side: the web server or the visitor sent what no request can be",
+    remedy: "# nothing to mend on this side: the web server or the visitor sent what no request can be",
 };
 static MANY: Card = Card {
     code: "G02",
     status: 0,
-    remedy: "raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
+    remedy: "# raise entries_max or bytes_max in the site's [environment], then: cellwall apply",
 };
 static UNNAMED: Card = Card {
     code: "G03",
     status: 0,
-    remedy: "have the web server send SCRIPT_FILENAME with the path of the script (see packaging/nginx, packaging/apache)",
+    remedy: "# have the web server send SCRIPT_FILENAME with the path of the script (see packaging/nginx, packaging/apache)",
 };
 static IMPOSSIBLE: Card = Card {
     code: "G04",
     status: 0,
-    remedy: "nothing to mend: a visitor tried a path that leads out of the site",
+    remedy: "# nothing to mend: a visitor tried a path that leads out of the site",
 };
 static OUTSIDE: Card = Card {
     code: "G05",
     status: 0,
-    remedy: "point the web server at the socket of the site that owns the file, or name it in the site's file, its directory under docroot, or with kind = 'cgi' a program of root's under programs, then: cellwall apply",
+    remedy: "# point the web server at the socket of the site that owns the file, or name it in the site's file, its directory under docroot, or with kind = 'cgi' a program of root's under programs, then: cellwall apply",
 };
 static ENDING: Card = Card {
     code: "G06",
     status: 0,
-    remedy: "have the web server send only files with an ending of the site's [handlers] to the pool, or add the ending there",
+    remedy: "# have the web server send only files with an ending of the site's [handlers] to the pool, or add the ending there",
 };
 static BODY: Card =
-    Card { code: "G07", status: 0, remedy: "raise body_max in the site's [pool], then: cellwall apply" };
+    Card { code: "G07", status: 0, remedy: "# raise body_max in the site's [pool], then: cellwall apply" };
 static LONG: Card = Card {
     code: "G08",
     status: 0,
-    remedy: "nothing to mend: php-cgi and its like take no parameter beyond 65,535 bytes",
+    remedy: "# nothing to mend: php-cgi and its like take no parameter beyond 65,535 bytes",
 };
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::super::control::{FRAME, Outcome, SOCKET, Wish};
 use super::super::listen;
 use super::super::settings::Accept;
 use super::super::wire::{Down, Site};
+use super::pools::Pool;
 use super::workers::target;
 use super::{CLIENTS, CONTROL, Supervisor, stopped};
 
@@ -33,9 +34,17 @@ pub(super) struct Control {
 struct Client {
     socket: OwnedFd,
     uid: u32,
-    /// It waits until the workers of this site are all of this epoch.
-    waits: Option<(Site, u32)>,
+    waits: Option<Waits>,
     since: Instant,
+}
+
+/// What it waits for.
+#[derive(Debug, Clone, Copy)]
+enum Waits {
+    /// The workers of this site are all of this epoch.
+    Renewal(Site, u32),
+    /// This site's requests are served.
+    Service(Site),
 }
 
 impl Control {
@@ -174,20 +183,29 @@ impl Supervisor {
             Wish::Start => {
                 self.pause(site, false);
                 self.fill(site);
-                return Some(self.write_down(name, false));
+                let written = self.write_down(name, false);
+                if written != Outcome::Done {
+                    return Some(written);
+                }
+                return self.wait(client, Waits::Service(site));
             }
             Wish::Restart | Wish::Deployed => {
                 let epoch = self.renew(site);
-                if let Some(client) = self.control.clients.get_mut(&client) {
-                    client.waits = Some((site, epoch));
-                    client.since = Instant::now();
-                }
-                self.answer_waiting();
-                return None;
+                return self.wait(client, Waits::Renewal(site, epoch));
             }
             Wish::Reload => {}
         }
         Some(Outcome::Done)
+    }
+
+    /// The answer comes when it is so, or cannot be so.
+    fn wait(&mut self, client: u64, what: Waits) -> Option<Outcome> {
+        if let Some(client) = self.control.clients.get_mut(&client) {
+            client.waits = Some(what);
+            client.since = Instant::now();
+        }
+        self.answer_waiting();
+        None
     }
 
     /// For the next daemon.
@@ -204,6 +222,7 @@ impl Supervisor {
     fn pause(&mut self, site: Site, paused: bool) {
         let alive = self.broker.is_alive();
         let Some(pool) = self.pools.get_mut(&site) else { return };
+        pool.resuming = !paused;
         // While workers that accept for themselves are stopped or do not start, the broker does so and answers: it ends that first.
         let yields = pool.accept == Accept::Direct && (pool.paused || pool.stands_in) && !paused;
         pool.yielding = (pool.yielding || yields) && alive;
@@ -215,32 +234,49 @@ impl Supervisor {
         self.tell_broker(&message, Vec::new());
     }
 
-    /// Whose old workers are all gone, and who has waited long enough.
+    /// Whose wish has come true or cannot, and who has waited long enough.
     pub(super) fn answer_waiting(&mut self) {
-        let old = |site: Site, epoch: u32| {
-            self.workers.values().any(|one| one.site == site && one.epoch < epoch)
-                || self.pools.get(&site).is_some_and(|pool| pool.proving || pool.epoch < epoch)
+        let outcome = |client: &Client| match client.waits? {
+            Waits::Renewal(site, epoch) => {
+                self.renewed(site, epoch).or_else(|| (client.since.elapsed() > WAIT).then_some(Outcome::Slow))
+            }
+            Waits::Service(site) => {
+                self.served(site).or_else(|| (client.since.elapsed() > SOON).then_some(Outcome::Slow))
+            }
         };
-        let fails = |site: Site, epoch: u32| {
-            let pool = self.pools.get(&site).filter(|pool| pool.proving && pool.epoch >= epoch);
-            // Where none has to run, nobody starts a second one: the broker wants none after the first one's failure.
-            pool.is_some_and(|pool| pool.failures.is_loop() || pool.failures.are_some() && target(pool) == 0)
-        };
-        let done: Vec<(u64, Outcome)> = self
-            .control
-            .clients
-            .iter()
-            .filter_map(|(number, client)| {
-                let (site, epoch) = client.waits?;
-                match (old(site, epoch), client.since.elapsed() > WAIT) {
-                    (false, _) => Some((*number, Outcome::Done)),
-                    (true, _) if fails(site, epoch) => Some((*number, Outcome::Failing)),
-                    (true, true) => Some((*number, Outcome::Slow)),
-                    (true, false) => None,
-                }
-            })
-            .collect();
+        let clients = self.control.clients.iter();
+        let done: Vec<_> = clients.filter_map(|(number, client)| Some((*number, outcome(client)?))).collect();
         done.into_iter().for_each(|(number, outcome)| self.answer(number, outcome));
+    }
+
+    /// All old workers of a site are gone, or no new one starts.
+    fn renewed(&self, site: Site, epoch: u32) -> Option<Outcome> {
+        let pool = self.pools.get(&site);
+        let old = self.workers.values().any(|one| one.site == site && one.epoch < epoch)
+            || pool.is_some_and(|pool| pool.proving || pool.epoch < epoch);
+        if !old {
+            return Some(Outcome::Done);
+        }
+        // Where none has to run, nobody starts a second one: the broker wants none after the first one's failure.
+        let fails = |pool: &&Pool| {
+            pool.proving
+                && pool.epoch >= epoch
+                && (pool.failures.is_loop() || pool.failures.are_some() && target(pool) == 0)
+        };
+        pool.filter(fails).map(|_| Outcome::Failing)
+    }
+
+    /// The broker has heard that a site is not stopped any more, and a worker lives where one has to; or none starts.
+    fn served(&self, site: Site) -> Option<Outcome> {
+        // Somebody has stopped or removed it again.
+        let Some(pool) = self.pools.get(&site).filter(|pool| !pool.paused) else {
+            return Some(Outcome::Done);
+        };
+        if pool.failures.is_loop() {
+            return Some(Outcome::Failing);
+        }
+        let lives = target(pool) == 0 || self.has_proven(site, pool.epoch);
+        (lives && !pool.resuming && !pool.yielding).then_some(Outcome::Done)
     }
 
     fn answer(&mut self, number: u64, outcome: Outcome) {
@@ -282,6 +318,8 @@ const CLIENTS_MAX: usize = 64;
 const USERS_MAX: usize = 8;
 /// A connection without a request is closed after so long, when others come.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for a site to be served: longer than it takes to see that its program does not start.
+const SOON: Duration = Duration::from_secs(20);
 /// Longest wait for old workers.
 const WAIT: Duration = Duration::from_secs(90);
 

@@ -52,6 +52,8 @@ pub(super) struct Pool {
     /// The broker was told, and has not said yet, that it accepts here no more. Until then the socket may not block: the broker
     /// could be about to accept a connection that is gone, and would wait for the next one while all other sites wait for it.
     pub(super) yielding: bool,
+    /// The broker was told, and has not said yet, that the site is not stopped any more.
+    pub(super) resuming: bool,
     /// Workers that accept for themselves do not start: the broker accepts, and tells visitors so.
     pub(super) stands_in: bool,
     /// The broker could not be told of this.
@@ -218,6 +220,7 @@ impl Supervisor {
             metered: is_metered(&settings),
             socket,
             yielding: false,
+            resuming: false,
             stands_in: false,
             untold: false,
             place,
@@ -391,9 +394,12 @@ impl Supervisor {
 
     /// The broker has these settings of a site. Where its workers accept, it does so no more.
     pub(super) fn taken(&mut self, site: Site, generation: u32) {
-        if self.pools.get(&site).is_some_and(|pool| pool.generation == generation) {
-            self.yielded(site);
-        }
+        let Some(pool) = self.pools.get_mut(&site).filter(|pool| pool.generation == generation) else {
+            return;
+        };
+        pool.resuming = false;
+        self.yielded(site);
+        self.answer_waiting();
     }
 
     /// The broker is gone, and with it whatever it was about to do. The next one hears how it is now.

@@ -53,17 +53,21 @@ impl Supervisor {
         }
     }
 
+    /// A worker of this epoch has lived long enough to be believed.
+    pub(super) fn has_proven(&self, site: Site, epoch: u32) -> bool {
+        let probation = Instant::now().checked_sub(PROBATION);
+        self.workers.values().any(|one| {
+            one.site == site
+                && one.epoch == epoch
+                && one.state.serves()
+                && probation.is_none_or(|probation| one.since <= probation)
+        })
+    }
+
     /// The first worker of a new epoch lives still.
     pub(super) fn vanguard_timer(&mut self, site: Site) {
         let Some(pool) = self.pools.get(&site).filter(|pool| pool.proving) else { return };
-        let probation = Instant::now().checked_sub(PROBATION);
-        let proven = self.workers.values().any(|one| {
-            one.site == site
-                && one.epoch == pool.epoch
-                && one.state.serves()
-                && probation.is_none_or(|probation| one.since <= probation)
-        });
-        if proven {
+        if self.has_proven(site, pool.epoch) {
             self.proven(site);
         } else {
             self.after(PROBATION, Timer::Vanguard(site));
