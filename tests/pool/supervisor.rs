@@ -135,6 +135,32 @@ fn a_broker_that_was_taken_over_gets_no_crowd_of_workers() {
     });
 }
 
+/// Says of each worker that it has had its requests, as soon as there is one.
+const RETIRES: &str = "
+while time.time() < end:
+    for worker in range(1, 3000):
+        try: channel.send(struct.pack('<BBHIIIQQ', 133, 1, 0, 1, worker, 0, 0, 0), socket.MSG_DONTWAIT)
+        except BlockingIOError: time.sleep(0.001)
+";
+
+/// A program need not hear SIGTERM, and has its time to end.
+#[test]
+fn a_broker_that_was_taken_over_gets_no_crowd_of_workers_that_are_to_end() {
+    world(Launcher::Cellwall, |world| {
+        let program = "#!/usr/bin/perl\n$SIG{TERM} = 'IGNORE';\nsleep 600;\n";
+        let path = world.script(&world.alice, "worker.fcgi", program);
+        let rules = "profile = \"perl\"\nlimits.processes = 4000\n[pool]\nworkers = { min = 1, max = 1 }\n";
+        world.site("alice", &format!("{rules}command = \"{}\"\nstop_timeout = 60\n", path.display()));
+        world.apply();
+        let daemon = Daemon::start(world);
+        until("a worker", || processes(world.alice.id).len() == 1);
+        let said = in_the_brokers_stead(broker(&daemon), RETIRES);
+        assert!(said.status.success(), "{said:?}");
+        let all = processes(world.alice.id).len();
+        assert!((1..10).contains(&all), "{all} workers of a site that may have one");
+    });
+}
+
 /// Zygotes write their records as the site, into a log that was opened before: the room is taken by root.
 #[test]
 fn the_log_has_room_for_those_who_opened_it_long_ago() {

@@ -358,6 +358,7 @@ impl Supervisor {
     /// The broker wants a worker ended, and says why.
     pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
         let idle = self.least_idle(site);
+        let event = if event == Event::Retire && self.has_a_crowd(site) { Event::Kill } else { event };
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.why = Some(why);
             let brief = match event {
@@ -379,6 +380,15 @@ impl Supervisor {
     fn least_idle(&self, site: Site) -> Duration {
         let pool = self.pools.get(&site).filter(|pool| pool.life.requests == 0);
         pool.map_or(Duration::ZERO, |pool| Duration::from_millis(pool.numbers.idle_ms.into()))
+    }
+
+    /// So many of a site's workers take their time to end that no more of them get any: each has another one in its place, and a
+    /// broker that was taken over would want them all ended, one after another.
+    fn has_a_crowd(&self, site: Site) -> bool {
+        let ending = self.workers.values().filter(|one| one.site == site && one.state == State::Stopping);
+        let most =
+            self.pools.get(&site).map_or(0, |pool| pool.numbers.max.saturating_add(pool.numbers.heirs()));
+        u32::try_from(ending.count()).unwrap_or(u32::MAX) >= most
     }
 
     /// A worker was ended sooner than it could have been of use. Where that goes on, each one costs its start and no more.
