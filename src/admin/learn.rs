@@ -64,7 +64,10 @@ fn watch(args: &Args) -> Result<ExitCode, Stop> {
                 "in a chroot jail every path is another one; nothing can be learned outside of it".into()
             );
         }
-        patience::reached("nothing was watched", site);
+        if !args.inside {
+            // Who becomes the program is watched already, and each thread of his as well.
+            patience::reached("nothing was watched", site);
+        }
         let watched = match args.traffic {
             Some(time) => heard(args, record, site, time),
             None if args.inside => inside(args, record, site),
