@@ -235,7 +235,8 @@ fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
             let said = in_the_brokers_stead(broker(&daemon), &STARTS.replace("THEN", then));
             assert!(said.status.success(), "{said:?}");
             let started = logged(&["pool start ", "site=alice"]).len();
-            assert!((2..30).contains(&started), "{then}: {started} starts in two seconds");
+            // One in a tenth of a second, and one more that was to replace it.
+            assert!((2..50).contains(&started), "{then}: {started} starts in two seconds");
         });
     }
 }
