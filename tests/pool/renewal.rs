@@ -413,6 +413,7 @@ fn a_child_of_phps_that_is_stuck_is_ended_alone() {
         let nginx = Nginx::start(&["alice"], "");
         let parent = nginx.get("alice", "/a.php").text();
         for _ in 0..2 {
+            until("both children", || processes(world.alice.id).len() == 3);
             let children = processes(world.alice.id);
             assert_eq!(nginx.get("alice", "/a.php?s=30").status, 504);
             let others = || processes(world.alice.id).iter().filter(|one| !children.contains(one)).count();
