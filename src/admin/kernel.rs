@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn lines_of_the_kernel_become_denials() {
         let text = "[ 1.0] audit: type=1326 audit(1795.842:5): auid=1 uid=301 gid=301 ses=4 pid=11 comm=\"a.cgi\" exe=\"/srv/a.cgi\" sig=31 arch=40000003 syscall=20 compat=1 ip=0x4 code=0x80000000\n\
-            [ 2.0] audit: type=1326 audit(1795.900:6): auid=1 uid=301 gid=301 ses=4 pid=12 comm=\"a\" exe=2F612062 sig=0 arch=c000003e syscall=250 compat=0 ip=0x4 code=0x50001\n\
+            [ 2.0] audit: type=1326 audit(1795.900:6): auid=1 uid=301 gid=301 ses=4 pid=12 comm=\"a\" exe=2F612062 sig=0 arch=HERE syscall=KEYCTL compat=0 ip=0x4 code=0x50001\n\
             [ 3.0] audit: type=1423 audit(1796.001:7): domain=195ba459b blockers=fs.read_file path=\"/etc/x\" dev=\"vda\" ino=3\n\
             [ 3.0] audit: type=1300 audit(1796.001:7): arch=c000003e syscall=257 success=no exit=-13 a0=1 items=0 ppid=1 pid=13 auid=1 uid=301 gid=301 comm=\"php\" exe=\"/usr/bin/php\" key=(null)\n\
             type=UNKNOWN[1423] msg=audit(1796.002:8): domain=1 blockers=net.connect_tcp daddr=127.0.0.1 dest=3307\n\
@@ -262,7 +262,8 @@ mod tests {
             [ 3.1] audit: type=1424 audit(1796.003:9): domain=2 status=allocated mode=enforcing pid=14 uid=301 exe=\"/usr/lib/cellwall/cellwall-suexec\" comm=\"cellwall-suexec\"\n\
             [ 4.0] Memory cgroup out of memory: Killed process 98 (x) total-vm:1) total-vm:92kB, shmem-rss:0kB, UID:302 pgtables:1kB oom_score_adj:0\n\
             [ 5.0] something else\n";
-        let all = parse(text);
+        let own = format!("{:x}", crate::sys::filter::ARCHITECTURE);
+        let all = parse(&text.replace("HERE", &own).replace("KEYCTL", &libc::SYS_keyctl.to_string()));
         let told: Vec<String> = all
             .iter()
             .map(|one| format!("{:?} {:?} {} {}", one.uid, one.pid, one.program, one.what))

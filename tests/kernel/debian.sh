@@ -11,7 +11,7 @@ cp /etc/resolv.conf "$root/etc/resolv.conf"
 export DEBIAN_FRONTEND=noninteractive
 chroot "$root" apt-get update --quiet
 # shellcheck disable=SC2086
-chroot "$root" apt-get install --quiet --yes --no-install-recommends initramfs-tools linux-image-amd64 $2
+chroot "$root" apt-get install --quiet --yes --no-install-recommends initramfs-tools $2
 chroot "$root" apt-get clean
 echo '127.0.0.1 localhost' > "$root/etc/hosts"
 echo '/dev/vda / ext4 defaults 0 1' > "$root/etc/fstab"

@@ -131,6 +131,7 @@ static long by_handle(void)
     return syscall(SYS_open_by_handle_at, AT_FDCWD, handle, O_RDONLY);
 }
 
+#ifdef __x86_64__
 /* Numbers of x32 from here on are handed to whoever listens, who is returned: a filter of the process's own, and a weaker one
  * than any that denies. */
 static int listener_for_x32(void)
@@ -175,6 +176,14 @@ static long foreign_door(const char *which)
     __asm__ volatile("int $0x80" : "=a"(answer) : "a"(20L) : "memory");
     return answer;
 }
+#else
+static long foreign_door(const char *which)
+{
+    (void)which;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
 
 static long datagram(const char *port)
 {

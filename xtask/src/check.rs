@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::Outcome;
+use crate::machine::Machine;
 use crate::{build, debian, run, say, tree};
 
 /// The version that deny.toml is written for.
@@ -19,7 +20,7 @@ pub(crate) fn everything() -> Outcome {
     let strict = ["--", "-D", "warnings"];
     run::aloud(run::cargo(&["clippy", "--workspace", "--all-targets"]).args(strict))?;
     say::step("Lints: the launcher alone, as it is built for installation");
-    let musl = tree::musl();
+    let musl = Machine::own()?.musl();
     build::need_target(&musl)?;
     let launcher = ["clippy", "--no-default-features", "--bin", build::LAUNCHER, "--target", &musl];
     run::aloud(run::cargo(&launcher).args(strict))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::Outcome;
+use crate::machine::Machine;
 use crate::{run, say, tree};
 
 /// A compiler and what links with it.
@@ -83,7 +84,7 @@ pub(crate) const RPM: &[&str] = &["rpm"];
 pub(crate) const SYSTEMD: &[&str] = &["debootstrap", "iproute2", "util-linux"];
 
 /// What boots a kernel of its own.
-pub(crate) const KERNEL: &[&str] = &["binutils", "e2fsprogs", "qemu-system-x86"];
+pub(crate) const KERNEL: &[&str] = &["binutils", "e2fsprogs"];
 
 /// What pools are measured beside.
 pub(crate) const BENCH: &[&str] =
@@ -145,35 +146,65 @@ fn this_release() -> Outcome<String> {
     Ok(said.trim().to_owned())
 }
 
-/// What the laboratories are told at the head of their words: `[--debian RELEASE] [--built]`.
+/// A Debian: its release, and the kind of machine that it is for.
+#[derive(Clone)]
+pub(crate) struct Debian {
+    pub(crate) release: String,
+    pub(crate) machine: &'static Machine,
+}
+
+impl Debian {
+    /// A directory's name.
+    pub(crate) fn name(&self) -> String {
+        let Self { release, machine } = self;
+        if machine.is_own() { release.clone() } else { format!("{release}-{}", machine.debian) }
+    }
+
+    /// Its programs run on this machine's kernel.
+    pub(crate) fn runs_here(&self) -> Outcome {
+        let other = "Another kind of machine has a kernel of its own: cargo xtask kernel --arch ARCH";
+        if self.machine.is_own() { Ok(()) } else { Err(other.to_owned()) }
+    }
+}
+
+/// What the laboratories are told at the head of their words: `[--debian RELEASE] [--arch ARCH] [--built]`.
 pub(crate) struct Options<'a> {
     /// This machine's unless another one is named.
-    pub(crate) release: String,
+    pub(crate) debian: Debian,
     /// What target/dist holds is taken as it is.
     pub(crate) built: bool,
     pub(crate) rest: &'a [String],
 }
 
 pub(crate) fn options(mut words: &[String]) -> Outcome<Options<'_>> {
-    let (mut release, mut built) = (None, false);
+    let (mut release, mut machine, mut built) = (None, None, false);
     loop {
         words = match words {
             [option, named, rest @ ..] if option == "--debian" => {
                 release = Some(named.clone());
                 rest
             }
+            [option, named, rest @ ..] if option == "--arch" => {
+                machine = Some(Machine::named(named)?);
+                rest
+            }
             [option, rest @ ..] if option == "--built" => {
                 built = true;
                 rest
             }
-            rest => return Ok(Options { release: release.map_or_else(this_release, Ok)?, built, rest }),
+            rest => {
+                let release = release.map_or_else(this_release, Ok)?;
+                let machine = machine.map_or_else(Machine::own, Ok)?;
+                return Ok(Options { debian: Debian { release, machine }, built, rest });
+            }
         };
     }
 }
 
-/// Makes a Debian of that release in `base`, with these packages beyond what is essential.
-pub(crate) fn bootstrap(base: &Path, release: &str, packages: &str) -> Outcome {
+/// Makes that Debian in `base`, with these packages beyond what is essential.
+pub(crate) fn bootstrap(base: &Path, debian: &Debian, packages: &str) -> Outcome {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", &format!("--include={packages}"), release]).arg(base);
+    command.arg(format!("--arch={}", debian.machine.debian));
+    command.args(["--variant=minbase", &format!("--include={packages}"), &debian.release]).arg(base);
     run::quietly("debootstrap", &mut command)
 }

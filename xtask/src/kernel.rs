@@ -16,11 +16,12 @@ const USUAL: [&str; 6] =
 /// Seconds that all of it may take.
 const LIMIT: &str = "14400";
 
-/// `kernel [--debian RELEASE] [--built] [TEST [WORDS]]`
+/// `kernel [--debian RELEASE] [--arch ARCH] [--built] [TEST [WORDS]]`
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("kernel")?;
-    debian::need(&[debian::KERNEL])?;
-    let lab = Lab::of(&debian::options(words)?, &USUAL)?;
+    let options = debian::options(words)?;
+    debian::need(&[debian::KERNEL, &options.debian.machine.packages()])?;
+    let lab = Lab::of(&options, &USUAL)?;
     boot(&lab, &image(&lab)?)?;
     lab.report()
 }
@@ -50,23 +51,14 @@ fn boot(lab: &Lab, image: &Path) -> Outcome {
             .ok_or(format!("{} has no {what}", boot.display()))
     };
     let mut qemu = Command::new("timeout");
-    qemu.args([
-        LIMIT,
-        "qemu-system-x86_64",
-        "-machine",
-        "q35,accel=tcg",
-        "-cpu",
-        "max",
-        "-m",
-        "4G",
-        "-smp",
-        "2",
-    ]);
+    let machine = lab.debian.machine;
+    qemu.arg(LIMIT).args(machine.emulator).args(["-cpu", "max", "-m", "4G", "-smp", "2"]);
     qemu.args(["-nographic", "-no-reboot", "-kernel"])
         .arg(named("vmlinuz")?)
         .arg("-initrd")
         .arg(named("initrd")?);
-    qemu.args(["-append", "root=/dev/vda rw console=ttyS0 quiet systemd.unit=tests.service", "-drive"]);
+    let words = format!("root=/dev/vda rw console={} quiet systemd.unit=tests.service", machine.console);
+    qemu.args(["-append", &words, "-drive"]);
     qemu.arg(format!("file={},format=raw,if=virtio,snapshot=on", image.display())).arg("-virtfs");
     qemu.arg(format!("local,path={},mount_tag=said,security_model=none", lab.said.display()));
     run::quietly("the machine", &mut qemu)

@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Outcome;
-use crate::debian::{self, Options};
+use crate::debian::{self, Debian, Options};
+use crate::machine::{Emulation, Machine};
 use crate::{build, python, run, say, tree};
 
 /// A Debian that is kept, and what is said by the tests.
 pub(crate) struct Lab {
-    release: String,
+    pub(crate) debian: Debian,
     pub(crate) base: PathBuf,
     pub(crate) said: PathBuf,
     /// A test program a line, and the words that choose among its tests.
@@ -23,18 +24,20 @@ impl Lab {
     /// All that is needed for the tests that are named, or for the `usual` ones.
     pub(crate) fn of(options: &Options<'_>, usual: &[&str]) -> Outcome<Self> {
         if let Some(word) = options.rest.first().filter(|word| word.starts_with('-')) {
-            return Err(format!("Neither --debian RELEASE nor --built: {word:?}. See: cargo xtask help"));
+            return Err(format!(
+                "None of --debian RELEASE, --arch ARCH and --built: {word:?}. See: cargo xtask help"
+            ));
         }
         debian::need(&[debian::BUILD, debian::SYSTEMD])?;
         python::need()?;
-        if !options.built {
+        let debian = options.debian.clone();
+        if !options.built && debian.machine.is_own() {
             build::programs_quietly()?;
         }
         let usual = || usual.iter().map(|one| (*one).to_owned()).collect();
         let asked = if options.rest.is_empty() { usual() } else { vec![options.rest.join(" ")] };
-        let release = options.release.clone();
-        let place = tree::target().join("kernel").join(&release);
-        let lab = Self { release, base: place.join("base"), said: place.join("said"), asked };
+        let place = tree::target().join("kernel").join(debian.name());
+        let lab = Self { debian, base: place.join("base"), said: place.join("said"), asked };
         lab.debian()?;
         lab.furnish()?;
         Ok(lab)
@@ -48,8 +51,11 @@ impl Lab {
         }
         say::step("Making a Debian with a kernel; once, it takes some minutes");
         tree::remove(&self.base)?;
-        debian::bootstrap(&self.base, &self.release, "systemd,systemd-sysv,udev,kmod")?;
-        let packages = [debian::BUILD, debian::DEMO, debian::TEST].concat().join(" ");
+        let machine = self.debian.machine;
+        let _emulation = Emulation::of(machine)?;
+        debian::bootstrap(&self.base, &self.debian, "systemd,systemd-sysv,udev,kmod")?;
+        let kernel = format!("linux-image-{}", machine.debian);
+        let packages = [&[kernel.as_str()], debian::BUILD, debian::DEMO, debian::TEST].concat().join(" ");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh"]).arg(tree::root().join("tests/kernel/debian.sh"));
         run::quietly("apt-get", command.arg(&self.base).arg(packages))?;
@@ -73,13 +79,18 @@ impl Lab {
         let tests = there.join("target/debug/deps");
         make(&tests)?;
         make(&there.join("target/tmp"))?;
-        run::quietly("cp", Command::new("cp").arg("-a").arg(tree::dist().join(".")).arg(&programs))?;
+        let machine = self.debian.machine;
+        if machine.is_own() {
+            run::quietly("cp", Command::new("cp").arg("-a").arg(tree::dist().join(".")).arg(&programs))?;
+        } else {
+            build::programs_for(machine, &programs)?;
+        }
         let python = tree::target().join("python");
         run::quietly("cp", Command::new("cp").arg("-a").arg(python).arg(there.join("target")))?;
         let asked = self.asked.iter().filter_map(|one| one.split(' ').next()).collect::<Vec<_>>();
-        for (name, program) in compiled(&asked)? {
+        for (name, program) in compiled(machine, &asked)? {
             let to = tests.join(&name);
-            run::quietly("strip", Command::new("strip").arg("-o").arg(&to).arg(&program))?;
+            run::quietly("strip", Command::new(machine.tool("strip")).arg("-o").arg(&to).arg(&program))?;
         }
         let units = self.base.join("etc/systemd/system");
         let tests = self.base.join("tests");
@@ -112,9 +123,9 @@ impl Lab {
 }
 
 /// The test programs that are asked for, by their names, compiled. The library's own has the name of the crate.
-fn compiled(asked: &[&str]) -> Outcome<Vec<(String, PathBuf)>> {
+fn compiled(machine: &Machine, asked: &[&str]) -> Outcome<Vec<(String, PathBuf)>> {
     say::step("Compiling the tests");
-    let mut cargo = run::cargo(&["test", "--no-run", "--message-format=json"]);
+    let mut cargo = machine.cargo(&["test", "--no-run", "--message-format=json"]);
     for name in asked {
         match *name {
             "cellwall" => cargo.arg("--lib"),

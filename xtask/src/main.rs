@@ -17,6 +17,7 @@ mod install;
 mod kernel;
 mod lab;
 mod left;
+mod machine;
 mod manifest;
 mod oracle;
 mod package;
@@ -71,6 +72,7 @@ cargo xtask COMMAND
                             tests with a Debian's own servers and interpreters, on this machine's kernel (root)
       --debian RELEASE      for these three: another release than this machine's
       --built               what target/dist holds
+      --arch ARCH           for the kernel: amd64 or arm64, made here and emulated
   uninstall [OPTIONS]       take away all that install and the programs made (root)
       --destdir DIR         as above
       --keep-config         leave /etc/cellwall

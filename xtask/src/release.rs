@@ -13,7 +13,9 @@ const USUAL: [&str; 8] = ["launch", "jail", "attacks", "seccomp", "apps", "web",
 /// `release [--debian RELEASE] [--built] [TEST [WORDS]]`
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("release")?;
-    let lab = Lab::of(&debian::options(words)?, &USUAL)?;
+    let options = debian::options(words)?;
+    options.debian.runs_here()?;
+    let lab = Lab::of(&options, &USUAL)?;
     say::step("The tests, on that Debian");
     let mut command = Command::new("unshare");
     command.args(["--kill-child", "--fork", "--pid", "--mount", "--uts", "--ipc", "sh"]);

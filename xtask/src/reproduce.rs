@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
+use crate::machine::Machine;
 use crate::{build, debian, run, say, tree};
 
 /// Copies the sources to two places, builds in each, and compares.
 pub(crate) fn launcher() -> Outcome {
     debian::need(&[debian::BUILD])?;
-    let musl = tree::musl();
+    let musl = Machine::own()?.musl();
     build::need_target(&musl)?;
     build::fetch(&musl)?;
     let place = tree::target().join("reproduce");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::debian::{self, Options};
+use crate::debian::{self, Debian, Options};
 use crate::{package, run, say, tree};
 
 /// What the Debian has beyond what is essential.
@@ -19,15 +19,16 @@ const LIMIT: &str = "1800";
 pub(crate) fn command(words: &[String]) -> Outcome {
     tree::need_root("systemd")?;
     debian::need(&[debian::SYSTEMD])?;
-    let Options { release, built, rest } = debian::options(words)?;
+    let Options { debian, built, rest } = debian::options(words)?;
+    debian.runs_here()?;
     let before = match rest {
         [] => None,
         [option, file] if option == "--before" => Some(Path::new(file)),
         _ => return Err(format!("systemd does not know {rest:?}. See: cargo xtask help")),
     };
     let package = package::deb(built)?;
-    let place = tree::target().join("systemd").join(&release);
-    let lab = Lab { release, base: place.join("base"), root: place.join("root"), group: Group::make()? };
+    let place = tree::target().join("systemd").join(debian.name());
+    let lab = Lab { debian, base: place.join("base"), root: place.join("root"), group: Group::make()? };
     lab.debian()?;
     lab.furnish(&package, before)?;
     lab.boot("first boot")?;
@@ -37,7 +38,7 @@ pub(crate) fn command(words: &[String]) -> Outcome {
 
 /// A Debian that is kept, and the copy of it that is booted.
 struct Lab {
-    release: String,
+    debian: Debian,
     base: PathBuf,
     root: PathBuf,
     group: Group,
@@ -52,7 +53,7 @@ impl Lab {
         }
         say::step("Making a Debian to boot; once, it takes some minutes");
         tree::remove(&self.base)?;
-        debian::bootstrap(&self.base, &self.release, PACKAGES)?;
+        debian::bootstrap(&self.base, &self.debian, PACKAGES)?;
         fs::create_dir(&whole).map_err(|why| format!("{}: {why}", whole.display()))
     }
 

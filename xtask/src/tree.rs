@@ -24,11 +24,6 @@ pub(crate) fn dist() -> PathBuf {
     target().join("dist")
 }
 
-/// The target of the launcher: this machine's processor, statically linked.
-pub(crate) fn musl() -> String {
-    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
-}
-
 /// Removes a directory with all that is in it, if it is there.
 pub(crate) fn remove(directory: &Path) -> Outcome {
     if !directory.exists() {

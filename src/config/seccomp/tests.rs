@@ -290,7 +290,9 @@ fn the_kernel_learns_of_the_usual_calls_and_is_quickly_done_with_the_others() {
         trials.fold((0, 0), |(known, all), (allowed, steps)| (known + usize::from(allowed), all + steps));
     println!("{known} numbers known, {steps} steps");
     assert!((15..=EAGER.len()).contains(&known), "{known}");
-    assert!(steps <= 4 * usize::try_from(KNOWN_NUMBERS).expect("small"), "{steps} steps");
+    // Where the usual ones are not the first, the others lie on two sides of them.
+    let most = if EAGER.start == 0 { 4 } else { 5 };
+    assert!(steps <= most * usize::try_from(KNOWN_NUMBERS).expect("small"), "{steps} steps");
     assert!((0..KNOWN_NUMBERS).all(|number| !trial(&program, I386, number).0));
 }
 
