@@ -157,7 +157,9 @@ fn a_broker_that_was_taken_over_gets_no_crowd_of_workers_that_are_to_end() {
         let said = in_the_brokers_stead(broker(&daemon), RETIRES);
         assert!(said.status.success(), "{said:?}");
         let all = processes(world.alice.id).len();
-        assert!((1..10).contains(&all), "{all} workers of a site that may have one");
+        assert!(all < 10, "{all} workers of a site that may have one");
+        // The last one may have been killed in this very moment.
+        until("a worker after all of it", || !processes(world.alice.id).is_empty());
     });
 }
 
