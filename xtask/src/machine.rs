@@ -1,7 +1,7 @@
 //! The kinds of machine that the programs are made for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Outcome, run, say};
@@ -92,43 +92,55 @@ impl Machine {
     }
 }
 
-/// While it lives the kernel has programs of this kind of machine run by an emulator (Documentation/admin-guide/binfmt-misc.rst).
+/// While it lives the kernel has programs of another kind of machine run by an emulator
+/// (Documentation/admin-guide/binfmt-misc.rst). What was there before stays as it was.
 pub(crate) struct Emulation {
-    ours: bool,
-    name: String,
+    /// Our word to the kernel, where nobody else has told it.
+    word: Option<PathBuf>,
+    mounted: bool,
 }
 
 const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
 
 impl Emulation {
-    /// Where nobody has told the kernel so, we do, until this is dropped.
-    pub(crate) fn of(machine: &Machine) -> Outcome<Self> {
+    /// None: the machine is this kind itself.
+    pub(crate) fn of(machine: &Machine) -> Outcome<Option<Self>> {
+        if machine.is_own() {
+            return Ok(None);
+        }
         let formats = Path::new(FORMATS);
+        let mut emulation = Self { word: None, mounted: false };
         if !formats.join("register").exists() {
             run::quietly("mount", Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", FORMATS]))?;
+            emulation.mounted = true;
         }
         let name = format!("qemu-{}", machine.name);
-        let known = formats.join(&name).exists();
-        if !known && !machine.is_own() {
-            say::note(&format!("$ programs of {} are emulated: {FORMATS}/{name}", machine.debian));
-            let number = if machine.debian == "arm64" { 0xb7 } else { 0x3e };
-            // The beginning of an ELF program of 64 bits: class, order, version; any ABI; executable or shared; the machine (elf(5)).
-            let magic = format!(
-                "\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x{number:02x}\\x00"
-            );
-            let mask = "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff";
-            // F: the emulator is opened now, and so is there in another root directory.
-            let line = format!(":{name}:M::{magic}:{mask}:/usr/bin/{name}-static:F");
-            fs::write(formats.join("register"), line).map_err(|why| format!("{FORMATS}/register: {why}"))?;
+        let word = formats.join(&name);
+        if word.exists() {
+            return Ok(Some(emulation));
         }
-        Ok(Self { ours: !known && !machine.is_own(), name })
+        say::note(&format!("$ programs of {} are emulated: {}", machine.debian, word.display()));
+        let number = if machine.debian == "arm64" { 0xb7 } else { 0x3e };
+        // The beginning of an ELF program of 64 bits: class, order, version; any ABI; executable or shared; the machine (elf(5)).
+        let magic = format!(
+            "\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x{number:02x}\\x00"
+        );
+        let mask = "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff";
+        // F: the emulator is opened now, and so is there in another root directory.
+        let line = format!(":{name}:M::{magic}:{mask}:/usr/bin/{name}-static:F");
+        fs::write(formats.join("register"), line).map_err(|why| format!("{FORMATS}/register: {why}"))?;
+        emulation.word = Some(word);
+        Ok(Some(emulation))
     }
 }
 
 impl Drop for Emulation {
     fn drop(&mut self) {
-        if self.ours {
-            drop(fs::write(Path::new(FORMATS).join(&self.name), "-1"));
+        if let Some(word) = &self.word {
+            drop(fs::write(word, "-1"));
+        }
+        if self.mounted {
+            drop(Command::new("umount").arg(FORMATS).status());
         }
     }
 }
