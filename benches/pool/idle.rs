@@ -13,15 +13,16 @@ use nix::sys::signal::Signal;
 use super::Options;
 use super::host::{self, Host, append, apply, fpm_program, make_directory, start, until};
 use super::load;
-use super::numbers::verdict;
+use super::numbers::{median, verdict};
 
 const FIRST: u32 = 300_001;
+/// Of the busy site, with few sites and with many.
+const SECONDS: u32 = 9;
 
 /// Configured sites on demand.
 pub(crate) fn idle(host: &mut Host, options: &Options) {
     println!("AT REST (sites with a pool on demand that nobody asks)");
-    load::run(8102, "/hello.php", 4, 1);
-    let before = load::run(8102, "/hello.php", 4, 3);
+    let before = busy();
     configure(options.sites);
     apply(&[]);
     let began = Instant::now();
@@ -38,9 +39,7 @@ pub(crate) fn idle(host: &mut Host, options: &Options) {
     thread::sleep(Duration::from_secs(5));
     let rest = ticks() - rest;
     let reloaded = reload(host, options.sites);
-    load::run(8102, "/hello.php", 4, 1);
-    let after = load::run(8102, "/hello.php", 4, 3);
-    assert_eq!(after.bad, 0, "the busy site lost answers: {after:?}");
+    let after = busy();
     let sites = options.sites;
     println!(
         "  {sites} sites, supervisor and broker: {:.1} MB, target 64: {}",
@@ -50,11 +49,22 @@ pub(crate) fn idle(host: &mut Host, options: &Options) {
     println!("  {workers} workers; {rest} hundredths of a second of CPU in 5 s at rest");
     println!("  start {started:.2} s, target 2: {}", verdict(started, 2.0, true));
     println!("  reload of one changed site {reloaded:.2} s, target 1: {}", verdict(reloaded, 1.0, true));
-    println!("  p99 of a busy site {:.2} ms with 6 sites, {:.2} ms with {sites}", before.p99, after.p99);
+    println!("  p99 of a busy site {before:.2} ms with 6 sites, {after:.2} ms with {sites}");
     for pools in [1000, 3000] {
         println!("  {}", fpm(pools));
     }
     println!();
+}
+
+/// The slowest of a hundred answers of a site, in milliseconds: the median of seconds, of which each has its own disturbances.
+fn busy() -> f64 {
+    let second = || load::run(8102, "/hello.php", 4, 1);
+    second();
+    median((0..SECONDS).map(|_| {
+        let run = second();
+        assert_eq!(run.bad, 0, "the busy site lost answers: {run:?}");
+        run.p99
+    }))
 }
 
 fn name(number: u32) -> String {
