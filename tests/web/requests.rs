@@ -1,11 +1,12 @@
 //! What a program sees of a request, and what a visitor sees of its answer.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Apache, Ask, Kind, Launcher, Report, everything, world};
+use crate::harness::{Apache, Ask, Kind, Launcher, Report, everything, mode, world};
 
 #[test]
 fn a_program_sees_its_request() {
@@ -48,6 +49,40 @@ fn a_program_sees_its_request() {
             assert!(!world.marks().contains(&"cookie".to_owned()));
         });
     }
+}
+
+/// CVE-2024-38476: an Apache before 2.4.60 takes the `Content-Type:` that stands beside a `Location:` for the handler of what that leads
+/// to.
+#[test]
+fn no_answer_of_a_programs_has_apache_start_another_file_or_ask_a_pool() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let redirect = "#!/bin/sh\nprintf 'Content-Type: %s\\r\\nLocation: %s\\r\\n\\r\\n' \
+                        \"${QUERY_STRING%%,*}\" \"${QUERY_STRING##*,}\"\n";
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        world.script(&world.alice, "r.cgi", redirect);
+        world.script(&world.alice, "a.cgi", text);
+        world.script(&world.alice, "a.txt", text);
+        let neighbour = UnixListener::bind("/tmp/bob.sock").unwrap();
+        mode("/tmp/bob.sock", 0o666);
+        neighbour.set_nonblocking(true).unwrap();
+        let modules = ["proxy", "proxy_fcgi"]
+            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"));
+        let apache = Apache::start(world, Kind::Event, &modules.concat());
+        let asked =
+            |kind: &str, file: &str| apache.get("alice.test", &format!("/r.cgi?{kind},{file}")).text();
+        assert_eq!(asked("text/html", "/a.cgi"), "ran\n", "{}", apache.log());
+        for kind in [
+            "text/html",
+            "cgi-script",
+            "fcgid-script",
+            "proxy:unix:/tmp/bob.sock|fcgi://bob/",
+            "proxy:http://127.0.0.1:8080/",
+        ] {
+            assert_eq!(asked(kind, "/a.txt"), text, "{kind}: {}", apache.log());
+        }
+        assert_eq!(neighbour.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    });
 }
 
 #[test]
