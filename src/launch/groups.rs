@@ -90,7 +90,8 @@ fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Failed> {
     Ok(lost)
 }
 
-fn make(directory: &[u8]) -> Result<(), Failed> {
+/// Makes a site's group, and the one that all of them are in. It has no limits yet.
+pub(crate) fn make(directory: &[u8]) -> Result<(), Failed> {
     let end = directory.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
     for directory in [directory.get(..end).unwrap_or_default(), directory] {
         match mkdir(directory, Mode::from_bits_truncate(0o755)) {

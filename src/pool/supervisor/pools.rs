@@ -73,6 +73,8 @@ pub(super) struct Pool {
     pub(super) renewed: Option<Instant>,
     /// Somebody has asked since: they are renewed once more.
     pub(super) renewal_asked: bool,
+    /// When it was told last that another daemon is in its control group.
+    pub(super) taken_told: Option<Instant>,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
     pub(super) zygotes: Vec<Serial>,
@@ -233,6 +235,7 @@ impl Supervisor {
             proving: false,
             renewed: None,
             renewal_asked: false,
+            taken_told: None,
             zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),

@@ -152,7 +152,7 @@ impl Supervisor {
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let output = self.null.try_clone().map_err(errno)?;
         let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
-        let ground = self.grove.worker(above, worker.0);
+        let Ok(ground) = self.grove.worker(above, worker.0) else { return Err(self.refuse_taken(site)) };
         let enter = ground.to_enter().map(|(group, _)| group.as_os_str().as_bytes().to_vec());
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
             child::become_program(Order {
@@ -322,6 +322,20 @@ impl Supervisor {
         let seconds = pool.life.start_ms.div_ceil(1000);
         let why = format!("worker {} did not take its first request within {seconds} s", worker.0);
         let twice = seconds.saturating_mul(2);
+    /// Another daemon has processes in the site's own control group. This is tried again as any start that failed, and told less often.
+    pub(super) fn refuse_taken(&mut self, site: Site) -> Errno {
+        let Some(pool) = self.pools.get_mut(&site) else { return Errno::EBUSY };
+        if pool.taken_told.is_none_or(|told| told.elapsed() > TELL) {
+            pool.taken_told = Some(Instant::now());
+            let settings = settings::settings(&pool.record);
+            let group = settings.as_ref().map_or(&b""[..], |settings| settings.group_directory);
+            let refusal =
+                Refusal::about(&TAKEN, group, "another cellwalld keeps processes of the site there");
+            self.journal.refused(&pool.name, &refusal);
+        }
+        Errno::EBUSY
+    }
+
         let fix = format!("cellwall set {} pool.start_timeout {twice}s", Pasted(&pool.name));
         let name = pool.name.clone();
         self.journal.refused(&name, &Refusal { card: &UNREADY, why, fix });
@@ -585,3 +599,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_secs(1);
 /// From a worker that was ended so early to the next start.
 const SPACE: Duration = Duration::from_millis(100);
+static TAKEN: Card = Card {
+    code: "S15",
+    status: 88,
+    remedy: "grep -lsx cellwalld /proc/[0-9]*/comm # stop the one that is not to serve the site, or give it a hierarchy of control groups of its own",
+};
+
+/// Between two records of the same, however often it is tried.
+const TELL: Duration = Duration::from_secs(30);
