@@ -244,8 +244,10 @@ impl Grove {
 
     /// Ends what a killed daemon left in a site's own group, unless another one has it.
     pub fn clear(&mut self, site: &Path) {
-        if site.is_dir() {
-            let _ = self.lock(site);
+        let lock = if site.is_dir() { self.lock(site) } else { Ok(None) };
+        // Held no longer than that: ten thousand sites would have ten thousand descriptors at a start.
+        if lock.is_ok_and(|lock| lock.is_some_and(|lock| Rc::strong_count(&lock) == 2)) {
+            self.locks.remove(site);
         }
     }
 
