@@ -85,6 +85,37 @@ fn no_answer_of_a_programs_has_apache_start_another_file_or_ask_a_pool() {
     });
 }
 
+/// mod_mime looks at every ending of a name, so that AddHandler has a picture started that came with the x bit.
+#[test]
+fn a_picture_with_a_programs_ending_in_the_middle_of_its_name_is_a_picture() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let shipped = include_str!("../../packaging/apache/cellwall.conf");
+        let rule = shipped
+            .split("# by the last one alone.\n")
+            .nth(1)
+            .and_then(|rest| rest.split("</Directory>").next());
+        let rule = format!(
+            "<Directory /var/www>\nRemoveHandler .cgi .pl .py .sh\n</Directory>\n<Directory /var/www/alice>\n{}</Directory>\n",
+            rule.unwrap()
+        );
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        let apache = Apache::start(world, Kind::Event, &rule);
+        for (name, told) in
+            [("a.cgi", "ran\n"), ("a.jpg.cgi", "ran\n"), ("a.cgi.jpg", text), ("a.php.jpg", text)]
+        {
+            world.script(&world.alice, name, text);
+            assert_eq!(
+                apache.get("alice.test", &format!("/{name}")).text(),
+                told,
+                "{name}: {}",
+                apache.log()
+            );
+        }
+        assert_eq!(apache.get("alice.test", "/a.cgi/x.jpg").text(), "ran\n");
+    });
+}
+
 #[test]
 fn words_of_the_query_are_arguments_of_a_program_that_wants_them() {
     for kind in [Kind::Event, Kind::Prefork] {
