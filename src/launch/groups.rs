@@ -45,14 +45,15 @@ impl std::fmt::Display for Groups {
     }
 }
 
-/// Enters all groups of a site. What cannot be had is a refusal only where the policy requires it.
+/// Enters all groups of a site. A limit that cannot be had is a refusal only where the policy requires it.
 ///
 /// # Errors
 /// C04.
 pub(super) fn enter(site: &Site<'_>) -> Result<Groups, Refusal> {
-    let required = site.limits.groups_required;
     let mut done = Groups::default();
     for group in &site.limits.groups {
+        // One without settings is a pool's, and keeps together what is to end together: outside of it nobody could end it.
+        let required = site.limits.groups_required || group.settings.is_empty();
         let asked = controllers(group);
         match enter_one(group, required) {
             Ok(lost) => {
