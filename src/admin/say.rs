@@ -33,11 +33,17 @@ pub fn lost() -> bool {
 
 static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Something to know.
+/// Something to know. What it has of a foreign file steers no terminal.
 pub fn note(line: impl std::fmt::Display) {
     // In one piece: stderr has no buffer, and a problem is written letter by letter.
-    let line = format!("{line}\n");
+    let line = printable(&line.to_string()) + "\n";
     drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Without control characters but the ends of lines and tabs.
+fn printable(text: &str) -> String {
+    let plain = |one: &char| !one.is_control() || matches!(one, '\n' | '\t');
+    text.chars().map(|one| if plain(&one) { one } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// Most problems that are printed for people.
@@ -118,5 +124,18 @@ fn draw(what: &str, total: usize, done: &AtomicUsize, ended: &AtomicBool) {
     }
     if drawn {
         drop(write!(std::io::stderr(), "\r\u{1b}[K"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_steers_no_terminal() {
+        assert_eq!(
+            printable("a\n\tb \u{1b}]0;x\u{7}\r\u{9b}2J ü"),
+            "a\n\tb \u{fffd}]0;x\u{fffd}\u{fffd}\u{fffd}2J ü"
+        );
     }
 }

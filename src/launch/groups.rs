@@ -45,14 +45,15 @@ impl std::fmt::Display for Groups {
     }
 }
 
-/// Enters all groups of a site. What cannot be had is a refusal only where the policy requires it.
+/// Enters all groups of a site. A limit that cannot be had is a refusal only where the policy requires it.
 ///
 /// # Errors
 /// C04.
 pub(super) fn enter(site: &Site<'_>) -> Result<Groups, Refusal> {
-    let required = site.limits.groups_required;
     let mut done = Groups::default();
     for group in &site.limits.groups {
+        // One without settings is a pool's, and keeps together what is to end together: outside of it nobody could end it.
+        let required = site.limits.groups_required || group.settings.is_empty();
         let asked = controllers(group);
         match enter_one(group, required) {
             Ok(lost) => {
@@ -90,7 +91,8 @@ fn enter_one(group: &ControlGroup<'_>, required: bool) -> Result<u8, Failed> {
     Ok(lost)
 }
 
-fn make(directory: &[u8]) -> Result<(), Failed> {
+/// Makes a site's group, and the one that all of them are in. It has no limits yet.
+pub(crate) fn make(directory: &[u8]) -> Result<(), Failed> {
     let end = directory.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
     for directory in [directory.get(..end).unwrap_or_default(), directory] {
         match mkdir(directory, Mode::from_bits_truncate(0o755)) {

@@ -20,7 +20,7 @@ pub mod confine;
 pub mod environment;
 pub mod equip;
 pub mod exec;
-mod groups;
+pub(crate) mod groups;
 pub mod interpreter;
 pub mod jail;
 pub mod landlock;

@@ -1,9 +1,9 @@
-//! The life of one worker as a table, and the pause after failed starts. Pure: no clock, no process, no I/O.
+//! The life of one worker as a table, and the pauses between starts. Pure: no clock, no process, no I/O.
 //!
 //! The supervisor looks up what happened, does what the table says, and keeps the new state; there is no other place where
 //! a worker's life is decided. A test enumerates the table, and the manual prints it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,6 +149,64 @@ impl Failures {
     }
 }
 
+/// When a site's workers may be started that are ended sooner than they can have been of use.
+///
+/// The broker asks for these ends, and a new worker comes in the place of each: a broker that was taken over would have root start
+/// workers without end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spacing {
+    /// Ends in a row.
+    ends: u32,
+    last: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Spacing {
+    /// One more was ended so early.
+    pub fn ended(&mut self, now: Instant) {
+        let goes_on = self.last.is_some_and(|last| now.saturating_duration_since(last) < CALM);
+        self.ends = if goes_on { self.ends.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        self.until = self.until.max(Some(now + self.pause()));
+    }
+
+    /// A worker is started. Where it goes on and on, each start has a pause of its own.
+    pub fn started(&mut self, now: Instant) {
+        if self.goes_on_and_on(now) {
+            self.until = Some(now + self.pause());
+        }
+    }
+
+    /// No start before.
+    #[must_use]
+    pub fn not_before(self) -> Option<Instant> {
+        self.until
+    }
+
+    fn goes_on_and_on(self, now: Instant) -> bool {
+        self.ends > FEW && self.last.is_some_and(|last| now.saturating_duration_since(last) < CALM)
+    }
+
+    fn pause(self) -> Duration {
+        if self.ends > FEW { LONG } else { SPACE }
+    }
+}
+
+/// A worker that is let go sooner cannot have had its requests: no program answers twenty thousand in a second. `requests`: after so
+/// many it is let go.
+#[must_use]
+pub fn least_life(requests: u32) -> Duration {
+    LEAST_REQUEST.saturating_mul(requests)
+}
+
+/// From a worker that was ended so early to the next start, and after [`FEW`] of them.
+const SPACE: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(1);
+const FEW: u32 = 10;
+/// After so long without such an end, it begins anew.
+const CALM: Duration = Duration::from_secs(10);
+const LEAST_REQUEST: Duration = Duration::from_micros(50);
+
 /// The broker looks at its clock, and its word comes, within this time after a deadline.
 const LATE: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(100);
@@ -260,5 +318,50 @@ mod tests {
         assert!(pauses.is_sorted() && pauses[39] == 30_000);
         failures.forget();
         assert_eq!(failures.pause(), Duration::ZERO);
+    }
+
+    /// Starts within these seconds, of a site whose workers are ended as soon as they live. `at_once`: so many start at a time.
+    fn starts(seconds: u64, at_once: u32) -> u32 {
+        let (begin, mut spacing, mut starts) = (Instant::now(), Spacing::default(), 0);
+        for now in (0..seconds * 1000).map(|ms| begin + Duration::from_millis(ms)) {
+            let before = starts;
+            for _ in 0..at_once {
+                if spacing.not_before().is_none_or(|until| until <= now) {
+                    spacing.started(now);
+                    starts += 1;
+                }
+            }
+            (before..starts).for_each(|_| spacing.ended(now));
+        }
+        starts
+    }
+
+    #[test]
+    fn workers_that_are_ended_as_soon_as_they_live_are_started_ever_more_slowly() {
+        assert!((60..75).contains(&starts(60, 1)), "{}", starts(60, 1));
+        assert!((60..75).contains(&starts(60, 2)), "{}", starts(60, 2));
+    }
+
+    #[test]
+    fn one_end_costs_a_tenth_of_a_second_and_holds_back_nobody_else() {
+        let (now, mut spacing) = (Instant::now(), Spacing::default());
+        assert_eq!(spacing.not_before(), None);
+        spacing.ended(now);
+        assert_eq!(spacing.not_before(), Some(now + SPACE));
+        let later = now + SPACE;
+        (0..8).for_each(|_| spacing.started(later));
+        assert!(spacing.not_before() <= Some(later), "all the others start at once");
+        // So rare ones never are many.
+        let rare = (1..100).map(|number| now + CALM * number);
+        rare.for_each(|then| {
+            spacing.ended(then);
+            assert_eq!(spacing.not_before(), Some(then + SPACE));
+        });
+    }
+
+    #[test]
+    fn a_worker_may_have_its_requests_as_fast_as_any_program_answers() {
+        assert_eq!(least_life(1), Duration::from_micros(50));
+        assert_eq!(least_life(500), Duration::from_millis(25));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Root. A group of version 2 for each worker, below the site's own where it has one, so that the site's limits hold; else
 //! below the daemon's own, which the service manager ends too. `cgroup.kill` (Linux 5.14) ends every process of it at once,
-//! however often it forked. Runs of CGI programs take turns in groups that stay: to make and remove one costs more than a
+//! however often it forked. A site's own group may be another daemon's as well, as in two containers that share the hierarchy: who
+//! has trees there holds its lock ([`Lock`]). Runs of CGI programs take turns in groups that stay: to make and remove one costs more than a
 //! small run.
 //!
 //! Where there are no such groups, each tree has a UTS namespace of its own, which is only its mark: every descendant has it,
@@ -15,8 +16,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,6 +28,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
 
+use crate::launch::groups;
 use crate::policy::ControlGroup;
 use crate::sys::fork::{self, Side};
 
@@ -35,6 +39,8 @@ pub struct Grove {
     own: Option<PathBuf>,
     /// Says to other daemons that this one keeps trees there.
     _held: Option<Flock<File>>,
+    /// The same of sites' own groups, as long as there are trees in them.
+    locks: BTreeMap<PathBuf, Rc<Lock>>,
     /// Groups for runs that nothing is in, by the directory above.
     free: BTreeMap<PathBuf, Vec<Plot>>,
     last: u32,
@@ -44,11 +50,23 @@ pub struct Grove {
     home: Option<File>,
 }
 
+/// A site's own group is this daemon's, as long as one of these is there. It is the directory's, which no other directory by its name
+/// has: whoever may remove the group removes the lock with it.
+#[derive(Debug)]
+pub struct Lock(Flock<File>);
+
+/// A group that others are made in, and its lock, where it is a site's own.
+type Above = (PathBuf, Option<Rc<Lock>>);
+
+/// Another daemon keeps trees in the site's own group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken;
+
 /// Where a tree is kept.
 #[derive(Debug)]
 pub enum Ground {
     /// A worker's group. The launch makes and enters it.
-    Group(PathBuf),
+    Group(PathBuf, Option<Rc<Lock>>),
     /// A run's group.
     Plot(Plot),
     /// A namespace that is made with the process.
@@ -63,6 +81,7 @@ pub struct Plot {
     directory: Option<OwnedFd>,
     /// It is below a site's own group, which the launch enters and sets.
     of_site: bool,
+    _lock: Option<Rc<Lock>>,
     /// It was told to end all that is in it. Linux 6.18 (no other was tried) then also ends what is made in it later: a fork into
     /// another group is held against the wrong count of kills (kernel/cgroup/cgroup.c, `cgroup_css_set_fork`).
     spoiled: Cell<bool>,
@@ -120,37 +139,42 @@ impl Grove {
         if let Some(own) = &own {
             sweep(own);
         }
-        Ok(Self { own, _held: held, free, last: 0, into, home })
+        Ok(Self { own, _held: held, locks: BTreeMap::new(), free, last: 0, into, home })
     }
 
     /// For a worker of a site with this group of its own (empty: none).
-    #[must_use]
-    pub fn worker(&self, site: &Path, serial: u32) -> Ground {
-        match self.above(site) {
-            Some(above) => Ground::Group(above.join(format!("{WORKER}{serial}"))),
+    ///
+    /// # Errors
+    /// [`Taken`].
+    pub fn worker(&mut self, site: &Path, serial: u32) -> Result<Ground, Taken> {
+        Ok(match self.above(site)? {
+            Some((above, lock)) => Ground::Group(above.join(format!("{WORKER}{serial}")), lock),
             None => Ground::Mark,
-        }
+        })
     }
 
     /// For a run of a site with this group of its own (empty: none).
-    #[must_use]
-    pub fn run(&mut self, site: &Path) -> Ground {
-        let Some(above) = self.above(site).map(Path::to_owned) else { return Ground::Mark };
+    ///
+    /// # Errors
+    /// [`Taken`].
+    pub fn run(&mut self, site: &Path) -> Result<Ground, Taken> {
+        let Some((above, lock)) = self.above(site)? else { return Ok(Ground::Mark) };
         if let Some(mut plot) = self.free.get_mut(&above).and_then(Vec::pop) {
             plot.open(self.into);
             plot.cpu_us = plot.cpu_us_so_far().unwrap_or(0);
-            return Ground::Plot(plot);
+            return Ok(Ground::Plot(plot));
         }
         let (path, made) = self.fresh(&above);
         let of_site = !site.as_os_str().is_empty();
         let (spoiled, since) = (Cell::new(false), Instant::now());
         let (events, cpu) = (OnceCell::new(), OnceCell::new());
-        let mut plot = Plot { path, directory: None, of_site, spoiled, cpu_us: 0, since, events, cpu };
-        // A site's own group may not be there yet: the launch makes it, with its limits, and this one.
+        let mut plot =
+            Plot { path, directory: None, of_site, _lock: lock, spoiled, cpu_us: 0, since, events, cpu };
+        // A site's own group may not have its limits yet: the launch sets them, and makes this one where that could not be.
         if made {
             plot.open(self.into);
         }
-        Ground::Plot(plot)
+        Ok(Ground::Plot(plot))
     }
 
     /// A name that none has, and whether the group could be made. One that is there was left by a killed daemon, and could
@@ -166,8 +190,31 @@ impl Grove {
         }
     }
 
-    fn above<'a>(&'a self, site: &'a Path) -> Option<&'a Path> {
-        if site.as_os_str().is_empty() { self.own.as_deref() } else { Some(site) }
+    /// The group that a tree's own is made in: the site's, or where it has none, or none that could be made, the daemon's.
+    fn above(&mut self, site: &Path) -> Result<Option<Above>, Taken> {
+        let lock = if site.as_os_str().is_empty() { None } else { self.lock(site)? };
+        let above = if lock.is_some() { Some(site.to_owned()) } else { self.own.clone() };
+        Ok(above.map(|above| (above, lock)))
+    }
+
+    /// A site's own group is this daemon's from now on, and what a killed daemon left there is ended. None: there is no such group.
+    fn lock(&mut self, site: &Path) -> Result<Option<Rc<Lock>>, Taken> {
+        if let Some(lock) = self.locks.get(site).filter(|lock| lock.is_of(site)) {
+            return Ok(Some(Rc::clone(lock)));
+        }
+        let made = groups::make(site.as_os_str().as_bytes()).is_ok();
+        let Some(directory) = File::open(site).ok().filter(|_| made) else { return Ok(None) };
+        let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Rc::new(Lock(held)),
+            Err(_) => return Err(Taken),
+        };
+        // Somebody may have removed it just before.
+        if !lock.is_of(site) {
+            return Err(Taken);
+        }
+        sweep(site);
+        self.locks.insert(site.to_owned(), Rc::clone(&lock));
+        Ok(Some(lock))
     }
 
     /// Takes back what a tree stood on, after [`Tree::bury`].
@@ -179,7 +226,7 @@ impl Grove {
         self.free.entry(above).or_default().push(plot);
     }
 
-    /// Removes groups that no run has needed for a while.
+    /// Removes groups that no run has needed for a while, and leaves sites' own groups to others where nothing is in them.
     pub fn tidy(&mut self) {
         self.free.retain(|_, plots| {
             plots.retain(|plot| {
@@ -191,12 +238,16 @@ impl Grove {
             });
             !plots.is_empty()
         });
+        // A child that drops its copy of a tree's lock undoes none: this one is there, and goes here alone.
+        self.locks.retain(|_, lock| Rc::strong_count(lock) > 1);
     }
 
-    /// Ends what a killed daemon left in a site's own group.
-    pub fn clear(&self, site: &Path) {
-        if !site.as_os_str().is_empty() {
-            sweep(site);
+    /// Ends what a killed daemon left in a site's own group, unless another one has it.
+    pub fn clear(&mut self, site: &Path) {
+        let lock = if site.is_dir() { self.lock(site) } else { Ok(None) };
+        // Held no longer than that: ten thousand sites would have ten thousand descriptors at a start.
+        if lock.is_ok_and(|lock| lock.is_some_and(|lock| Rc::strong_count(&lock) == 2)) {
+            self.locks.remove(site);
         }
     }
 
@@ -232,7 +283,7 @@ impl Grove {
             Ground::Plot(Plot { directory: Some(directory), of_site: false, .. }) => {
                 (fork::fork_into(directory.as_fd())?, None)
             }
-            Ground::Plot(_) | Ground::Group(_) => (fork::fork()?, None),
+            Ground::Plot(_) | Ground::Group(..) => (fork::fork()?, None),
             Ground::Mark => self.marked()?,
         };
         let tree = match side {
@@ -269,7 +320,7 @@ impl Ground {
     #[must_use]
     pub fn to_enter(&self) -> Option<(&Path, bool)> {
         match self {
-            Self::Group(path) => Some((path, false)),
+            Self::Group(path, _) => Some((path, false)),
             Self::Plot(Plot { path, directory, of_site, .. }) => {
                 (*of_site || directory.is_none()).then_some((path.as_path(), directory.is_some()))
             }
@@ -279,10 +330,18 @@ impl Ground {
 
     fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Group(path) => Some(path),
+            Self::Group(path, _) => Some(path),
             Self::Plot(plot) => Some(&plot.path),
             Self::Mark => None,
         }
+    }
+}
+
+impl Lock {
+    /// What is by this name is what is locked.
+    fn is_of(&self, site: &Path) -> bool {
+        let place = |facts: io::Result<fs::Metadata>| facts.ok().map(|facts| (facts.dev(), facts.ino()));
+        place(self.0.metadata()).is_some_and(|own| place(fs::metadata(site)) == Some(own))
     }
 }
 
@@ -379,7 +438,7 @@ impl Tree {
             end_marked(mark.number);
         }
         match &self.ground {
-            Ground::Group(path) => drop(fs::write(path.join("cgroup.kill"), "1")),
+            Ground::Group(path, _) => drop(fs::write(path.join("cgroup.kill"), "1")),
             // Most runs leave nothing behind.
             Ground::Plot(plot) if !plot.is_empty() => {
                 plot.spoiled.set(true);
@@ -394,7 +453,7 @@ impl Tree {
     pub fn bury(&self) -> bool {
         let done = match &self.ground {
             Ground::Mark => self.mark.as_ref().is_none_or(|mark| !Census::now().0.contains_key(&mark.number)),
-            Ground::Group(path) => match fs::remove_dir(path) {
+            Ground::Group(path, _) => match fs::remove_dir(path) {
                 Ok(()) => true,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             },
@@ -442,7 +501,7 @@ impl Tree {
         }
         let used = match &self.ground {
             Ground::Plot(plot) => plot.cpu_us_so_far().map(|now| now.saturating_sub(plot.cpu_us)),
-            Ground::Group(_) | Ground::Mark => cpu_us(&text("cpu.stat")),
+            Ground::Group(..) | Ground::Mark => cpu_us(&text("cpu.stat")),
         };
         usage.cpu_us = used.unwrap_or(usage.cpu_us);
         usage

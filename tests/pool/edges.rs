@@ -17,7 +17,7 @@ use crate::harness::{self, Launcher, world};
 
 use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged};
-use crate::stage::{PATIENCE, Stage, answer, example, request};
+use crate::stage::{Client, PATIENCE, Stage, answer, example, request};
 
 const HELLO: &[u8] = b"Content-Type: text/plain\r\n\r\nhello";
 
@@ -195,6 +195,18 @@ fn a_worker_that_works_on_for_a_cut_off_upload_is_ended_where_the_site_wants_tha
     let start = Instant::now();
     stage.wait(|up| matches!(up, cellwall::pool::wire::Up::Kill { worker: ended, .. } if *ended == worker));
     assert!(start.elapsed() > Duration::from_secs(1), "it has some time to find out by itself");
+}
+
+/// As where the kernel has no watches left, which no test can have for itself alone: a plain file cannot be watched at all.
+#[test]
+fn a_site_whose_socket_cannot_be_watched_is_told_and_its_neighbours_are_served() {
+    let mut stage = Stage::new(&example());
+    let deaf = Settings { name: b"deaf", ..example() };
+    stage.site_at(2, &deaf, File::open("/proc/self/exe").unwrap().into());
+    stage.wait_for_log("pool error site=deaf call=epoll_ctl of=listener waiting=1 why=");
+    assert!(stage.client().get("/ping").text().ends_with("pong"));
+    stage.site(2, &deaf);
+    assert!(Client::new(&stage.public(2)).get("/ping").text().ends_with("pong"));
 }
 
 #[test]

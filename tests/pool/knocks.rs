@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cellwall::policy::DIRECTORY;
+use cellwall::pool::settings::{self, SUFFIX, Settings};
 use nix::sys::signal::{Signal, kill};
 
 use crate::harness::{Launcher, World, world};
@@ -222,13 +225,22 @@ while time.time() < end:
 
 #[test]
 fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
-    // It must be killed, it is idle, it is to be replaced and then idle.
-    // An heir is one start more for each pause.
-    for (then, most) in [("(134, 1)", 30), ("(133, 1)", 30), ("(140, 0), (133, 1)", 50)] {
+    // It has had its requests, at once or when another one has taken its place; it must be killed, it is idle, it is to be replaced.
+    let many = "requests = 10000\n";
+    for (then, keys) in [
+        ("(133, 1)", many),
+        ("(140, 0), (133, 1)", many),
+        ("(134, 1)", ""),
+        ("(133, 1)", ""),
+        ("(140, 0), (133, 1)", ""),
+    ] {
+        // Ten a second for a while, each with an heir perhaps, and then one a second.
+        let most = if keys.is_empty() { 20 } else { 30 };
         world(Launcher::Cellwall, |world| {
             let path = world.script(&world.alice, "worker.fcgi", "#!/usr/bin/perl\nsleep 600;\n");
-            let rules =
-                format!("profile = \"perl\"\n[pool]\ncommand = {path:?}\nworkers = {{ min = 1, max = 1 }}\n");
+            let rules = format!(
+                "profile = \"perl\"\n[pool]\ncommand = {path:?}\n{keys}workers = {{ min = 1, max = 1 }}\n"
+            );
             world.site("alice", &rules);
             world.apply();
             let daemon = Daemon::start(world);
@@ -236,7 +248,7 @@ fn a_broker_that_was_taken_over_does_not_have_root_start_workers_without_end() {
             let said = in_the_brokers_stead(broker(&daemon), &STARTS.replace("THEN", then));
             assert!(said.status.success(), "{said:?}");
             let started = logged(&["pool start ", "site=alice"]).len();
-            assert!((2..most).contains(&started), "{then}: {started} starts in two seconds");
+            assert!((2..most).contains(&started), "{then} {keys}: {started} starts in two seconds");
         });
     }
 }
@@ -257,6 +269,51 @@ fn pool_30_a_second_daemon_in_the_same_control_group_ends_nobodys_workers() {
         let said = fs::read_to_string("/tmp/cellwalld.err").unwrap();
         assert!(ended && said.contains("/cellwall-pool: another cellwalld"), "{said}");
     });
+}
+
+#[test]
+fn pool_31_two_daemons_that_share_a_sites_own_group_take_turns() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1\nworkers = { min = 1 }");
+        let group = with_a_group_of_its_own(world);
+        let mut first = Daemon::start(world);
+        until("a worker with its child", || processes(world.alice.id).len() == 2);
+        let before = processes(world.alice.id);
+        // In a control group of its own, as in another container.
+        let own = world.group_of_daemon().with_extension("second");
+        let mut second = Daemon::given(
+            world,
+            ELSEWHERE,
+            &format!("mkdir -p {0} && echo $$ > {0}/cgroup.procs;", own.display()),
+        );
+        let told = format!("why=\"{}: another cellwalld keeps processes", group.display());
+        let says = || !logged(&["code=S15", "site=alice", &told]).is_empty();
+        until("its word", || second.has_ended().is_some() || says() || processes(world.alice.id) != before);
+        // It has tried again meanwhile.
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(processes(world.alice.id), before, "{:?}", logged(&["pool end "]));
+        assert!(says() && second.has_ended().is_none(), "other sites are served");
+        assert_eq!(first.stop(), Some(0));
+        until("workers of the one that is left", || {
+            let now = processes(world.alice.id);
+            now.len() == 2 && now.iter().all(|(pid, _)| !before.iter().any(|(one, _)| one == pid))
+        });
+    });
+}
+
+/// As on a host where version 2 has the controllers: the group of alice's workers is below the site's.
+fn with_a_group_of_its_own(world: &World) -> PathBuf {
+    let above = world.group_of_daemon().with_file_name("cellwall");
+    drop(fs::create_dir(&above));
+    let group = above.join(format!("{}-alice", world.alice.id));
+    let path = format!("{DIRECTORY}/{}{SUFFIX}", world.alice.id);
+    let bytes = fs::read(&path).unwrap();
+    let file = settings::file(&bytes).unwrap();
+    let group_directory = group.as_os_str().as_encoded_bytes();
+    let pools = file.settings().map(|pool| settings::encode(&Settings { group_directory, ..pool }));
+    let pools: Vec<_> = pools.zip(file.rules.iter().copied()).collect();
+    fs::write(path, settings::encode_file(world.alice.id, &pools)).unwrap();
+    group
 }
 
 fn ends_soon(daemon: &mut Daemon) -> bool {

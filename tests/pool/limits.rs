@@ -7,8 +7,9 @@ use std::process::Command;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::harness::{Launcher, User, World, world};
+use crate::harness::{Launcher, User, World, not_shown, world};
 
+use super::daemon::relayed;
 use super::host::{Daemon, Nginx, logged, processes, until};
 
 /// Tells its groups; asked with `?spin` it computes without end, with `?eat` it takes memory without end.
@@ -212,5 +213,30 @@ fn pool_16_a_worker_that_is_killed_for_its_memory_is_named_and_the_next_request_
             assert_eq!(nginx.get("alice", "/app.fcgi").status, 200, "{}", logged(&[""]).join("\n"));
         }
         drop((nginx, daemon));
+    });
+}
+
+/// Nobody could end what it leaves behind.
+#[test]
+fn a_worker_that_gets_no_group_of_its_own_does_not_run() {
+    world(Launcher::Cellwall, |world| {
+        relayed(world, "children = 1");
+        let _daemon = Daemon::start(world);
+        let most = world.group_of_daemon().join("cellwall-pool/cgroup.max.descendants");
+        if !most.exists() {
+            return not_shown("control groups of version 2 for a daemon");
+        }
+        fs::write(&most, "0").unwrap();
+        let nginx = Nginx::start(&["alice"], "");
+        let asking = nginx.begun("alice", "/a.php");
+        until("a start", || !logged(&["pool start ", "site=alice"]).is_empty());
+        until("its end", || {
+            !logged(&["refuse ", "code=C04", "site=alice"]).is_empty()
+                || !processes(world.alice.id).is_empty()
+        });
+        assert!(processes(world.alice.id).is_empty(), "{:?}", logged(&["site=alice"]));
+        fs::write(&most, "max").unwrap();
+        until("an answer", || nginx.get("alice", "/a.php").status == 200);
+        drop(asking);
     });
 }

@@ -214,6 +214,54 @@ fn what_a_site_writes_into_its_htaccess_reaches_no_pool() {
     }
 }
 
+/// What Apache permits it permits for a file; that one runs, and none that is called as a part of its name, or as its name once more
+/// decoded.
+#[test]
+fn a_file_that_apache_closes_is_run_by_no_other_name() {
+    let behind = behind("rules", web::apache_with_rules);
+    let told = |url: &str| {
+        let (status, text) = behind.curl(url, &[]);
+        let file = text.split('|').next().unwrap_or_default().rsplit("/htdocs/").next().map(str::to_owned);
+        (status == "200").then_some(file).flatten()
+    };
+    for (url, file) in [
+        ("/a.php", "a.php"),
+        ("/lib/a.php", "a.php"),
+        ("/u/a", "a.php"),
+        ("/v/a", "a.php"),
+        ("/%2561.php", "%61.php"),
+        ("/lib/%2561dmin.php", "%61dmin.php"),
+        ("/v/%2561dmin", "%61dmin.php"),
+    ] {
+        assert_eq!(told(url).as_deref(), Some(file), "{url}: {}", behind.server.words());
+    }
+    let names =
+        ["admin.php", "%61dmin.php", "admin.php%3fx.php", "admin.php/x.php", "./admin.php", "admin%252ephp"];
+    let urls =
+        ["", "/", "/lib", "/lib/", "/x/../lib"].map(|place| names.map(|name| format!("{place}/{name}")));
+    let rewritten =
+        ["/u/admin", "/u/admin.php%3f", "/u/%2561dmin", "/v/admin", "/v/admin.php%3fx", "/v/%61dmin"];
+    for url in urls.as_flattened().iter().map(String::as_str).chain(rewritten) {
+        assert_eq!(told(url), None, "{url}");
+    }
+}
+
+/// Apache knows no file there, and so no rule of `<Files>` and `<Directory>`: the shipped file says so.
+#[test]
+fn before_a_proxied_url_only_rules_about_places_hold() {
+    let behind = behind("places", web::apache_by_url_with_rules);
+    let shipped = include_str!("../../packaging/apache/pool-proxypass.conf");
+    assert!(shipped.contains("<Files> and <Directory> do not hold"));
+    assert_eq!(behind.curl("/admin.php", &[]).0, "200", "{}", behind.server.words());
+    for url in ["/closed.php", "/closed.php/x", "/%63losed.php", "//closed.php", "/./closed.php"] {
+        assert_eq!(behind.curl(url, &[]).0, "403", "{url}");
+    }
+    for (url, file) in [("/closed.php%3fx.php", "closed.php?x.php"), ("/%2563losed.php", "%63losed.php")] {
+        let (status, text) = behind.curl(url, &[]);
+        assert!(status == "200" && text.contains(&format!("/htdocs/{file}|")), "{url}: {status} {text}");
+    }
+}
+
 /// HAProxy stores no bodies; Apache those alone whose length is not told, and those not at all.
 #[test]
 fn a_body_without_end_does_not_fill_the_web_servers_disk() {

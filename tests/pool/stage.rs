@@ -144,10 +144,15 @@ impl Stage {
         drop(std::fs::remove_file(&name));
         let listener = UnixListener::bind(&name).unwrap();
         listener.set_nonblocking(true).unwrap();
+        self.site_at(number, settings, listener.into());
+    }
+
+    /// The same with this socket.
+    pub(crate) fn site_at(&mut self, number: u32, settings: &Settings<'_>, listener: OwnedFd) {
         let path = self.place.join("settings");
         std::fs::write(&path, encode(settings)).unwrap();
         let file = File::open(path).unwrap();
-        self.send(Down::Site { site: Site(number), generation: 1 }, vec![listener.into(), file.into()]);
+        self.send(Down::Site { site: Site(number), generation: 1 }, vec![listener, file.into()]);
         self.wait(|up| matches!(up, Up::Taken { site, .. } if site.0 == number));
     }
 

@@ -98,6 +98,26 @@ pub(crate) fn apache_with_a_list(place: &Path, hosts: &[Host]) -> Command {
     apache(&shipped, place, hosts)
 }
 
+/// With what an administrator may write beside it: rules about a file, the docroot by another name, and two ways of rewriting.
+pub(crate) fn apache_with_rules(place: &Path, hosts: &[Host]) -> Command {
+    let rules = "<Files \"admin.php\">\nRequire all denied\n</Files>\nAlias /lib /srv/www/shop/htdocs\nRewriteEngine on\n\
+                 RewriteRule ^/u/(.*)$ /srv/www/shop/htdocs/$1.php\nRewriteRule ^/v/(.*)$ /$1.php [PT]\n</VirtualHost>";
+    let shipped = include_str!("../../packaging/apache/pool.conf").replace("</VirtualHost>", rules);
+    let rewrite = "LoadModule rewrite_module /usr/lib/apache2/modules/mod_rewrite.so\n";
+    apache(&[rewrite, &shipped].concat(), place, hosts)
+}
+
+/// The other file with a rule about a file, and one about a place.
+pub(crate) fn apache_by_url_with_rules(place: &Path, hosts: &[Host]) -> Command {
+    let rules = "<Files \"admin.php\">\nRequire all denied\n</Files>\n\
+                 <Location \"/closed.php\">\nRequire all denied\n</Location>\n</VirtualHost>";
+    apache(
+        &include_str!("../../packaging/apache/pool-proxypass.conf").replace("</VirtualHost>", rules),
+        place,
+        hosts,
+    )
+}
+
 pub(crate) fn apache_by_url(place: &Path, hosts: &[Host]) -> Command {
     apache(include_str!("../../packaging/apache/pool-proxypass.conf"), place, hosts)
 }

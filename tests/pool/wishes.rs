@@ -131,6 +131,24 @@ fn who_deploys_what_does_not_start_is_told_though_none_has_to_run() {
     });
 }
 
+/// Nothing proves that the new workers of a site that is stopped can be started, and nobody waits for it.
+#[test]
+fn who_waits_for_new_workers_is_answered_when_somebody_stops_the_site() {
+    world(Launcher::Cellwall, |world| {
+        site(world, GOOD, "workers = { max = 1, min = 1 }");
+        let _daemon = Daemon::start(world);
+        until("its worker", || processes(world.alice.id).len() == 1);
+        world.script(&world.alice, "app.fcgi", "#!/usr/bin/perl\ndie 'a mistake';\n");
+        let started = Instant::now();
+        let mut restart = Command::new("cellwall").args(["pool", "restart", "alice"]).spawn().unwrap();
+        until("a failed start", || !logged(&["pool fail ", "site=alice"]).is_empty());
+        assert!(world.cellwall(&["pool", "stop", "alice"]).status.success());
+        let ended = restart.wait().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(45), "{:?} {ended}", started.elapsed());
+        assert!(processes(world.alice.id).is_empty());
+    });
+}
+
 #[test]
 fn signals_of_other_daemons_of_the_kind_do_what_they_do_there() {
     world(Launcher::Cellwall, |world| {

@@ -1,11 +1,12 @@
 //! What a program sees of a request, and what a visitor sees of its answer.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Apache, Ask, Kind, Launcher, Report, everything, world};
+use crate::harness::{Apache, Ask, Kind, Launcher, Report, everything, mode, world};
 
 #[test]
 fn a_program_sees_its_request() {
@@ -48,6 +49,71 @@ fn a_program_sees_its_request() {
             assert!(!world.marks().contains(&"cookie".to_owned()));
         });
     }
+}
+
+/// CVE-2024-38476: an Apache before 2.4.60 takes the `Content-Type:` that stands beside a `Location:` for the handler of what that leads
+/// to.
+#[test]
+fn no_answer_of_a_programs_has_apache_start_another_file_or_ask_a_pool() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let redirect = "#!/bin/sh\nprintf 'Content-Type: %s\\r\\nLocation: %s\\r\\n\\r\\n' \
+                        \"${QUERY_STRING%%,*}\" \"${QUERY_STRING##*,}\"\n";
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        world.script(&world.alice, "r.cgi", redirect);
+        world.script(&world.alice, "a.cgi", text);
+        world.script(&world.alice, "a.txt", text);
+        let neighbour = UnixListener::bind("/tmp/bob.sock").unwrap();
+        mode("/tmp/bob.sock", 0o666);
+        neighbour.set_nonblocking(true).unwrap();
+        let modules = ["proxy", "proxy_fcgi"]
+            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"));
+        let apache = Apache::start(world, Kind::Event, &modules.concat());
+        let asked =
+            |kind: &str, file: &str| apache.get("alice.test", &format!("/r.cgi?{kind},{file}")).text();
+        assert_eq!(asked("text/html", "/a.cgi"), "ran\n", "{}", apache.log());
+        for kind in [
+            "text/html",
+            "cgi-script",
+            "fcgid-script",
+            "proxy:unix:/tmp/bob.sock|fcgi://bob/",
+            "proxy:http://127.0.0.1:8080/",
+        ] {
+            assert_eq!(asked(kind, "/a.txt"), text, "{kind}: {}", apache.log());
+        }
+        assert_eq!(neighbour.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    });
+}
+
+/// mod_mime looks at every ending of a name, so that AddHandler has a picture started that came with the x bit.
+#[test]
+fn a_picture_with_a_programs_ending_in_the_middle_of_its_name_is_a_picture() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("view"));
+        let shipped = include_str!("../../packaging/apache/cellwall.conf");
+        let rule = shipped
+            .split("# by the last one alone.\n")
+            .nth(1)
+            .and_then(|rest| rest.split("</Directory>").next());
+        let rule = format!(
+            "<Directory /var/www>\nRemoveHandler .cgi .pl .py .sh\n</Directory>\n<Directory /var/www/alice>\n{}</Directory>\n",
+            rule.unwrap()
+        );
+        let text = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nran\\n'\n";
+        let apache = Apache::start(world, Kind::Event, &rule);
+        for (name, told) in
+            [("a.cgi", "ran\n"), ("a.jpg.cgi", "ran\n"), ("a.cgi.jpg", text), ("a.php.jpg", text)]
+        {
+            world.script(&world.alice, name, text);
+            assert_eq!(
+                apache.get("alice.test", &format!("/{name}")).text(),
+                told,
+                "{name}: {}",
+                apache.log()
+            );
+        }
+        assert_eq!(apache.get("alice.test", "/a.cgi/x.jpg").text(), "ran\n");
+    });
 }
 
 #[test]

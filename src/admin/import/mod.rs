@@ -84,7 +84,8 @@ fn import(args: &Args) -> Result<End, Stop> {
     let (sites, notes) =
         if args.php_fpm { pool::sites(args, directory)? } else { apache::sites(args, directory)? };
     if !args.json {
-        notes.iter().for_each(|note| say::note(format_args!("left out: {note}")));
+        // One line each, whatever a file has between quotes.
+        notes.iter().for_each(|note| say::note(format_args!("left out: {}", note.replace('\n', " "))));
     }
     if sites.is_empty() {
         return Err(Stop::asked(if args.php_fpm {

@@ -2,7 +2,7 @@
 
 use crate::config::lists;
 use crate::policy::names::may_pass;
-use crate::refusal::Pasted;
+use crate::refusal::{Pasted, Untrusted};
 
 /// One place of a web server's configuration that names a socket.
 #[derive(Debug, Clone, Default)]
@@ -31,9 +31,11 @@ impl Served {
 
     /// The command that has it ask another socket.
     pub(super) fn moved(&self, socket: &str) -> String {
-        // A macro is no file.
-        if !self.file.starts_with('/') {
-            return format!("# in {}: unix:{socket} instead of {}", self.file, self.socket);
+        // A macro is no file; and of what a shell or sed(1) would read as more than text no command is made.
+        if !self.file.starts_with('/') || !is_text(&self.socket) || !is_text(socket) {
+            let [file, socket, old] =
+                [&self.file, socket, &self.socket].map(|text| Untrusted(text.as_bytes()));
+            return format!("# in {file}: unix:{socket} instead of {old}");
         }
         let path = self.socket.strip_prefix("unix:");
         let (old, new) = match (path, self.nginx) {
@@ -44,6 +46,11 @@ impl Served {
         let script = format!("s,{},{new},g", old.replace('.', "\\."));
         format!("sed -i --follow-symlinks '{script}' {}", Pasted(self.file.as_bytes()))
     }
+}
+
+/// It stands for itself in a script of sed's between quotes, but for its dots.
+fn is_text(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte))
 }
 
 /// One spelling for one socket.
@@ -129,6 +136,22 @@ mod tests {
             assert!(one(web).asks(pool), "{web} {pool}");
         }
         assert!(!one("unix:/run/php/ab.sock").asks("/run/php/a.sock") && !one("127.0.0.1:90").asks("9001"));
+    }
+
+    #[test]
+    fn what_a_file_calls_a_socket_becomes_no_command() {
+        let moved = |socket: &str| {
+            let file = "/etc/nginx/sites-enabled/shop".to_owned();
+            Served { socket: socket.to_owned(), file, nginx: true, ..Served::default() }.moved("/run/a.sock")
+        };
+        assert_eq!(
+            moved("unix:/run/php/shop.sock"),
+            "sed -i --follow-symlinks 's,/run/php/shop\\.sock,/run/a.sock,g' /etc/nginx/sites-enabled/shop"
+        );
+        for socket in ["'; reboot; '", "a,b,e;s,c", "a\nreboot", "[a]", "a\\", "$(reboot)"] {
+            let told = moved(&format!("unix:/run/{socket}"));
+            assert!(told.starts_with("# in ") && !told.contains('\n'), "{told}");
+        }
     }
 
     #[test]

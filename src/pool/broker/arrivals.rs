@@ -3,7 +3,6 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::pool::fastcgi::front::Front;
@@ -78,12 +77,12 @@ impl Broker {
         if site.watched == wanted {
             return;
         }
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Listener.token(Key(number.into())));
-        let done = match wanted {
-            true => self.epoll.add(&site.listener, event),
-            false => self.epoll.delete(&site.listener),
-        };
-        site.watched = wanted && done.is_ok();
+        site.watched = wanted;
+        if wanted {
+            return self.watch_over(Source::Listener, Key(number.into()));
+        }
+        // ENOENT: it was not heard yet.
+        let _ = self.epoll.delete(&site.listener);
     }
 
     /// As its rules say.

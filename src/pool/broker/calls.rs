@@ -123,8 +123,12 @@ impl Broker {
             Watched::For(same) if same == waits => Ok(()),
             Watched::For(_) => self.epoll.modify(&call.fd, &mut event),
         };
-        if done.is_err() {
-            self.close_call(key);
+        if let Err(errno) = done {
+            // Nothing would be heard of it any more: it ends as soon as nobody is at work on it here.
+            (call.lost, call.watched) = (true, before);
+            call.pending.clear();
+            self.again.push((Source::Call, key));
+            self.tell_unheard(Source::Call, key, errno);
         }
     }
 

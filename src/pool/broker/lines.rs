@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{read, write};
 
@@ -60,6 +61,8 @@ impl Limiter {
     }
 }
 
+/// What is heard of a worker's.
+pub(super) const PIPE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 /// Lines of a site at once.
 const BURST: i64 = 500;
 /// Lines of a site over time.
@@ -73,6 +76,13 @@ impl Journal {
     pub(super) fn open(&mut self, log: Option<OwnedFd>) {
         self.datagrams = log.as_ref().is_some_and(|log| getsockopt(log, sockopt::SockType).is_ok());
         self.log = log;
+    }
+
+    /// A line about nobody's doing.
+    pub(super) fn say(&self, line: &str) {
+        if let Some(log) = &self.log {
+            put(log, self.datagrams, line);
+        }
     }
 
     /// A record about a site.

@@ -34,6 +34,7 @@ pub mod seal;
 mod site;
 mod status;
 mod ticks;
+mod unheard;
 mod watchers;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -55,6 +56,7 @@ use links::Link;
 use pace::Pace;
 use runs::Run;
 use site::{Site, Worker};
+use unheard::Unheard;
 use watchers::Watcher;
 
 /// Serves until the supervisor says [`wire::Down::Quit`] and all is done.
@@ -103,6 +105,7 @@ struct Broker {
     known: HashSet<Rc<Names>>,
     journal: Journal,
     status: Option<OwnedFd>,
+    unheard: Unheard,
     /// What is read, and what is written of it.
     buffer: Vec<u8>,
     gather: Gather,
@@ -232,6 +235,7 @@ impl Broker {
             known: HashSet::new(),
             journal: Journal::default(),
             status: None,
+            unheard: Unheard::default(),
             buffer: vec![0; BUFFER],
             gather: Gather::default(),
             again: Vec::new(),

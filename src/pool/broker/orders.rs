@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::epoll::EpollFlags;
 use nix::sys::uio::pread;
 
 use crate::pool::channel::Lost;
@@ -98,10 +97,8 @@ impl Broker {
 
     fn welcome(&mut self, log: Option<OwnedFd>, status: Option<OwnedFd>) {
         self.journal.open(log);
-        if let Some(status) = &status {
-            self.watch(status, Source::Status, Key(0), EpollFlags::EPOLLIN);
-        }
         self.status = status;
+        self.watch_over(Source::Status, Key(0));
     }
 
     fn site(
@@ -243,10 +240,7 @@ impl Broker {
         }
         let pipe = Pipe { fd, site: site.0, worker: worker.0, alone, lines: Splitter::default() };
         let key = self.pipes.insert(pipe);
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        if let Some(pipe) = self.pipes.get(key) {
-            self.watch(&pipe.fd, Source::Pipe, key, flags);
-        }
+        self.watch_over(Source::Pipe, key);
     }
 
     fn drain(&mut self, serial: u32) {

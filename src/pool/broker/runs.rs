@@ -1,6 +1,6 @@
 //! CGI programs: a request's body into one, its answer out of it, framed as FastCGI.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -46,6 +46,23 @@ impl Run {
     /// Does it run already?
     pub(super) fn started(&self) -> bool {
         self.started
+    }
+
+    /// Its pipe of this kind, and what is heard of it.
+    pub(super) fn pipe(&self, source: Source) -> Option<(BorrowedFd<'_>, EpollFlags)> {
+        let (pipe, flags) = match source {
+            Source::RunInput => (&self.input, INPUT),
+            Source::RunOutput => (&self.output, OUTPUT),
+            Source::RunErrors => (&self.errors, OUTPUT),
+            Source::Supervisor
+            | Source::Listener
+            | Source::Call
+            | Source::Link
+            | Source::Pipe
+            | Source::Status
+            | Source::Watcher => return None,
+        };
+        Some((pipe.as_ref()?.as_fd(), flags))
     }
 
     /// Does it take more of the body?
@@ -113,15 +130,8 @@ impl Broker {
         run.started = true;
         let call = run.call;
         (run.input, run.output, run.errors) = (Some(input), Some(output), Some(errors));
-        let Some(run) = self.runs.get(key) else { return };
-        for (pipe, source, flags) in [
-            (&run.input, Source::RunInput, INPUT),
-            (&run.output, Source::RunOutput, OUTPUT),
-            (&run.errors, Source::RunErrors, OUTPUT),
-        ] {
-            if let Some(pipe) = pipe {
-                self.watch(pipe, source, key, flags);
-            }
+        for source in [Source::RunInput, Source::RunOutput, Source::RunErrors] {
+            self.watch_over(source, key);
         }
         let Some(call) = call else { return self.end_run(key, Why::Abandoned) };
         let held = self.calls.get_mut(call).map(|call| std::mem::take(&mut call.held)).unwrap_or_default();

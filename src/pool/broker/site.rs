@@ -153,7 +153,7 @@ pub(super) struct Site {
     pub(super) rules: Rules,
     pub(super) generation: u32,
     pub(super) listener: OwnedFd,
-    /// The kernel tells about new connections.
+    /// The kernel is to tell about new connections.
     pub(super) watched: bool,
     pub(super) access: Option<OwnedFd>,
     pub(super) slow: Option<OwnedFd>,

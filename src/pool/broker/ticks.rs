@@ -39,6 +39,7 @@ impl Broker {
         (self.last_tick, self.tick) = (self.now, u64::MAX);
         let mut next = self.quit.unwrap_or(u64::MAX);
         next = next.min(self.crowd_passes());
+        next = next.min(self.hear_again());
         next = next.min(self.calls_due());
         next = next.min(self.orphans_due());
         next = next.min(self.runs_due());

@@ -71,13 +71,14 @@ fn file(
     many: bool,
 ) -> Result<(Vec<u8>, Vec<u8>), Lost> {
     let (named, proxied) = local(said.script_filename);
+    let named = if proxied { without_query(named, said.script_name)? } else { named };
     let mut path = match named {
         b"" if said.document_root.is_empty() || said.script_name.is_empty() => return Err(Lost::Unnamed),
         b"" => plain(&[said.document_root, b"/", said.script_name].concat()),
         named => plain(named),
     }
     .ok_or(Lost::Impossible)?;
-    if proxied && path.contains(&b'%') && !ends_with_url(&path, said) {
+    if proxied && path.contains(&b'%') && is_encoded(&path, said.script_name, docroots)? {
         path = decoded(&path).and_then(|path| plain(&path)).ok_or(Lost::Impossible)?;
     }
     let (file, info) = split(path, said_info(said)?, endings, programs)?;
@@ -142,7 +143,7 @@ fn ends(file: &[u8], ending: &[u8]) -> bool {
 }
 
 /// Without what mod_proxy_fcgi puts in front (`proxy:fcgi://host`, `proxy:balancer://name`, with the socket's path and
-/// `|` between or not) and the query that it leaves behind. Second: it was such a URL.
+/// `|` between or not). Second: it was such a URL.
 pub(super) fn local(name: &[u8]) -> (&[u8], bool) {
     let url = name.strip_prefix(b"proxy:").unwrap_or(name);
     let url = match url.iter().position(|byte| *byte == b'|') {
@@ -153,8 +154,17 @@ pub(super) fn local(name: &[u8]) -> (&[u8], bool) {
         return (name, false);
     };
     let slash = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-    let path = rest.get(slash..).unwrap_or_default();
-    (path.split(|byte| *byte == b'?').next().unwrap_or(path), true)
+    (rest.get(slash..).unwrap_or_default(), true)
+}
+
+/// Without the query that mod_proxy_fcgi leaves behind. Where the URL's path has a `?` of its own (`/admin.php%3fx.php`), what stands
+/// behind it may be a part of the name that Apache has looked at: `admin.php` was not what its rules were asked about. Apache turns
+/// such a URL away itself since 2.4.60 (CVE-2024-38474).
+fn without_query<'a>(path: &'a [u8], url: &[u8]) -> Result<&'a [u8], Lost> {
+    match path.iter().position(|byte| *byte == b'?') {
+        Some(_) if url.contains(&b'?') => Err(Lost::Impossible),
+        end => Ok(path.get(..end.unwrap_or(path.len())).unwrap_or_default()),
+    }
 }
 
 /// An absolute path of plain components: doubled slashes and `.` are taken out, a slash at the end stays. It may be longer than a
@@ -182,10 +192,27 @@ fn rooted(info: &[u8]) -> Result<Vec<u8>, Lost> {
     if good { Ok(info.to_vec()) } else { Err(Lost::Impossible) }
 }
 
-/// SetHandler gives a file's name, which may have a `%` of its own; then it ends as the URL does.
-fn ends_with_url(path: &[u8], said: &Said<'_>) -> bool {
-    let url = plain(said.script_name).unwrap_or_default();
-    !url.is_empty() && url != b"/" && path.ends_with(&url)
+/// `ProxyPassMatch` gives a URL, encoded; `SetHandler` a file's name, which may have a `%` of its own. The URL, which is decoded, tells
+/// which it is: each part that has a `%` stands there in the one way or the other. A name that was decoded once more would be another
+/// file than the one that Apache has looked at: behind an `Alias`, `/x/%2561.php` is `%61.php`, and no rule about `a.php` is for it.
+fn is_encoded(path: &[u8], url: &[u8], docroots: &[Vec<u8>]) -> Result<bool, Lost> {
+    let url = plain(url).unwrap_or_default();
+    let above = docroots.iter().filter(|root| is_beneath(path, root)).map(Vec::len).max();
+    let own = path.get(above.unwrap_or_default()..).unwrap_or_default();
+    let mut asked = url.rsplit(|byte| *byte == b'/');
+    let (mut name, mut encoded) = (false, false);
+    for part in own.rsplit(|byte| *byte == b'/') {
+        let (asked, means) = (asked.next(), decoded(part));
+        if means.as_deref() == Some(part) {
+            continue;
+        }
+        match asked {
+            Some(asked) if asked == part => name = true,
+            Some(asked) if means.as_deref() == Some(asked) => encoded = true,
+            _ => return Err(Lost::Impossible),
+        }
+    }
+    if name && encoded { Err(Lost::Impossible) } else { Ok(encoded) }
 }
 
 /// `%2e` and its like as bytes; a slash or NUL that was encoded is none (RFC 3875, 3.2).

@@ -250,11 +250,53 @@ fn a_url_is_decoded_and_a_file_name_is_not() {
         ("SCRIPT_NAME", "/a%20b.php"),
     ];
     assert_eq!(script(&gate(), &raw).unwrap().0, "/srv/shop/htdocs/a%20b.php");
+    let both = [
+        ("SCRIPT_FILENAME", "proxy:fcgi://localhost/srv/shop/htdocs/a%20b/c%20d.php"),
+        ("SCRIPT_NAME", "/a b/c%20d.php"),
+    ];
+    assert_eq!(script(&gate(), &both), Err((403, "G04")), "the one part is encoded, and the other is not");
     for hidden in ["%2e%2e/%2e%2e/etc/a.php", "..%2f..%2fx.php", "%00.php", "a%0a.php", "%zz.php"] {
         let name = format!("proxy:fcgi://localhost/srv/shop/htdocs/{hidden}");
         let pairs = [("SCRIPT_FILENAME", name.as_str()), ("SCRIPT_NAME", "/x.php")];
         assert_eq!(script(&gate(), &pairs), Err((403, "G04")), "{hidden}");
     }
+}
+
+#[test]
+fn a_docroot_may_have_a_percent_sign() {
+    let gate = Gate { docroots: vec![b"/srv/50%20off".to_vec()], ..gate() };
+    for (file, name, expected) in [
+        ("/srv/50%20off/a.php", "/a.php", "/srv/50%20off/a.php"),
+        ("/srv/50%20off/a%20b.php", "/a%20b.php", "/srv/50%20off/a%20b.php"),
+    ] {
+        let file = format!("proxy:fcgi://localhost{file}");
+        let told = script(&gate, &[("SCRIPT_FILENAME", &file), ("SCRIPT_NAME", name)]);
+        assert_eq!(told.unwrap().0, expected, "{file}");
+    }
+}
+
+/// Of Apache's own rules (`<Files>`) none is about the file that would run: `<Files "admin.php">` is not asked about `admin.php?x.php`
+/// and `%61dmin.php`.
+#[test]
+fn the_file_that_runs_is_the_one_that_apache_has_looked_at() {
+    let asked = |file: &str, name: &str| {
+        let file = format!("proxy:fcgi://shop/srv/shop/htdocs{file}");
+        script(&gate(), &[("SCRIPT_FILENAME", &file), ("SCRIPT_NAME", name)]).map(|told| told.0)
+    };
+    // As Apache before 2.4.60 asks for /admin.php%3fx.php.
+    assert_eq!(asked("/admin.php?x.php", "/admin.php?x.php"), Err((403, "G04")));
+    assert_eq!(asked("/admin.php?x.php", "/alias/admin.php?x.php"), Err((403, "G04")));
+    // Behind an Alias, as every Apache asks for /lib/%2561dmin.php and /~shop/%2561dmin.php.
+    for alias in ["/lib", "/~shop", "", "/a/b/c"] {
+        let url = format!("{alias}/%61dmin.php");
+        assert_eq!(asked("/%61dmin.php", &url), Ok("/srv/shop/htdocs/%61dmin.php".to_owned()), "{url}");
+        let url = format!("{alias}/my page.php");
+        assert_eq!(asked("/my%20page.php", &url), Ok("/srv/shop/htdocs/my page.php".to_owned()), "{url}");
+    }
+    // A rule that changes the name: nothing tells what its `%` means.
+    assert_eq!(asked("/%61dmin.php", "/lib/%61dmin"), Err((403, "G04")));
+    assert_eq!(asked("/%61dmin/index.php", "/"), Err((403, "G04")));
+    assert_eq!(asked("/100%/a.php", "/x/a.php"), Ok("/srv/shop/htdocs/100%/a.php".to_owned()));
 }
 
 #[test]

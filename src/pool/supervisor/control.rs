@@ -232,6 +232,10 @@ impl Supervisor {
         pool.set_blocking();
         let message = if paused { Down::Pause { site } } else { Down::Resume { site } };
         self.tell_broker(&message, Vec::new());
+        if paused {
+            // None starts any more that could prove anything: whoever waits for that would wait in vain.
+            self.proven(site);
+        }
     }
 
     /// Whose wish has come true or cannot, and who has waited long enough.

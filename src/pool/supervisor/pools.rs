@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::refusal::{Card, Pasted, Refusal};
 
 use super::super::journal::Journal;
-use super::super::life::Failures;
+use super::super::life::{Failures, Spacing};
 use super::super::listen;
 use super::super::outlook::Outlook;
 use super::super::settings::{self, Accept, Kind, Life, Listen, Settings, Workers};
@@ -63,8 +63,8 @@ pub(super) struct Pool {
     /// What the broker wants.
     pub(super) wanted: u32,
     pub(super) failures: Failures,
-    /// No start before: a worker was ended too early.
-    pub(super) spaced: Option<Instant>,
+    /// Workers were ended too early.
+    pub(super) spacing: Spacing,
     /// No start before.
     pub(super) not_before: Option<Instant>,
     /// Workers of an older epoch wait for the first of this one to prove itself.
@@ -73,6 +73,8 @@ pub(super) struct Pool {
     pub(super) renewed: Option<Instant>,
     /// Somebody has asked since: they are renewed once more.
     pub(super) renewal_asked: bool,
+    /// When it was told last that another daemon is in its control group.
+    pub(super) taken_told: Option<Instant>,
     /// The kernel's count of kills for want of memory, when it was last looked at.
     pub(super) memory_kills: u64,
     pub(super) zygotes: Vec<Serial>,
@@ -228,11 +230,12 @@ impl Supervisor {
             paused,
             wanted: 0,
             failures: Failures::default(),
-            spaced: None,
+            spacing: Spacing::default(),
             not_before: None,
             proving: false,
             renewed: None,
             renewal_asked: false,
+            taken_told: None,
             zygotes: Vec::new(),
             outlook: None,
             memory_kills: tree::kills_for_memory(Path::new(OsStr::from_bytes(settings.memory_directory))),

@@ -170,7 +170,8 @@ impl Supervisor {
         let (channel, other) = Channel::pair()?;
         let serial = Serial(self.last_zygote.wrapping_add(1));
         self.watch(&channel, ZYGOTES | u64::from(serial.0), EpollFlags::EPOLLIN).map_err(errno)?;
-        let ground = self.grove.run(Path::new(OsStr::from_bytes(settings.group_directory)));
+        let above = Path::new(OsStr::from_bytes(settings.group_directory));
+        let Ok(ground) = self.grove.run(above) else { return Err(self.refuse_taken(site)) };
         let (enter, prepared) = ground.to_enter().unwrap_or((Path::new(""), false));
         let tree = enter.as_os_str().as_bytes().to_vec();
         let birth = Birth { uid, daemon: getpid(), tree, prepared };

@@ -19,7 +19,7 @@ use crate::refusal::{Card, Pasted, Refusal};
 use crate::sys::fork::{End, Side};
 
 use super::super::child::{self, Order};
-use super::super::life::{Action, Event, State, drain};
+use super::super::life::{Action, Event, State, drain, least_life};
 use super::super::listen;
 use super::super::settings::{self, Accept, Kind};
 use super::super::tree::{self, Tree};
@@ -103,13 +103,18 @@ impl Supervisor {
                 return;
             }
             let now = Instant::now();
-            let not_before = pool.not_before.max(pool.spaced);
+            let not_before = pool.not_before.max(pool.spacing.not_before());
             if let Some(not_before) = not_before.filter(|not_before| *not_before > now) {
                 return self.at(not_before, Timer::Site(site));
             }
             if pool.stands_in {
                 self.stand_down(site);
-            } else if let Err(errno) = self.start(site) {
+                continue;
+            }
+            if let Some(pool) = self.pools.get_mut(&site) {
+                pool.spacing.started(now);
+            }
+            if let Err(errno) = self.start(site) {
                 self.start_failed(site, Ended::Exited, &format!("why=\"{}\"", errno.desc()));
             }
         }
@@ -152,7 +157,7 @@ impl Supervisor {
         let (report, report_in) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let output = self.null.try_clone().map_err(errno)?;
         let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
-        let ground = self.grove.worker(above, worker.0);
+        let Ok(ground) = self.grove.worker(above, worker.0) else { return Err(self.refuse_taken(site)) };
         let enter = ground.to_enter().map(|(group, _)| group.as_os_str().as_bytes().to_vec());
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
             child::become_program(Order {
@@ -317,6 +322,20 @@ impl Supervisor {
         }
     }
 
+    /// Another daemon has processes in the site's own control group. This is tried again as any start that failed, and told less often.
+    pub(super) fn refuse_taken(&mut self, site: Site) -> Errno {
+        let Some(pool) = self.pools.get_mut(&site) else { return Errno::EBUSY };
+        if pool.taken_told.is_none_or(|told| told.elapsed() > TELL) {
+            pool.taken_told = Some(Instant::now());
+            let settings = settings::settings(&pool.record);
+            let group = settings.as_ref().map_or(&b""[..], |settings| settings.group_directory);
+            let refusal =
+                Refusal::about(&TAKEN, group, "another cellwalld keeps processes of the site there");
+            self.journal.refused(&pool.name, &refusal);
+        }
+        Errno::EBUSY
+    }
+
     fn refuse_unready(&mut self, site: Site, worker: Worker) {
         let Some(pool) = self.pools.get(&site) else { return };
         let seconds = pool.life.start_ms.div_ceil(1000);
@@ -327,8 +346,12 @@ impl Supervisor {
         self.journal.refused(&name, &Refusal { card: &UNREADY, why, fix });
     }
 
-    /// A worker has nearly had its requests. A site never has more than [`settings::Workers::heirs`] too many for that.
+    /// A worker has nearly had its requests. A site never has more than [`settings::Workers::heirs`] too many for that, and one whose
+    /// workers are not replaced after so many has none.
     pub(super) fn start_heir(&mut self, site: Site, worker: Worker) {
+        if self.pools.get(&site).is_none_or(|pool| pool.life.requests == 0) {
+            return;
+        }
         let leaving =
             self.workers.values().filter(|one| one.site == site && one.leaves && one.state.serves());
         let most = self.pools.get(&site).map_or(0, |pool| pool.numbers.heirs());
@@ -357,13 +380,13 @@ impl Supervisor {
 
     /// The broker wants a worker ended, and says why.
     pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
-        let idle = self.least_idle(site);
+        let least = self.least_life(site);
         let event = if event == Event::Retire && self.has_a_crowd(site) { Event::Kill } else { event };
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
             living.why = Some(why);
             let brief = match event {
                 Event::Kill => living.state == State::Up && living.since.elapsed() < SHORT,
-                Event::Retire => living.state.serves() && living.since.elapsed() < idle.min(SHORT),
+                Event::Retire => living.state.serves() && living.since.elapsed() < least.min(SHORT),
                 _ => false,
             };
             self.happen(worker, event);
@@ -375,11 +398,12 @@ impl Supervisor {
         }
     }
 
-    /// So long a worker has been idle before it is let go for that alone. Nobody here knows how long its requests take, after so many
-    /// of which it is let go too.
-    fn least_idle(&self, site: Site) -> Duration {
-        let pool = self.pools.get(&site).filter(|pool| pool.life.requests == 0);
-        pool.map_or(Duration::ZERO, |pool| Duration::from_millis(pool.numbers.idle_ms.into()))
+    /// So long a worker has been idle before it is let go for that alone; or it has had its requests, and nobody here knows how long
+    /// they took.
+    fn least_life(&self, site: Site) -> Duration {
+        let Some(pool) = self.pools.get(&site) else { return Duration::ZERO };
+        let idle = Duration::from_millis(pool.numbers.idle_ms.into());
+        if pool.life.requests == 0 { idle } else { idle.min(least_life(pool.life.requests)) }
     }
 
     /// So many of a site's workers take their time to end that no more of them get any: each has another one in its place, and a
@@ -394,7 +418,7 @@ impl Supervisor {
     /// A worker was ended sooner than it could have been of use. Where that goes on, each one costs its start and no more.
     fn space_starts(&mut self, site: Site) {
         if let Some(pool) = self.pools.get_mut(&site) {
-            pool.spaced = Some(Instant::now() + SPACE);
+            pool.spacing.ended(Instant::now());
         }
     }
 
@@ -578,10 +602,16 @@ pub(super) fn errno(error: std::io::Error) -> Errno {
 /// Its remedy names the site.
 static UNREADY: Card = Card { code: "S11", status: 88, remedy: "cellwall explain S11" };
 
+static TAKEN: Card = Card {
+    code: "S15",
+    status: 88,
+    remedy: "grep -lsx cellwalld /proc/[0-9]*/comm # stop the one that is not to serve the site, or give it a hierarchy of control groups of its own",
+};
+
 const KILL: u32 = 9;
+/// Between two records of the same, however often it is tried.
+const TELL: Duration = Duration::from_secs(30);
 /// From one SIGKILL to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
-/// From a worker that was ended so early to the next start.
-const SPACE: Duration = Duration::from_millis(100);
