@@ -98,7 +98,8 @@ const LENGTH_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::uid_in;
+    use super::*;
+    use crate::policy::tests;
 
     #[test]
     fn a_line_is_somebodys_only_by_the_whole_name() {
@@ -119,6 +120,49 @@ mod tests {
             b"alice:x:4294967296:",
         ] {
             assert_eq!(uid_in(line, b"alice"), Some(None), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_looked_for_to_the_end_of_the_file() {
+        let text = std::fs::read_to_string(PASSWD).unwrap();
+        let last = text.lines().last().unwrap();
+        let mut fields = last.split(':');
+        let (name, uid) = (fields.next().unwrap(), fields.nth(1).unwrap().parse().unwrap());
+        assert!(text.lines().count() > 1, "one that is not the first is looked for");
+        assert_eq!(uid_of(name.as_bytes()).unwrap(), Some(uid));
+        assert_eq!(uid_of(b"there-is-none").unwrap(), None);
+    }
+
+    /// As long as the file is the one that `apply` has seen, nobody asks what is in it.
+    #[test]
+    fn a_name_that_has_another_uid_now_is_another_account() {
+        let mut policy = tests::record();
+        (policy.user, policy.uid) = (b"root", 1);
+        policy.sites[0].identity.home_inode = 0;
+        assert_eq!(same(&policy, &policy.sites[0]).is_ok(), unchanged());
+        policy.listed = false;
+        assert!(same(&policy, &policy.sites[0]).is_ok(), "in no file, so in no file to be missed");
+        (policy.listed, policy.uid) = (true, 0);
+        assert!(same(&policy, &policy.sites[0]).is_ok());
+    }
+
+    #[test]
+    fn a_home_that_is_another_directory_is_another_account() {
+        let (mut policy, home) = (tests::record(), &b"/etc"[..]);
+        policy.listed = false;
+        let (inode, born) = files::birth(home).unwrap();
+        for (home, inode, born, code) in [
+            (home, inode, born, None),
+            (home, inode + 1, born, Some("P03")),
+            (home, inode, born + 1, Some("P03")),
+            (b"/there/is/none", inode, born, Some("P03")),
+            (b"/there/is/none", 0, 0, None),
+        ] {
+            let identity = &mut policy.sites[0].identity;
+            (identity.home, identity.home_inode, identity.home_born) = (home, inode, born);
+            let seen = same(&policy, &policy.sites[0]).err().map(|refusal| refusal.card.code);
+            assert_eq!(seen, code, "{inode} {born}");
         }
     }
 }
