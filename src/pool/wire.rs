@@ -788,4 +788,10 @@ mod tests {
             assert_eq!(Up::decode(&vec![0; length], 0), Err(Nonsense));
         }
     }
+
+    /// The broker connects by it, and the supervisor makes it.
+    #[test]
+    fn a_socket_is_called_by_site_and_worker() {
+        assert_eq!(socket_name(Site(7), Worker(12)), "7.12");
+    }
 }

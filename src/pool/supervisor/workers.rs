@@ -544,14 +544,19 @@ fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> 
 
 /// So many workers a site should have now.
 pub(super) fn target(pool: &Pool) -> u32 {
-    let numbers = pool.numbers;
     if pool.paused || pool.kind == Kind::Cgi {
         return 0;
     }
     // Without the broker nobody says what is wanted.
-    let wanted = if pool.accept == Accept::Direct { numbers.max } else { pool.wanted.max(numbers.min) };
-    // The first of a new epoch alone, until it is believed.
-    if pool.proving { wanted.min(numbers.max).min(1) } else { wanted.min(numbers.max) }
+    let wanted = (pool.accept == Accept::Relay).then_some(pool.wanted);
+    bounded(pool.numbers, wanted, pool.proving)
+}
+
+/// What the broker wants, within what the site may have; all that, where nobody says. The first of a new epoch alone, until it is
+/// believed.
+fn bounded(numbers: settings::Workers, wanted: Option<u32>, proving: bool) -> u32 {
+    let most = if proving { numbers.max.min(1) } else { numbers.max };
+    wanted.unwrap_or(numbers.max).max(numbers.min).min(most)
 }
 
 /// A connection is there that nobody has accepted.
@@ -585,3 +590,47 @@ const AGAIN: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_secs(1);
 /// From a worker that was ended so early to the next start.
 const SPACE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_has_as_many_workers_as_are_wanted_within_its_bounds() {
+        let numbers = |min, max| settings::Workers { max, min, spare: 0, idle_ms: 0, connections: 1 };
+        for (min, max, wanted, proving, workers) in [
+            (0, 8, Some(0), false, 0),
+            (2, 8, Some(0), false, 2),
+            (2, 8, Some(5), false, 5),
+            (2, 8, Some(9), false, 8),
+            (2, 8, None, false, 8),
+            (2, 8, Some(5), true, 1),
+            (2, 8, None, true, 1),
+            (0, 8, Some(0), true, 0),
+            (0, 0, Some(5), true, 0),
+            (4, 2, Some(0), false, 2),
+        ] {
+            assert_eq!(
+                bounded(numbers(min, max), wanted, proving),
+                workers,
+                "{min} {max} {wanted:?} {proving}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_launch_was_too_late_when_its_own_alarm_ended_it() {
+        let alarm = u8::try_from(libc::SIGALRM).unwrap();
+        let deadline = u64::from(DEADLINE_SECONDS);
+        for (by_signal, code, seconds, late) in [
+            (true, alarm, deadline, true),
+            (true, alarm, deadline + 1, true),
+            (true, alarm, deadline - 1, false),
+            (true, 9, deadline, false),
+            (false, alarm, deadline, false),
+        ] {
+            let end = End { child: Pid::from_raw(1), by_signal, code };
+            assert_eq!(is_too_late(end, Duration::from_secs(seconds)), late, "{by_signal} {code} {seconds}");
+        }
+    }
+}
