@@ -23,7 +23,7 @@ use crate::sys::files;
 /// # Errors
 /// As the module says.
 pub(super) fn same(policy: &Record<'_>, site: &Site<'_>) -> Result<(), Refusal> {
-    if policy.listed && !unchanged() {
+    if policy.listed && !changed_at(PASSWD, ACCOUNTS_STAMP) {
         let why = match uid_of(policy.user) {
             Ok(Some(uid)) if uid == policy.uid => None,
             Ok(Some(uid)) => Some(format!("has uid {uid} now")),
@@ -51,10 +51,11 @@ fn same_home(policy: &Record<'_>, identity: &Identity<'_>) -> Result<(), Refusal
     Err(drift(policy, format!("{}: {why}", Untrusted(identity.home))))
 }
 
-/// The file of accounts is the one that a whole `apply` has seen. What cannot be told is a change.
-fn unchanged() -> bool {
+/// The file was last changed at the time of this stamp: it is the one that a whole `apply` has seen. What cannot be told is
+/// another time.
+fn changed_at(file: &str, stamp: &str) -> bool {
     let facts = |path| fstatat(AT_FDCWD.as_fd(), path, AtFlags::AT_NO_AUTOMOUNT);
-    match (facts(PASSWD), facts(ACCOUNTS_STAMP)) {
+    match (facts(file), facts(stamp)) {
         (Ok(now), Ok(seen)) => (now.st_ctime, now.st_ctime_nsec) == (seen.st_mtime, seen.st_mtime_nsec),
         _ => false,
     }
@@ -140,7 +141,8 @@ mod tests {
         let mut policy = tests::record();
         (policy.user, policy.uid) = (b"root", 1);
         policy.sites[0].identity.home_inode = 0;
-        assert_eq!(same(&policy, &policy.sites[0]).is_ok(), unchanged());
+        let seen = changed_at(PASSWD, ACCOUNTS_STAMP);
+        assert_eq!(same(&policy, &policy.sites[0]).is_ok(), seen);
         policy.listed = false;
         assert!(same(&policy, &policy.sites[0]).is_ok(), "in no file, so in no file to be missed");
         (policy.listed, policy.uid) = (true, 0);
@@ -164,5 +166,22 @@ mod tests {
             let seen = same(&policy, &policy.sites[0]).err().map(|refusal| refusal.card.code);
             assert_eq!(seen, code, "{inode} {born}");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_a_nanosecond_after_its_stamp_is_another_one() {
+        let stamp = std::env::temp_dir().join(format!("cellwall-stamp-{}", std::process::id()));
+        let made = File::create(&stamp).unwrap();
+        let changed = fstatat(AT_FDCWD, PASSWD, AtFlags::empty()).unwrap();
+        let part = u32::try_from(changed.st_ctime_nsec).unwrap();
+        let told = |seconds: i64, part: u32| {
+            let since = std::time::Duration::new(u64::try_from(changed.st_ctime + seconds).unwrap(), part);
+            made.set_modified(std::time::UNIX_EPOCH + since).unwrap();
+            changed_at(PASSWD, stamp.to_str().unwrap())
+        };
+        let seen = (told(0, part), told(0, part ^ 1), told(1, part), told(-1, part));
+        std::fs::remove_file(&stamp).unwrap();
+        assert_eq!(seen, (true, false, false, false));
+        assert!(!changed_at(PASSWD, "/there/is/none") && !changed_at("/there/is/none", PASSWD));
     }
 }
