@@ -277,7 +277,7 @@ impl Supervisor {
         }
         let site = living.site;
         self.refuse_unready(site, worker);
-        self.end_worker((site, worker), Event::Kill, Why::Unready);
+        self.end_worker(site, worker, Event::Kill, Why::Unready);
     }
 
     /// Nobody hears the answers of a worker that accepts for itself: one whose program has begun, and that lives so long, is up.
@@ -351,12 +351,12 @@ impl Supervisor {
             self.workers.values().filter(|one| one.site == site && one.state == State::Draining).count();
         let most = self.pools.get(&site).map_or(0, |pool| pool.numbers.max);
         if !ended && drain < usize::try_from(most).unwrap_or(usize::MAX) {
-            self.end_worker((site, worker), Event::Drain, Why::Requests);
+            self.end_worker(site, worker, Event::Drain, Why::Requests);
         }
     }
 
     /// The broker wants a worker ended, and says why.
-    pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
+    pub(super) fn end_worker(&mut self, site: Site, worker: Worker, event: Event, why: Why) {
         let idle = self.least_idle(site);
         let event = if event == Event::Retire && self.has_a_crowd(site) { Event::Kill } else { event };
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
