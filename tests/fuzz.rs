@@ -16,6 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use cellwall::policy::decode;
+use cellwall::pool::wire::{Down, FRAME, Message as _, Up};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::sample::{Index, select};
@@ -127,6 +128,28 @@ fn what_passes_the_gate_is_listed_and_a_file_of_the_sites() {
 #[test]
 fn a_frame_is_one_message_or_nonsense() {
     holds("wire", CASES);
+}
+
+/// A message that no seed says is found by chance only.
+#[test]
+fn each_message_of_the_wire_has_a_seed() {
+    let is_message =
+        |frame: &[u8], count| Down::decode(frame, count).is_ok() || Up::decode(frame, count).is_ok();
+    let seeds = seeds("wire");
+    for seed in &seeds {
+        assert!(is_message(&seed[1..], seed[0].into()), "{seed:?}");
+    }
+    let kinds = (0..=u8::MAX).filter(|kind| {
+        (0..8).any(|choice| {
+            let mut frame = [0; FRAME];
+            (frame[0], frame[1]) = (*kind, u8::from(choice >= 4));
+            is_message(&frame, choice % 4)
+        })
+    });
+    let (said, kinds): (BTreeSet<u8>, BTreeSet<u8>) =
+        (seeds.iter().map(|seed| seed[1]).collect(), kinds.collect());
+    assert_eq!(said, kinds);
+    assert!(kinds.len() > 20, "{kinds:?}");
 }
 
 #[test]

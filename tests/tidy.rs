@@ -173,20 +173,41 @@ fn the_page_for_auditors_names_each_crate_of_the_launcher() {
 fn files_of_the_launcher() -> Vec<PathBuf> {
     let parts =
         ["src/sys", "src/launch", "src/policy", "src/refusal", "src/record", "src/bin/cellwall-suexec"];
-    let others = [
-        "src/launch/beside.rs",
-        "src/launch/settled.rs",
-        "src/policy/encode.rs",
-        "src/sys/descriptors.rs",
-        "src/sys/filter.rs",
-        "src/sys/fork.rs",
-        "src/sys/schedule.rs",
-    ];
     let mut files = files(&[".rs"]);
     files.retain(|path| parts.iter().any(|part| beneath(path, part)) && !path.ends_with("tests.rs"));
-    files.retain(|path| !others.iter().any(|other| path == Path::new(other)));
+    files.retain(|path| !BESIDE_THE_LAUNCHER.iter().any(|other| path == Path::new(other)));
     files.push(PathBuf::from("src/lib.rs"));
     files
+}
+
+/// In its directories, and not in it.
+const BESIDE_THE_LAUNCHER: [&str; 7] = [
+    "src/launch/beside.rs",
+    "src/launch/settled.rs",
+    "src/policy/encode.rs",
+    "src/sys/descriptors.rs",
+    "src/sys/filter.rs",
+    "src/sys/fork.rs",
+    "src/sys/schedule.rs",
+];
+
+/// Each is compiled with a feature only, so the launcher has none of it; and whoever audits is told so.
+#[test]
+fn what_lies_beside_the_launcher_is_not_in_it_and_the_page_for_auditors_says_so() {
+    let (page, mut wrong) = (text("docs/audit.md"), Vec::new());
+    for file in BESIDE_THE_LAUNCHER.map(Path::new) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let parent = text(file.with_file_name("mod.rs"));
+        let lines: Vec<&str> = parent.lines().collect();
+        let gated = lines.windows(2).any(|two| {
+            let module = two[1].strip_prefix("pub ").unwrap_or(two[1]);
+            two[0].starts_with("#[cfg(feature = ") && module == format!("mod {name};")
+        });
+        if !gated || !page.contains(&format!("`{}`", file.display())) {
+            wrong.push(file.display().to_string());
+        }
+    }
+    empty(&wrong, "each is declared behind a feature, and named in docs/audit.md");
 }
 
 /// Lines of code: no blank lines, comments and tests.

@@ -135,10 +135,16 @@ impl Listed {
     /// Asks the name service for all that it lists.
     #[must_use]
     pub fn all() -> Arc<Self> {
-        let mut all = Self { members: lists_every_group().then(HashMap::new), ..Self::default() };
         let silent = || Arc::new(Self { silent: true, ..Self::default() });
         let Some(users) = getent("passwd") else { return silent() };
         let Some(groups) = getent("group") else { return silent() };
+        let sources = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+        Arc::new(Self::of(&users, &groups, &sources))
+    }
+
+    /// Of both databases and nsswitch.conf(5).
+    fn of(users: &str, groups: &str, sources: &str) -> Self {
+        let mut all = Self { members: lists_every_group(sources).then(HashMap::new), ..Self::default() };
         for line in users.lines() {
             let Some(account) = account(line) else { continue };
             // The first of two entries with one name counts, as it does in a lookup.
@@ -158,7 +164,7 @@ impl Listed {
                 }
             }
         }
-        Arc::new(all)
+        all
     }
 
     /// The name service was asked and did not answer: nothing is listed.
@@ -204,10 +210,10 @@ fn getent(database: &str) -> Option<String> {
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whether every source of groups in nsswitch.conf(5) lists all that it has.
-fn lists_every_group() -> bool {
-    let text = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+fn lists_every_group(sources: &str) -> bool {
     let databases = ["group:", "initgroups:"];
-    text.lines()
+    sources
+        .lines()
         .filter_map(|line| databases.iter().find_map(|name| line.trim_start().strip_prefix(name)))
         .flat_map(|sources| sources.split('#').next().unwrap_or_default().split_whitespace())
         .all(|source| matches!(source, "files" | "systemd" | "db" | "compat") || source.starts_with('['))
@@ -244,5 +250,55 @@ mod tests {
         assert_eq!(one.group("root"), all.group("root"));
         assert_eq!(one.group_name(0), all.group_name(0));
         assert_eq!(one.user("root").map(|root| root.uid), Some(0));
+    }
+
+    const USERS: &str = "alice:x:1001:1002:A:/home/alice:/bin/sh\nbob:x:1003:1003::/home/bob:/bin/sh\n\
+                         alice:x:1:1:another:/:/bin/sh\n";
+    const GROUPS: &str = "web:x:33:alice,bob\nalice:x:1002:alice\nempty:x:44:\nweb:x:34:\nbroken\n";
+
+    #[test]
+    fn of_two_entries_with_one_name_the_first_counts_as_in_a_lookup() {
+        let listed = Arc::new(Listed::of(USERS, GROUPS, "group: files\n"));
+        let mut accounts = Accounts::new(&listed);
+        assert_eq!(accounts.user("alice").map(|alice| alice.uid), Some(1001));
+        assert_eq!((accounts.group("web"), accounts.group_name(33)), (Some(33), Some("web".to_owned())));
+        assert_eq!((listed.users().count(), listed.is_silent()), (2, false));
+    }
+
+    #[test]
+    fn supplementary_groups_are_those_that_are_not_the_primary_one() {
+        let listed = Arc::new(Listed::of(USERS, GROUPS, "group: files\n"));
+        let mut accounts = Accounts::new(&listed);
+        for (name, groups) in [("alice", vec![33]), ("bob", vec![33])] {
+            let account = accounts.user(name).unwrap();
+            assert_eq!(accounts.supplementary(&account), groups, "{name}");
+        }
+        let members = listed.members.as_ref().unwrap();
+        assert_eq!(members.len(), 2, "a group without members has none: {members:?}");
+    }
+
+    /// Where one does not, each user's groups are asked for by name.
+    #[test]
+    fn only_sources_that_list_all_they_have_are_believed_to() {
+        for (sources, all) in [
+            ("group: files systemd\n", true),
+            ("passwd: sss\ngroup: files # sss\n", true),
+            ("group: files [SUCCESS=merge] systemd\n", true),
+            ("  group: compat\ninitgroups: files\n", true),
+            ("group: files sss\n", false),
+            ("group: files\ninitgroups: ldap\n", false),
+            ("", true),
+        ] {
+            assert_eq!(lists_every_group(sources), all, "{sources}");
+            assert_eq!(Listed::of(USERS, GROUPS, sources).members.is_some(), all, "{sources}");
+        }
+    }
+
+    /// A launch reads no other source than the file.
+    #[test]
+    fn an_account_is_local_by_its_name_and_its_number() {
+        let accounts = Accounts::new(&Arc::default());
+        assert!(accounts.is_local("root", 0));
+        assert!(!accounts.is_local("root", 1) && !accounts.is_local("there-is-none", 0));
     }
 }

@@ -169,4 +169,28 @@ mod tests {
         let rules = [("/opt/a", READ | PathRule::OPTIONAL), ("/opt/b", READ | PathRule::OPTIONAL)];
         assert_eq!(fold(&rules, &steps), [("/opt".into(), READ | PathRule::OPTIONAL)]);
     }
+
+    #[test]
+    fn a_directory_is_optional_only_where_all_in_it_is() {
+        let mut steps = bound(&["/opt/b"]);
+        steps.push(step(StepKind::BindDirectory, "/opt/a", Step::OPTIONAL));
+        let rules = [("/opt/a", READ | PathRule::OPTIONAL), ("/opt/b", READ)];
+        assert_eq!(fold(&rules, &steps), [("/opt".into(), READ)]);
+    }
+
+    #[test]
+    fn what_may_only_be_executed_is_not_folded() {
+        let rules = [("/opt/a", PathRule::EXECUTE), ("/opt/b", PathRule::EXECUTE)];
+        assert_eq!(fold(&rules, &bound(&["/opt/a", "/opt/b"])).len(), 2);
+    }
+
+    /// What is looked for at the launch lies where it is found: somewhere on the way from the source down.
+    #[test]
+    fn a_place_that_is_found_at_the_launch_counts_from_its_source_on() {
+        let mut steps = bound(&["/home/u/a", "/home/u/b"]);
+        let (source, target) = (PathBuf::from("/home"), PathBuf::from("/home/u/site/htdocs"));
+        steps.push(StepCell { kind: StepKind::BindDirectory, source, target, flags: Step::DEEPER });
+        let rules = [("/home/u/a", READ), ("/home/u/b", READ), ("/home/u/site/htdocs", READ)];
+        assert_eq!(fold(&rules, &steps).len(), 3, "all of /home may be the host's");
+    }
 }

@@ -345,6 +345,7 @@ fn finite<T>(one: &One<T>, number: impl Fn(&T) -> u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::values::Percent;
     use super::*;
 
     const HYBRID: &str = "\
@@ -421,5 +422,104 @@ mod tests {
         let limits = compile(&rules, &LimitsMax::default(), 0o022, (&hybrid, "x"), &problems);
         assert!(limits.resources.contains(&addresses));
         assert_eq!(limits.groups.len(), 1);
+    }
+
+    fn written<T>(value: T) -> One<T> {
+        use super::super::problem::{Document, Place};
+        Some(Located { value, place: Place::new(&Document::new(Path::new("/x"), "x".to_owned()), 0..1) })
+    }
+
+    /// What a host without any control groups makes of these rules, and what it says of them.
+    fn compiled(rules: &Rules, most: &LimitsMax, hierarchies: &Hierarchies) -> (LimitsCell, Vec<String>) {
+        let problems = Problems::default();
+        let cell = compile(rules, most, 0o022, (hierarchies, "x"), &problems);
+        (cell, problems.into_sorted().into_iter().map(|problem| problem.message.to_string()).collect())
+    }
+
+    #[test]
+    fn what_nothing_could_run_with_is_a_mistake() {
+        let none = Hierarchies::default();
+        let said = |rules: Rules| compiled(&rules, &LimitsMax::default(), &none).1.join("; ");
+        let rules = Rules::default;
+        assert_eq!(
+            said(Rules { file_size: written(Size(0)), ..rules() }),
+            "with file_size = 0 nothing can be written"
+        );
+        assert_eq!(said(Rules { wall: written(Seconds(0)), ..rules() }), "with wall = 0 nothing can run");
+        assert_eq!(
+            said(Rules { open_files: written(Count(0)), ..rules() }),
+            "with open_files = 0 nothing can run"
+        );
+        assert!(
+            said(Rules { memory: written(Size((1 << 20) - 1)), ..rules() })
+                .contains("of memory nothing can run")
+        );
+        assert_eq!(said(Rules { memory: written(Size(1 << 20)), ..rules() }), "");
+    }
+
+    #[test]
+    fn a_site_may_have_as_much_as_the_host_allows_and_has_it_where_it_writes_nothing() {
+        let most = LimitsMax {
+            memory: written(Size(1 << 30)),
+            cpu: written(Seconds(u64::MAX)),
+            ..LimitsMax::default()
+        };
+        let none = Hierarchies::default();
+        let asks = |bytes| Rules { memory: written(Size(bytes)), ..Rules::default() };
+        assert!(compiled(&asks(1 << 30), &most, &none).1.is_empty());
+        let said = compiled(&asks((1 << 30) + 1), &most, &none).1.join("; ");
+        assert!(said.contains("limits.memory is above limits_max.memory"), "{said}");
+        let rules = bounded(Rules::default(), &most);
+        assert_eq!(rules.memory.map(|memory| memory.value), Some(Size(1 << 30)));
+        assert!(rules.cpu.is_none(), "no limit of the host's is none of the site's");
+    }
+
+    #[test]
+    fn a_group_is_required_where_it_is_written_and_something_is_asked_of_it() {
+        let hybrid = Hierarchies::of(HYBRID, |_| String::new());
+        for (wanted, memory, required, groups) in [
+            (Groups::Required, written(Size(1 << 30)), true, 1),
+            (Groups::Required, None, false, 0),
+            (Groups::Auto, written(Size(1 << 30)), false, 1),
+            (Groups::Off, written(Size(1 << 30)), false, 0),
+        ] {
+            let rules = Rules { cgroup: written(wanted), memory, ..Rules::default() };
+            let (cell, said) = compiled(&rules, &LimitsMax::default(), &hybrid);
+            assert_eq!(
+                (cell.groups_required, cell.groups.len(), said),
+                (required, groups, vec![]),
+                "{wanted:?}"
+            );
+            let numbers: Vec<u8> = cell.resources.iter().map(|limit| limit.number).collect();
+            assert!(numbers.is_sorted(), "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_controller_that_is_not_there_is_missed_where_nothing_stands_in_for_it() {
+        let none = Hierarchies::default();
+        let said = |wanted, memory, cpu_max| {
+            let rules = Rules { cgroup: written(wanted), memory, cpu_max, ..Rules::default() };
+            compiled(&rules, &LimitsMax::default(), &none).1.join("; ")
+        };
+        let (memory, share) = (written(Size(1 << 30)), written(Percent(50)));
+        assert!(said(Groups::Required, memory.clone(), None).contains("with the memory controller"));
+        assert_eq!(said(Groups::Auto, memory, None), "", "a limit of addresses stands in");
+        assert!(said(Groups::Auto, None, share).contains("no effect without a control group with the cpu"));
+    }
+
+    /// Version 2 takes a site's memory and processes only where it has both; the kernel takes no share below 2.
+    #[test]
+    fn halves_of_a_hierarchy_are_none_and_a_share_has_a_least() {
+        let modern = "1 2 0:3 / /g rw - cgroup2 cgroup2 rw";
+        assert_eq!(Hierarchies::of(modern, |_| "cpu memory".to_owned()).unified, None);
+        assert!(Hierarchies::of(modern, |_| "memory pids".to_owned()).unified.is_some());
+        let hybrid = Hierarchies::of(HYBRID, |_| String::new());
+        let shares = |weight| {
+            let groups = hybrid.groups("x", &Asked { cpu_weight: Some(weight), ..Asked::default() });
+            groups[0].2[0].1.clone()
+        };
+        assert_eq!([shares(1), shares(100)], ["10", "1024"]);
+        assert_eq!(shares(0), "2");
     }
 }

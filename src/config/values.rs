@@ -390,4 +390,29 @@ mod tests {
         assert!(Umask::try_from(Amount::Text("1000".to_owned())).is_err());
         assert!(Umask::try_from(Amount::Number(27)).is_err());
     }
+
+    #[test]
+    fn a_share_is_of_one_processor_at_least_and_of_a_thousand_at_most() {
+        let share =
+            |text: &str| Percent::try_from(Amount::Text(text.to_owned())).map(|Percent(share)| share).ok();
+        for (text, percent) in [
+            ("1%", Some(1)),
+            ("100000%", Some(100_000)),
+            ("unlimited", Some(u64::MAX)),
+            ("0%", None),
+            ("100001%", None),
+            ("50", None),
+        ] {
+            assert_eq!(share(text), percent, "{text}");
+        }
+    }
+
+    /// Who writes 22 means 022; 512 has no digits of an octal umask, and 18 is no octal number.
+    #[test]
+    fn a_decimal_umask_is_answered_with_the_text_that_was_meant() {
+        for (number, meant) in [(22, "022"), (27, "027"), (18, "022"), (1000, "1750")] {
+            let said = Umask::try_from(Amount::Number(number)).unwrap_err();
+            assert!(said.ends_with(&format!("umask = \"{meant}\"")), "{said}");
+        }
+    }
 }

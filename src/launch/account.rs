@@ -23,7 +23,7 @@ use crate::sys::files;
 /// # Errors
 /// As the module says.
 pub(super) fn same(policy: &Record<'_>, site: &Site<'_>) -> Result<(), Refusal> {
-    if policy.listed && !unchanged() {
+    if policy.listed && !changed_at(PASSWD, ACCOUNTS_STAMP) {
         let why = match uid_of(policy.user) {
             Ok(Some(uid)) if uid == policy.uid => None,
             Ok(Some(uid)) => Some(format!("has uid {uid} now")),
@@ -51,10 +51,11 @@ fn same_home(policy: &Record<'_>, identity: &Identity<'_>) -> Result<(), Refusal
     Err(drift(policy, format!("{}: {why}", Untrusted(identity.home))))
 }
 
-/// The file of accounts is the one that a whole `apply` has seen. What cannot be told is a change.
-fn unchanged() -> bool {
+/// The file was last changed at the time of this stamp: it is the one that a whole `apply` has seen. What cannot be told is
+/// another time.
+fn changed_at(file: &str, stamp: &str) -> bool {
     let facts = |path| fstatat(AT_FDCWD.as_fd(), path, AtFlags::AT_NO_AUTOMOUNT);
-    match (facts(PASSWD), facts(ACCOUNTS_STAMP)) {
+    match (facts(file), facts(stamp)) {
         (Ok(now), Ok(seen)) => (now.st_ctime, now.st_ctime_nsec) == (seen.st_mtime, seen.st_mtime_nsec),
         _ => false,
     }
@@ -98,7 +99,8 @@ const LENGTH_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::uid_in;
+    use super::*;
+    use crate::policy::tests;
 
     #[test]
     fn a_line_is_somebodys_only_by_the_whole_name() {
@@ -120,5 +122,66 @@ mod tests {
         ] {
             assert_eq!(uid_in(line, b"alice"), Some(None), "{line:?}");
         }
+    }
+
+    #[test]
+    fn an_account_is_looked_for_to_the_end_of_the_file() {
+        let text = std::fs::read_to_string(PASSWD).unwrap();
+        let last = text.lines().last().unwrap();
+        let mut fields = last.split(':');
+        let (name, uid) = (fields.next().unwrap(), fields.nth(1).unwrap().parse().unwrap());
+        assert!(text.lines().count() > 1, "one that is not the first is looked for");
+        assert_eq!(uid_of(name.as_bytes()).unwrap(), Some(uid));
+        assert_eq!(uid_of(b"there-is-none").unwrap(), None);
+    }
+
+    /// As long as the file is the one that `apply` has seen, nobody asks what is in it.
+    #[test]
+    fn a_name_that_has_another_uid_now_is_another_account() {
+        let mut policy = tests::record();
+        (policy.user, policy.uid) = (b"root", 1);
+        policy.sites[0].identity.home_inode = 0;
+        let seen = changed_at(PASSWD, ACCOUNTS_STAMP);
+        assert_eq!(same(&policy, &policy.sites[0]).is_ok(), seen);
+        policy.listed = false;
+        assert!(same(&policy, &policy.sites[0]).is_ok(), "in no file, so in no file to be missed");
+        (policy.listed, policy.uid) = (true, 0);
+        assert!(same(&policy, &policy.sites[0]).is_ok());
+    }
+
+    #[test]
+    fn a_home_that_is_another_directory_is_another_account() {
+        let (mut policy, home) = (tests::record(), &b"/etc"[..]);
+        policy.listed = false;
+        let (inode, born) = files::birth(home).unwrap();
+        for (home, inode, born, code) in [
+            (home, inode, born, None),
+            (home, inode + 1, born, Some("P03")),
+            (home, inode, born + 1, Some("P03")),
+            (b"/there/is/none", inode, born, Some("P03")),
+            (b"/there/is/none", 0, 0, None),
+        ] {
+            let identity = &mut policy.sites[0].identity;
+            (identity.home, identity.home_inode, identity.home_born) = (home, inode, born);
+            let seen = same(&policy, &policy.sites[0]).err().map(|refusal| refusal.card.code);
+            assert_eq!(seen, code, "{inode} {born}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_a_nanosecond_after_its_stamp_is_another_one() {
+        let stamp = std::env::temp_dir().join(format!("cellwall-stamp-{}", std::process::id()));
+        let made = File::create(&stamp).unwrap();
+        let changed = fstatat(AT_FDCWD, PASSWD, AtFlags::empty()).unwrap();
+        let part = u32::try_from(changed.st_ctime_nsec).unwrap();
+        let told = |seconds: i64, part: u32| {
+            let since = std::time::Duration::new(u64::try_from(changed.st_ctime + seconds).unwrap(), part);
+            made.set_modified(std::time::UNIX_EPOCH + since).unwrap();
+            changed_at(PASSWD, stamp.to_str().unwrap())
+        };
+        let seen = (told(0, part), told(0, part ^ 1), told(1, part), told(-1, part));
+        std::fs::remove_file(&stamp).unwrap();
+        assert_eq!(seen, (true, false, false, false));
+        assert!(!changed_at(PASSWD, "/there/is/none") && !changed_at("/there/is/none", PASSWD));
     }
 }

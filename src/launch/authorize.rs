@@ -223,7 +223,11 @@ static PAIR: Card = Card {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_beneath, shared_components};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+    use crate::policy::tests;
 
     #[test]
     fn a_sibling_directory_with_the_same_prefix_is_outside() {
@@ -238,5 +242,97 @@ mod tests {
     fn ways_are_compared_by_component() {
         assert_eq!(shared_components(b"/srv/shop/releases/1", b"/srv/shop/current"), 3);
         assert_eq!(shared_components(b"/srv/shopping", b"/srv/shop"), 2);
+    }
+
+    /// Two sites of one uid, the second one beneath the first, and a third one of another kind.
+    fn policy() -> Record<'static> {
+        let mut policy = tests::record();
+        let mut inner = tests::site();
+        (inner.name, inner.docroots) = (b"inner", vec![&b"/srv/www/shop/inner"[..]]);
+        inner.links = Links::Deny;
+        let mut home = tests::site();
+        (home.name, home.docroots, home.userdir) = (b"home", vec![&b"/home/shop/public_html"[..]], true);
+        let mut other = tests::site();
+        (other.name, other.docroots, other.identity.gid) = (b"other", vec![&b"/srv/www/other"[..]], 1005);
+        (other.programs, other.links) = (vec![], Links::Deny);
+        policy.sites.extend([inner, home, other]);
+        policy
+    }
+
+    /// The site whose rules count and what is started, or the code of the refusal.
+    fn chosen(policy: &Record<'_>, caller: u32, words: [&str; 3], directory: &[u8]) -> String {
+        let words = words.map(|word| OsStr::from_bytes(word.as_bytes()));
+        let request = Request::parse(&words).unwrap();
+        let mut arrival = Arrival::as_if((caller, caller), Vec::new());
+        arrival.directory = arrival.directory.map(|(held, _)| (held, directory.to_vec()));
+        match request.target(&arrival, policy) {
+            Ok((site, Target::Script { docroot, .. })) => {
+                format!("{} {}", String::from_utf8_lossy(site.name), String::from_utf8_lossy(docroot))
+            }
+            Ok((site, _)) => format!("{} program", String::from_utf8_lossy(site.name)),
+            Err(refusal) => refusal.card.code.to_owned(),
+        }
+    }
+
+    #[test]
+    fn who_calls_for_whom_and_where_decides_by_whose_rules() {
+        let policy = policy();
+        let own = ["1001", "1001", "a.cgi"];
+        for (caller, words, directory, told) in [
+            (33, own, "/srv/www/shop/cgi", "shop /srv/www/shop"),
+            (33, own, "/srv/www/shop/inner/cgi", "inner /srv/www/shop/inner"),
+            (33, own, "/srv/www/shop/innermost", "shop /srv/www/shop"),
+            (33, ["~1001", "1001", "a.cgi"], "/home/shop/public_html", "home /home/shop/public_html"),
+            (33, ["1001", "1005", "a.cgi"], "/srv/www/other/cgi", "other /srv/www/other"),
+            (33, ["1001", "1005", "a.cgi"], "/srv/www/shop", "P114"),
+            (33, ["1001", "1001", "php-cgi"], "/usr/bin", "shop program"),
+            (33, own, "/srv/www/releases/42", "shop /srv/www/shop"),
+            (33, ["1001", "1006", "a.cgi"], "/srv/www/shop", "P02"),
+            (34, own, "/srv/www/shop", "P103"),
+            (33, ["1002", "1001", "a.cgi"], "/srv/www/shop", "P01"),
+            (33, ["1001", "0", "a.cgi"], "/srv/www/shop", "P108"),
+            (33, ["1001", "999", "a.cgi"], "/srv/www/shop", "P108"),
+        ] {
+            let seen = chosen(&policy, caller, words, directory.as_bytes());
+            assert_eq!(seen, told, "{caller} {words:?} {directory}");
+        }
+        let mut kindless = policy.clone();
+        kindless.sites.retain(|site| !site.userdir);
+        assert_eq!(chosen(&kindless, 33, ["~1001", "1001", "a"], b"/srv/www/shop"), "P114");
+    }
+
+    /// Whatever a record says of the smallest numbers.
+    #[test]
+    fn root_is_never_whom_to_become() {
+        for (uid, gid, least, told) in [
+            ("0", "1001", 0, "P107"),
+            ("999", "1001", 1000, "P107"),
+            ("1000", "1001", 1000, "shop /srv/www/shop"),
+            ("1000", "0", 0, "P108"),
+        ] {
+            let mut policy = policy();
+            policy.uid = uid.parse().unwrap();
+            (policy.host.uid_min, policy.host.gid_min) = (least, least);
+            assert_eq!(chosen(&policy, 33, [uid, gid, "a.cgi"], b"/srv/www/shop"), told, "{uid}:{gid}");
+        }
+        for (uid, least, told) in [(0, 0, "P107"), (999, 1000, "P107"), (1000, 1000, "P121")] {
+            assert_eq!(no_policy(uid, least).card.code, told);
+        }
+    }
+
+    #[test]
+    fn a_site_is_stale_when_its_file_is_another_than_the_one_that_was_read() {
+        let facts = nix::sys::stat::stat("/etc/passwd").unwrap();
+        let seconds = u64::try_from(facts.st_mtime).unwrap() * 1_000_000_000;
+        let modified = seconds + u64::try_from(facts.st_mtime_nsec).unwrap();
+        for (path, modified, stale) in [
+            (&b"/etc/passwd"[..], modified, false),
+            (b"/etc/passwd", modified + 1, true),
+            (b"/there/is/none", modified, true),
+            (b"", modified, false),
+        ] {
+            let site = Site { source: crate::policy::Source { path, modified }, ..tests::site() };
+            assert_eq!(is_stale(&site), stale, "{path:?}");
+        }
     }
 }

@@ -197,11 +197,30 @@ static NOT_GONE: Card = Card { code: "D01", status: 85, remedy: "# clear SecureB
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, UNNAMED};
+    use super::*;
+    use crate::policy::tests::site;
 
     #[test]
     fn each_limit_has_its_name() {
         let names: Vec<&str> = NAMES.split(',').collect();
         assert_eq!((names.len(), names[6], names[9]), (UNNAMED.len(), "processes", "address space"));
+    }
+
+    /// Each of them could stop the launcher itself before its record is written.
+    #[test]
+    fn what_would_stop_the_launcher_is_limited_last() {
+        let late: Vec<u8> = (0..16).filter(|number| is_late(*number)).collect();
+        assert_eq!(late, [1, 2, 7, 9], "file size, data, open files, address space (getrlimit(2))");
+    }
+
+    #[test]
+    fn addresses_are_limited_where_no_group_holds_the_memory() {
+        let mut site = site();
+        let limits = [Resource::CPU, Resource::DATA, Resource::ADDRESS_SPACE];
+        site.limits.resources = limits.map(|number| Resource { number, value: 1 }).to_vec();
+        let numbers = |groups| named(&site, groups).map(|limit| limit.number).collect::<Vec<_>>();
+        assert_eq!(numbers(Groups::default()), limits);
+        assert_eq!(numbers(Groups::holding("pids")), limits);
+        assert_eq!(numbers(Groups::holding("memory")), limits[..2]);
     }
 }

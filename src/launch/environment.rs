@@ -431,4 +431,59 @@ mod tests {
         assert!(rebuilt.left.starts_with("LD_PRELOAD,A\\x22B,NAME_0,NAME_1,"), "{}", rebuilt.left);
         assert!(rebuilt.left.len() <= 96 && rebuilt.dropped == 23, "{rebuilt:?}");
     }
+
+    #[test]
+    fn as_much_as_may_be_passes_and_not_a_byte_more() {
+        assert_eq!(filtered(&["A=1"; 8]).unwrap(), ["PATH=/usr/bin"], "eight entries");
+        let value = |bytes: usize| format!("QUERY_STRING={}", "x".repeat(bytes - "QUERY_STRING=".len()));
+        assert_eq!(filtered(&[&value(1000)]).unwrap().len(), 2, "a thousand bytes");
+        assert_eq!(filtered(&[&value(1001)]), Err("E02"));
+        let zone = |bytes: usize| format!("TZ={}", "x".repeat(bytes));
+        assert_eq!(filtered(&[&zone(64)]).unwrap().len(), 2);
+        assert_eq!(filtered(&[&zone(65)]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn numbers_that_php_believes_have_their_form() {
+        for (name, value, passes) in [
+            ("REDIRECT_STATUS", "200", true),
+            ("REDIRECT_STATUS", "2000", false),
+            ("REDIRECT_STATUS", "20", false),
+            ("PHP_FCGI_CHILDREN", "999999999", true),
+            ("PHP_FCGI_CHILDREN", "9999999999", false),
+            ("PHP_FCGI_MAX_REQUESTS", "5x", false),
+        ] {
+            assert_eq!(value_passes(name.as_bytes(), value.as_bytes()), passes, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_line_ends_with_either_byte() {
+        for value in ["/a\nb", "/a\rb"] {
+            assert_eq!(filtered(&[&format!("PATH_INFO={value}")]), Err("E03"), "{value:?}");
+        }
+        assert_eq!(filtered(&["PATH_INFO=/a\tb"]).unwrap().len(), 2, "a tab ends none");
+    }
+
+    /// What the policy sets is decided, also where it lets the caller's pass.
+    #[test]
+    fn what_is_set_is_not_set_again_and_credentials_pass_where_they_may() {
+        let mut rules = rules();
+        rules.set.push((b"HTTP_A", b"ours"));
+        let caller = [c"HTTP_A=theirs", c"HTTP_AUTHORIZATION=x", c"HTTP_PROXY_AUTHORIZATION=x"];
+        let names = |rules: &Environment<'_>| {
+            rebuild(rules, &caller, &[], |path| path)
+                .unwrap()
+                .entries
+                .iter()
+                .map(|one| one.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&rules), ["PATH=/usr/bin", "HTTP_A=ours"]);
+        rules.authorization = true;
+        assert_eq!(
+            names(&rules),
+            ["PATH=/usr/bin", "HTTP_A=ours", "HTTP_AUTHORIZATION=x", "HTTP_PROXY_AUTHORIZATION=x"]
+        );
+    }
 }

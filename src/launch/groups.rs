@@ -148,7 +148,95 @@ static GROUP: Card = Card {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+
     use super::*;
+    use crate::policy::tests::site;
+
+    impl Groups {
+        /// For tests of what asks.
+        pub(in super::super) fn holding(controller: &str) -> Self {
+            Self { version: 2, held: bit(controller.as_bytes()), lost: 0 }
+        }
+    }
+
+    /// A directory of these files in the place of a control group, removed with it.
+    struct Ground(PathBuf);
+
+    impl Ground {
+        fn new(name: &str, files: &[&str]) -> Self {
+            let place = std::env::temp_dir().join(format!("cellwall-groups-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&place).unwrap();
+            files.iter().for_each(|file| std::fs::write(place.join(file), "").unwrap());
+            Self(place)
+        }
+
+        fn holds(&self, file: &str) -> String {
+            std::fs::read_to_string(self.0.join(file)).unwrap_or_default()
+        }
+
+        /// Enters it, as the group of a site that asks for memory, processes and processors.
+        fn enter(&self, version: u8, required: bool) -> Result<Groups, &'static str> {
+            use std::os::unix::ffi::OsStrExt as _;
+            let directory = self.0.as_os_str().as_bytes();
+            let settings = [(&b"memory.max"[..], &b"5"[..]), (b"pids.max", b"7"), (b"cpu.weight", b"50")];
+            let mut site = site();
+            site.limits.groups = vec![ControlGroup { version, directory, settings: settings.to_vec() }];
+            site.limits.groups_required = required;
+            enter(&site).map_err(|refusal| refusal.card.code)
+        }
+    }
+
+    impl Drop for Ground {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn is_marked(file: &Path) -> bool {
+        std::fs::metadata(file).unwrap().permissions().mode() & ControlGroup::IS_SET != 0
+    }
+
+    #[test]
+    fn a_group_is_set_whole_marked_and_entered() {
+        for (version, name, door) in [(1, "one", "tasks"), (2, "two", "cgroup.procs")] {
+            let ground = Ground::new(name, &[door, "memory.max", "pids.max", "cpu.weight"]);
+            assert_eq!(ground.enter(version, true), Ok(Groups { version, held: 7, lost: 0 }));
+            let told = [door, "memory.max", "pids.max", "cpu.weight"].map(|file| ground.holds(file));
+            assert_eq!(told, ["0", "5", "7", "50"], "version {version}");
+            assert!(is_marked(&ground.0.join(door)));
+        }
+    }
+
+    #[test]
+    fn a_controller_that_is_not_set_is_lost_and_the_group_is_not_marked() {
+        let ground = Ground::new("lost", &["cgroup.procs", "memory.max", "cpu.weight"]);
+        assert_eq!(ground.enter(2, true), Err("C04"));
+        assert_eq!(ground.holds("cgroup.procs"), "", "who is refused is not in it");
+        let done = ground.enter(2, false).unwrap();
+        assert_eq!((done.held, done.to_string()), (5, "v2 lost=pids".to_owned()));
+        assert_eq!(ground.holds("cgroup.procs"), "0");
+        assert!(!is_marked(&ground.0.join("cgroup.procs")), "the next launch sets all again");
+        assert!(done.hold_memory() && !Groups::holding("pids").hold_memory());
+    }
+
+    /// Somebody else has set it: what its files say now is not looked at.
+    #[test]
+    fn a_group_with_the_mark_is_entered_as_it_is() {
+        let ground = Ground::new("marked", &["cgroup.procs", "memory.max"]);
+        let mode = std::fs::Permissions::from_mode(0o644 | ControlGroup::IS_SET);
+        std::fs::set_permissions(ground.0.join("cgroup.procs"), mode).unwrap();
+        assert_eq!(ground.enter(2, true), Ok(Groups { version: 2, held: 7, lost: 0 }));
+        assert_eq!((ground.holds("memory.max"), ground.holds("cgroup.procs")), (String::new(), "0".into()));
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_entered_is_missed_or_refused() {
+        let ground = Ground::new("no-door", &["memory.max"]);
+        assert_eq!(ground.enter(2, true), Err("C04"));
+        assert_eq!(ground.enter(2, false), Ok(Groups { version: 0, held: 0, lost: 7 }));
+    }
 
     #[test]
     fn a_record_names_what_is_not_held() {

@@ -226,4 +226,35 @@ mod tests {
             assert!(!is_php_cgi(name.as_bytes()), "{name}");
         }
     }
+
+    #[test]
+    fn a_program_is_one_for_this_machine_alone() {
+        let number = MACHINE_NUMBER.unwrap().to_le_bytes();
+        let elf = |class: u8, order: u8, machine: [u8; 2]| {
+            let mut bytes = [&b"\x7fELF"[..], &[class, order, 1, 0], &[0; 8], &[2, 0], &machine].concat();
+            bytes.resize(64, 0);
+            bytes
+        };
+        assert_eq!(parse(&elf(2, 1, number)), Ok(First::Compiled));
+        for other in
+            [elf(1, 1, number), elf(2, 2, number), elf(2, 1, [2, 0]), elf(2, 1, number)[..19].to_vec()]
+        {
+            assert_eq!(parse(&other), Err(NoProgram::OtherMachine));
+        }
+        assert_eq!(parse(b"#!/bin/a\rb -x\n"), Err(NoProgram::CarriageReturn), "in the middle of its name");
+        assert_eq!(parse(b"#!/bin/a\0b\n"), Err(NoProgram::NoInterpreter));
+    }
+
+    #[test]
+    fn an_interpreter_is_a_program_of_roots_or_is_listed() {
+        let code = |program: &[u8], listed: &[&[u8]]| {
+            trusted(program, listed, 65_533).map_err(|refusal| refusal.card.code)
+        };
+        assert_eq!(code(b"/usr/bin/env", &[]), Ok(false));
+        assert_eq!(code(b"/usr/bin/env", &[b"/usr/bin/env"]), Ok(false), "listed, and root's");
+        assert_eq!(code(b"/usr/bin/env", &[b"/usr/bin/perl"]), Err("V15"));
+        assert_eq!(code(b"/usr/bin", &[]), Err("V11"), "a directory can be searched, and not run");
+        assert_eq!(code(b"/etc/passwd", &[]), Err("V11"), "a file that nobody may run");
+        assert_eq!(code(b"/usr/bin/there-is-none", &[]), Err("V11"));
+    }
 }

@@ -103,4 +103,25 @@ mod tests {
             assert_eq!(code(&[b"1001", user, b"a"]), "R106");
         }
     }
+
+    #[test]
+    fn each_word_has_its_place() {
+        let words = [&b"~1001"[..], b"1002", b"a.cgi", b"x", b"-y"].map(OsStr::from_bytes);
+        let request = Request::parse(&words).unwrap();
+        assert!(request.userdir);
+        assert_eq!((request.uid(), request.gid, request.command), (1001, 1002, &b"a.cgi"[..]));
+        assert_eq!(request.arguments, [&b"x"[..], b"-y"]);
+        let words = [&b"0"[..], b"1002", b"a.cgi"].map(OsStr::from_bytes);
+        let request = Request::parse(&words).unwrap();
+        assert!(!request.userdir && request.arguments.is_empty());
+        assert_eq!(request.uid(), 0, "whether root may be asked for is the policy's");
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_a_files_may_be() {
+        assert_eq!(code(&[b"1001", b"1001", &[b'a'; 255]]), "ok");
+        assert_eq!(code(&[b"1001", b"1001", &[b'a'; 256]]), "R104");
+        assert_eq!(code(&[b"10x1", b"1001", b"a"]), "R105");
+        assert_eq!(code(&[b"4294967294", b"1001", b"a"]), "ok");
+    }
 }

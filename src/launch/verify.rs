@@ -350,3 +350,101 @@ static HARD_LINKS: Card = Card {
     status: 86,
     remedy: "cellwall fix --apply SITE {} # or set hard_links = true in the site's file",
 };
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::stat;
+
+    use super::*;
+    use crate::policy::tests::site;
+
+    const UID: u32 = 1001;
+    const DEPLOYS: u32 = 1002;
+    const GID: u32 = 1001;
+
+    fn facts(uid: u32, gid: u32, mode: u32, links: u64) -> FileStat {
+        let mut facts = stat("/").unwrap();
+        (facts.st_uid, facts.st_gid, facts.st_mode, facts.st_nlink) = (uid, gid, mode, links);
+        facts
+    }
+
+    fn code<T>(result: Result<T, Refusal>) -> &'static str {
+        result.map_or_else(|refusal| refusal.card.code, |_| "ok")
+    }
+
+    /// Each alone: what is wrong with a file, and what is said of it.
+    #[test]
+    fn a_file_that_others_could_have_made_what_it_is_is_refused() {
+        let mut own = site();
+        own.identity.code_owner = None;
+        let folder = facts(UID, GID, libc::S_IFDIR | 0o755, 2);
+        for (uid, gid, mode, links, told) in [
+            (UID, GID, libc::S_IFREG | 0o755, 1, "ok"),
+            (UID, GID, libc::S_IFREG | 0o400, 1, "ok"),
+            (UID, GID, libc::S_IFDIR | 0o755, 1, "V05"),
+            (UID, GID, libc::S_IFIFO | 0o755, 1, "V05"),
+            (UID, GID, libc::S_IFREG | 0o775, 1, "V118"),
+            (UID, GID, libc::S_IFREG | 0o757, 1, "V118"),
+            (UID, GID, libc::S_IFREG | 0o4755, 1, "V119"),
+            (UID, GID, libc::S_IFREG | 0o2755, 1, "V119"),
+            (0, GID, libc::S_IFREG | 0o755, 1, "V120"),
+            (UID, 0, libc::S_IFREG | 0o755, 1, "V120"),
+            (UID, GID, libc::S_IFREG | 0o755, 2, "V06"),
+        ] {
+            let file = facts(uid, gid, mode, links);
+            let seen = check(&file, &folder, (UID, &own), b"/srv/www/shop/a.cgi");
+            assert_eq!(code(seen), told, "{uid}:{gid} {mode:o} {links}");
+        }
+        own.hard_links = true;
+        let file = facts(UID, GID, libc::S_IFREG | 0o755, 2);
+        assert_eq!(code(check(&file, &folder, (UID, &own), b"/srv/a")), "ok", "the site's file permits it");
+    }
+
+    #[test]
+    fn a_directory_counts_as_its_program_does_and_the_remedy_names_what_is_wrong() {
+        let good = facts(UID, GID, libc::S_IFREG | 0o755, 1);
+        for (uid, gid) in [(0, GID), (UID, 0)] {
+            let refusal = belongs(&good, &facts(uid, gid, 0, 1), (UID, GID), b"/srv/a/b.cgi").unwrap_err();
+            assert_eq!(refusal.card.code, "V120");
+            assert_eq!(refusal.fix, "cellwall fix --apply SITE /srv/a");
+            assert!(
+                refusal.why.contains(&format!("its directory belongs to {uid}:{gid}")),
+                "{}",
+                refusal.why
+            );
+        }
+    }
+
+    /// One account deploys, another runs (`code_owner`): of a program of the former's the group's bit counts.
+    #[test]
+    fn a_deployed_program_is_the_deployers_and_is_run_by_its_group() {
+        let deployed = site();
+        let folder = facts(DEPLOYS, GID, libc::S_IFDIR | 0o755, 2);
+        for (uid, told) in [(DEPLOYS, "ok"), (UID, "V120")] {
+            let file = facts(uid, GID, libc::S_IFREG | 0o755, 1);
+            assert_eq!(code(check(&file, &folder, (UID, &deployed), b"/srv/a")), told, "{uid}");
+        }
+        for (uid, mode, told) in [
+            (UID, 0o700, "ok"),
+            (UID, 0o610, "V121"),
+            (UID, 0o601, "V121"),
+            (DEPLOYS, 0o710, "ok"),
+            (DEPLOYS, 0o610, "ok"),
+            (DEPLOYS, 0o700, "V121"),
+        ] {
+            let file = facts(uid, GID, libc::S_IFREG | mode, 1);
+            assert_eq!(code(executable(&file, UID, b"/srv/a")), told, "{uid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_visitors_words_are_left_out_where_they_would_be_options() {
+        let texts = [&b"1001"[..], b"1001", b"a.php", b"-d", b"x=y"].map(|word| {
+            use std::os::unix::ffi::OsStrExt as _;
+            std::ffi::OsStr::from_bytes(word)
+        });
+        let request = Request::parse(&texts).unwrap();
+        assert_eq!(words(&request, true).unwrap(), [c"a.php", c"-d", c"x=y"]);
+        assert_eq!(words(&request, false).unwrap(), [c"a.php"]);
+    }
+}

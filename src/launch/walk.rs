@@ -200,3 +200,25 @@ static MOUNT: Card = Card {
     status: 86,
     remedy: "# name {} as a `docroot` of the site of its own, then: cellwall apply",
 };
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+    use nix::fcntl::AT_FDCWD;
+
+    /// /tmp is everybody's to write: a view that begins below it shows nothing of that, and the way up does.
+    #[test]
+    fn the_way_up_is_judged_as_the_way_down() {
+        let place = std::path::Path::new("/tmp").join(format!("cellwall-climb-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let code = |path: &[u8]| {
+            let held = files::hold(AT_FDCWD, path, ResolveFlag::empty()).unwrap();
+            climb(&held, path, nix::unistd::getuid().as_raw()).err().map(|refusal| refusal.card.code)
+        };
+        let below = code(place.as_os_str().as_bytes());
+        std::fs::remove_dir(&place).unwrap();
+        assert_eq!((below, code(b"/usr/bin"), code(b"/")), (Some("V116"), None, None));
+    }
+}

@@ -410,3 +410,6 @@ pub struct Environment<'a> {
     /// Most bytes that they may have together.
     pub bytes_max: u32,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -210,4 +210,14 @@ mod tests {
             assert!(!is_plain_path(path.as_bytes()), "{path}");
         }
     }
+
+    #[test]
+    fn names_and_paths_are_no_longer_than_the_kernel_takes() {
+        assert!(is_variable(&[b'A'; 255]) && !is_variable(&[b'A'; 256]));
+        let name = |length| [&b"/"[..], &vec![b'a'; length]].concat();
+        assert!(is_plain_path(&name(255)) && !is_plain_path(&name(256)));
+        let path = |length| b"/a".iter().cycle().take(length).copied().collect::<Vec<u8>>();
+        assert!(is_plain_path(&path(4094)) && !is_plain_path(&path(4096)));
+        assert!(may_pass_prefix(b"ABC") && !may_pass_prefix(b"AB") && !may_pass_prefix(b"AB-"));
+    }
 }

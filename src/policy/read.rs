@@ -97,3 +97,36 @@ fn trust(facts: &FileStat, kind: libc::mode_t) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_than_root_could_have_written_is_not_trusted() {
+        let mut facts = fstatat(AT_FDCWD, "/", AtFlags::empty()).unwrap();
+        let mut judge = |kind, uid, mode| {
+            (facts.st_mode, facts.st_uid) = (kind | mode, uid);
+            trust(&facts, libc::S_IFREG)
+        };
+        for mode in [0o600, 0o644, 0o755] {
+            assert_eq!(judge(libc::S_IFREG, 0, mode), Ok(()), "{mode:o}");
+        }
+        for (kind, uid, mode, why) in [
+            (libc::S_IFDIR, 0, 0o644, "is of the wrong kind"),
+            (libc::S_IFIFO, 0, 0o644, "is of the wrong kind"),
+            (libc::S_IFREG, 1000, 0o644, "is not root's"),
+            (libc::S_IFREG, 0, 0o664, "is writable by others"),
+            (libc::S_IFREG, 0, 0o646, "is writable by others"),
+        ] {
+            assert_eq!(judge(kind, uid, mode), Err(why), "{uid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_not_there_is_told_from_one_that_cannot_be_read() {
+        assert_eq!(why(Errno::ENOENT), Unreadable::Missing);
+        assert_eq!(why(Errno::ELOOP), Unreadable::Unsafe("is a symbolic link"));
+        assert_eq!(why(Errno::EIO), Unreadable::Failed(Errno::EIO));
+    }
+}

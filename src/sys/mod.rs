@@ -7,7 +7,7 @@ pub mod clock;
 #[cfg(feature = "pool")]
 pub mod descriptors;
 pub mod files;
-#[cfg(any(feature = "admin", feature = "pool"))]
+#[cfg(feature = "pool")]
 pub mod filter;
 #[cfg(feature = "pool")]
 pub mod fork;

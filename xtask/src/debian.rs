@@ -1,6 +1,8 @@
 //! Installs the Debian packages that a command needs, and only those that are missing.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -199,6 +201,21 @@ pub(crate) fn options(mut words: &[String]) -> Outcome<Options<'_>> {
             }
         };
     }
+}
+
+/// Makes the system at `base` once, and again where making it was interrupted: the directory `mark` comes last.
+pub(crate) fn once(base: &Path, mark: &str, what: &str, make: impl FnOnce() -> Outcome) -> Outcome {
+    let whole = base.join(mark);
+    if whole.exists() {
+        return Ok(());
+    }
+    say::step(&format!("{what}; once, it takes some minutes"));
+    tree::remove(base)?;
+    make()?;
+    let made = fs::create_dir(&whole);
+    // Others than root look into it, whatever the mask.
+    let made = made.and_then(|()| fs::set_permissions(&whole, fs::Permissions::from_mode(0o755)));
+    made.map_err(|why| format!("{}: {why}", whole.display()))
 }
 
 /// Makes that Debian in `base`, with these packages beyond what is essential.

@@ -43,23 +43,17 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Made once, and again where making it was interrupted.
     fn debian(&self) -> Outcome {
-        let whole = self.base.join("tests");
-        if whole.exists() {
-            return Ok(());
-        }
-        say::step("Making a Debian with a kernel; once, it takes some minutes");
-        tree::remove(&self.base)?;
-        let machine = self.debian.machine;
-        let _emulation = Emulation::of(machine)?;
-        debian::bootstrap(&self.base, &self.debian, "systemd,systemd-sysv,udev,kmod")?;
-        let kernel = format!("linux-image-{}", machine.debian);
-        let packages = [&[kernel.as_str()], debian::BUILD, debian::DEMO, debian::TEST].concat().join(" ");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh"]).arg(tree::root().join("tests/kernel/debian.sh"));
-        run::quietly("apt-get", command.arg(&self.base).arg(packages))?;
-        make(&whole)
+        debian::once(&self.base, "tests", "Making a Debian with a kernel", || {
+            let machine = self.debian.machine;
+            let _emulation = Emulation::of(machine)?;
+            debian::bootstrap(&self.base, &self.debian, "systemd,systemd-sysv,udev,kmod")?;
+            let kernel = format!("linux-image-{}", machine.debian);
+            let packages = [&[kernel.as_str()], debian::BUILD, debian::DEMO, debian::TEST].concat().join(" ");
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh"]).arg(tree::root().join("tests/kernel/debian.sh"));
+            run::quietly("apt-get", command.arg(&self.base).arg(packages))
+        })
     }
 
     /// The repository at its own place, its programs, and the tests that were asked for.

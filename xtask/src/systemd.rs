@@ -45,16 +45,10 @@ struct Lab {
 }
 
 impl Lab {
-    /// Made once, and again where making it was interrupted.
     fn debian(&self) -> Outcome {
-        let whole = self.base.join("checks");
-        if whole.exists() {
-            return Ok(());
-        }
-        say::step("Making a Debian to boot; once, it takes some minutes");
-        tree::remove(&self.base)?;
-        debian::bootstrap(&self.base, &self.debian, PACKAGES)?;
-        fs::create_dir(&whole).map_err(|why| format!("{}: {why}", whole.display()))
+        debian::once(&self.base, "checks", "Making a Debian to boot", || {
+            debian::bootstrap(&self.base, &self.debian, PACKAGES)
+        })
     }
 
     /// A fresh copy, with the package, the one that is to be there before it, and the checks.

@@ -160,7 +160,7 @@ const MAX_CONNS: &[u8] = b"\x0e\0FCGI_MAX_CONNS";
 
 #[cfg(test)]
 mod tests {
-    use super::{is_done, is_due};
+    use super::{Leaving, is_done, is_due};
 
     #[test]
     fn a_start_begins_when_the_last_request_would_come_before_its_end() {
@@ -187,5 +187,22 @@ mod tests {
         assert!(!due(599, 1) && due(600, 1), "the fourth begins its start three later");
         assert!(!due(799, 2) && due(800, 2));
         assert!(!is_due(1000, u64::MAX, 1, &mut []), "none is old");
+    }
+
+    #[test]
+    fn the_one_with_most_requests_is_the_first_whose_place_is_taken() {
+        // A start takes half a second: of the two the old one is due at once, and the young one would be long after it.
+        let due = |old: &mut [(u64, u64)]| is_due(1000, 500_000, 1, old);
+        assert!(due(&mut [(500, 50_000_000), (900, 9_000_000)]));
+        assert!(!due(&mut [(890, 8_900_000), (500, 50_000_000)]));
+    }
+
+    #[test]
+    fn what_a_start_takes_is_learned_slowly() {
+        let mut leaving = Leaving::default();
+        for (took, known) in [(400, 400), (800, 500), (500, 500), (0, 375)] {
+            leaving.learn(took);
+            assert_eq!(leaving.start_us, known);
+        }
     }
 }

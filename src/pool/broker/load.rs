@@ -109,4 +109,21 @@ mod tests {
         assert!(!load.disturbs(told(4, 2 * MUCH_US, 1 + 2 * ASKED)));
         assert!(load.answered(), "it rests");
     }
+
+    #[test]
+    fn its_own_requests_are_nobody_elses_and_a_request_of_a_tick_is_none_that_is_brief() {
+        let mut load = Load::default();
+        let mut at = 0;
+        let mut told = |load: &mut Load, cpu_us, requests, brief| {
+            at += SECOND;
+            load.disturbs(Told { at, cpu_us, requests, brief })
+        };
+        assert!(!told(&mut load, 0, 0, 0));
+        // Ten answers, and no other site's: all that is told of them is its own.
+        (0..ASKED).for_each(|_| assert!(load.answered()));
+        assert!(!told(&mut load, MUCH_US, MUCH_US / TICK_US, ASKED));
+        assert!(!load.answered(), "a tick each");
+        // Its slow ones are in nobody's count, so they are not taken off the others'.
+        assert!(told(&mut load, 2 * MUCH_US, MUCH_US / TICK_US + 1, 2 * ASKED));
+    }
 }

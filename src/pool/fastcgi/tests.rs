@@ -533,3 +533,126 @@ fn noise_never_does_more_than_break_the_stream() {
         answer(&noise, 1 + dice.throw(500));
     }
 }
+
+#[test]
+fn a_record_and_its_parameters_may_be_as_long_as_can_be_and_no_longer() {
+    // 65,535 bytes are one record, one more two.
+    for (length, heads) in [(CONTENT_MAX, 1), (CONTENT_MAX + 1, 2)] {
+        let mut out = Vec::new();
+        put(&mut out, kind::STDOUT, 1, &vec![b'x'; length]);
+        assert_eq!(out.len(), length + heads * HEADER);
+    }
+    // A pair of `N` and so many bytes: one byte of length for the name, four for the value.
+    let most = CONTENT_MAX - 1 - 4 - 1;
+    for (length, fits) in [(most, true), (most + 1, false)] {
+        let mut out = Vec::new();
+        assert_eq!(pairs::Writer::new(&mut out, 1).push(b"N", &vec![b'v'; length]), fits);
+    }
+    // Two pairs that fill a record to its last byte, and two that are one byte too many for it.
+    for (length, first) in [(most - 8, CONTENT_MAX), (most - 7, CONTENT_MAX - 8)] {
+        let mut out = Vec::new();
+        let mut writer = pairs::Writer::new(&mut out, 1);
+        assert!(writer.push(b"N", &vec![b'v'; length]) && writer.push(b"Small", b"v"));
+        writer.finish();
+        let head = Header::decode(*out.first_chunk().unwrap()).unwrap();
+        assert_eq!(usize::from(head.content), first + if first == CONTENT_MAX { 0 } else { 1 });
+    }
+}
+
+#[test]
+fn as_many_parameters_are_kept_as_were_agreed_on() {
+    for (length, large) in [(100, false), (101, true)] {
+        let mut front = front::Front::new(100);
+        let mut stream = begin(1, 1, 0);
+        stream.extend(record(kind::PARAMS, 1, &[b'x'; 60]));
+        stream.extend(record(kind::PARAMS, 1, &vec![b'x'; length - 60]));
+        let event = front.next(&mut stream.as_slice()).unwrap();
+        assert_eq!(event == Some(front::Event::TooLarge), large, "{length}");
+        assert_eq!(front.params().len(), if large { 0 } else { length }, "what is refused is not kept");
+    }
+}
+
+/// Whoever reads them has to forget them; whoever forgets that must not mix two visitors.
+#[test]
+fn parameters_of_one_request_are_never_those_of_the_next() {
+    let mut front = front::Front::new(1000);
+    for value in [b"first", b"other"] {
+        let stream = request(1, true, &[(b"A", value)], b"");
+        let mut rest = &stream[..];
+        assert_eq!(front.next(&mut rest), Ok(Some(front::Event::Request)));
+        assert_eq!(pairs::Pairs(front.params()).collect::<Vec<_>>(), [Ok((&b"A"[..], &value[..]))]);
+        assert_eq!(front.next(&mut rest), Ok(Some(front::Event::BodyEnd)));
+        front.finish();
+    }
+}
+
+#[test]
+fn what_a_flag_or_a_record_means_does_not_depend_on_what_is_beside_it() {
+    let mut front = front::Front::new(1000);
+    assert_eq!(front.next(&mut &begin(1, 1, 0xff)[..]), Ok(None));
+    assert!(front.request().keep, "other flags are set as well");
+    // Questions of 1,024 bytes are read, and no longer ones.
+    let question = |length: usize| {
+        let padding = vec![b'x'; length - 6];
+        let [high, low] = u16::try_from(padding.len()).unwrap().to_be_bytes();
+        let value = [&[1, 0x80, 0, high, low][..], b"N", &padding].concat();
+        hear(&record(kind::GET_VALUES, 0, &value), &mut std::iter::empty())
+    };
+    assert_eq!(question(1024).replies, [front::Reply::Values([false; 3])]);
+    assert_eq!(question(1025).broken, Some(Broken::Length));
+}
+
+/// Some servers close the body of an authorizer, which has none: that is not a second end. A responder's ends once.
+#[test]
+fn a_body_ends_once() {
+    for (role, broken, ends) in [(2, None, 0), (1, Some(Broken::Order), 1)] {
+        let mut front = front::Front::new(1000);
+        let mut stream = begin(1, role, 0);
+        stream.extend(record(kind::PARAMS, 1, b""));
+        stream.extend(record(kind::STDIN, 1, b""));
+        if role == 1 {
+            stream.extend(record(kind::STDIN, 1, b""));
+        }
+        let (mut rest, mut seen, mut why) = (&stream[..], 0, None);
+        loop {
+            match front.next(&mut rest) {
+                Ok(None) => break,
+                Ok(Some(event)) => seen += i32::from(event == front::Event::BodyEnd),
+                Err(broken) => {
+                    why = Some(broken);
+                    break;
+                }
+            }
+        }
+        assert_eq!((why, seen), (broken, ends), "role {role}");
+    }
+}
+
+#[test]
+fn the_end_of_one_answer_is_not_that_of_the_one_before() {
+    let mut back = back::Back::default();
+    for (status, ending) in [(3, Ending::Complete), (7, Ending::Overloaded), (0, Ending::UnknownRole)] {
+        back.ask();
+        let mut stream = Vec::new();
+        put_end(&mut stream, 1, status, ending);
+        assert_eq!(back.next(&mut &stream[..]), Ok(Some(back::Event::End(status, ending))));
+    }
+}
+
+/// In the middle of a record, or of its padding, nothing else may begin.
+#[test]
+fn a_connection_does_not_rest_within_a_record() {
+    let mut front = front::Front::new(1000);
+    let begins = begin(1, 1, 0);
+    assert_eq!(front.next(&mut &begins[..HEADER]), Ok(None));
+    assert!(!front.active() && !front.silent(), "the head of a request");
+    let mut back = back::Back::default();
+    back.ask();
+    let end = padded(kind::END, 1, &[0; 8], 2);
+    let mut rest = &end[..end.len() - 1];
+    assert!(matches!(back.next(&mut rest), Ok(Some(back::Event::End(..)))));
+    assert_eq!(back.next(&mut rest), Ok(None));
+    assert!(!back.clean(), "a byte of padding is to come");
+    assert_eq!(back.next(&mut &end[end.len() - 1..]), Ok(None));
+    assert!(back.clean());
+}

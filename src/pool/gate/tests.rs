@@ -496,3 +496,62 @@ fn a_parameter_beyond_a_record_is_refused() {
     let no = gate.judge(&pairs, Form::Records(Role::Responder, true)).unwrap_err();
     assert_eq!((no.http, no.refusal.card.code), (431, "G08"));
 }
+
+/// File and what is behind it.
+fn found(gate: &Gate, file: &str, info: &str) -> Result<(String, String), (u16, &'static str)> {
+    script(gate, &[("SCRIPT_FILENAME", file), ("PATH_INFO", info)]).map(|(file, _, info)| (file, info))
+}
+
+#[test]
+fn a_directory_is_no_script_and_neither_is_nothing() {
+    let any = Gate { endings: Vec::new(), ..gate() };
+    assert_eq!(found(&any, "/srv/shop/htdocs", ""), Err((403, "G05")), "a docroot");
+    assert_eq!(found(&any, "/", ""), Err((404, "G03")));
+    // A docroot that has everything beneath it, and a path that is all info.
+    let all = Gate { docroots: vec![b"/".to_vec()], ..any };
+    assert_eq!(found(&all, "/x", "/x"), Ok(("/x".to_owned(), "/x".to_owned())));
+    // Who names no file asks the site's one program only where it has no other files.
+    let both = Gate { programs: vec![b"/srv/shop/htdocs/app.fcgi".to_vec()], ..gate() };
+    let no = both.judge(&raw(&[("PATH_INFO", "/x")]), Form::Records(Role::Responder, true)).unwrap_err();
+    assert_eq!((no.http, no.refusal.card.code), (404, "G03"));
+}
+
+#[test]
+fn the_web_servers_own_split_is_believed_where_it_leaves_a_script() {
+    let told = |file: &str, info: &str| Ok((format!("/srv/shop/htdocs/{file}"), info.to_owned()));
+    assert_eq!(found(&gate(), "/srv/shop/htdocs/x/a.php", "/a.php"), told("x/a.php", "/a.php"));
+    assert_eq!(found(&gate(), "proxy:fcgi://localhost/srv/shop/htdocs/a|b.php", ""), told("a|b.php", ""));
+}
+
+#[test]
+fn of_two_docroots_above_a_script_the_nearer_one_is_its_own() {
+    let gate = Gate {
+        docroots: ["/srv/shop", "/srv/shop/htdocs"].map(|root| root.as_bytes().to_vec()).into(),
+        ..gate()
+    };
+    for (file, root) in [("/srv/shop/htdocs/a.php", "/srv/shop/htdocs"), ("/srv/shop/a.php", "/srv/shop")] {
+        let pairs = judged(&gate, &[("SCRIPT_FILENAME", file)]).unwrap();
+        assert_eq!(value(&pairs, "DOCUMENT_ROOT"), Some(root), "{file}");
+    }
+}
+
+/// Variables of the web server's that hold a path change with the script's, or are left out.
+#[test]
+fn other_paths_are_called_as_inside_the_jail_or_do_not_pass() {
+    let mut names = (*gate().names).clone();
+    names.pass.insert(0, b"CONTEXT_DOCUMENT_ROOT"[..].into());
+    names.pass.sort();
+    let gate = Gate { names: Rc::new(names), jail: b"/srv/shop".to_vec(), ..gate() };
+    for (path, inside) in [
+        ("/srv/shop/htdocs/x", Some("/htdocs/x")),
+        ("/srv/shop/htdocs/", Some("/htdocs")),
+        ("/srv/shop/htdocs//x", None),
+        ("/srv/shop/htdocs/./x", None),
+        ("/srv/shop/htdocs/../../x", None),
+        ("/srv/other", None),
+    ] {
+        let file = ("SCRIPT_FILENAME", "/srv/shop/htdocs/a.php");
+        let pairs = judged(&gate, &[file, ("CONTEXT_DOCUMENT_ROOT", path)]).unwrap();
+        assert_eq!(value(&pairs, "CONTEXT_DOCUMENT_ROOT"), inside, "{path}");
+    }
+}

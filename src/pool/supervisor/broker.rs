@@ -186,8 +186,8 @@ impl Supervisor {
             Up::Ready { site, worker } => self.worker_ready(site, worker),
             Up::Heir { site, worker } => self.start_heir(site, worker),
             Up::Renew { site, worker, child } => self.renew_child(site, worker, child),
-            Up::Retire { site, worker, why } => self.end_worker((site, worker), Event::Retire, why),
-            Up::Kill { site, worker, why } => self.end_worker((site, worker), Event::Kill, why),
+            Up::Retire { site, worker, why } => self.end_worker(site, worker, Event::Retire, why),
+            Up::Kill { site, worker, why } => self.end_worker(site, worker, Event::Kill, why),
             Up::Run { site, token } => {
                 for environment in with {
                     self.run_program(site, token, environment);

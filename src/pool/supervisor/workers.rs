@@ -282,7 +282,7 @@ impl Supervisor {
         }
         let site = living.site;
         self.refuse_unready(site, worker);
-        self.end_worker((site, worker), Event::Kill, Why::Unready);
+        self.end_worker(site, worker, Event::Kill, Why::Unready);
     }
 
     /// Nobody hears the answers of a worker that accepts for itself: one whose program has begun, and that lives so long, is up.
@@ -374,12 +374,12 @@ impl Supervisor {
             self.workers.values().filter(|one| one.site == site && one.state == State::Draining).count();
         let most = self.pools.get(&site).map_or(0, |pool| pool.numbers.max);
         if !ended && drain < usize::try_from(most).unwrap_or(usize::MAX) {
-            self.end_worker((site, worker), Event::Drain, Why::Requests);
+            self.end_worker(site, worker, Event::Drain, Why::Requests);
         }
     }
 
     /// The broker wants a worker ended, and says why.
-    pub(super) fn end_worker(&mut self, (site, worker): (Site, Worker), event: Event, why: Why) {
+    pub(super) fn end_worker(&mut self, site: Site, worker: Worker, event: Event, why: Why) {
         let least = self.least_life(site);
         let event = if event == Event::Retire && self.has_a_crowd(site) { Event::Kill } else { event };
         if let Some(living) = self.workers.get_mut(&worker).filter(|living| living.site == site) {
@@ -568,14 +568,19 @@ fn sockets(pool: &Pool, site: Site, worker: Worker) -> std::io::Result<Sockets> 
 
 /// So many workers a site should have now.
 pub(super) fn target(pool: &Pool) -> u32 {
-    let numbers = pool.numbers;
     if pool.paused || pool.kind == Kind::Cgi {
         return 0;
     }
     // Without the broker nobody says what is wanted.
-    let wanted = if pool.accept == Accept::Direct { numbers.max } else { pool.wanted.max(numbers.min) };
-    // The first of a new epoch alone, until it is believed.
-    if pool.proving { wanted.min(numbers.max).min(1) } else { wanted.min(numbers.max) }
+    let wanted = (pool.accept == Accept::Relay).then_some(pool.wanted);
+    bounded(pool.numbers, wanted, pool.proving)
+}
+
+/// What the broker wants, within what the site may have; all that, where nobody says. The first of a new epoch alone, until it is
+/// believed.
+fn bounded(numbers: settings::Workers, wanted: Option<u32>, proving: bool) -> u32 {
+    let most = if proving { numbers.max.min(1) } else { numbers.max };
+    wanted.unwrap_or(numbers.max).max(numbers.min).min(most)
 }
 
 /// A connection is there that nobody has accepted.
@@ -615,3 +620,47 @@ const TELL: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever ends by itself before has not started.
 const SHORT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_has_as_many_workers_as_are_wanted_within_its_bounds() {
+        let numbers = |min, max| settings::Workers { max, min, spare: 0, idle_ms: 0, connections: 1 };
+        for (min, max, wanted, proving, workers) in [
+            (0, 8, Some(0), false, 0),
+            (2, 8, Some(0), false, 2),
+            (2, 8, Some(5), false, 5),
+            (2, 8, Some(9), false, 8),
+            (2, 8, None, false, 8),
+            (2, 8, Some(5), true, 1),
+            (2, 8, None, true, 1),
+            (0, 8, Some(0), true, 0),
+            (0, 0, Some(5), true, 0),
+            (4, 2, Some(0), false, 2),
+        ] {
+            assert_eq!(
+                bounded(numbers(min, max), wanted, proving),
+                workers,
+                "{min} {max} {wanted:?} {proving}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_launch_was_too_late_when_its_own_alarm_ended_it() {
+        let alarm = u8::try_from(libc::SIGALRM).unwrap();
+        let deadline = u64::from(DEADLINE_SECONDS);
+        for (by_signal, code, seconds, late) in [
+            (true, alarm, deadline, true),
+            (true, alarm, deadline + 1, true),
+            (true, alarm, deadline - 1, false),
+            (true, 9, deadline, false),
+            (false, alarm, deadline, false),
+        ] {
+            let end = End { child: Pid::from_raw(1), by_signal, code };
+            assert_eq!(is_too_late(end, Duration::from_secs(seconds)), late, "{by_signal} {code} {seconds}");
+        }
+    }
+}
