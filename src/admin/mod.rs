@@ -12,6 +12,7 @@ pub mod check;
 pub mod chroot;
 pub mod codes;
 pub mod denials;
+mod elsewhere;
 pub mod explain;
 pub mod fix;
 mod glance;

@@ -80,7 +80,8 @@ fn what_a_broker_says_steers_no_terminal() {
             &["top", "--count", "1", "--every", "1"],
         ] {
             let text = said(&world.cellwall(words));
-            assert!(!text.contains('\x1b') && text.starts_with("error: "), "{words:?}: {text:?}");
+            let begins = if words.contains(&"--json") { "{\"ok\":false," } else { "error: " };
+            assert!(!text.contains('\x1b') && text.starts_with(begins), "{words:?}: {text:?}");
         }
     });
 }
@@ -260,8 +261,11 @@ fn a_program_that_is_not_there_leads_to_the_one_with_the_nearest_name() {
             let line = text.lines().find_map(|line| line.trim().strip_prefix("repair "));
             line.unwrap_or_else(|| panic!("no repair in\n{text}")).trim().to_owned()
         };
-        assert_eq!(repair("Conter.cgi"), format!("ls -l {}", near.display()));
-        assert_eq!(repair("entirely-else"), format!("ls -l {}", near.parent().unwrap().display()));
+        let other = format!("ls -l {} # another file, with the nearest name: was it meant?", near.display());
+        assert_eq!(repair("Conter.cgi"), other);
+        let place = near.parent().unwrap().display();
+        let none = format!("ls -l {place} # there is no such file in it, and none with a like name");
+        assert_eq!(repair("entirely-else"), none);
     });
 }
 
@@ -1143,6 +1147,27 @@ fn a_directory_of_roots_that_others_may_write_to_is_closed_by_the_remedy_unless_
 }
 
 #[test]
+fn a_directory_above_the_records_is_closed_by_the_remedy_whatever_its_mode() {
+    world(Launcher::Cellwall, |world| {
+        for wrong in [0o777, 0o1777, 0o775] {
+            mode("/var/lib", wrong);
+            // A launch cannot trust the host's record either, and tells the system's log.
+            let line = format!(
+                "2026-01-02T03:04:05.000006Z refuse ref=AAAA-AAAA code=P04 status=83 site=- pid=7 caller=33 \
+                 asked=\"{0} {0} a.cgi\" why=\"/var/lib: is writable by others ({wrong:04o})\" fix=\"chown root /var/lib && chmod go-w /var/lib\"\n",
+                world.alice.id
+            );
+            std::fs::write(LOG, line).unwrap();
+            let told = repair(world);
+            assert!(told.starts_with("chown root /var/lib && chmod go-w /var/lib"), "{wrong:o}: {told}");
+            assert!(pasted(&told));
+            let now = std::fs::metadata("/var/lib").unwrap().mode() & 0o022;
+            assert_eq!(now, 0, "{wrong:o}: {told}");
+        }
+    });
+}
+
+#[test]
 fn a_site_that_there_is_not_is_no_reason_to_look_at_the_installation() {
     world(Launcher::Cellwall, |world| {
         mode(CELLWALL, 0o755);
@@ -1322,5 +1347,118 @@ fn a_handler_that_has_gone_is_told_with_its_key_and_another_one() {
         assert!(pasted(&told), "{told}");
         assert_eq!(std::fs::read(page).unwrap(), b"a question\n", "nobody edits the page");
         assert!(world.call(&world.alice, "a.ask").run().out_text().contains("right"));
+    });
+}
+
+#[test]
+fn a_page_of_phps_without_a_handler_gets_one_and_no_x_bit() {
+    world(Launcher::Cellwall, |world| {
+        world.sites("profile = \"perl\"\n");
+        for rights in [0o644, 0o755] {
+            let page = world.alice.docroot().join("a.php");
+            put(&page, b"<?php echo 'a page';\n", world.alice.id, rights);
+            world.call(&world.alice, "a.php").run().refused(
+                if rights == 0o644 { "V121" } else { "V12" },
+                if rights == 0o644 { 121 } else { 255 },
+            );
+            let told = repair(world);
+            assert_eq!(told, "cellwall set alice handlers..php /usr/bin/php-cgi");
+            assert!(pasted(&told));
+            let outcome = world.call(&world.alice, "a.php").run();
+            assert!(outcome.out_text().contains("a page"), "{}", outcome.story());
+            world.sites("profile = \"perl\"\n");
+        }
+        // A program that happens to have that ending keeps its own way.
+        put(world.alice.docroot().join("b.php"), b"#!/bin/sh\n", world.alice.id, 0o644);
+        world.call(&world.alice, "b.php").run().refused("V121", 121);
+        assert!(repair(world).starts_with("cellwall fix --apply alice "));
+    });
+}
+
+/// Nobody sees it, and the kernel does not look behind it.
+#[test]
+fn a_byte_order_mark_before_the_first_line_is_taken_out() {
+    world(Launcher::Cellwall, |world| {
+        world.sites("profile = \"perl\"\n[jail]\nkind = \"host\"\n");
+        world.script(&world.alice, "a.cgi", "\u{feff}#!/usr/bin/perl\nprint \"Status: 200\\n\\nright\";\n");
+        world.call(&world.alice, "a.cgi").run().refused("V12", 255);
+        let told = repair(world);
+        assert!(told.contains("# takes the byte order mark out"), "{told}");
+        assert!(pasted(&told));
+        let outcome = world.call(&world.alice, "a.cgi").run();
+        assert!(outcome.out_text().contains("right"), "{}", outcome.story());
+    });
+}
+
+#[test]
+fn a_group_that_the_web_server_names_wrongly_is_told_beside_the_sites_own() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "a.cgi").word(2, "33").run().refused("P108", 108);
+        let told = repair(world);
+        assert_eq!(
+            told,
+            "# the web server asks for group www-data, and the site's is alice: write SuexecUserGroup alice alice in its virtual host"
+        );
+    });
+}
+
+#[test]
+fn an_account_that_is_gone_leads_to_the_file_that_names_it() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+        std::fs::write("/etc/passwd", accounts.replace("\nalice:", "\nalyce:")).unwrap();
+        world.call(&world.alice, "a.cgi").run().refused("P03", 83);
+        let told = repair(world);
+        assert_eq!(
+            told,
+            "cellwall check /etc/cellwall/sites.d/alice.toml # mend what it says, then: cellwall apply"
+        );
+        let checked = crate::harness::run(std::process::Command::new("sh").args(["-c", &told]));
+        assert!(said(&checked).contains("is `alyce` now"), "{}", said(&checked));
+    });
+}
+
+/// What failed without any refusal stands in the web server's log, or where PHP was told to write.
+#[test]
+fn without_a_refusal_the_web_servers_log_and_phps_own_are_told() {
+    world(Launcher::Cellwall, |world| {
+        std::fs::create_dir_all("/var/log/apache2").unwrap();
+        let lines = "[cgid:error] AH01215: first: /var/www/alice/htdocs/a.cgi\n[cgid:error] of bob: /var/www/bob/htdocs/a.cgi\n\
+                     [cgid:error] odd \u{1b}[2J: /var/www/alice/htdocs/a.cgi\n";
+        put("/var/log/apache2/error.log", lines.as_bytes(), 0, 0o640);
+        put("/srv/other", b"secret: /var/www/alice/htdocs/\n", 0, 0o600);
+        symlink("/srv/other", "/var/log/apache2/linked-error.log").unwrap();
+        make_directory("/etc/cellwall/php", 0, 0o755);
+        make_directory("/etc/cellwall/php/alice", 0, 0o755);
+        put("/etc/cellwall/php/alice/values.ini", b"error_log = /var/www/alice/htdocs/php.log\n", 0, 0o644);
+        let text = said(&world.cellwall(&["why", "--last", "alice"]));
+        for part in [
+            "server: \"[cgid:error] AH01215: first: /var/www/alice/htdocs/a.cgi\" (/var/log/apache2/error.log)",
+            "odd \\x1b[2J",
+            "its PHP writes errors to /var/www/alice/htdocs/php.log, by /etc/cellwall/php/alice/values.ini",
+            "run: cellwall run alice -- tail -n 5 /var/www/alice/htdocs/php.log",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("of bob") && !text.contains("secret"), "{text}");
+        let text = said(&world.cellwall(&["why", "--last", "bob"]));
+        assert!(text.contains("of bob") && !text.contains("its PHP"), "{text}");
+    });
+}
+
+/// A directory service that is down must not have the files of all sites removed.
+#[test]
+fn while_the_name_service_finds_nobody_no_file_is_said_to_be_superfluous() {
+    world(Launcher::Cellwall, |world| {
+        let gone = std::fs::read_to_string("/etc/passwd").unwrap().replace("\nalice:x:", "\n#alice:x:");
+        std::fs::write("/etc/passwd", gone).unwrap();
+        let told = said(&world.cellwall(&["check"]));
+        assert!(told.contains("rm /etc/cellwall/sites.d/alice.toml"), "{told}");
+        std::fs::write("/etc/nsswitch.conf", "passwd: nothing\ngroup: files\n").unwrap();
+        let told = said(&world.cellwall(&["check"]));
+        assert!(told.contains("the name service finds nobody, not even root"), "{told}");
+        assert!(!told.contains("rm /etc/cellwall"), "{told}");
     });
 }
