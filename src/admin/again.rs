@@ -79,7 +79,7 @@ impl Plan<'_> {
     fn traced(&self, place: &Path) -> Result<Run, String> {
         let failed = |error: std::io::Error| error.to_string();
         let strace = STRACE.iter().map(Path::new).find(|path| path.exists());
-        let strace = strace.ok_or("strace is not installed\n  help: apt-get install -y strace")?;
+        let strace = strace.ok_or("strace is not installed\n  help: run: apt-get install -y strace")?;
         let mut command = Command::new(strace);
         command
             .args(["-ff", "-ttt", "-y", "-q", "-s", "4096", "-e", &calls(), "-o"])

@@ -18,8 +18,9 @@ use crate::refusal::{Pasted, Refusal, Untrusted};
 use crate::sys::files::birth;
 
 use super::ground::{Ground, is_roots_program};
+use super::installed::group_name;
 use super::journal::{self, Entry};
-use super::{apache, check, fix, installed, policy, pooled};
+use super::{apache, check, fix, glance, installed, policy, pooled};
 
 /// What mends it: the launcher's own remedy, or a better one.
 #[must_use]
@@ -60,6 +61,7 @@ pub fn remedy(entry: &Entry) -> Option<String> {
             is_roots_program(path).then_some(())?;
             harmless(path, entry).and_then(|()| set("files.execute", &word))
         }),
+        "V12" | "V121" if is_page(path) => set("handlers..php", PHP_CGI),
         "V12" if why.contains("begins neither") => first_line(path, &word, entry),
         "V15" if is_roots_program(path) => set("interpreters", &word),
         "V14" | "V15" => Some(NOT_ROOTS.to_owned()),
@@ -99,16 +101,22 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         "P03" if is_hidden(why, uid(entry)?) => Some(without("ProtectHome")),
         // openat2(2), which a filter cannot look into, is what systemd takes away for it.
         "P01" if why.ends_with(Errno::ENOSYS.desc()) => Some(without("RestrictSUIDSGID")),
+        "P03" if why.ends_with("is not there any more") => Some(format!(
+            "cellwall check {SITES_DIRECTORY}/{}.toml # mend what it says, then: cellwall apply",
+            site(entry)?
+        )),
         "P03" | "P01" => Some("cellwall apply".to_owned()),
+        "P108" => other_group(entry),
         "V111" => closed_docroot(uid(entry)?),
         _ => None,
     }
 }
 
-/// A directory of root's that others may write to is taken from them, unless it is there for all.
+/// A directory of root's that others may write to is taken from them, unless it is there for all. Those above the policy
+/// records (P04) never are: one that looks so, with mode 1777, is the mistake.
 fn closed(path: &Path, word: &str, code: &str) -> String {
     let owner = if code == "C06" { String::new() } else { format!("chown root {word} && ") };
-    match is_everybodys(path) {
+    match code != "P04" && is_everybodys(path) {
         true => format!("# {word} is there for everybody to write to: have nothing of a cell's below it"),
         false => format!("{owner}chmod go-w {word} && cellwall apply"),
     }
@@ -165,7 +173,8 @@ fn is_hidden(why: &str, uid: u32) -> bool {
     with_record(uid, same).is_some()
 }
 
-fn word(text: impl AsRef<OsStr>) -> String {
+/// One word, as a shell takes it.
+pub(super) fn word(text: impl AsRef<OsStr>) -> String {
     Pasted(text.as_ref().as_bytes()).to_string()
 }
 
@@ -225,8 +234,10 @@ fn fixed(paths: &[&Path], entry: &Entry) -> Option<String> {
 /// directory: a chroot's paths are its own.
 fn beside(path: &Path) -> Option<String> {
     let place = path.parent().filter(|place| place.is_dir() && !path.exists())?;
-    let near = near(place, path.file_name()?.to_str()?);
-    Some(format!("ls -l {}", word(near.unwrap_or_else(|| place.to_owned()))))
+    Some(match near(place, path.file_name()?.to_str()?) {
+        Some(other) => format!("ls -l {} # another file, with the nearest name: was it meant?", word(other)),
+        None => format!("ls -l {} # there is no such file in it, and none with a like name", word(place)),
+    })
 }
 
 /// The ending of the page that was asked for, where a handler of the site's is what could not be started.
@@ -331,8 +342,39 @@ fn script(entry: &Entry) -> Option<PathBuf> {
     })
 }
 
-/// A script without `#!`: its ending tells what it is.
+/// A page of PHP's, which is no program by itself: it has no first line, and needs no x bit.
+fn is_page(path: &Path) -> bool {
+    let php = path.extension().is_some_and(|ending| ending == "php");
+    php && Path::new(PHP_CGI).exists() && glance::beginning(path, 2).is_some_and(|first| first != b"#!")
+}
+
+/// Debian's and Fedora's name of it.
+const PHP_CGI: &str = "/usr/bin/php-cgi";
+
+/// The web server asks for another group than the site's: that one is right.
+fn other_group(entry: &Entry) -> Option<String> {
+    let asked: u32 = entry.field("asked")?.split(' ').nth(1)?.parse().ok()?;
+    with_record(uid(entry)?, |record| {
+        let identity = &record.sites.first()?.identity;
+        let (user, own) = (String::from_utf8_lossy(record.user).into_owned(), group_name(identity.gid));
+        (identity.gid != asked).then(|| {
+            format!(
+                "# the web server asks for group {}, and the site's is {}: write SuexecUserGroup {} {} in its virtual host",
+                word(group_name(asked)),
+                word(&own),
+                word(&user),
+                word(&own)
+            )
+        })
+    })
+}
+
+/// A script without `#!`: its ending tells what it is. Or with a mark that an editor put before it, and nobody sees.
 fn first_line(path: &Path, word: &str, entry: &Entry) -> Option<String> {
+    if glance::beginning(path, 5)? == b"\xef\xbb\xbf#!" {
+        let hand = with_ground(uid(entry)?, |ground| ground.hand(path))?;
+        return Some(format!("{hand}sed -i '1s/^\\xef\\xbb\\xbf//' {word} # takes the byte order mark out"));
+    }
     let interpreter = match path.extension()?.to_str()? {
         "pl" => "/usr/bin/perl",
         "py" => "/usr/bin/python3",

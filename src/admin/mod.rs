@@ -12,6 +12,7 @@ pub mod check;
 pub mod chroot;
 pub mod codes;
 pub mod denials;
+mod elsewhere;
 pub mod explain;
 pub mod fix;
 mod glance;
@@ -39,13 +40,15 @@ pub mod status;
 pub mod top;
 pub mod trace;
 pub mod traffic;
+mod trouble;
 pub mod until;
 pub mod views;
 pub mod why;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Every site of a shared web server in its own cell.
 #[derive(Debug, Parser)]
@@ -94,8 +97,45 @@ enum Command {
 /// Reads the command line and does what it says. Wrong arguments end with status 2.
 #[must_use]
 pub fn run() -> ExitCode {
-    let ended = done(Cli::parse().command);
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let ended = match Cli::try_parse_from(&words) {
+        Ok(cli) => done(cli.command),
+        Err(wrong) => misspelt(&wrong, &words),
+    };
+    if let Some(status) = FAILURES.into_iter().find(|status| ended == ExitCode::from(*status))
+        && asks_for_json(&words)
+    {
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        say::unanswered(status, &words);
+    }
     if say::lost() { End::Failed.into() } else { ended }
+}
+
+/// The statuses of what did not go well.
+const FAILURES: [u8; 3] = [1, WRONG_WORDS, 3];
+
+/// The command line is wrong.
+const WRONG_WORDS: u8 = 2;
+
+/// As clap says it; `--help` and `--version` come this way too.
+fn misspelt(wrong: &clap::Error, words: &[OsString]) -> ExitCode {
+    drop(wrong.print());
+    if !wrong.use_stderr() {
+        return End::Good.into();
+    }
+    let text = wrong.to_string();
+    let said = text.lines().filter(|line| !line.starts_with("For more information"));
+    say::keep(said.collect::<Vec<_>>().join("\n"));
+    let command = words.get(1).and_then(|word| word.to_str());
+    let known = command.filter(|word| Cli::command().find_subcommand(word).is_some());
+    let named = known.map_or_else(String::new, |word| format!("{word} "));
+    say::keep(format!("help: run: cellwall {named}--help"));
+    WRONG_WORDS.into()
+}
+
+/// The words behind `--` are another program's.
+fn asks_for_json(words: &[OsString]) -> bool {
+    words.iter().take_while(|word| *word != "--").any(|word| word == "--json")
 }
 
 fn done(command: Command) -> ExitCode {

@@ -2,15 +2,18 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one file of the commands that prints")]
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::problem::{Problem, Weight};
 
 use super::json::Json;
+use super::trouble;
 
 /// An answer.
 pub fn out(line: impl std::fmt::Display) {
+    ANSWERED.store(true, Ordering::Relaxed);
     kept(writeln!(std::io::stdout(), "{line}"));
 }
 
@@ -33,11 +36,38 @@ pub fn lost() -> bool {
 
 static LOST: AtomicBool = AtomicBool::new(false);
 
+/// Something was answered.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
 /// Something to know. What it has of a foreign file steers no terminal.
 pub fn note(line: impl std::fmt::Display) {
     // In one piece: stderr has no buffer, and a problem is written letter by letter.
     let line = printable(&line.to_string()) + "\n";
     drop(std::io::stderr().write_all(line.as_bytes()));
+    keep(line);
+}
+
+/// Something to know that was said otherwise.
+pub fn keep(line: String) {
+    if let Ok(mut kept) = KEPT.lock()
+        && kept.len() < MOST_KEPT
+    {
+        kept.push(line);
+    }
+}
+
+/// What was to know so far, for `unanswered`.
+static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Most of it: a command that watches may tell a line for each denial.
+const MOST_KEPT: usize = 100;
+
+/// A program that asked for JSON and got no answer gets what kept the command from one.
+pub fn unanswered(status: u8, words: &[String]) {
+    if !ANSWERED.load(Ordering::Relaxed) {
+        let notes = KEPT.lock().map(|kept| kept.clone()).unwrap_or_default();
+        out(trouble::object(status, &notes, words));
+    }
 }
 
 /// Without control characters but the ends of lines and tabs.

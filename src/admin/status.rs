@@ -82,7 +82,7 @@ fn told<T>(found: Option<T>, name: &str, say: impl FnOnce(T)) -> ExitCode {
         }
         None => {
             say::note(format_args!(
-                "error: the pool has no site {name}\n  help: cellwall status shows all of them"
+                "error: the pool has no site {name}\n  help: run: cellwall status # shows all of them"
             ));
             End::Findings.into()
         }
@@ -123,14 +123,15 @@ pub fn ask(path: &str) -> Result<String, String> {
     let failed = |why: std::io::Error| {
         let gone = matches!(why.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
         let help = match (gone, pool::runs()) {
-            (true, false) => {
-                format!("cellwalld does not run; it is started by: {}", pool::by_systemd("start"))
+            (true, false) => format!("run: {}", pool::by_systemd("start")),
+            (true, true) => {
+                "run: cellwall status # cellwalld runs, and makes it again within a second".to_owned()
             }
-            (true, true) => "cellwalld runs, and makes it again within a second: ask once more".to_owned(),
             (false, _) if !nix::unistd::geteuid().is_root() => "run it again with sudo".to_owned(),
-            (false, _) => format!("see what cellwalld is at: {}", pool::by_systemd("status")),
+            (false, _) => format!("run: {}", pool::by_systemd("status")),
         };
-        format!("error: {SOCKET}: {why}\n  help: {help}")
+        let runs = if gone && !pool::runs() { ": cellwalld does not run" } else { "" };
+        format!("error: {SOCKET}: {why}{runs}\n  help: {help}")
     };
     let mut stream = UnixStream::connect(SOCKET).map_err(failed)?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;

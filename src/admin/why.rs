@@ -20,7 +20,7 @@ use super::journal::{self, Entry, Journal, Last};
 use super::json::Json;
 use super::now::{self, Now};
 use super::pooled::Again;
-use super::{End, again, codes, installed, kernel, mend, policy, pooled, reach, say};
+use super::{End, again, codes, elsewhere, installed, kernel, mend, policy, pooled, reach, say};
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
@@ -261,6 +261,9 @@ fn nothing(args: &Args, journal: &Journal, found: &Last) {
     say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
     found.said.iter().for_each(|said| say::note(format_args!("  said: {}", words(said))));
     nameless(found);
+    if let Some(site) = site {
+        elsewhere::notes(site).into_iter().for_each(say::note);
+    }
     let reach =
         site.map_or_else(|| reach::faults(MOST_OTHERS), |site| reach::fault(site).into_iter().collect());
     for Fault { found, repair } in reach {

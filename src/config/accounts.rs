@@ -69,6 +69,22 @@ impl Accounts {
         self.users.entry(name.to_owned()).or_insert_with(|| single_user(name)).clone()
     }
 
+    /// Why a user who was not found may be there all the same: the name service failed, or finds nobody.
+    #[must_use]
+    pub fn doubt(name: &str) -> Option<String> {
+        // What getpwnam(3) says where there is nobody of that name, or a source is not installed.
+        let absent = [Errno::ENOENT, Errno::ESRCH, Errno::EBADF, Errno::EPERM];
+        match User::from_name(name) {
+            Err(errno) if !absent.contains(&errno) => {
+                Some(format!("the name service failed: {}", errno.desc()))
+            }
+            _ if User::from_name("root").ok().flatten().is_none() => {
+                Some("the name service finds nobody, not even root".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// A user by number, asked for anew: the list may be a part of all.
     ///
     /// # Errors

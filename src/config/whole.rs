@@ -118,7 +118,8 @@ fn callers(rules: &HostRules, accounts: &mut Accounts, problems: &Problems) -> V
             }
             Some(account) => all.push((account.name, account.uid)),
             None => {
-                let help = format!("name the web server's user in cellwall.toml: {line}");
+                let help = || format!("name the web server's user in cellwall.toml: {line}");
+                let help = Accounts::doubt(name).unwrap_or_else(help);
                 problems.error(place, format!("there is no user `{name}`, who may call the launcher"), help);
             }
         }

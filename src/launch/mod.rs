@@ -36,7 +36,7 @@ use std::io::Write as _;
 use crate::policy::Record;
 use crate::record::Log;
 use crate::refusal::Refusal;
-use crate::sys::Root;
+use crate::sys::{self, Root};
 
 use arrival::Arrival;
 use request::Request;
@@ -87,6 +87,7 @@ pub fn refuse(refusal: &Refusal, log: &mut Log<'_>, page: Option<&str>) -> u8 {
              <!DOCTYPE html>\n<title>{title}</title>\n<h1>{name}</h1>\n\
              <p>The server could not answer this request. Reference: {reference}</p>\n"
         );
+        sys::process::forsake_request();
     }
     refusal.card.status
 }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_long};
 
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
 use super::Root;
 
@@ -195,6 +196,26 @@ pub fn hard_limit(resource: u8) -> Result<u64, Errno> {
     // SAFETY: `old` outlives the call; pid 0 is this process; nothing is set.
     let got = unsafe { libc::syscall(libc::SYS_prlimit64, 0, c_int::from(resource), none, &raw mut old) };
     Errno::result(got).map(|_| old.rlim_max)
+}
+
+/// Takes what has come of the caller's request off descriptor 0, and lets no more come, for a process that ends without
+/// having read it.
+///
+/// mod_cgid hands over one socket for both directions. Where one is closed with something unread, whoever reads at its other
+/// end gets ECONNRESET in the place of the end (`unix_release_sock` of Linux), and Apache throws the whole answer away
+/// (AH00574): the visitor sees nothing. After the shutdown nothing can arrive behind the last look. A listening socket, which
+/// others accept from as well, and what is no socket are left alone.
+pub fn forsake_request() {
+    if stdin_listens() || shutdown(0, Shutdown::Read).is_err() {
+        return;
+    }
+    let mut taken = [0; 16 << 10];
+    // Of a stream from another host more may come: it ends all the same.
+    for _ in 0..4096 {
+        if !recv(0, &mut taken, MsgFlags::MSG_DONTWAIT).is_ok_and(|length| length > 0) {
+            return;
+        }
+    }
 }
 
 /// Is descriptor 0 a listening socket, as mod_fcgid hands over?

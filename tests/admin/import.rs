@@ -129,6 +129,7 @@ fn panels(world: &World) {
         ("/var/www/clients/client1/web1", 0),
         ("/var/www/clients/client1/web1/web", alice),
         ("/var/www/clients/client1/web1/private", alice),
+        ("/var/www/clients/client1/web1/tmp", alice),
         ("/var/www/php-fcgi-scripts/web1", alice),
         ("/var/www/bob/htdocs/addon", bob),
         ("/var/www/bob/cgi-bin", bob),
@@ -136,7 +137,8 @@ fn panels(world: &World) {
         make_directory(path, owner, 0o755);
     }
     std::os::unix::fs::symlink("/var/www/clients/client1/web1", "/var/www/web1.test").unwrap();
-    put("/var/www/conf/web1/php.ini", b"memory_limit = 77M\n", 0, 0o644);
+    let ini = "memory_limit = 77M\n;session.save_path = \"/nowhere\"\nsession.save_path = \"/var/www/clients/client1/web1/tmp\"\n";
+    put("/var/www/conf/web1/php.ini", ini.as_bytes(), 0, 0o644);
     let starter = "#!/bin/sh\nPHPRC=\"/var/www/conf/web1\"\nexport PHPRC\nexec /usr/bin/php-cgi -d magic_quotes_gpc=off\n";
     put("/var/www/php-fcgi-scripts/web1/.php-fcgi-starter", starter.as_bytes(), alice, 0o755);
     put("/var/www/bob/cgi-bin/php", b"#!/bin/sh\nexec /usr/bin/php-cgi\n", bob, 0o755);
@@ -159,10 +161,11 @@ fn panels(world: &World) {
 
 /// Hosts of panels, without the modules that they are for.
 const HOSTS: &str = "LoadModule vhost_alias_module /usr/lib/apache2/modules/mod_vhost_alias.so\n\
+    SetEnv EVERYWHERE yes\nRLimitCPU 77\n\
     <VirtualHost 127.0.0.1:8080>\nServerName web1.test\nServerAlias *.web1.test\nDocumentRoot /var/www/web1.test/web\n\
-    SuexecUserGroup alice alice\nFcgidIdleTimeout 300\n\
+    SuexecUserGroup alice alice\nFcgidIdleTimeout 300\nFcgidInitialEnv WORKERS 3\n\
     <Directory /var/www/web1.test/web>\nAddHandler fcgid-script .php\nOptions +ExecCGI\n\
-    FcgidWrapper /var/www/php-fcgi-scripts/web1/.php-fcgi-starter .php\n</Directory>\n</VirtualHost>\n\
+    FCGIWrapper /var/www/php-fcgi-scripts/web1/.php-fcgi-starter .php\n</Directory>\n</VirtualHost>\n\
     <VirtualHost 127.0.0.1:8080>\nServerName old.test\nDocumentRoot /var/www/bob/htdocs\nSuexecUserGroup bob bob\n\
     ScriptAlias /cgi-bin/ /var/www/bob/cgi-bin/\nScriptAlias /system/ /usr/lib/cgi-bin/\nAddHandler php-wrapped .php\n\
     Action php-wrapped /cgi-bin/php\n</VirtualHost>\n\
@@ -198,6 +201,14 @@ fn what_panels_write_becomes_a_site_that_serves_or_a_line_that_says_why_not() {
         ] {
             assert!(told.contains(part), "{part} is not in\n{told}");
         }
+        let file = fs::read_to_string("/etc/cellwall/sites.d/web1.test.toml").unwrap();
+        for part in [
+            "write = [\"/var/www/clients/client1/web1/tmp\"]",
+            "pass = [\"EVERYWHERE\", \"WORKERS\"]",
+            "cpu = 77",
+        ] {
+            assert!(file.contains(part), "{part} is not in\n{file}");
+        }
         world.apply();
         for (host, limit, user, place) in [
             ("web1.test", "77M", world.alice.id, "/var/www/clients/client1/web1/web"),
@@ -220,7 +231,7 @@ fn what_mod_php_was_told_of_a_host_is_carried_over() {
         panels(world);
         let place = "/var/www/clients/client1/web1";
         let dump = format!(
-            "# In file: /etc/apache2/a.conf\n#   1:\n<VirtualHost *:80>\n#   2:\nServerName *.itk.test\n#   3:\nDocumentRoot {place}/web\n\
+            "# In file: /etc/apache2/a.conf\n#   1:\n<VirtualHost *:80>\n#   2:\nServerName *.itk.test\n#   3:\nDocumentRoot /var/www/web1.test/web\n\
              #   4:\nAssignUserID alice alice\n#   5:\nphp_admin_value open_basedir {place}/web:{place}/private:/tmp:/usr/share/php\n\
              #   6:\nphp_admin_flag display_errors Off\n#   7:\nphp_value upload_max_filesize \"20M\"\n\
              #   8:\nphp_admin_value sendmail_path \"/usr/sbin/sendmail -t -f 'a;b'@x\"\n</VirtualHost>\n\
@@ -238,6 +249,10 @@ fn what_mod_php_was_told_of_a_host_is_carried_over() {
         ] {
             assert!(told.contains(part), "{part} is not in\n{told}");
         }
+        // The docroot by its real name is the docroot: to write there is to write programs.
+        let files = fs::read_dir("/etc/cellwall/sites.d").unwrap().flatten();
+        let written: String = files.map(|file| fs::read_to_string(file.path()).unwrap()).collect();
+        assert!(written.contains(&format!("write = [\"{place}/private\"]")), "{written}");
         world.apply();
         let page = "<?php foreach (['open_basedir', 'display_errors', 'upload_max_filesize', 'sendmail_path'] as $name) {\n\
                     @ini_set($name, '1'); echo $name, '=', ini_get($name), \"\\n\"; }\n\

@@ -125,3 +125,42 @@ fn import_tells_each_sites_file_and_what_it_wrote() {
         assert!(fs::read_to_string("/tmp/sites/rose.example.toml").unwrap().contains("alice"));
     });
 }
+
+/// A panel reads one object from stdout, whatever went wrong, and needs no word of stderr.
+#[test]
+fn what_keeps_a_command_from_its_work_is_an_object_with_code_evidence_and_remedy() {
+    world(Launcher::Cellwall, |world| {
+        let wrong: [(&[&str], i32, &str, &str); 8] = [
+            (&["policy", "alise"], 1, "\"code\":\"asked\"", "# did you mean `alice`?"),
+            (&["why", "--last", "alise"], 1, "there is no site `alise`", "# did you mean `alice`?"),
+            (&["why", "ZZZZ-ZZZZ"], 1, "there is no record ZZZZ-ZZZZ", "\"remedy\":"),
+            (&["fix", "alise"], 1, "there is no site `alise`", "# did you mean"),
+            (&["jail", "check", "alise"], 1, "there is no site `alise`", "# did you mean"),
+            (&["jail", "show", "alise"], 1, "there is no site `alise`", "# did you mean"),
+            (&["status"], 3, "\"code\":\"failed\"", "cellwalld"),
+            (&["why", "--no-such-thing"], 2, "\"code\":\"usage\"", "\"remedy\":\"cellwall why --help\""),
+        ];
+        for (words, status, part, remedy) in wrong {
+            let (text, ended) = json(world, &[words, &["--json"][..]].concat());
+            assert_eq!(ended, Some(status), "{words:?}: {text}");
+            has(&text, &["\"ok\":false", "\"message\":\"", "\"evidence\":[", part, remedy]);
+        }
+        mode("/usr/bin/cellwall", 0o755);
+        let said = crate::harness::run(std::process::Command::new("setpriv").args([
+            "--reuid=33",
+            "--regid=33",
+            "--clear-groups",
+            "cellwall",
+            "why",
+            "--last",
+            "a b",
+            "--json",
+        ]));
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert_eq!(said.status.code(), Some(3), "{text}");
+        has(
+            &text,
+            &["\"remedy\":\"sudo cellwall why --last 'a b' --json\"", "only root can read the records"],
+        );
+    });
+}

@@ -328,3 +328,21 @@ fn a_site_that_is_not_configured_is_refused_and_others_go_on() {
         assert_eq!(apache.get("bob.test", "/a.cgi").text(), format!("{}\n", world.bob.id));
     });
 }
+
+/// mod_cgid hands over one socket for both directions: closed with something unread, Apache reads no end and sends nothing.
+#[test]
+fn whoever_posts_to_a_refused_program_sees_the_page_and_its_reference_too() {
+    for kind in [Kind::Event, Kind::Prefork] {
+        world(Launcher::Cellwall, |world| {
+            world.sites(&everything("view"));
+            mode(world.script(&world.alice, "a.cgi", GOOD), 0o775);
+            let apache = Apache::start(world, kind, "");
+            for length in [1, 100, 20_000, 200_000, 2_000_000].repeat(5) {
+                let answer = apache.ask(&Ask::post("alice.test", "/a.cgi", vec![b'x'; length]));
+                let record = world.records().pop().unwrap();
+                assert_eq!((answer.status, record.field("code")), (500, "V118"), "{length} bytes, {kind:?}");
+                assert!(answer.text().contains(record.field("ref")), "{}", answer.text());
+            }
+        });
+    }
+}

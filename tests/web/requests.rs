@@ -1,7 +1,7 @@
 //! What a program sees of a request, and what a visitor sees of its answer.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -332,4 +332,35 @@ fn the_programs_own_status_and_headers_pass() {
         );
         assert!(apache.log().contains("complaint"), "{}", apache.log());
     });
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_told_with_what_had_arrived_and_why() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let told = |answer: &'static str, reset: bool| {
+        let asked =
+            thread::spawn(move || std::panic::catch_unwind(|| Ask::post("a.test", "/b", "c").send(port)));
+        let (mut stream, _) = server.accept().unwrap();
+        let mut asks = [0; 1024];
+        // What is unread when a socket is closed makes its end a reset.
+        let mut length = 0;
+        while !reset && !asks[..length].ends_with(b"\r\n\r\nc") {
+            length += stream.read(&mut asks[length..]).unwrap();
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(if reset { 200 } else { 0 }));
+        drop(stream);
+        let panic = asked.join().unwrap().expect_err("an answer");
+        panic.downcast_ref::<String>().unwrap().clone()
+    };
+    let parts = |text: &str, all: &[&str]| all.iter().for_each(|part| assert!(text.contains(part), "{text}"));
+    let reset = told("HTTP/1.0 200 OK\r\n\r\nhalf", true);
+    parts(
+        &reset,
+        &["POST a.test/b: ", "the answer breaks off", "read: Connection reset", "23 bytes arrived", "half"],
+    );
+    let short = told("HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", false);
+    parts(&short, &["the answer breaks off ([])", "Content-Length: 9", "half"]);
+    parts(&told("", false), &["no HTTP answer ([])", "0 bytes arrived"]);
 }

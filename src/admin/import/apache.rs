@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
 use crate::config::profiles::PHP_SETTINGS;
+use crate::refusal::Untrusted;
 
 use super::super::glance::beginning;
 use super::values::{self, Values};
@@ -148,6 +149,7 @@ struct Site {
 fn sites_of(dump: &str, directory: &Path) -> (BTreeMap<String, Made>, Vec<String>) {
     let (mut found, mut notes) = (Vec::<Site>::new(), Vec::new());
     let mut host: Option<Site> = None;
+    let mut outside = Outside::default();
     for (file, line, text) in lines(dump) {
         if text.starts_with("<VirtualHost") {
             host = Some(Site { place: format!("{file}:{line}"), ..Site::default() });
@@ -155,14 +157,16 @@ fn sites_of(dump: &str, directory: &Path) -> (BTreeMap<String, Made>, Vec<String
             found.extend(host.take());
         } else if let Some(site) = &mut host {
             site.directive(&words(text), &format!("{file}:{line}"));
-        } else if text.starts_with("UserDir") {
+        } else if !outside.takes(text, &format!("{file}:{line}")) && text.starts_with("UserDir") {
             notes.push(format!("{file}:{line}: {text}: [userdir] of cellwall.toml is its like; without it requests for /~USER/ are refused (P114)"));
         } else if text.starts_with("SuexecUserGroup") {
             notes.push(format!("{file}:{line}: {text}: it stands outside of all virtual hosts"));
         }
     }
+    notes.append(&mut outside.everywhere.left);
     let mut all = Vec::<Site>::new();
     for mut site in found {
+        site.inherit(&outside.everywhere);
         notes.append(&mut site.left);
         if site.user.is_none() {
             let name = site.names.first().map_or("a virtual host", String::as_str);
@@ -199,7 +203,68 @@ fn sites_of(dump: &str, directory: &Path) -> (BTreeMap<String, Made>, Vec<String
     (sites, notes)
 }
 
+/// What stands outside of all virtual hosts.
+#[derive(Debug, Default)]
+struct Outside {
+    /// What every virtual host has of it.
+    everywhere: Site,
+    /// Sections that are open: what stands in them is for some places alone.
+    sections: usize,
+}
+
+impl Outside {
+    /// Variables, limits and values that hold for all hosts. False: the line is something else.
+    fn takes(&mut self, text: &str, place: &str) -> bool {
+        let section = text.trim_start_matches(['<', '/']).to_ascii_lowercase();
+        if text.starts_with('<') {
+            if !["ifmodule", "ifdefine", "ifversion"].iter().any(|condition| section.starts_with(condition)) {
+                let deeper = !text.starts_with("</");
+                self.sections =
+                    if deeper { self.sections.saturating_add(1) } else { self.sections.saturating_sub(1) };
+            }
+            return true;
+        }
+        let words = words(text);
+        let name = words.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+        if !INHERITED.contains(&name.as_str()) {
+            return false;
+        }
+        if self.sections == 0 {
+            self.everywhere.directive(&words, place);
+        } else {
+            let why = "it stands in a section outside of all virtual hosts: what a site needs of it goes into its file";
+            self.everywhere.left.push(format!("{place}: {text}: {why}"));
+        }
+        true
+    }
+}
+
+/// Directives of programs that virtual hosts have from the server's own configuration.
+const INHERITED: [&str; 11] = [
+    "defaultinitenv",
+    "fcgidinitialenv",
+    "passenv",
+    "php_admin_flag",
+    "php_admin_value",
+    "php_flag",
+    "php_value",
+    "rlimitcpu",
+    "rlimitmem",
+    "rlimitnproc",
+    "setenv",
+];
+
 impl Site {
+    /// What holds for all hosts, where this one says nothing else.
+    fn inherit(&mut self, everywhere: &Self) {
+        self.pass.extend(everywhere.pass.iter().cloned());
+        for (key, most) in &everywhere.limits {
+            self.limits.entry(key).or_insert_with(|| most.clone());
+        }
+        let own = std::mem::replace(&mut self.values, everywhere.values.clone());
+        self.values.join(own);
+    }
+
     /// One line of a virtual host, in whatever section of it.
     fn directive(&mut self, words: &[String], place: &str) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -235,16 +300,19 @@ impl Site {
                     ));
                 }
             }
-            ("fcgidwrapper", [program, ..]) => {
+            // Panels still write the name that mod_fcgid had for it at first.
+            ("fcgidwrapper" | "fcgiwrapper", [program, ..]) => {
                 // What such a wrapper starts stands in its last line.
                 self.profiles.extend(words.iter().any(|word| word.contains("php")).then_some("php"));
                 let program = program.split(' ').next().unwrap_or(program);
-                self.starter(program);
+                self.starter(program, place);
                 self.program(program);
             }
             ("rlimitcpu", [.., most]) => self.limit("cpu", most),
             ("rlimitnproc", [.., most]) => self.limit("processes", most),
-            ("setenv", [name, ..]) => drop(self.pass.insert((*name).to_owned())),
+            ("setenv" | "fcgidinitialenv" | "defaultinitenv", [name, ..]) => {
+                self.pass.insert((*name).to_owned());
+            }
             ("passenv", names) => self.pass.extend(names.iter().map(|name| (*name).to_owned())),
             ("php_value" | "php_admin_value", [key, text]) => {
                 self.values.add(name == "php_admin_value", key, &values::quoted(text));
@@ -260,7 +328,7 @@ impl Site {
     }
 
     /// What a starter of PHP's sets before it: without its php.ini PHP would run on, and nothing would be said.
-    fn starter(&mut self, path: &str) {
+    fn starter(&mut self, path: &str, place: &str) {
         let text = beginning(Path::new(path), LONGEST).unwrap_or_default();
         for line in
             String::from_utf8_lossy(&text).lines().map(|line| line.trim().trim_start_matches("export "))
@@ -268,8 +336,16 @@ impl Site {
             let ini = line
                 .strip_prefix("PHPRC=")
                 .map(|ini| ini.split(';').next().unwrap_or_default().trim_matches(['"', '\'', ' ']));
-            if let Some(ini) = ini.filter(|ini| ini.starts_with('/')) {
-                self.read.insert(plain(ini));
+            let Some(ini) = ini else { continue };
+            match rooted(ini, Path::new(path)) {
+                Some(directory) => {
+                    self.values.look_into(&Path::new(&directory).join("php.ini"));
+                    self.read.insert(directory);
+                }
+                None => self.left.push(format!(
+                    "{place}: {path} has PHPRC={}: a shell alone knows that path: name its directory in files.read",
+                    Untrusted(ini.as_bytes())
+                )),
             }
         }
     }
@@ -406,7 +482,7 @@ fn lost(name: &str, words: &[&str]) -> Option<&'static str> {
             "each name has another directory: each site has its own file here"
         }
         "rmode" => "the site's file decides whom its programs become",
-        _ if name.starts_with("fcgid") => {
+        _ if name.starts_with("fcgid") || OLD_FCGID.contains(&name) => {
             "mod_fcgid's own setting stays with Apache; [limits] are the site's"
         }
         _ if name.starts_with("fastcgi") => {
@@ -445,6 +521,22 @@ fn words(line: &str) -> Vec<String> {
     all
 }
 
+/// The directory that a starter names: `$PWD` is its own, where mod_fcgid starts it.
+fn rooted(ini: &str, starter: &Path) -> Option<String> {
+    let rest = ini.strip_prefix("$PWD/").or_else(|| ini.strip_prefix("${PWD}/"));
+    let whole = rest.map_or_else(|| PathBuf::from(ini), |rest| starter.with_file_name(rest));
+    let mut real = PathBuf::from("/");
+    for part in whole.components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            Component::Normal(name) => real.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    let text = real.to_str().map(str::to_owned);
+    text.filter(|text| whole.is_absolute() && !text.contains(['$', '`']))
+}
+
 /// Without what a docroot may not have at its end.
 pub(super) fn plain(path: &str) -> String {
     let cut = path.trim_end_matches('/');
@@ -478,6 +570,29 @@ fn language(program: &Path) -> Option<&'static str> {
     known.into_iter().find(|known| program.starts_with(known) || *known == "sh" && program.ends_with("sh"))
 }
 
+/// What mod_fcgid's directives were called at first, and panels still write.
+const OLD_FCGID: [&str; 19] = [
+    "busyscaninterval",
+    "busytimeout",
+    "defaultmaxclassprocesscount",
+    "defaultminclassprocesscount",
+    "errorscaninterval",
+    "idlescaninterval",
+    "idletimeout",
+    "ipccommtimeout",
+    "ipcconnecttimeout",
+    "maxprocesscount",
+    "maxrequestinmem",
+    "maxrequestlen",
+    "maxrequestsperprocess",
+    "outputbuffersize",
+    "passheader",
+    "php_fix_pathinfo_enable",
+    "processlifetime",
+    "spawnscoreuplimit",
+    "zombiescaninterval",
+];
+
 /// Bytes of a starter: a script of a few lines.
 const LONGEST: u64 = 65_536;
 /// Entries of a site's docroots, and directories below one another.
@@ -487,6 +602,48 @@ const DEEPEST: u32 = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_starters_own_directory_is_what_it_calls_pwd() {
+        let is = |ini: &str| rooted(ini, Path::new("/home/vm1/fcgi-bin/php8.2.fcgi"));
+        assert_eq!(is("$PWD/../etc/php8.2").as_deref(), Some("/home/vm1/etc/php8.2"));
+        assert_eq!(is("${PWD}/../../../../etc").as_deref(), Some("/etc"));
+        assert_eq!(is("/var/www/conf/web1/").as_deref(), Some("/var/www/conf/web1"));
+        for unknown in ["$HOME/etc", "etc", "$PWD/$X", "/a/`id`", ""] {
+            assert_eq!(is(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_stands_outside_of_all_hosts_is_every_hosts_and_in_a_section_it_is_told() {
+        let mut outside = Outside::default();
+        for (place, line) in [
+            "<IfModule mod_env.c>",
+            "SetEnv A 1",
+            "</IfModule>",
+            "RLimitCPU 9",
+            "FcgidInitialEnv B 2",
+            "<Directory /home/*/public_html>",
+            "php_admin_flag engine Off",
+            "</Directory>",
+            "php_value c 3",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(outside.takes(line, &format!("f:{place}")), "{line}");
+        }
+        assert!(!outside.takes("Listen 80", "f:99"));
+        let mut site = Site { limits: BTreeMap::from([("cpu", "5".to_owned())]), ..Site::default() };
+        site.inherit(&outside.everywhere);
+        assert_eq!(site.pass, BTreeSet::from(["A".to_owned(), "B".to_owned()]));
+        assert_eq!(site.limits["cpu"], "5");
+        assert_eq!(site.values.text("f", &[]), "; Imported from f\nc = 3\n");
+        assert_eq!(outside.everywhere.left.len(), 1);
+        assert!(
+            outside.everywhere.left[0].starts_with("f:6: php_admin_flag engine Off: it stands in a section")
+        );
+    }
 
     #[test]
     fn words_are_what_apache_takes_for_words() {

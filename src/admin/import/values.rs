@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 
+use super::super::glance::beginning;
 use super::HOSTS;
 use super::fpm;
 
@@ -17,6 +18,8 @@ pub(super) struct Values {
     free: Vec<(String, String)>,
     /// It may not (`php_admin_value`).
     locked: Vec<(String, String)>,
+    /// Of a php.ini of the site's own, which PHP goes on reading: only the places that they name count here.
+    elsewhere: Vec<(String, String)>,
 }
 
 /// What the values need of the site's cell.
@@ -59,6 +62,21 @@ impl Values {
     pub(super) fn join(&mut self, other: Self) {
         other.free.iter().for_each(|(name, raw)| self.add(false, name, raw));
         other.locked.iter().for_each(|(name, raw)| self.add(true, name, raw));
+        self.elsewhere.extend(other.elsewhere);
+    }
+
+    /// Remembers which places a php.ini of the site's own has PHP read and write.
+    pub(super) fn look_into(&mut self, ini: &Path) {
+        let text = beginning(ini, LONGEST).unwrap_or_default();
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((name, raw)) = line.split_once('=') else { continue };
+            let (name, raw) = (name.trim(), raw.trim());
+            if PLACES.contains(&name)
+                && !self.elsewhere.iter().any(|(known, text)| known == name && text == raw)
+            {
+                self.elsewhere.push((name.to_owned(), raw.to_owned()));
+            }
+        }
     }
 
     /// The file. PHP takes a section for what no script changes, where it lies on the way to the script.
@@ -87,8 +105,12 @@ impl Values {
     pub(super) fn needs(&self, user: &str, docroots: &[String], place: &str) -> Needs {
         let uid = User::from_name(user).ok().flatten().map(|user| user.uid.as_raw());
         let mut needs = Needs::default();
-        for (name, raw) in
-            self.free.iter().chain(&self.locked).filter(|(name, _)| PLACES.contains(&name.as_str()))
+        for (name, raw) in self
+            .free
+            .iter()
+            .chain(&self.locked)
+            .chain(&self.elsewhere)
+            .filter(|(name, _)| PLACES.contains(&name.as_str()))
         {
             let text = fpm::text(raw);
             // `5;0600;/path` is a directory with its depth and mode.
@@ -107,14 +129,20 @@ impl Needs {
     fn place(&mut self, name: &str, path: &str, docroots: &[String], uid: Option<u32>) -> Option<String> {
         let about = Path::new(path);
         let writes = name != "open_basedir";
-        let inside = docroots.iter().any(|root| about.starts_with(root));
+        // By its real name too: panels name a site's directory by a link as well, and who may write to his docroot may
+        // write programs.
+        let within = |path: &Path, root: &Path| {
+            let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+            path.starts_with(root) || real(path).starts_with(real(root))
+        };
+        let inside = docroots.iter().any(|root| within(about, Path::new(root)));
         let seen = ["/tmp", "/var/tmp", "/var/lib/php/sessions"].contains(&path)
             || HOSTS.iter().any(|own| about.starts_with(own));
         if seen || inside && !writes {
             return None;
         }
         match fs::metadata(about) {
-            Ok(_) if docroots.iter().any(|root| Path::new(root).starts_with(about)) => Some(
+            Ok(_) if docroots.iter().any(|root| within(Path::new(root), about)) => Some(
                 "a docroot is in it: what else the site needs there goes into files.read or files.write"
                     .to_owned(),
             ),
@@ -162,5 +190,7 @@ const PLACES: [&str; 6] = [
     "error_log",
     "soap.wsdl_cache_dir",
 ];
+/// Bytes of a php.ini; Debian's has 73 KB, nearly all of it comments.
+const LONGEST: u64 = 1 << 20;
 /// Values that count when PHP starts, where no site can change them.
 const AT_THE_START: [&str; 4] = ["disable_classes", "disable_functions", "extension", "zend_extension"];

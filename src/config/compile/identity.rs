@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{AUTOFS_SUPER_MAGIC, statfs};
 
-use crate::config::accounts::Account;
+use crate::config::accounts::{Account, Accounts};
 use crate::config::ground::Kind;
 use crate::config::problem::Located;
 use crate::config::reader::{nearest, writes};
@@ -77,6 +77,13 @@ impl Compiler<'_> {
 
     /// As [`Self::account_made`]; of a site that was served the account may have gone for good, or has to be the same again.
     fn account_gone(&self, site: &str, name: &str) -> String {
+        // Nobody is told to remove the files of all sites because a directory service is down.
+        if let Some(doubt) = Accounts::doubt(name) {
+            return format!(
+                "{doubt}: see /etc/nsswitch.conf, and what this says: getent passwd root {}",
+                pasted(Path::new(name))
+            );
+        }
         let made = self.account_made(name);
         match store::holders(site, None).pop_first() {
             Some(uid) if may_be_name(name) => {

@@ -6,6 +6,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
 use crate::harness::{CELLWALL, LOG, Launcher, World, each_jail, make_directory, mode, put, small, world};
 
+mod mistakes;
 mod records;
 mod remedies;
 
@@ -152,8 +153,11 @@ fn a_program_that_is_not_there_leads_to_the_one_with_the_nearest_name() {
             let line = text.lines().find_map(|line| line.trim().strip_prefix("repair "));
             line.unwrap_or_else(|| panic!("no repair in\n{text}")).trim().to_owned()
         };
-        assert_eq!(repair("Conter.cgi"), format!("ls -l {}", near.display()));
-        assert_eq!(repair("entirely-else"), format!("ls -l {}", near.parent().unwrap().display()));
+        let other = format!("ls -l {} # another file, with the nearest name: was it meant?", near.display());
+        assert_eq!(repair("Conter.cgi"), other);
+        let place = near.parent().unwrap().display();
+        let none = format!("ls -l {place} # there is no such file in it, and none with a like name");
+        assert_eq!(repair("entirely-else"), none);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Which record `cellwall why` finds: by a reference, a site or a user, in whichever log and form it was written.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, symlink};
 
 use crate::harness::{CELLWALL, LOG, Launcher, each_jail, make_directory, mode, put, small, world};
 
@@ -34,7 +34,8 @@ fn what_a_broker_says_steers_no_terminal() {
             &["top", "--count", "1", "--every", "1"],
         ] {
             let text = said(&world.cellwall(words));
-            assert!(!text.contains('\x1b') && text.starts_with("error: "), "{words:?}: {text:?}");
+            let begins = if words.contains(&"--json") { "{\"ok\":false," } else { "error: " };
+            assert!(!text.contains('\x1b') && text.starts_with(begins), "{words:?}: {text:?}");
         }
     });
 }
@@ -346,4 +347,32 @@ fn a_reference_is_found_in_what_was_pasted_around_it() {
 fn not_utf8(text: &str) -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt as _;
     std::ffi::OsString::from_vec([text.as_bytes(), b"\xfc"].concat())
+}
+
+/// What failed without any refusal stands in the web server's log, or where PHP was told to write.
+#[test]
+fn without_a_refusal_the_web_servers_log_and_phps_own_are_told() {
+    world(Launcher::Cellwall, |world| {
+        std::fs::create_dir_all("/var/log/apache2").unwrap();
+        let lines = "[cgid:error] AH01215: first: /var/www/alice/htdocs/a.cgi\n[cgid:error] of bob: /var/www/bob/htdocs/a.cgi\n\
+                     [cgid:error] odd \u{1b}[2J: /var/www/alice/htdocs/a.cgi\n";
+        put("/var/log/apache2/error.log", lines.as_bytes(), 0, 0o640);
+        put("/srv/other", b"secret: /var/www/alice/htdocs/\n", 0, 0o600);
+        symlink("/srv/other", "/var/log/apache2/linked-error.log").unwrap();
+        make_directory("/etc/cellwall/php", 0, 0o755);
+        make_directory("/etc/cellwall/php/alice", 0, 0o755);
+        put("/etc/cellwall/php/alice/values.ini", b"error_log = /var/www/alice/htdocs/php.log\n", 0, 0o644);
+        let text = said(&world.cellwall(&["why", "--last", "alice"]));
+        for part in [
+            "server: \"[cgid:error] AH01215: first: /var/www/alice/htdocs/a.cgi\" (/var/log/apache2/error.log)",
+            "odd \\x1b[2J",
+            "its PHP writes errors to /var/www/alice/htdocs/php.log, by /etc/cellwall/php/alice/values.ini",
+            "run: cellwall run alice -- tail -n 5 /var/www/alice/htdocs/php.log",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("of bob") && !text.contains("secret"), "{text}");
+        let text = said(&world.cellwall(&["why", "--last", "bob"]));
+        assert!(text.contains("of bob") && !text.contains("its PHP"), "{text}");
+    });
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::harness::{Launcher, each_jail, make_directory, mode, put, small, world};
+use crate::harness::{LOG, Launcher, each_jail, make_directory, mode, put, small, world};
 
 use super::{pasted, repair, said};
 
@@ -370,5 +370,26 @@ fn a_path_with_a_colon_in_it_is_told_whole_and_no_other_file_is_mended() {
         assert!(std::process::Command::new("sh").args(["-c", &told]).status().unwrap().success(), "{told}");
         assert_eq!(program.metadata().unwrap().mode() & 0o777, 0o755, "{told}");
         assert_eq!(other.metadata().unwrap().mode() & 0o777, 0o644, "{told}");
+    });
+}
+
+#[test]
+fn a_directory_above_the_records_is_closed_by_the_remedy_whatever_its_mode() {
+    world(Launcher::Cellwall, |world| {
+        for wrong in [0o777, 0o1777, 0o775] {
+            mode("/var/lib", wrong);
+            // A launch cannot trust the host's record either, and tells the system's log.
+            let line = format!(
+                "2026-01-02T03:04:05.000006Z refuse ref=AAAA-AAAA code=P04 status=83 site=- pid=7 caller=33 \
+                 asked=\"{0} {0} a.cgi\" why=\"/var/lib: is writable by others ({wrong:04o})\" fix=\"chown root /var/lib && chmod go-w /var/lib\"\n",
+                world.alice.id
+            );
+            std::fs::write(LOG, line).unwrap();
+            let told = repair(world);
+            assert!(told.starts_with("chown root /var/lib && chmod go-w /var/lib"), "{wrong:o}: {told}");
+            assert!(pasted(&told));
+            let now = std::fs::metadata("/var/lib").unwrap().mode() & 0o022;
+            assert_eq!(now, 0, "{wrong:o}: {told}");
+        }
     });
 }
