@@ -27,6 +27,14 @@ fn site(world: &World, more: &str) {
     world.apply();
 }
 
+/// One zygote and never a second one: a visitor has the whole answer before a zygote has told that its program has ended, and who asks
+/// at that moment would get another zygote.
+fn site_of_one(world: &World, more: &str) {
+    let pool = POOL.replace("max = 2", "max = 1");
+    world.site("alice", &format!("profile = [\"perl\", \"sh\"]\n{more}{pool}"));
+    world.apply();
+}
+
 /// The numbers of alice's zygotes.
 fn zygotes(world: &World) -> Vec<i32> {
     let all = processes(world.alice.id).into_iter();
@@ -151,7 +159,7 @@ fn what_has_changed_since_a_zygote_entered_its_cell_ends_it() {
         world.script(&world.alice, "write.cgi", writes);
         let data = world.alice.docroot().join("data");
         make_directory(&data, world.alice.id, 0o755);
-        site(world, &format!("[files]\nwrite = [\"{}\"]\n", data.display()));
+        site_of_one(world, &format!("[files]\nwrite = [\"{}\"]\n", data.display()));
         let _daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice"], "");
         let mut last = who(&nginx)[0].clone();
@@ -566,7 +574,7 @@ fn flt_02_a_call_of_a_zygote_that_fails_runs_nothing_or_what_was_asked_for() {
     world(Launcher::Cellwall, |world| {
         let tells = "#!/usr/bin/perl\nprint \"Content-Type: text/plain\\r\\n\\r\\nuid=$< $> $( \", getppid(), \"\\n\";\n";
         world.script(&world.alice, "tells.cgi", tells);
-        site(world, "[limits]\nprocesses = 30\ncpu = 9\n");
+        site_of_one(world, "[limits]\nprocesses = 30\ncpu = 9\n");
         let _daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice"], "");
         let id = world.alice.id;
