@@ -61,7 +61,8 @@ pub fn remedy(entry: &Entry) -> Option<String> {
             is_roots_program(path).then_some(())?;
             harmless(path, entry).and_then(|()| set("files.execute", &word))
         }),
-        "V12" | "V121" if is_page(path) => set("handlers..php", PHP_CGI),
+        // Its handler alone would leave it without its libraries and php.ini.
+        "V12" | "V121" if is_page(path) => set("pieces", "php"),
         "V12" if why.contains("begins neither") => first_line(path, &word, entry),
         "V15" if is_roots_program(path) => set("interpreters", &word),
         "V14" | "V15" => Some(NOT_ROOTS.to_owned()),

@@ -101,7 +101,8 @@ fn what_kept_a_worker_from_starting_is_told_though_its_record_names_no_site() {
         until("the refusal", || {
             nginx.get("alice", "/app.fcgi");
             let text = told(world, &["why", "--last", "alice"]);
-            text.contains("alice is not there any more (P03)") && text.contains("repair    cellwall apply")
+            text.contains("alice is not there any more (P03)")
+                && text.contains("repair    cellwall check /etc/cellwall/sites.d/alice.toml ")
         });
     });
 }

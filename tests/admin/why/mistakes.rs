@@ -1,29 +1,28 @@
 //! What was set up wrongly: each mistake's remedy is pasted, and what was asked for then comes.
 
-use crate::harness::{Launcher, put, world};
+use crate::harness::{Launcher, put, small, world};
 
 use super::{pasted, repair, said};
 
 #[test]
 fn a_page_of_phps_without_a_handler_gets_one_and_no_x_bit() {
     world(Launcher::Cellwall, |world| {
-        world.sites("profile = \"perl\"\n");
-        for rights in [0o644, 0o755] {
-            let page = world.alice.docroot().join("a.php");
-            put(&page, b"<?php echo 'a page';\n", world.alice.id, rights);
-            world.call(&world.alice, "a.php").run().refused(
-                if rights == 0o644 { "V121" } else { "V12" },
-                if rights == 0o644 { 121 } else { 255 },
-            );
-            let told = repair(world);
-            assert_eq!(told, "cellwall set alice handlers..php /usr/bin/php-cgi");
-            assert!(pasted(&told));
-            let outcome = world.call(&world.alice, "a.php").run();
-            assert!(outcome.out_text().contains("a page"), "{}", outcome.story());
-            world.sites("profile = \"perl\"\n");
+        for rules in ["profile = \"perl\"\n", &small("view"), "profile = \"sh\"\npieces = [\"tz\"]\n"] {
+            for (rights, code, status) in [(0o644, "V121", 121), (0o755, "V12", 255)] {
+                world.sites(rules);
+                let page = world.alice.docroot().join("a.php");
+                put(&page, b"<?php echo 'a page';\n", world.alice.id, rights);
+                world.call(&world.alice, "a.php").run().refused(code, status);
+                let told = repair(world);
+                assert_eq!(told, "cellwall set alice pieces php");
+                assert!(pasted(&told));
+                let outcome = world.call(&world.alice, "a.php").run();
+                assert!(outcome.out_text().contains("a page"), "{rules}: {}", outcome.story());
+            }
         }
         // A program that happens to have that ending keeps its own way.
         put(world.alice.docroot().join("b.php"), b"#!/bin/sh\n", world.alice.id, 0o644);
+        world.sites("profile = \"perl\"\n");
         world.call(&world.alice, "b.php").run().refused("V121", 121);
         assert!(repair(world).starts_with("cellwall fix --apply alice "));
     });
