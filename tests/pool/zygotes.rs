@@ -23,14 +23,16 @@ const WHO: &str = "#!/usr/bin/perl\nuse POSIX;\nprint \"Content-Type: text/plain
                    ' ', getpgrp();\n";
 
 fn site(world: &World, more: &str) {
-    world.site("alice", &format!("profile = [\"perl\", \"sh\"]\n{more}{POOL}"));
-    world.apply();
+    site_with(world, more, POOL);
 }
 
 /// One zygote and never a second one: a visitor has the whole answer before a zygote has told that its program has ended, and who asks
 /// at that moment would get another zygote.
 fn site_of_one(world: &World, more: &str) {
-    let pool = POOL.replace("max = 2", "max = 1");
+    site_with(world, more, &POOL.replace("max = 2", "max = 1"));
+}
+
+fn site_with(world: &World, more: &str, pool: &str) {
     world.site("alice", &format!("profile = [\"perl\", \"sh\"]\n{more}{pool}"));
     world.apply();
 }

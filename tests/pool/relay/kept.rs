@@ -1,6 +1,7 @@
 //! Connections to workers that are kept for the next request: what is lost when one is closed, and when none is.
 
-use std::io::{Read as _, Write as _};
+use std::io::{PipeWriter, Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -14,21 +15,27 @@ use crate::stage::{Stage, answer, example, request};
 
 use super::HELLO;
 
+/// A worker that gives each connection one answer, and closes it after a pause.
+fn answer_once_each(listener: UnixListener, errors: PipeWriter, body: &'static [u8], pause: Duration) {
+    thread::spawn(move || {
+        let _errors = errors;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut some = [0; 4096];
+            let _ = stream.read(&mut some).unwrap();
+            answer(&mut stream, body);
+            thread::sleep(pause);
+        }
+    });
+}
+
 #[test]
 fn the_end_of_a_stream_that_comes_with_the_answer_loses_nothing() {
     let mut stage = Stage::new(&Settings { workers: Workers { max: 8, ..example().workers }, ..example() });
     for _ in 0..8 {
         let (_, listener, errors) = stage.worker(1);
-        std::thread::spawn(move || {
-            let _errors = errors;
-            // One answer for each connection, closed at once, as old FastCGI programs do.
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut some = [0; 4096];
-                let _ = stream.read(&mut some).unwrap();
-                answer(&mut stream, &[b'x'; 100_000]);
-            }
-        });
+        // Closed at once, as old FastCGI programs do.
+        answer_once_each(listener, errors, &[b'x'; 100_000], Duration::ZERO);
     }
     let mut client = stage.client();
     for _ in 0..200 {
@@ -41,17 +48,8 @@ fn the_end_of_a_stream_that_comes_with_the_answer_loses_nothing() {
 fn a_request_on_a_kept_connection_that_the_worker_closes_is_answered_and_never_run_again() {
     let mut stage = Stage::new(&example());
     let (_, listener, errors) = stage.worker(1);
-    std::thread::spawn(move || {
-        let _errors = errors;
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut some = [0; 4096];
-            let _ = stream.read(&mut some).unwrap();
-            answer(&mut stream, HELLO);
-            // As php-cgi at its last request: it closes a little after its answer.
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
+    // As php-cgi at its last request: it closes a little after its answer.
+    answer_once_each(listener, errors, HELLO, Duration::from_millis(1));
     // Written to a connection that is closing, it may have been read: then the visitor is told, and nothing runs twice.
     let mut client = stage.client();
     let mut good = 0;
