@@ -253,6 +253,10 @@ fn a_process_that_is_ended_by_any_signal_is_buried_like_all_others() {
     });
 }
 
+/// The supervisor goes on a tenth of a second after its children, as on a crowded machine: their time runs before its own.
+const HELD_UP: &str =
+    "/usr/bin/strace -DDD -o /dev/null -e trace=clone,clone3 -e inject=clone,clone3:delay_exit=100000";
+
 #[test]
 fn a_site_whose_files_do_not_answer_is_told_so_and_its_neighbour_is_served() {
     for kind in ["fastcgi", "cgi"] {
@@ -268,7 +272,7 @@ fn a_site_whose_files_do_not_answer_is_told_so_and_its_neighbour_is_served() {
                 world.site(&user.name, &format!("{}{read}[pool]\n{pool}\n", everything("host")));
             }
             world.apply();
-            let _daemon = Daemon::start(world);
+            let _daemon = Daemon::traced(world, HELD_UP).up();
             let nginx = Nginx::start(&["alice", "bob"], "");
             let far = Hung::over("/srv/far");
             thread::scope(|scope| {

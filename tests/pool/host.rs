@@ -36,14 +36,18 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, with the broker's account, and waits until its broker answers: by then each site has its socket.
+    /// Starts it, with the broker's account, and waits until it serves.
     pub(crate) fn start(world: &World) -> Self {
-        let mut daemon = Self::traced(world, "");
-        until("the broker's answer", || daemon.has_ended().is_some() || ask("/table").is_ok());
-        if daemon.has_ended().is_some() {
+        Self::traced(world, "").up()
+    }
+
+    /// Itself, when its broker answers: by then each site has its socket.
+    pub(crate) fn up(mut self) -> Self {
+        until("the broker's answer", || self.has_ended().is_some() || ask("/table").is_ok());
+        if self.has_ended().is_some() {
             panic!("cellwalld ended: {}", fs::read_to_string("/tmp/cellwalld.err").unwrap());
         }
-        daemon
+        self
     }
 
     /// The pid, when it answers. None: it has ended.

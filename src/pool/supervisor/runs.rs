@@ -34,6 +34,7 @@ use super::{Process, Supervisor, Timer, ZYGOTES};
 pub(super) struct Run {
     pub(super) site: Site,
     pub(super) zygote: Serial,
+    /// Before its zygote had heard of it: no clock of that one's is ahead of this one.
     pub(super) since: Instant,
     /// What its zygote's tree had used before, in microseconds.
     pub(super) cpu_us: u64,
@@ -116,6 +117,7 @@ impl Supervisor {
 
     /// Gives an order to a zygote that has nothing to do, or to a new one.
     fn give(&mut self, site: Site, token: Token, order: &Order, spurned: u32) -> Result<(), Busy> {
+        let since = Instant::now();
         let serial = match self.idle_zygote(site) {
             Some(serial) => serial,
             None => self.start_zygote(site).map_err(|_| Busy::Exhausted)?,
@@ -130,7 +132,7 @@ impl Supervisor {
         zygote.state = State::Busy(token);
         let census = if metered && zygote.tree.is_marked() { Census::now() } else { Census::default() };
         let cpu_us = if metered { zygote.tree.usage(&census).cpu_us } else { 0 };
-        let run = Run { site, zygote: serial, since: Instant::now(), cpu_us, told: false, spurned };
+        let run = Run { site, zygote: serial, since, cpu_us, told: false, spurned };
         self.runs.insert(token, run);
         Ok(())
     }

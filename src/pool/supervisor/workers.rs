@@ -37,6 +37,7 @@ pub(super) struct Living {
     /// Who accepts for it; its site may be of another mind by now.
     pub(super) accept: Accept,
     pub(super) tree: Tree,
+    /// Just before it was there: no clock of its own is ahead of this one.
     pub(super) since: Instant,
     /// When its state's time is over; a timer for another time is stale.
     due: Option<Instant>,
@@ -64,7 +65,7 @@ impl Living {
     /// One of a site as it is now, with what the supervisor keeps of its descriptors.
     fn started(
         (site, pool): (Site, &Pool),
-        tree: Tree,
+        (since, tree): (Instant, Tree),
         (listener, name): (Option<OwnedFd>, Option<Name>),
         report: OwnedFd,
         errors: OwnedFd,
@@ -77,7 +78,7 @@ impl Living {
             connections: pool.numbers.connections,
             accept: pool.accept,
             tree,
-            since: Instant::now(),
+            since,
             due: None,
             drains: None,
             grace: Duration::from_millis(pool.life.grace_ms.into()),
@@ -159,6 +160,7 @@ impl Supervisor {
         let above = Path::new(std::ffi::OsStr::from_bytes(settings.group_directory));
         let Ok(ground) = self.grove.worker(above, worker.0) else { return Err(self.refuse_taken(site)) };
         let enter = ground.to_enter().map(|(group, _)| group.as_os_str().as_bytes().to_vec());
+        let since = Instant::now();
         let (Side::Parent(pid), Some(tree)) = self.grove.plant(ground)? else {
             child::become_program(Order {
                 uid: pool.uid,
@@ -168,7 +170,7 @@ impl Supervisor {
                 report: report_in,
             })
         };
-        let living = Living::started((site, pool), tree, (watched, name), report, errors);
+        let living = Living::started((site, pool), (since, tree), (watched, name), report, errors);
         let accepts = living.accept == Accept::Direct;
         self.workers.insert(worker, living);
         self.know(pid, Process::Worker(worker));
