@@ -28,6 +28,10 @@ struct Tally {
     failed: u64,
     ignored: u64,
     names: Vec<String>,
+    /// What failed tests said, with their names.
+    said: Vec<String>,
+    /// So many lines that come are still those of a failed test.
+    room: usize,
     /// What stays behind of a test or of its program.
     left: Vec<String>,
     good_end: bool,
@@ -39,6 +43,7 @@ impl Tally {
         if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.names.push(name.to_owned());
         }
+        self.listen(line);
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
@@ -54,11 +59,28 @@ impl Tally {
         }
     }
 
-    /// The last lines: what failed, and the sum alone on a line.
+    /// Keeps what a failed test said, which is thousands of lines above the end by then: without the way its program took there.
+    fn listen(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.room = MOST;
+        } else if ["stack backtrace:", "failures:", "test result: "].iter().any(|word| line.starts_with(word))
+        {
+            self.room = 0;
+        }
+        if self.room > 0 && !line.trim().is_empty() {
+            self.room -= 1;
+            self.said.push(line.to_owned());
+        }
+    }
+
+    /// The last lines: what failed, and why, and the sum alone on a line.
     fn report(mut self) -> Outcome {
         say::step("Result");
         for name in &self.names {
             say::note(&format!("failed: {name}"));
+        }
+        for line in &self.said {
+            say::note(line);
         }
         if !self.good_end && self.failed == 0 {
             say::notice("A test program died, or did not compile; see above. It counts as one failure.");
@@ -82,6 +104,9 @@ impl Tally {
         if self.failed == 0 { Ok(()) } else { Err("There are failures.".to_owned()) }
     }
 }
+
+/// Lines of one test that the end repeats.
+const MOST: usize = 40;
 
 fn count(command: &mut Command) -> Outcome<Tally> {
     say::note(&format!("$ {}", run::words(command)));
@@ -113,6 +138,15 @@ mod tests {
         for line in [
             "test a ... ok",
             "test b::c ... FAILED",
+            "failures:",
+            "---- b::c stdout ----",
+            "",
+            "thread 'b::c' (7) panicked at tests/b.rs:1:1:",
+            "it is not so",
+            "stack backtrace:",
+            "   0: somewhere",
+            "failures:",
+            "    b::c",
             "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
         ] {
@@ -120,6 +154,8 @@ mod tests {
         }
         assert_eq!((tally.passed, tally.failed, tally.ignored), (42, 1, 2));
         assert_eq!(tally.names, ["b::c"]);
+        let said = ["---- b::c stdout ----", "thread 'b::c' (7) panicked at tests/b.rs:1:1:", "it is not so"];
+        assert_eq!(tally.said, said);
     }
 
     #[test]
