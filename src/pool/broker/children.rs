@@ -39,9 +39,14 @@ impl Child {
         Self { asked: ask_for_sender(socket).is_ok(), ..Self::default() }
     }
 
+    /// Nobody asks, or it is known by now.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.asked || self.pid.is_some()
+    }
+
     /// As read(2).
     pub(super) fn read(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
-        if !self.asked || self.pid.is_some() {
+        if self.is_settled() {
             return read(socket, buffer);
         }
         let (length, sender) = read_with_sender(socket, buffer)?;

@@ -25,6 +25,7 @@ use super::arena::Key;
 use super::calls::{Call, State};
 use super::children::Child;
 use super::gather::Pending;
+use super::glance::Glance;
 use super::lines::Splitter;
 use super::site::{Habit, TRIAL_US};
 use super::ticks::PATIENCE_MS;
@@ -70,9 +71,32 @@ pub(super) struct Link {
     pub(super) words: Splitter,
     /// Which child of the worker's is at its other end, where that counts.
     pub(super) child: Child,
+    /// What of its last answer is still in the kernel's queue.
+    pub(super) glance: Glance,
+}
+
+/// A program whose connection ends with something unread takes it for an error (ECONNRESET).
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.glance.take(&self.fd);
+    }
 }
 
 impl Link {
+    /// As read(2); an answer that may be a short one is left in the kernel's queue.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if self.call.is_some() && !self.ending && self.child.is_settled() {
+            if let Some(length) = self.glance.look(&self.fd, buffer)? {
+                return Ok(length);
+            }
+        } else {
+            self.glance.take(&self.fd);
+        }
+        let length = self.child.read(&self.fd, buffer)?;
+        self.glance.came(length);
+        Ok(length)
+    }
+
     /// It has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         self.call.is_none() && self.orphan.is_none()
@@ -262,6 +286,7 @@ impl Broker {
             words: Splitter::default(),
             knock: false,
             child,
+            glance: Glance::default(),
         });
         let watched = self.links.get(key).is_some_and(|link| self.watch(&link.fd, Source::Link, key, COMES));
         if watched {
@@ -324,6 +349,7 @@ impl Broker {
             Ok(false) => link.told |= link.pending.begun(),
             Ok(true) => {
                 link.told = true;
+                link.glance.take(&link.fd);
                 if let Some(call) = link.call
                     && self.calls.get(call).is_some_and(|call| call.readable)
                 {

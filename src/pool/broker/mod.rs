@@ -20,6 +20,7 @@ mod children;
 mod counters;
 mod flood;
 mod gather;
+mod glance;
 mod heirs;
 mod lines;
 mod links;

@@ -39,7 +39,7 @@ impl Broker {
             if slow {
                 break;
             }
-            more = match link.child.read(&link.fd, &mut buffer) {
+            more = match link.read(&mut buffer) {
                 Ok(0) => self.link_lost(key),
                 Ok(length) => {
                     let short = length < buffer.len() && !link.ending;

@@ -32,6 +32,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_epoll_wait,
     libc::SYS_epoll_ctl,
     libc::SYS_recvmsg,
+    // A look at what stays in the kernel's queue.
+    libc::SYS_recvfrom,
     libc::SYS_sendmsg,
     // The system log.
     libc::SYS_sendto,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cellwall::pool::fastcgi::Ending;
 use cellwall::pool::settings::{Settings, Workers};
+use cellwall::pool::wire::{Down, Site};
 
 use crate::stage::{Stage, answer, example, request};
 
@@ -136,4 +137,46 @@ fn a_connection_is_used_again_where_nothing_can_be_left_in_it() {
     assert_ne!(second, first);
     assert_eq!(ask(&[("HTTP_COOKIE", &"c".repeat(9_000))], 0, 0), second);
     assert_ne!(ask(&[], 0, 0), second);
+}
+
+/// How often this thread has waited.
+fn waited() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
+/// Whoever waits at a socket is woken by whatever happens to it: also when somebody takes from the kernel what he has written.
+#[test]
+fn a_program_that_waits_for_its_next_request_is_woken_by_that_alone_and_ends_in_peace() {
+    let mut stage = Stage::new(&example());
+    let (worker, listener, errors) = stage.worker(1);
+    let (told, heard) = mpsc::channel();
+    thread::spawn(move || {
+        let _errors = errors;
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut some, mut asked, before) = ([0; 4096], 0, waited());
+        let end = loop {
+            match stream.read(&mut some) {
+                Ok(0) => break "the end".to_owned(),
+                Ok(_) => {
+                    // No program is ready before the broker has done with the request.
+                    let since = Instant::now();
+                    while since.elapsed() < Duration::from_micros(200) {}
+                    answer(&mut stream, HELLO);
+                }
+                Err(why) => break why.to_string(),
+            }
+            asked += 1;
+        };
+        told.send((asked, waited() - before, end)).unwrap();
+    });
+    let mut client = stage.client();
+    for _ in 0..400 {
+        assert_eq!(client.get("/a.php").out, HELLO, "{}", stage.log());
+    }
+    stage.send(Down::Drain { site: Site(1), worker }, Vec::new());
+    let (asked, waited, end) = heard.recv().unwrap();
+    assert_eq!((asked, end.as_str()), (400, "the end"));
+    assert!(waited < 600, "it waited {waited} times for 400 requests");
 }
