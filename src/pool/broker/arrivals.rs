@@ -115,6 +115,7 @@ impl Broker {
             lost: false,
             since: self.now,
             used: false,
+            wide: false,
         });
         self.read_call(key);
         let Some(call) = self.calls.get(key) else { return };

@@ -64,8 +64,14 @@ impl Gather {
         }
     }
 
-    /// Writes it all, or as much as goes; the rest is kept in `pending`, which was empty.
-    pub(super) fn write(&self, to: impl AsFd, read: &[u8], pending: &mut Pending) -> Result<(), Errno> {
+    /// Writes it all, or as much as goes; the rest is kept in `pending`, which was empty, or is in it behind what waits already.
+    pub(super) fn write(
+        &self,
+        to: impl AsFd,
+        read: &[u8],
+        pending: &mut Pending,
+        spares: &mut Spares,
+    ) -> Result<(), Errno> {
         let bytes = |part: &Part| match part {
             Part::Ours(place) => self.ours.get(place.clone()).unwrap_or_default(),
             Part::Read(place) => read.get(place.clone()).unwrap_or_default(),
@@ -81,6 +87,10 @@ impl Gather {
                     taken(writev(to, &slices))?
                 }
             };
+        }
+        let whole: usize = self.parts.iter().map(|part| bytes(part).len()).sum();
+        if whole > written {
+            spares.lend(pending, whole.saturating_sub(written));
         }
         for part in &self.parts {
             let part = bytes(part);
@@ -128,6 +138,23 @@ impl Pending {
 
     /// Writes as much as goes. `true`: nothing is left.
     pub(super) fn write(&mut self, to: impl AsFd) -> Result<bool, Errno> {
+        let done = self.flush(to)?;
+        if done {
+            self.bytes.shrink_to(KEPT);
+        }
+        Ok(done)
+    }
+
+    /// The same of what [`Gather::write`] left.
+    pub(super) fn write_lent(&mut self, to: impl AsFd, spares: &mut Spares) -> Result<bool, Errno> {
+        let done = self.flush(to)?;
+        if done {
+            spares.take_back(self);
+        }
+        Ok(done)
+    }
+
+    fn flush(&mut self, to: impl AsFd) -> Result<bool, Errno> {
         while let Some(rest) = self.bytes.get(self.start..).filter(|rest| !rest.is_empty()) {
             let written = taken(write(to.as_fd(), rest))?;
             if written == 0 {
@@ -137,8 +164,30 @@ impl Pending {
         }
         self.start = 0;
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
         Ok(true)
+    }
+}
+
+/// Large buffers for what waits, which go from one connection to the next: each one made anew is a mapping of the kernel's, and a
+/// fault for each of its pages.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Vec<Vec<u8>>);
+
+impl Spares {
+    /// Room for so many bytes more.
+    fn lend(&mut self, pending: &mut Pending, more: usize) {
+        if pending.is_empty() && (KEPT..=LARGE).contains(&more) {
+            pending.bytes = self.0.pop().unwrap_or_else(|| Vec::with_capacity(LARGE));
+        }
+        pending.bytes.reserve(more);
+    }
+
+    /// Nothing waits any more in what was lent.
+    fn take_back(&mut self, pending: &mut Pending) {
+        if pending.bytes.capacity() == LARGE && self.0.len() < SPARES {
+            self.0.push(std::mem::take(&mut pending.bytes));
+        }
+        pending.bytes.shrink_to(KEPT);
     }
 }
 
@@ -154,7 +203,10 @@ fn taken(written: Result<usize, Errno>) -> Result<usize, Errno> {
 const COPIED: usize = 4096;
 /// Most pieces of one call (`IOV_MAX` is 1,024).
 const PIECES: usize = 512;
-/// Most bytes of an empty buffer that are kept for the next time.
+/// The most that one read leaves over, with the headers around it, and how many buffers of that size are kept.
+const LARGE: usize = super::BUFFER + 4096;
+const SPARES: usize = 16;
+/// Most bytes of an empty buffer that a connection keeps.
 const KEPT: usize = 16 * 1024 + HEADER;
 
 #[cfg(test)]
@@ -173,7 +225,8 @@ mod tests {
         gather.record(6, 1, &read[10..], 10..read.len());
         gather.end(1, 7);
         let mut pending = Pending::default();
-        gather.write(&one, &read, &mut pending).unwrap();
+        let mut spares = Spares::default();
+        gather.write(&one, &read, &mut pending, &mut spares).unwrap();
         assert!(!pending.is_empty(), "more than a socket holds");
         let mut expected = Vec::new();
         put(&mut expected, 6, 1, &read[..10]);
@@ -185,7 +238,7 @@ mod tests {
             let length = other.read(&mut buffer).unwrap();
             got.extend_from_slice(&buffer[..length]);
             assert_eq!(
-                pending.write(&one).unwrap(),
+                pending.write_lent(&one, &mut spares).unwrap(),
                 pending.is_empty(),
                 "it tells whether something is left"
             );

@@ -51,7 +51,7 @@ use super::gate::Names;
 use super::wire::{self, Up};
 use arena::{Arena, Key};
 use calls::Call;
-use gather::Gather;
+use gather::{Gather, Spares};
 use lines::{Journal, Pipe};
 use links::Link;
 use pace::Pace;
@@ -110,6 +110,7 @@ struct Broker {
     /// What is read, and what is written of it.
     buffer: Vec<u8>,
     gather: Gather,
+    spares: Spares,
     /// Had more to read than their turn allowed.
     again: Vec<(Source, Key)>,
     /// What is not read before its site may say something again.
@@ -239,6 +240,7 @@ impl Broker {
             unheard: Unheard::default(),
             buffer: vec![0; BUFFER],
             gather: Gather::default(),
+            spares: Spares::default(),
             again: Vec::new(),
             held: Vec::new(),
             unwatched: VecDeque::new(),

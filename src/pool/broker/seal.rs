@@ -64,7 +64,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number and refuses descriptors alone, and
+/// Beyond the list, `socket` makes Unix sockets alone, `setsockopt` asks for a sender's number, refuses descriptors and makes room alone, and
 /// `fcntl` seals memory files and copies descriptors: O_APPEND stays on a log that is the supervisor's as well.
 fn program() -> Vec<Instruction> {
     const UNSUPPORTED: u32 = step::ERRNO | 97; // EAFNOSUPPORT
@@ -77,12 +77,13 @@ fn program() -> Vec<Instruction> {
         step::equal(1, 0, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
         step::end(step::REFUSE),
         step::end(step::ALLOW),
-        // Who it is that answers, and that no descriptors come along: nothing else of a socket is set.
-        step::equal(0, 6, number(libc::SYS_setsockopt)),
+        // Who it is that answers, that no descriptors come along, and how much waits in it: nothing else of a socket is set.
+        step::equal(0, 7, number(libc::SYS_setsockopt)),
         // The second and the third argument's lower halves.
         step::load(24),
-        step::equal(0, 5, libc::SOL_SOCKET.cast_unsigned()),
+        step::equal(0, 6, libc::SOL_SOCKET.cast_unsigned()),
         step::load(32),
+        step::equal(2, 0, libc::SO_SNDBUF.cast_unsigned()),
         step::equal(1, 0, SO_PASSRIGHTS.cast_unsigned()),
         step::equal(0, 2, libc::SO_PASSCRED.cast_unsigned()),
         step::end(step::ALLOW),

@@ -154,3 +154,31 @@ fn pool_27_a_body_beyond_the_limit_is_a_413() {
     let log = stage.wait_for_log("code=G07");
     assert!(log.contains("status=413"), "{log}");
 }
+
+/// As much as waits for a web server at once, where it reads now and then.
+fn largest_gulp(stage: &Stage) -> usize {
+    let mut client = stage.client();
+    client.ask(&request("/a.php", &[], b"", true));
+    let (mut buffer, mut got, mut most) = (vec![0; 2 * PIECE], 0, 0);
+    while got < 4 * PIECE {
+        thread::sleep(Duration::from_millis(20));
+        let length = client.stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "cut after {got} bytes");
+        (got, most) = (got + length, most.max(length));
+    }
+    most
+}
+
+#[test]
+fn a_web_server_that_is_slower_than_its_program_gets_more_at_a_time() {
+    let usual = {
+        let (one, _other) = UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        let piece = [0; 1 << 16];
+        (0_u32..).map_while(|_| (&one).write(&piece).ok()).sum::<usize>()
+    };
+    let mut stage = Stage::new(&example());
+    stage.actor(1, |_, stream| answer(stream, &vec![b'y'; 4 * PIECE]));
+    let most = largest_gulp(&stage);
+    assert!(most > usual + usual / 2, "{most} bytes, and {usual} wait in any socket");
+}
