@@ -224,7 +224,7 @@ fn first_missing(found: &Found) -> Option<usize> {
 }
 
 /// The name of a view: two sites of one uid with the same steps share it. Another one where a directory of root's is another
-/// one, or something else is mounted beneath what is bound.
+/// one, something else is mounted beneath what is bound, or a mount forbids more or less than before.
 #[must_use]
 pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
     let mut all = uid.to_le_bytes().to_vec();
@@ -240,6 +240,10 @@ pub fn id(uid: u32, steps: &[StepCell]) -> u64 {
         all.push(step.flags);
         if step.kind == StepKind::Memory {
             all.extend(MEMORY.to_bytes());
+        }
+        if matches!(step.kind, StepKind::BindDirectory | StepKind::BindFile) {
+            all.extend(mounts::here().forbidden(&step.source));
+            all.push(0);
         }
         if step.kind == StepKind::BindDirectory {
             all.extend(mounts::here().beneath(&step.source));

@@ -176,8 +176,11 @@ static NOT_LISTED: Card = Card {
     status: 86,
     remedy: "# add {} to `interpreters` of the site's file, then: cellwall apply",
 };
-static NOEXEC: Card =
-    Card { code: "V16", status: 255, remedy: "mount -o remount,bind,exec $(findmnt -n -o TARGET -T {})" };
+static NOEXEC: Card = Card {
+    code: "V16",
+    status: 255,
+    remedy: "mount -o remount,bind,exec $(findmnt -n -o TARGET -T {}) && cellwall apply",
+};
 static EMPTY: Card = Card { code: "V17", status: 255, remedy: "# put the program into {} again" };
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::harness::{Launcher, User, World, make_directory, world};
+use crate::harness::{Launcher, User, World, make_directory, put, world};
 
 /// An empty volume of the user's with this name in it.
 fn volume(place: impl AsRef<Path>, name: &str, user: &User) {
@@ -110,5 +110,42 @@ fn a_volume_beneath_the_docroot_is_seen_from_the_next_apply_on() {
         umount2(&uploads, MntFlags::MNT_DETACH).unwrap();
         world.apply();
         assert_eq!(says(world), ("below".to_owned(), "view".to_owned()));
+    });
+}
+
+/// What an administrator forbids by mount(8), a file system that is there already included, holds for a kept view from the
+/// next apply on; and so does what is allowed again.
+#[test]
+fn what_a_mount_forbids_is_forbidden_from_the_next_apply_on_and_what_it_allows_is_allowed() {
+    world(Launcher::Cellwall, |world| {
+        let docroot = world.alice.docroot();
+        let again = |place: &Path, flags: MsFlags| {
+            let none = None::<&str>;
+            mount(none, place, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, none).unwrap();
+            world.apply();
+        };
+        // The file system that the docroot lies on, and one beneath it.
+        let above = docroot.parent().unwrap();
+        mount(Some(above), above, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let uploads = docroot.join("uploads");
+        make_directory(&uploads, world.alice.id, 0o755);
+        volume(&uploads, "tool", &world.alice);
+        put(uploads.join("tool"), b"#!/bin/sh\necho started\n", world.alice.id, 0o755);
+        let script = "#!/bin/sh\nuploads/tool 2>/dev/null || echo kept\ntouch uploads/mark 2>/dev/null || echo whole\n";
+        world.script(&world.alice, "a.cgi", script);
+        site(world, "[files]\nwrite = [\"/var/www/alice/htdocs/uploads\"]\n");
+        let said = |text: &str| assert_eq!(says(world), (text.to_owned(), "view".to_owned()));
+        said("started");
+        again(&uploads, MsFlags::MS_NOEXEC);
+        said("kept");
+        again(&uploads, MsFlags::MS_RDONLY);
+        said("started\nwhole");
+        again(&uploads, MsFlags::empty());
+        said("started");
+        again(above, MsFlags::MS_NOEXEC);
+        world.call(&world.alice, "a.cgi").run().refused("V16", 255);
+        again(above, MsFlags::empty());
+        said("started");
+        umount2(&uploads, MntFlags::MNT_DETACH).unwrap();
     });
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::{LOG, Launcher, each_jail, make_directory, mode, put, small, world};
 
@@ -391,5 +391,22 @@ fn a_directory_above_the_records_is_closed_by_the_remedy_whatever_its_mode() {
             let now = std::fs::metadata("/var/lib").unwrap().mode() & 0o022;
             assert_eq!(now, 0, "{wrong:o}: {told}");
         }
+    });
+}
+
+/// A view that is kept has the mount as it was.
+#[test]
+fn the_remedy_for_a_mount_that_forbids_programs_mends_a_kept_view_too() {
+    each_jail(|world| {
+        let docroot = world.alice.docroot();
+        let flags = MsFlags::MS_NOEXEC;
+        mount(Some("tmpfs"), &docroot, Some("tmpfs"), flags, Some("mode=755")).unwrap();
+        chown(&docroot, Some(world.alice.id), Some(world.alice.id)).unwrap();
+        world.probe(&world.alice, "a.cgi");
+        world.apply();
+        world.call(&world.alice, "a.cgi").run().refused("V16", 255);
+        let repair = repair(world);
+        assert!(pasted(&repair), "{repair}");
+        world.call(&world.alice, "a.cgi").run().ran();
     });
 }
