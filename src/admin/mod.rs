@@ -124,13 +124,24 @@ fn misspelt(wrong: &clap::Error, words: &[OsString]) -> ExitCode {
         return End::Good.into();
     }
     let text = wrong.to_string();
-    let said = text.lines().filter(|line| !line.starts_with("For more information"));
+    // What is missing stands on lines of its own beneath the sentence.
+    let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    say::keep(message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    let said = rest.lines().filter(|line| !line.starts_with("For more information"));
     say::keep(said.collect::<Vec<_>>().join("\n"));
-    let command = words.get(1).and_then(|word| word.to_str());
-    let known = command.filter(|word| Cli::command().find_subcommand(word).is_some());
-    let named = known.map_or_else(String::new, |word| format!("{word} "));
-    say::keep(format!("help: run: cellwall {named}--help"));
+    say::keep(format!("help: run: {} --help", begun(words)));
     WRONG_WORDS.into()
+}
+
+/// The command with which the words begin, as far as there is one of that name (`cellwall jail build`).
+fn begun(words: &[OsString]) -> String {
+    let (mut command, mut named) = (Cli::command(), "cellwall".to_owned());
+    let names = words.iter().skip(1).filter_map(|word| word.to_str()).filter(|word| !word.starts_with('-'));
+    for name in names {
+        let Some(next) = command.find_subcommand(name).cloned() else { break };
+        (command, named) = (next, format!("{named} {name}"));
+    }
+    named
 }
 
 /// The words behind `--` are another program's.

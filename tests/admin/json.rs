@@ -164,3 +164,27 @@ fn what_keeps_a_command_from_its_work_is_an_object_with_code_evidence_and_remedy
         );
     });
 }
+
+/// A command of several words has its own help, and what it lacks stands in the message itself.
+#[test]
+fn an_incomplete_command_of_several_words_is_told_what_it_lacks_and_its_own_help() {
+    world(Launcher::Cellwall, |world| {
+        let wrong: [(&[&str], &str, &str); 4] = [
+            (
+                &["jail", "build", "/srv/jails/a"],
+                "not provided: <--site <SITE>|--piece <PIECE>|--program <PATH>>\"",
+                "cellwall jail build --help",
+            ),
+            (&["jail", "check"], "not provided: <SITE>\"", "cellwall jail check --help"),
+            (&["pool", "restart"], "not provided: <SITE>\"", "cellwall pool restart --help"),
+            (&["jail", "mend", "alice"], "unrecognized subcommand 'mend'\"", "cellwall jail --help"),
+        ];
+        for (words, message, help) in wrong {
+            let (text, status) = json(world, &[words, &["--json"][..]].concat());
+            assert_eq!(status, Some(2), "{words:?}: {text}");
+            has(&text, &[message, &format!("\"remedy\":\"{help}\"")]);
+            let words: Vec<&str> = help.split(' ').skip(1).collect();
+            assert!(world.cellwall(&words).status.success(), "{help}");
+        }
+    });
+}

@@ -20,11 +20,12 @@ use super::super::{End, cell, policy, say};
 
 /// Arguments of `cellwall jail build`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("wanted").args(["site", "piece", "program"]).required(true).multiple(true)))]
 pub struct Args {
     /// The directory, which becomes or is the chroot
     pub directory: PathBuf,
     /// For this site: what its pieces and rules name, its account, its places to write
-    #[arg(long, value_name = "SITE", required_unless_present_any = ["piece", "program"])]
+    #[arg(long, value_name = "SITE")]
     pub site: Vec<String>,
     /// What this piece names
     #[arg(long, value_name = "PIECE")]
