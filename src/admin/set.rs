@@ -4,7 +4,7 @@
 //! compile afterwards is put back as it was. All of it under the lock of `apply`: of two at once each keeps the other's change.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
@@ -339,13 +339,20 @@ fn scalar(text: &str) -> Value {
 fn replace(path: &Path, text: &str, old: &Metadata, modified: Option<SystemTime>) -> std::io::Result<()> {
     let new = path.with_extension("toml.new");
     drop(fs::remove_file(&new));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let replaced = filled(file, text, old, modified).and_then(|()| fs::rename(&new, path));
+    if replaced.is_err() {
+        drop(fs::remove_file(&new));
+    }
+    replaced
+}
+
+fn filled(mut file: File, text: &str, old: &Metadata, modified: Option<SystemTime>) -> std::io::Result<()> {
     file.write_all(text.as_bytes())?;
     fchown(&file, Some(old.uid()), Some(old.gid()))?;
     file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
     modified.map_or(Ok(()), |modified| file.set_modified(modified))?;
-    file.sync_all()?;
-    fs::rename(new, path)
+    file.sync_all()
 }
 
 #[cfg(test)]

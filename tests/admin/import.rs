@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use nix::mount::{MsFlags, mount};
+
 use crate::harness::{Apache, Kind, Launcher, World, make_directory, put, run, world};
 
 /// As panels write it: macros, conditions, a host for each port, wrappers for FastCGI, numbers for users.
@@ -302,5 +304,88 @@ fn a_starter_that_is_no_file_is_not_waited_for() {
         fs::write("/tmp/host.conf", host).unwrap();
         let said = run(Command::new("timeout").args(["60", "cellwall", "import", "/tmp/host.conf"]));
         assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}
+
+/// Whoever imports again keeps what is there, so a part of a file would stay, and be applied.
+#[test]
+fn a_full_disk_leaves_no_part_of_a_file_behind() {
+    world(Launcher::Cellwall, |world| {
+        let host = |name: &str| {
+            format!(
+                "<VirtualHost *:80>\n  ServerName {name}.example\n  DocumentRoot /var/www/{name}/htdocs\n  \
+                 SuexecUserGroup {name} {name}\n</VirtualHost>\n"
+            )
+        };
+        put("/tmp/dump", (host("alice") + &host("bob")).as_bytes(), 0, 0o644);
+        make_directory("/srv/sites", 0, 0o755);
+        // One page: the first file has it.
+        let full = Some("size=4k,mode=755");
+        mount(Some("tmpfs"), "/srv/sites", Some("tmpfs"), MsFlags::empty(), full).unwrap();
+        let import = || {
+            let said = world.cellwall(&["import", "--to", "/srv/sites", "/tmp/dump"]);
+            (said.status.code(), String::from_utf8(said.stderr).unwrap())
+        };
+        let there = || {
+            let entries = fs::read_dir("/srv/sites").unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let (status, said) = import();
+        assert_eq!(status, Some(3), "{said}");
+        assert!(said.contains("bob.example.toml: No space left on device"), "{said}");
+        assert_eq!(there(), ["alice.example.toml"]);
+        // A file that is changed, on a disk without room for the new one.
+        put("/srv/sites/alice.toml", b"", 0, 0o644);
+        mount(Some("/srv/sites"), "/etc/cellwall/sites.d", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .unwrap();
+        let said = world.cellwall(&["set", "alice", "user", "alice"]);
+        assert_eq!(said.status.code(), Some(3), "{}", String::from_utf8_lossy(&said.stderr));
+        assert!(!there().contains(&"alice.toml.new".to_owned()), "{:?}", there());
+        let more = MsFlags::MS_REMOUNT;
+        mount(Some("tmpfs"), "/srv/sites", Some("tmpfs"), more, Some("size=1m")).unwrap();
+        assert_eq!(import().0, Some(0));
+        assert!(fs::read_to_string("/srv/sites/bob.example.toml").unwrap().contains("user = \"bob\""));
+    });
+}
+
+/// Files of sites that are there already may have any name: what would be a second one of a docroot is not written.
+#[test]
+fn a_second_import_adds_what_is_new_and_leaves_each_docroot_its_file() {
+    world(Launcher::Cellwall, |world| {
+        prepare(world);
+        world.site("shop", "profile = \"sh\"\n");
+        let text = fs::read_to_string("/etc/cellwall/sites.d/shop.toml").unwrap();
+        fs::write(
+            "/etc/cellwall/sites.d/shop.toml",
+            text.replace("\"shop\"", "\"alice\"").replace("/shop/", "/alice/"),
+        )
+        .unwrap();
+        for _ in 0..2 {
+            let said = world.cellwall(&["import", "--to", "/etc/cellwall/sites.d"]);
+            let told = String::from_utf8(said.stderr).unwrap();
+            assert!(said.status.success(), "{told}");
+            let left = "shop.example.org.toml: /etc/cellwall/sites.d/shop.toml has docroot /var/www/alice/htdocs already";
+            assert!(told.contains(left), "{told}");
+        }
+        assert!(!fs::exists("/etc/cellwall/sites.d/shop.example.org.toml").unwrap());
+        assert!(fs::exists("/etc/cellwall/sites.d/blog.example.org.toml").unwrap());
+        world.apply();
+    });
+}
+
+/// Debian's suEXEC that reads its docroot and the suffix of homes from a file.
+#[test]
+fn what_suexec_custom_was_told_is_left_out_with_its_like() {
+    world(Launcher::Cellwall, |world| {
+        prepare(world);
+        fs::create_dir_all("/etc/apache2/suexec").unwrap();
+        put("/etc/apache2/suexec/www-data", b"/var/www\npublic_html/cgi-bin\n# more\n", 0, 0o644);
+        let told = String::from_utf8(world.cellwall(&["import"]).stderr).unwrap();
+        for part in [
+            "left out: /etc/apache2/suexec/www-data:1: /var/www: docroot = \"/var/www\" of cellwall.toml",
+            "left out: /etc/apache2/suexec/www-data:2: public_html/cgi-bin: suffix = \"public_html/cgi-bin\"",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
     });
 }

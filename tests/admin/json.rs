@@ -188,3 +188,33 @@ fn an_incomplete_command_of_several_words_is_told_what_it_lacks_and_its_own_help
         }
     });
 }
+
+/// Each file that import is to read, and the directory that it is to write to, may not be there.
+#[test]
+fn what_import_does_not_find_is_told_with_the_command_that_makes_it() {
+    world(Launcher::Cellwall, |world| {
+        let dump = "<VirtualHost *:80>\n  ServerName rose.example\n  DocumentRoot /var/www/alice/htdocs\n  SuexecUserGroup alice alice\n</VirtualHost>\n";
+        put("/tmp/dump", dump.as_bytes(), 0, 0o644);
+        put("/tmp/pools.conf", b"[alice]\nuser = alice\nlisten = /run/a.sock\npm = static\n", 0, 0o644);
+        let wrong: [(&[&str], &str); 4] = [
+            (&["/tmp/my dump"], "-t -DDUMP_CONFIG > '/tmp/my dump'"),
+            (&["--php-fpm", "--pools", "/tmp/no.conf"], "ls /etc/php/*/fpm/pool.d/*.conf"),
+            (&["--php-fpm", "--pools", "/tmp/pools.conf", "--nginx", "/tmp/no"], "nginx -T > /tmp/no"),
+            (&["--to", "/srv/new sites", "/tmp/dump"], "mkdir -p '/srv/new sites'"),
+        ];
+        for (words, remedy) in wrong {
+            let (text, status) = json(world, &[&["import", "--json"], words].concat());
+            assert_eq!(status, Some(1), "{words:?}: {text}");
+            has(&text, &["\"code\":\"asked\"", "No such file or directory", remedy]);
+        }
+        // The last one's, as it is pasted.
+        let again = "mkdir -p '/srv/new sites' && cellwall import --to '/srv/new sites' /tmp/dump";
+        assert!(crate::harness::run(std::process::Command::new("sh").args(["-c", again])).status.success());
+        for name in ["/usr/sbin/apache2ctl", "/usr/sbin/httpd"] {
+            drop(fs::remove_file(name));
+        }
+        let (text, status) = json(world, &["import", "--json"]);
+        assert_eq!(status, Some(1), "{text}");
+        has(&text, &["there is no Apache on this host", "cellwall import FILE"]);
+    });
+}

@@ -18,26 +18,38 @@ use crate::refusal::Untrusted;
 use super::super::glance::beginning;
 use super::values::{self, Values};
 use super::web::{self, Served};
-use super::{Args, HOSTS, Made, Stop, free_name, printed, values_of};
+use super::{Args, HOSTS, Made, Stop, before, free_name, missing, printed, values_of, word};
 
 /// The sites by name, and what of the configuration is in none of them.
 pub(super) fn sites(args: &Args, directory: &Path) -> Result<(BTreeMap<String, Made>, Vec<String>), Stop> {
-    Ok(sites_of(&dump(args)?, directory))
+    let (sites, mut notes) = sites_of(&dump(args)?, directory);
+    if args.dump.is_none() {
+        notes.extend(before::custom(Path::new(before::CUSTOM)));
+    }
+    Ok((sites, notes))
 }
 
 /// What an Apache has read.
 pub(super) fn dump(args: &Args) -> Result<String, Stop> {
     match &args.dump {
-        Some(file) => fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()).into()),
+        Some(file) => fs::read_to_string(file).map_err(|error| {
+            missing(file, &error, || format!("{DUMP} > {} # where that Apache is", word(file)))
+        }),
         None => dumped(),
     }
 }
 
+/// What has Debian's Apache tell its configuration.
+const DUMP: &str =
+    "apache2ctl -C 'LoadModule info_module /usr/lib/apache2/modules/mod_info.so' -t -DDUMP_CONFIG";
+
 /// What this host's Apache has read. Its own start script knows the variables that its files name.
 fn dumped() -> Result<String, Stop> {
     let present = |paths: [&'static str; 2]| paths.into_iter().find(|path| Path::new(path).exists());
-    let apache =
-        present(["/usr/sbin/apache2ctl", "/usr/sbin/httpd"]).ok_or("there is no Apache on this host")?;
+    let apache = present(["/usr/sbin/apache2ctl", "/usr/sbin/httpd"]).ok_or_else(|| {
+        let help = "of another host's: cellwall import FILE, which has what that one prints by";
+        Stop::asked(format!("there is no Apache on this host\n  help: {help}: {DUMP}"))
+    })?;
     let info = present(["/usr/lib/apache2/modules/mod_info.so", "/usr/lib64/httpd/modules/mod_info.so"]);
     let info = info.ok_or("there is no mod_info, by which Apache tells its configuration")?;
     printed(apache, &["-C", &format!("LoadModule info_module {info}"), "-t", "-DDUMP_CONFIG"])

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Stop, expanded};
+use super::{Stop, expanded, missing};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,9 @@ pub(super) fn read(main: &Path) -> Result<(Pool, Vec<Pool>), Stop> {
 fn file(path: &Path, all: &mut Vec<Pool>, at: &mut usize, deep: u32) -> Result<(), Stop> {
     let failed = |why: &dyn std::fmt::Display| Stop::from(format!("{}: {why}", path.display()));
     let deep = deep.checked_sub(1).ok_or_else(|| failed(&"it includes itself"))?;
-    let text = fs::read(path).map_err(|error| failed(&error))?;
+    let help =
+        || "ls /etc/php/*/fpm/pool.d/*.conf /etc/php-fpm.d/*.conf # where php-fpm's files are".to_owned();
+    let text = fs::read(path).map_err(|error| missing(path, &error, help))?;
     for (number, line) in (1_u32..).zip(String::from_utf8_lossy(&text).lines()) {
         let (line, place) = (line.trim(), format!("{}:{number}", path.display()));
         if line.is_empty() || line.starts_with(';') {

@@ -4,6 +4,7 @@
 //! `nginx` or Apache sends to them. What is not carried over is said, with its place; nothing is applied.
 
 mod apache;
+mod before;
 mod fpm;
 mod nginx;
 mod pool;
@@ -77,9 +78,11 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn import(args: &Args) -> Result<End, Stop> {
-    let to =
-        args.to.as_deref().map(|to| to.canonicalize().map_err(|error| format!("{}: {error}", to.display())));
-    let to = to.transpose()?;
+    let real = |to: &Path| {
+        let help = || format!("mkdir -p {}", word(to));
+        to.canonicalize().map_err(|error| missing(to, &error, help))
+    };
+    let to = args.to.as_deref().map(real).transpose()?;
     let directory = to.as_deref().unwrap_or(Path::new(SITES_DIRECTORY));
     let (sites, notes) =
         if args.php_fpm { pool::sites(args, directory)? } else { apache::sites(args, directory)? };
@@ -94,9 +97,9 @@ fn import(args: &Args) -> Result<End, Stop> {
             "no virtual host of this Apache has a user of its own (SuexecUserGroup)"
         }));
     }
-    let mut written = Vec::new();
+    let (mut written, there) = (Vec::new(), before::docroots(directory));
     for (name, site) in &sites {
-        put(args, directory, name, site, &mut written)?;
+        put(args, directory, name, site, &there, &mut written)?;
     }
     if args.json {
         say::out(json(directory, &sites, &notes, written));
@@ -155,6 +158,7 @@ fn put(
     directory: &Path,
     name: &str,
     site: &Made,
+    there: &BTreeMap<String, PathBuf>,
     written: &mut Vec<String>,
 ) -> Result<(), Stop> {
     let (file, values) = (directory.join(format!("{name}.toml")), values_of(directory, name));
@@ -166,6 +170,15 @@ fn put(
         if !site.values.is_empty() {
             say::out(format_args!("# {}/values.ini\n{}", values.display(), site.values));
         }
+        return Ok(());
+    }
+    if !file.exists()
+        && let Some((docroot, other)) =
+            before::docroots_of(&site.text).iter().find_map(|docroot| there.get_key_value(docroot))
+    {
+        // Two files of one docroot would keep all sites from being applied.
+        let (file, other) = (file.display(), other.display());
+        say::note(format_args!("left out: {file}: {other} has docroot {docroot} already, and stays"));
         return Ok(());
     }
     if !site.values.is_empty() && !file.exists() {
@@ -187,9 +200,22 @@ fn new(args: &Args, path: &Path, text: &str, written: &mut Vec<String>) -> Resul
     Ok(())
 }
 
+/// For a shell.
+fn word(path: &Path) -> String {
+    Pasted(path.as_os_str().as_bytes()).to_string()
+}
+
+/// What was named cannot be read; where it is not there, `help` is the command that makes it, or finds it.
+fn missing(path: &Path, error: &io::Error, help: impl FnOnce() -> String) -> Stop {
+    let message = format!("{}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::NotFound => Stop::asked(format!("{message}\n  help: run: {}", help())),
+        _ => Stop::from(message),
+    }
+}
+
 /// The same command, which writes.
 fn again(args: &Args) -> String {
-    let word = |path: &Path| Pasted(path.as_os_str().as_bytes()).to_string();
     let mut words = vec![format!("cellwall import --to {SITES_DIRECTORY}")];
     words.extend(args.php_fpm.then(|| "--php-fpm".to_owned()));
     words.extend(args.pools.iter().map(|file| format!("--pools {}", word(file))));
@@ -264,9 +290,13 @@ fn write(path: &Path, text: &str) -> Result<bool, Stop> {
     let failed = |error: io::Error| Stop::from(format!("{}: {error}", path.display()));
     match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
         Ok(mut file) => {
-            file.write_all(text.as_bytes()).map_err(failed)?;
-            file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
-            Ok(true)
+            let mode = Permissions::from_mode(0o644);
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.set_permissions(mode));
+            if written.is_err() {
+                // Whoever imports again keeps what is there: nothing is better than a part.
+                drop(fs::remove_file(path));
+            }
+            written.map(|()| true).map_err(failed)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(failed(error)),

@@ -16,7 +16,7 @@ use crate::refusal::Pasted;
 use super::fpm::{self, Directive, Pool};
 use super::values::Values;
 use super::web::{Served, Variable, variable};
-use super::{Args, HOSTS, Made, Stop, apache, expanded, free_name, nginx, printed, values_of};
+use super::{Args, HOSTS, Made, Stop, apache, expanded, free_name, missing, nginx, printed, values_of, word};
 
 type Told = (BTreeMap<String, Made>, Vec<String>);
 
@@ -31,7 +31,8 @@ pub(super) fn sites(args: &Args, directory: &Path) -> Result<Told, Stop> {
         args.pools.clone()
     };
     if files.is_empty() {
-        return Err(Stop::asked("there is no php-fpm on this host: name its files by --pools"));
+        let help = "of another host's, name its files: cellwall import --php-fpm --pools FILE";
+        return Err(Stop::asked(format!("there is no php-fpm on this host\n  help: {help}")));
     }
     let (served, mut notes) = served(args)?;
     let (mut sites, mut taken) = (BTreeMap::new(), BTreeMap::new());
@@ -59,7 +60,8 @@ pub(super) fn sites(args: &Args, directory: &Path) -> Result<Told, Stop> {
 fn served(args: &Args) -> Result<(Vec<Served>, Vec<String>), Stop> {
     let (mut all, mut left) = (Vec::new(), Vec::new());
     if let Some(file) = &args.nginx {
-        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let help = || format!("nginx -T > {} # where that nginx is", word(file));
+        let text = fs::read_to_string(file).map_err(|error| missing(file, &error, help))?;
         all.extend(nginx::served(&text));
     }
     if args.dump.is_some() {
