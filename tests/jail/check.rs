@@ -282,3 +282,18 @@ fn what_a_program_in_the_cell_says_is_escaped_and_no_remedy() {
         broken(&all, "node", "is not there, inside the cell (V117)", "install it, or name it in `execute`");
     });
 }
+
+/// The host's name servers do not answer: no package and no `apply` mends that.
+#[test]
+fn a_name_that_no_server_tells_is_told_with_the_file_that_names_the_servers() {
+    world(Launcher::Cellwall, |world| {
+        // Nothing listens there in a private network.
+        put("/etc/resolv.conf", b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", 0, 0o644);
+        world.site("alice", "profile = \"php\"\n");
+        world.apply();
+        let (all, good) = check(world, &["--name", "nowhere.example", "--tls", "nowhere.example:443"]);
+        assert!(!good, "{all}");
+        broken(&all, "names of hosts", "nowhere.example: ", "cat /etc/resolv.conf # ");
+        broken(&all, "TLS", "nowhere.example", "cat /etc/resolv.conf # ");
+    });
+}

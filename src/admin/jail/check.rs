@@ -303,6 +303,9 @@ impl Desk<'_> {
         if text.contains("Timezone database") && piece != "tz" {
             return self.cure("", "tz");
         }
+        if unresolved(text) && piece != "dns" {
+            return self.cure(text, "dns");
+        }
         if piece.is_empty() {
             return Some(format!("cellwall apply {0} && cellwall jail show {0}", self.name));
         }
@@ -317,6 +320,10 @@ impl Desk<'_> {
                 None => format!("in {file}, above every [section]: pieces = [\"{piece}\"]"),
             };
             return Some(format!("{line}; then: cellwall apply {}", self.name));
+        }
+        if unresolved(text) {
+            let host = "cat /etc/resolv.conf # do these name servers answer the host itself? if so";
+            return Some(format!("{host}: cellwall apply {}", self.name));
         }
         let install =
             profiles::load(Kind::Piece, piece, &Problems::default()).and_then(|piece| piece.install());
@@ -337,6 +344,13 @@ fn shown(text: &str) -> String {
 
 fn nothing(name: &str) -> Finding {
     Finding { good: false, name: name.to_owned(), text: "it said nothing".to_owned(), cure: None }
+}
+
+/// The name of a host was not found, in the C library's words (gai_strerror(3)).
+fn unresolved(text: &str) -> bool {
+    ["name resolution", "Name or service not known", "No address associated with hostname"]
+        .iter()
+        .any(|said| text.contains(said))
 }
 
 /// The library in `libx.so.4: cannot open shared object file`.
