@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -60,6 +61,22 @@ pub fn directories(broker: u32) -> io::Result<()> {
 /// When the file system says no.
 pub fn sweep() -> io::Result<()> {
     fs::read_dir(WORKERS)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+}
+
+/// Tries once more until `end`, as long as somebody listens there: a child that a killed daemon has just made has all of its
+/// sockets, until it closes what it does not need.
+///
+/// # Errors
+/// Of `make`.
+pub fn until<T>(end: Instant, make: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    loop {
+        match make() {
+            Err(refusal) if refusal.card.code == TAKEN.code && Instant::now() < end => {
+                std::thread::sleep(LOOK);
+            }
+            made => return made,
+        }
+    }
 }
 
 /// A public socket.
@@ -258,6 +275,9 @@ fn free(path: &Path) -> Result<(), Refusal> {
         _ => Err(Refusal::about(&TAKEN, bytes, "somebody listens there")),
     }
 }
+
+/// Between two tries.
+const LOOK: Duration = Duration::from_millis(50);
 
 static TAKEN: Card = Card { code: "S06", status: 88, remedy: "ss -lxp; ss -ltp # see who listens there" };
 static FOREIGN: Card = Card { code: "S07", status: 88, remedy: "ls -l {} # then move it away" };

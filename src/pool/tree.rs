@@ -127,14 +127,14 @@ impl Grove {
     /// Finds the hierarchy, makes a place in it, and ends what a killed daemon left there.
     ///
     /// # Errors
-    /// Another daemon is in the same control group: each would end the other's workers.
-    pub fn find() -> io::Result<Self> {
+    /// Another daemon is in the same control group, at `end` still: each would end the other's workers.
+    pub fn find(end: Instant) -> io::Result<Self> {
         let own = place().filter(|own| match fs::create_dir(own) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
         });
         let home = if own.is_none() { File::open(UTS).ok() } else { None };
-        let held = own.as_deref().map(alone).transpose()?.flatten();
+        let held = own.as_deref().map(|own| alone(own, end)).transpose()?.flatten();
         let (free, into) = (BTreeMap::new(), fork::can_fork_into());
         if let Some(own) = &own {
             sweep(own);
@@ -618,15 +618,18 @@ fn place() -> Option<PathBuf> {
 
 /// Locks the directory of trees, which nobody but root may open. A child has the lock, until it closes what it does not need: one that a
 /// killed daemon has just made is waited for. None: there are no locks here.
-fn alone(own: &Path) -> io::Result<Option<Flock<File>>> {
+fn alone(own: &Path, end: Instant) -> io::Result<Option<Flock<File>>> {
     drop(fs::set_permissions(own, fs::Permissions::from_mode(0o700)));
     let mut directory = File::open(own)?;
-    for _ in 0..LOOKS {
+    loop {
         directory = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(held) => return Ok(Some(held)),
             Err((directory, Errno::EWOULDBLOCK)) => directory,
             Err(_) => return Ok(None),
         };
+        if Instant::now() >= end {
+            break;
+        }
         std::thread::sleep(LOOK);
     }
     let own = own.display();
@@ -652,8 +655,7 @@ const RUN: &str = "run-";
 const UTS: &str = "/proc/self/ns/uts";
 /// Looks for what forks while it is ended; the next ones come a second later.
 const ROUNDS: usize = 8;
-/// How often the lock is tried, and the time between.
-const LOOKS: u32 = 20;
+/// Between two tries of the lock.
 const LOOK: Duration = Duration::from_millis(50);
 /// A group for runs is kept so long without one.
 const UNUSED: Duration = Duration::from_secs(30);

@@ -21,6 +21,7 @@ mod faults;
 mod host;
 mod knocks;
 mod large;
+mod late;
 mod limits;
 mod mistakes;
 mod moves;

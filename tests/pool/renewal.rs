@@ -1,5 +1,6 @@
 //! Workers that are replaced, and starts that fail: what serves goes on until something better does.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -18,23 +19,23 @@ use super::rows::broker;
 use super::stage::{Client, request_in};
 
 /// Answers with its pid.
-const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
+pub(crate) const GOOD: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
                     print \"Content-Type: text/plain\\r\\n\\r\\n$$\"; }\n";
 
 /// alice's site: this program of hers, and more of `[pool]`.
-fn fastcgi(world: &World, name: &str, text: &str, more: &str) {
+pub(crate) fn fastcgi(world: &World, name: &str, text: &str, more: &str) {
     let path = world.script(&world.alice, name, text);
     let rules = format!("profile = \"perl\"\n[pool]\ncommand = \"{}\"\n{more}", path.display());
     world.site("alice", &rules);
     world.apply();
 }
 
-/// strace(1), which changes calls of the supervisor's as long as it is there.
-struct Tracer(Child);
+/// strace(1), which changes calls of a process's as long as it is there.
+pub(crate) struct Tracer(Child);
 
 impl Tracer {
-    fn on(daemon: &Daemon, words: &[&str]) -> Self {
-        let pid = daemon.pid().to_string();
+    pub(crate) fn on(process: Pid, words: &[impl AsRef<OsStr>]) -> Self {
+        let pid = process.to_string();
         let mut tracer = Command::new("/usr/bin/strace");
         tracer.args(["-o", "/tmp/tracer"]).args(words).args(["-p", &pid]);
         let tracer = Self(crate::harness::spawn(&mut tracer));
@@ -62,7 +63,7 @@ fn after_a_fork_that_failed_the_next_start_succeeds() {
         let daemon = Daemon::start(world);
         let nginx = Nginx::start(&["alice"], "");
         let tracer = Tracer::on(
-            &daemon,
+            daemon.pid(),
             &["-e", &format!("trace={FORKS}"), "-e", &format!("inject={FORKS}:error=EAGAIN:when=1")],
         );
         drop(nginx.begun("alice", "/good.fcgi"));
@@ -84,7 +85,7 @@ fn where_no_new_worker_can_be_made_the_old_ones_go_on() {
         let nginx = Nginx::start(&["alice"], "");
         let old = nginx.get("alice", "/good.fcgi").text();
         let words = ["-e", &format!("trace={FORKS}"), "-e", &format!("inject={FORKS}:error=EAGAIN")];
-        let tracer = Tracer::on(&daemon, &words);
+        let tracer = Tracer::on(daemon.pid(), &words);
         fastcgi(world, "better.fcgi", GOOD, workers);
         until("three failed starts", || logged(&["pool fail", "site=alice"]).len() >= 3);
         assert_eq!(nginx.get("alice", "/good.fcgi").text(), old);
@@ -127,7 +128,7 @@ fn a_reload_that_cannot_read_the_policys_directory_changes_nothing() {
         for (round, call) in ["openat", "getdents64"].into_iter().enumerate() {
             let inject = format!("inject={call}:error=EMFILE");
             let words = ["-P", "/var/lib/cellwall/policy", "-e", &format!("trace={call}"), "-e", &inject];
-            let tracer = Tracer::on(&daemon, &words);
+            let tracer = Tracer::on(daemon.pid(), &words);
             daemon.reload();
             until("its record", || logged(&["refuse ", "code=S09"]).len() > round);
             drop(tracer);

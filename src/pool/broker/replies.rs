@@ -170,7 +170,7 @@ impl Broker {
         }
         self.settle(call_key);
         self.answered(call_key);
-        let Some(worker) = self.workers.get_mut(&serial) else { return self.close_link(key) };
+        let Some(worker) = self.workers.get_mut(&serial) else { return self.answered_last(key) };
         if let Some(site) = self.sites.get_mut(&worker.site.0).filter(|_| proven) {
             site.has_kept();
         }
@@ -203,6 +203,14 @@ impl Broker {
         }
         self.dispatch(site.0);
         self.rest(site.0, serial);
+    }
+
+    /// The answer of a worker that has ended meanwhile: it may have been its first.
+    fn answered_last(&mut self, key: Key) {
+        if let Some((site, worker)) = self.links.get(key).map(|link| (link.site, link.worker)) {
+            self.say(Up::Ready { site: wire::Site(site), worker: wire::Worker(worker) });
+        }
+        self.close_link(key);
     }
 
     /// Counts a request that ended by itself, and writes its lines.

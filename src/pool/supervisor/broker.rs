@@ -36,9 +36,10 @@ pub(super) struct Broker {
     greeted: bool,
     since: Instant,
     failures: Failures,
-    /// The number that it was last asked with, and when that was not answered yet.
+    /// The number that it was last asked with, and for how many of our own seconds that was not answered. Not a time: where the whole
+    /// machine stood still, nobody was late.
     asked: u64,
-    waiting_since: Option<Instant>,
+    waiting: Option<u32>,
 }
 
 impl Broker {
@@ -52,7 +53,7 @@ impl Broker {
             since: Instant::now(),
             failures: Failures::default(),
             asked: 0,
-            waiting_since: None,
+            waiting: None,
         }
     }
 
@@ -87,7 +88,7 @@ impl Supervisor {
                 self.broker.pid = Some(pid);
                 self.broker.channel = Some(Channel::new(socket));
                 (self.broker.greeted, self.broker.flushing) = (false, false);
-                (self.broker.since, self.broker.waiting_since) = (Instant::now(), None);
+                (self.broker.since, self.broker.waiting) = (Instant::now(), None);
                 self.know(pid, Process::Broker);
                 self.journal.say("broker", b"", &format!("state=started pid={pid}"));
                 self.tell_everything();
@@ -199,7 +200,7 @@ impl Supervisor {
             Up::Pulse => self.pulse(),
             Up::Beat { number } => {
                 if number == self.broker.asked {
-                    self.broker.waiting_since = None;
+                    self.broker.waiting = None;
                 }
             }
         }
@@ -241,12 +242,12 @@ impl Supervisor {
         if self.manager.watchdog.is_some() {
             self.manager.tell("WATCHDOG=1");
         }
-        match self.broker.waiting_since {
-            Some(since) if since.elapsed() > STUCK => self.lose_broker(Lost::Deaf),
-            Some(_) => {}
+        match self.broker.waiting.map(|seconds| seconds.saturating_add(1)) {
+            Some(seconds) if seconds >= STUCK => self.lose_broker(Lost::Deaf),
+            Some(seconds) => self.broker.waiting = Some(seconds),
             None if self.broker.is_alive() => {
                 self.broker.asked = self.broker.asked.wrapping_add(1);
-                self.broker.waiting_since = Some(Instant::now());
+                self.broker.waiting = Some(0);
                 self.tell_broker(&Down::Ask { number: self.broker.asked }, Vec::new());
             }
             None => {}
@@ -258,5 +259,5 @@ impl Supervisor {
 const SHARE: usize = 256;
 /// A broker that lived so long has not failed to start.
 const STEADY: Duration = Duration::from_secs(10);
-/// A broker that does not answer for so long is stuck.
-const STUCK: Duration = Duration::from_secs(15);
+/// A broker that does not answer for so many seconds is stuck.
+const STUCK: u32 = 15;

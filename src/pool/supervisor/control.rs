@@ -48,8 +48,9 @@ enum Waits {
 }
 
 impl Control {
-    pub(super) fn open() -> io::Result<Self> {
-        let listener = listen::control(Path::new(SOCKET)).map_err(|refusal| io::Error::other(refusal.why))?;
+    pub(super) fn open(end: Instant) -> io::Result<Self> {
+        let listener = listen::until(end, || listen::control(Path::new(SOCKET)));
+        let listener = listener.map_err(|refusal| io::Error::other(refusal.why))?;
         Ok(Self { listener, clients: BTreeMap::new(), doomed: Vec::new(), deaf: false })
     }
 
@@ -228,7 +229,8 @@ impl Supervisor {
         pool.yielding = (pool.yielding || yields) && alive;
         // The broker forgets what it wanted as well, and asks anew when there is work.
         (pool.paused, pool.stands_in, pool.wanted) = (paused, false, 0);
-        (pool.failures, pool.not_before) = (super::super::life::Failures::default(), None);
+        (pool.failures, pool.not_before, pool.doubted) =
+            (super::super::life::Failures::default(), None, None);
         pool.set_blocking();
         let message = if paused { Down::Pause { site } } else { Down::Resume { site } };
         self.tell_broker(&message, Vec::new());

@@ -6,6 +6,7 @@
 //! * `kept`: sockets that outlive the daemon.
 //! * `logs`: a site's own logs, which the broker writes.
 //! * `workers`: a site's workers: as many as are wanted, each by the table of `life`.
+//! * `doubt`: workers that ended before their first answer was heard of.
 //! * `renewal`: new workers in the place of old ones.
 //! * `usage`: what sites use.
 //! * `runs`: CGI programs, one for each request, and the zygotes that start them.
@@ -28,6 +29,7 @@
 mod accounts;
 mod broker;
 mod control;
+mod doubt;
 mod kept;
 mod logs;
 mod pools;
@@ -89,6 +91,10 @@ pub struct Supervisor {
     runs: BTreeMap<Token, runs::Run>,
     zygotes: BTreeMap<runs::Serial, runs::Zygote>,
     processes: HashMap<Pid, Process>,
+    /// All that had ended by then has been reaped.
+    reaped: Instant,
+    /// So long a killed daemon's children are waited for.
+    patient: Instant,
     graves: Vec<Tree>,
     timers: BTreeSet<(Instant, Timer)>,
     broker: broker::Broker,
@@ -127,6 +133,8 @@ enum Timer {
     Unready(Worker),
     /// A worker that accepts for itself has lived long enough to be up.
     Settled(Worker),
+    /// A worker that has ended did not answer before, or it would have been heard of.
+    Doubt(Site),
     /// A run is ended again.
     Run(Token),
     /// The broker is told of a site again.
@@ -215,15 +223,21 @@ impl Supervisor {
         Ok(!self.is_over())
     }
 
-    /// Does what is due.
+    /// Does what is due. Whoever had ended by then is known to have: a timer may mean that somebody has lived for so long.
     fn tick(&mut self) {
         let now = Instant::now();
+        if self.timers.first().is_none_or(|(due, _)| *due > now) {
+            return;
+        }
+        self.reap();
+        self.reaped = now;
         while let Some((due, timer)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
             self.timers.remove(&(due, timer));
             match timer {
                 Timer::Worker(worker) => self.worker_timer(worker, now),
                 Timer::Unready(worker) => self.unready_timer(worker),
                 Timer::Settled(worker) => self.settled_timer(worker),
+                Timer::Doubt(site) => self.doubt_timer(site, now),
                 Timer::Run(token) => self.run_timer(token),
                 Timer::Tell(site) => self.tell_timer(site),
                 Timer::Site(site) => self.fill(site),
@@ -384,10 +398,11 @@ impl Supervisor {
         many_descriptors()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let journal = Journal::open()?;
+        let patient = Instant::now() + PATIENCE;
         super::listen::directories(account.gid)?;
-        let control = control::Control::open()?;
+        let control = control::Control::open(patient)?;
         super::listen::sweep()?;
-        let status = super::listen::named(std::path::Path::new(STATUS), 0)
+        let status = super::listen::until(patient, || super::listen::named(std::path::Path::new(STATUS), 0))
             .map_err(|refusal| io::Error::other(refusal.why))?;
         super::listen::set_blocking(&status, false)?;
         super::listen::set_blocking(&control, false)?;
@@ -396,12 +411,14 @@ impl Supervisor {
             signals,
             manager: Manager::of(&environment),
             journal,
-            grove: Grove::find()?,
+            grove: Grove::find(patient.max(Instant::now() + SECOND))?,
             pools: BTreeMap::new(),
             workers: BTreeMap::new(),
             runs: BTreeMap::new(),
             zygotes: BTreeMap::new(),
             processes: HashMap::new(),
+            reaped: Instant::now(),
+            patient,
             graves: Vec::new(),
             timers: BTreeSet::new(),
             broker: broker::Broker::new(account),
@@ -444,6 +461,8 @@ const END: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 /// The status service of the broker: root's alone.
 pub const STATUS: &str = "/run/cellwall/status.sock";
 const SECOND: Duration = Duration::from_secs(1);
+/// What a killed daemon's children hold is waited for at the start: a child closes it first of all, when it gets the processor.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what runs may go on after SIGTERM.
 const QUIT: Duration = Duration::from_secs(25);
 const QUIT_MS: u64 = 20_000;

@@ -22,6 +22,7 @@ use super::super::outlook::Outlook;
 use super::super::settings::{self, Accept, Kind, Life, Listen, Settings, Workers};
 use super::super::tree;
 use super::super::wire::{Down, Site};
+use super::doubt::Doubt;
 use super::records::{Found, RECORD};
 use super::runs::Serial;
 use super::{Supervisor, Timer, stopped};
@@ -63,6 +64,8 @@ pub(super) struct Pool {
     /// What the broker wants.
     pub(super) wanted: u32,
     pub(super) failures: Failures,
+    /// The end of a worker that may count as a failed start.
+    pub(super) doubted: Option<Doubt>,
     /// Workers were ended too early.
     pub(super) spacing: Spacing,
     /// No start before.
@@ -145,6 +148,8 @@ impl Supervisor {
         for (name, found) in found {
             self.add(name, &found);
         }
+        // From now on nobody waits for anything.
+        self.patient = Instant::now();
         self.after(super::SECOND, super::Timer::Second);
     }
 
@@ -230,6 +235,7 @@ impl Supervisor {
             paused,
             wanted: 0,
             failures: Failures::default(),
+            doubted: None,
             spacing: Spacing::default(),
             not_before: None,
             proving: false,
@@ -353,7 +359,9 @@ impl Supervisor {
         match self.take_over(settings, uid)? {
             Some(socket) => Ok(socket),
             None => {
-                let listener = Rc::new(listen::public(settings.listen, settings.group)?);
+                let listener =
+                    listen::until(self.patient, || listen::public(settings.listen, settings.group));
+                let listener = Rc::new(listener?);
                 Ok(Public { listener, ours: true, held: false, kept: None })
             }
         }

@@ -53,9 +53,9 @@ impl Supervisor {
         }
     }
 
-    /// A worker of this epoch has lived long enough to be believed.
+    /// A worker of this epoch has lived long enough to be believed: as far as is known, which may be less than it seems by the clock.
     pub(super) fn has_proven(&self, site: Site, epoch: u32) -> bool {
-        let probation = Instant::now().checked_sub(PROBATION);
+        let probation = self.reaped.checked_sub(PROBATION);
         self.workers.values().any(|one| {
             one.site == site
                 && one.epoch == epoch

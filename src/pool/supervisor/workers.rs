@@ -426,8 +426,10 @@ impl Supervisor {
 
     /// A site's worker has answered for the first time.
     pub(super) fn worker_ready(&mut self, site: Site, worker: Worker) {
-        if self.workers.get(&worker).is_some_and(|living| living.site == site) {
-            self.happen(worker, Event::Ready);
+        match self.workers.get(&worker) {
+            Some(living) if living.site == site => self.happen(worker, Event::Ready),
+            Some(_) => {}
+            None => self.has_answered(site, worker),
         }
     }
 
@@ -455,13 +457,19 @@ impl Supervisor {
             lived.as_secs()
         );
         self.journal.say("end", &name, &line);
-        let Living { epoch, signalled, state, tree, .. } = living;
+        let Living { epoch, signalled, state, tree, accept, .. } = living;
         self.bury(tree);
         let current = self.pools.get(&site).is_some_and(|pool| pool.epoch == epoch);
         // One that ends by itself within its first second would be started again without end.
         let short = !signalled && lived < SHORT;
         if current && (action == Action::Blame || short) && !(signalled && state != State::Failing) {
-            self.start_failed(site, ended, &line);
+            let may_have_answered =
+                accept == Accept::Relay && state == State::Starting && ended != Ended::Refused;
+            if may_have_answered && !short {
+                self.doubt(site, worker, ended, line);
+            } else {
+                self.start_failed(site, ended, &line);
+            }
         }
         self.fill(site);
         self.answer_waiting();
@@ -502,7 +510,7 @@ impl Supervisor {
     }
 
     /// Counts a failed start: the next one is later, and the broker is told.
-    fn start_failed(&mut self, site: Site, how: Ended, line: &str) {
+    pub(super) fn start_failed(&mut self, site: Site, how: Ended, line: &str) {
         let Some(pool) = self.pools.get_mut(&site) else { return };
         pool.failures.count();
         let pause = pool.failures.pause();
