@@ -28,6 +28,8 @@ mod load;
 mod numbers;
 #[path = "pool/trouble.rs"]
 mod trouble;
+#[path = "pool/visitors.rs"]
+mod visitors;
 
 use host::Host;
 
@@ -37,6 +39,7 @@ cargo xtask bench pool [OPTIONS]
   --seconds N   of each run (default 2)
   --sites N     configured sites that nobody asks (default 10000)
   --only NAME   one table: hello, large, cgi, recycle, reload, kill, neighbour or idle
+  --trouble T   of the neighbour's table one line: overloaded, forks, stderr or slow
   --run TEXT    instead of tables: a command of the shell's on the benchmark's host";
 
 /// The words of the command line.
@@ -45,12 +48,13 @@ struct Options {
     seconds: u32,
     sites: u32,
     only: Option<String>,
+    trouble: Option<String>,
     run: Option<String>,
 }
 
 impl Options {
     fn read(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { rounds: 3, seconds: 2, sites: 10_000, only: None, run: None };
+        let mut options = Self { rounds: 3, seconds: 2, sites: 10_000, only: None, trouble: None, run: None };
         let mut words = words.filter(|word| word != "--bench");
         while let Some(name) = words.next() {
             let value = words.next().ok_or_else(|| format!("{name} needs a value."))?;
@@ -60,6 +64,7 @@ impl Options {
                 "--seconds" => options.seconds = number()?.max(1),
                 "--sites" => options.sites = number()?,
                 "--only" => options.only = Some(value),
+                "--trouble" => options.trouble = Some(value),
                 "--run" => options.run = Some(value),
                 _ => return Err(format!("{name} is no option.")),
             }

@@ -20,7 +20,9 @@ use super::values::{Count, Groups, Seconds, Size, Umask};
 pub fn renew(group: &ControlGroup<'_>) -> std::io::Result<()> {
     let place = Path::new(OsStr::from_bytes(group.directory));
     let files = [
-        (&b"memory.max"[..], &b"max"[..]),
+        // An idle one takes no weight (`cellwalld` says again that it is, as long as there is a reason).
+        (&b"cpu.idle"[..], &b"0"[..]),
+        (b"memory.max", b"max"),
         (b"memory.limit_in_bytes", b"-1"),
         (b"pids.max", b"max"),
         (b"cpu.weight", b"100"),

@@ -89,6 +89,10 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, site: &Site<'_>, beside: &Bes
         },
         group_directory: beside.group(|(version, ..)| *version == 2),
         memory_directory: beside.group(|(.., all)| all.iter().any(|(file, _)| file.starts_with("memory"))),
+        // Version 2 divides them among all its groups, weight or none; version 1 where something is asked of it.
+        cpu_directory: beside
+            .group(|(version, _, all)| *version == 2 || all.iter().any(|(file, _)| file.starts_with("cpu."))),
+        cpu_weight: rules.cpu_weight.as_ref().map_or(100, |weight| weight.value.0.into()),
         gate: gate(&docroots, command.first().map(String::as_bytes), beside),
         seen: seen(compiler, rules),
     };

@@ -84,6 +84,10 @@ pub struct Settings<'a> {
     pub group_directory: &'a [u8],
     /// The control group, of either version, that limits the site's memory; empty: none does.
     pub memory_directory: &'a [u8],
+    /// The control group, of either version, that divides the processors among sites; empty: none does.
+    pub cpu_directory: &'a [u8],
+    /// What the site weighs there, as version 2 counts: 100 is what everybody does.
+    pub cpu_weight: u32,
     /// What the gate lets pass.
     pub gate: Gate<'a>,
     /// What can be seen.
@@ -320,6 +324,8 @@ fn read<'a>(body: &mut Body<'a>) -> Result<Settings<'a>, Malformed> {
         },
         group_directory: log(body, "cgroup")?,
         memory_directory: log(body, "cgroup")?,
+        cpu_directory: log(body, "cgroup")?,
+        cpu_weight: body.u32()?,
         gate: gate(body)?,
         seen: Seen {
             status_path: body.text("pool.status")?,
@@ -466,6 +472,8 @@ mod encoding {
         body.u32(settings.worker.grace_ms);
         body.bytes(settings.group_directory);
         body.bytes(settings.memory_directory);
+        body.bytes(settings.cpu_directory);
+        body.u32(settings.cpu_weight);
         let gate = &settings.gate;
         body.texts(&gate.docroots);
         body.bytes(gate.jail);
@@ -543,6 +551,8 @@ mod tests {
             worker: Life { requests: 500, memory: 1 << 28, start_ms: 10_000, grace_ms: 10_000 },
             group_directory: b"/sys/fs/cgroup/cellwall/1001-shop",
             memory_directory: b"/sys/fs/cgroup/memory/cellwall/1001-shop",
+            cpu_directory: b"/sys/fs/cgroup/cpu/cellwall-1001-shop",
+            cpu_weight: 50,
             gate: Gate {
                 docroots: vec![b"/srv/shop"],
                 jail: b"",

@@ -31,7 +31,7 @@ fn site(world: &World, user: &User, limits: &str) {
 }
 
 /// The directory of a process's group that has this controller.
-fn group(pid: i32, controller: &str) -> PathBuf {
+pub(crate) fn group(pid: i32, controller: &str) -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let words: Vec<Vec<&str>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
     let old = words.iter().find(|one| one[2] == "cgroup" && one[3].split(',').any(|word| word == controller));
@@ -51,7 +51,7 @@ fn group(pid: i32, controller: &str) -> PathBuf {
 }
 
 /// What stands in the first of these files that there is.
-fn setting(group: &Path, files: [&str; 2]) -> String {
+pub(crate) fn setting(group: &Path, files: [&str; 2]) -> String {
     let found = files.iter().find_map(|file| fs::read_to_string(group.join(file)).ok());
     found.unwrap_or_else(|| panic!("{} has none of {files:?}", group.display())).trim().to_owned()
 }

@@ -13,6 +13,7 @@ mod harness;
 
 mod accidents;
 mod authorizer;
+mod behind;
 mod clients;
 mod daemon;
 mod edges;

@@ -18,9 +18,9 @@ const POOL: &str = "profile = \"perl\"\n[pool]\n";
 const SPIN: &str = "#!/usr/bin/perl\n1 while -e 'go';\nprint \"Content-Type: text/plain\\r\\n\\r\\nspun\";\n";
 const HELLO: &str = "#!/usr/bin/perl\nuse FCGI;\nmy $request = FCGI::Request();\nwhile ($request->Accept() >= 0) {\n\
                      print \"Content-Type: text/plain\\r\\n\\r\\nhello\"; }\n";
-const GO: &str = "/var/www/alice/htdocs/go";
+pub(crate) const GO: &str = "/var/www/alice/htdocs/go";
 
-fn sites(world: &World) {
+pub(crate) fn sites(world: &World) {
     world.script(&world.alice, "spin.cgi", SPIN);
     let hello = world.script(&world.bob, "hello.fcgi", HELLO);
     world.site("alice", &format!("{POOL}kind = \"cgi\"\n"));
@@ -30,7 +30,7 @@ fn sites(world: &World) {
 }
 
 /// Several at once: a busy machine has each of them wait, and fewer than ten in a second disturb nobody.
-fn ask(nginx: &Nginx) {
+pub(crate) fn ask(nginx: &Nginx) {
     let one = || assert_eq!(nginx.get("bob", "/hello.fcgi").status, 200, "{}", logged(&[""]).join("\n"));
     thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(one))));
 }

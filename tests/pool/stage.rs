@@ -64,6 +64,8 @@ pub(crate) fn example() -> Settings<'static> {
         worker: Life { requests: 0, memory: 0, start_ms: 10_000, grace_ms: 10_000 },
         group_directory: b"",
         memory_directory: b"",
+        cpu_directory: b"",
+        cpu_weight: 100,
         gate: Gate {
             docroots: vec![DOCROOT.as_bytes()],
             jail: b"",

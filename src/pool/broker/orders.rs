@@ -92,7 +92,7 @@ impl Broker {
             requests: site.counters.worked.count,
             brief: self.brief,
         });
-        if counted && disturbs { self.tell(Up::Pulse) } else { Ok(()) }
+        if counted && disturbs { self.tell(Up::Disturbs { site: wire::Site(number) }) } else { Ok(()) }
     }
 
     fn welcome(&mut self, log: Option<OwnedFd>, status: Option<OwnedFd>) {

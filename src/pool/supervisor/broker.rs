@@ -197,7 +197,7 @@ impl Supervisor {
             Up::EndRun { site, token, .. } => self.end_run(site, token),
             Up::Slow { site, worker } => self.tell_where_worker(site, worker),
             Up::SlowRun { site, token } => self.tell_where_run(site, token),
-            Up::Pulse => self.pulse(),
+            Up::Disturbs { site } => self.disturbs(site),
             Up::Beat { number } => {
                 if number == self.broker.asked {
                     self.broker.waiting = None;

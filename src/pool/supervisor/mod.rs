@@ -13,6 +13,7 @@
 //! * `slow`: where the worker of a slow request is.
 //! * `broker`: the other side of the wire.
 //! * `pulse`: what makes the kernel look more often at who is to run.
+//! * `behind`: sites that compute for long, and others that have less to do.
 //! * `seal`: what is given up at the start.
 //! * `control`: what administrators and site owners ask for.
 //! * `run`: what somebody has removed from /run.
@@ -27,6 +28,7 @@
 //! name; wait for anything but its loop.
 
 mod accounts;
+mod behind;
 mod broker;
 mod control;
 mod doubt;
@@ -99,6 +101,7 @@ pub struct Supervisor {
     timers: BTreeSet<(Instant, Timer)>,
     broker: broker::Broker,
     pulse: pulse::Pulse,
+    behind: behind::Behind,
     control: control::Control,
     kept: kept::Kept,
     own: run::Own,
@@ -345,6 +348,7 @@ impl Supervisor {
         self.broker.kill();
         self.broker.let_go(&self.epoll);
         self.pulse.kill();
+        self.behind.free_all();
         self.control.dismiss_all();
         self.remove_sockets();
     }
@@ -423,6 +427,7 @@ impl Supervisor {
             timers: BTreeSet::new(),
             broker: broker::Broker::new(account),
             pulse: pulse::Pulse::new(),
+            behind: behind::Behind::new(),
             control,
             kept: kept::Kept::of(&environment),
             own: run::Own::now(),

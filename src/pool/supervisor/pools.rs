@@ -25,7 +25,7 @@ use super::super::wire::{Down, Site};
 use super::doubt::Doubt;
 use super::records::{Found, RECORD};
 use super::runs::Serial;
-use super::{Supervisor, Timer, stopped};
+use super::{Supervisor, Timer, behind, stopped};
 
 /// One pool.
 pub(super) struct Pool {
@@ -210,6 +210,7 @@ impl Supervisor {
         };
         socket.held |= settings.accept == Accept::Direct;
         self.grove.clear(Path::new(OsStr::from_bytes(settings.group_directory)));
+        behind::free(&settings);
         self.last_site = self.last_site.saturating_add(1);
         let site = Site(self.last_site);
         let pool = Pool {

@@ -42,6 +42,7 @@ impl Supervisor {
                 fat.push((worker, site, used.memory));
             }
         }
+        self.weigh(&sums);
         for (worker, site, memory) in fat {
             self.recycle(site, worker, memory);
         }

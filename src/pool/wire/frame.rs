@@ -228,7 +228,7 @@ impl Message for Up {
             Self::Renew { site, worker, child } => {
                 Fields { kind: 141, site: site.0, worker: worker.0, number: child.into(), ..none }
             }
-            Self::Pulse => Fields { kind: 142, ..none },
+            Self::Disturbs { site } => Fields { kind: 142, site: site.0, ..none },
         }
     }
 
@@ -249,7 +249,7 @@ impl Message for Up {
             139 => Self::SlowRun { site, token },
             140 => Self::Heir { site, worker },
             141 => Self::Renew { site, worker, child: small(number)? },
-            142 => Self::Pulse,
+            142 => Self::Disturbs { site },
             _ => return Err(Nonsense),
         })
     }

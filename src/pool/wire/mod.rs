@@ -311,8 +311,11 @@ pub enum Up {
         number: u64,
     },
     /// A site computes, and others want the processors in between: for two seconds from now on the kernel is to look more often at
-    /// who is to run.
-    Pulse,
+    /// who is to run, and the site is behind others where it has more than its share.
+    Disturbs {
+        /// Which.
+        site: Site,
+    },
 }
 
 macro_rules! numbered {

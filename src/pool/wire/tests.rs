@@ -44,7 +44,7 @@ fn ups() -> Vec<Up> {
         Up::Beat { number: u64::MAX },
         Up::Heir { site, worker },
         Up::Renew { site, worker, child: 7 },
-        Up::Pulse,
+        Up::Disturbs { site },
     ];
     for why in Why::ALL.iter().copied() {
         all.push(Up::Retire { site, worker, why });
