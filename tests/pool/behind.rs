@@ -60,6 +60,11 @@ fn a_site_is_behind_others_while_it_takes_more_than_its_share_and_keeps_its_weig
         let nginx = Nginx::start(&["alice", "bob"], "");
         let Some((hog, group)) = behind(world, &nginx) else { return };
         assert_eq!(logged(&["pool behind site=alice used_ms=", " share_ms="]).len(), 1);
+        until("that it is told", || {
+            ask(&nginx);
+            told(world, "alice", "behind") == 1
+        });
+        assert_eq!(told(world, "bob", "behind"), 0);
 
         // Another weight is taken at once, though an idle group has none; and it is behind again.
         weighs(world, 20);
@@ -74,6 +79,7 @@ fn a_site_is_behind_others_while_it_takes_more_than_its_share_and_keeps_its_weig
             ask(&nginx);
             !is_idle(&group)
         });
+        until("that this is told", || told(world, "alice", "behind") == 0);
         assert!(["204", "20"].contains(&&*weight(&group)), "{}", weight(&group));
         drop((nginx, daemon));
     });
@@ -118,6 +124,43 @@ fn a_daemon_that_ends_leaves_nobody_behind_and_neither_does_the_one_after_a_kill
         assert!(!is_idle(&group));
         drop((hog, nginx));
     });
+}
+
+#[test]
+fn a_site_whose_workers_have_ended_has_no_processes_and_keeps_what_it_has_used() {
+    world(Launcher::Cellwall, |world| {
+        sites(world);
+        world.site(
+            "alice",
+            "profile = \"perl\"\n[pool]\nkind = \"cgi\"\nworkers = { max = 1, idle = \"1s\" }\n",
+        );
+        world.apply();
+        let daemon = Daemon::start(world);
+        let nginx = Nginx::start(&["alice"], "");
+        let used = || told(world, "alice", "cpu_microseconds_total");
+        for _ in 0..2 {
+            let before = used();
+            fs::write(GO, "").unwrap();
+            let hog = nginx.begun("alice", "/spin.cgi");
+            until("half a second of a processor", || used() >= before + 500_000);
+            let spent = used();
+            assert!(told(world, "alice", "processes") > 0);
+            fs::remove_file(GO).unwrap();
+            drop(hog);
+            until("no processes", || told(world, "alice", "processes") == 0);
+            assert_eq!(told(world, "alice", "memory_bytes"), 0);
+            assert!(used() >= spent, "{} after {spent}", used());
+        }
+        drop((nginx, daemon));
+    });
+}
+
+/// A number of `cellwall status`.
+fn told(world: &World, site: &str, name: &str) -> u64 {
+    let said = world.cellwall(&["status", "--json", site]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let number = text.split(&format!("\"{name}\":")).nth(1).unwrap_or_else(|| panic!("{name}: {text}"));
+    number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
 /// As many programs that compute as there are processors, of the ordinary nice value.

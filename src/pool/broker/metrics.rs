@@ -9,7 +9,7 @@ use super::site::Site;
 /// A family: its name, kind, what it is, and the value of a site.
 type Family = (&'static str, &'static str, &'static str, fn(&Site) -> u64);
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     ("connections_total", "counter", "Connections of web servers.", |site| site.counters.connections),
     ("requests_total", "counter", "Requests.", |site| site.counters.requests),
     ("abandoned_total", "counter", "Requests whose web server went away.", |site| site.counters.abandoned),
@@ -27,9 +27,12 @@ const FAMILIES: [Family; 14] = [
     ("workers", "gauge", "Workers.", |site| {
         u64::try_from(site.workers.len()).unwrap_or(u64::MAX).saturating_add(site.alone.into())
     }),
-    ("processes", "gauge", "Processes of the site's workers.", |site| site.usage.0.into()),
-    ("memory_bytes", "gauge", "Memory of the site's workers.", |site| site.usage.1),
-    ("cpu_microseconds_total", "counter", "CPU time of the site's workers.", |site| site.usage.2),
+    ("processes", "gauge", "Processes of the site's workers.", |site| site.usage.processes.into()),
+    ("memory_bytes", "gauge", "Memory of the site's workers.", |site| site.usage.memory),
+    ("cpu_microseconds_total", "counter", "CPU time of the site's workers.", |site| site.usage.cpu_us),
+    ("behind", "gauge", "1: takes more than its share of the processors, and is behind others.", |site| {
+        site.usage.behind.into()
+    }),
 ];
 
 impl Broker {

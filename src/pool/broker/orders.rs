@@ -13,7 +13,7 @@ use super::arena::Key;
 use super::calls::{Call, State};
 use super::lines::{Pipe, Splitter};
 use super::load::Told;
-use super::site::{Habit, Rules, Site, Worker};
+use super::site::{Habit, Rules, Site, Usage, Worker};
 use super::{Broker, Said, Source};
 
 /// A web server that has connected says what it wants at once; one that has not by then is not waited for at the end.
@@ -70,8 +70,8 @@ impl Broker {
             Down::Started { token, .. } => self.run_started(Key(token.0), with.collect()),
             Down::NotStarted { token, why, .. } => self.run_refused(Key(token.0), why),
             Down::RunEnded { token, how, code, .. } => self.run_ended(Key(token.0), how, code),
-            Down::Usage { site, processes, memory, cpu_us } => {
-                self.usage(site.0, (processes, memory, cpu_us))?;
+            Down::Usage { site, processes, memory, cpu_us, behind } => {
+                self.usage(site.0, Usage { processes, memory, cpu_us, behind })?;
             }
             Down::Spent { worker, cpu_us, .. } => self.spent(worker.0, cpu_us),
             Down::RunSpent { token, cpu_us, .. } => self.run_spent(Key(token.0), cpu_us),
@@ -81,14 +81,14 @@ impl Broker {
         Ok(())
     }
 
-    fn usage(&mut self, number: u32, usage: (u32, u64, u64)) -> Result<(), Lost> {
+    fn usage(&mut self, number: u32, usage: Usage) -> Result<(), Lost> {
         let Some(site) = self.sites.get_mut(&number) else { return Ok(()) };
         site.usage = usage;
         // Of one that accepts for itself nobody knows how many requests it was.
         let counted = site.rules.accept == Accept::Relay;
         let disturbs = site.load.disturbs(Told {
             at: self.now,
-            cpu_us: usage.2,
+            cpu_us: usage.cpu_us,
             requests: site.counters.worked.count,
             brief: self.brief,
         });

@@ -182,11 +182,20 @@ pub(super) struct Site {
     pub(super) habit: Habit,
     /// Workers do not start: the next try is then.
     pub(super) stalled_until: u64,
-    pub(super) usage: (u32, u64, u64),
+    pub(super) usage: Usage,
     pub(super) load: Load,
     pub(super) counters: Counters,
     pub(super) limiter: Limiter,
     pub(super) words: Words,
+}
+
+/// What [`wire::Down::Usage`] said last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    pub(super) processes: u32,
+    pub(super) memory: u64,
+    pub(super) cpu_us: u64,
+    pub(super) behind: bool,
 }
 
 impl Site {
@@ -213,7 +222,7 @@ impl Site {
             leaving: Leaving::default(),
             wanted: 0,
             stalled_until: 0,
-            usage: (0, 0, 0),
+            usage: Usage::default(),
             load: Load::default(),
             counters: Counters::new(now),
             limiter: Limiter::default(),

@@ -32,11 +32,12 @@ pub(super) struct Behind {
     held: BTreeMap<Site, Held>,
 }
 
-/// A site's CPU time in microseconds: so far, and of that in the last period.
+/// A site's CPU time in microseconds: so far, and of that in the last period; and how many processes it has.
 #[derive(Debug, Clone, Copy, Default)]
 struct Used {
     so_far: u64,
     lately: u64,
+    processes: u32,
 }
 
 /// A site that computes for long at a time.
@@ -91,8 +92,22 @@ impl Behind {
         let others = self.used.iter().filter(|(other, used)| **other != site && used.lately >= much).count();
         let processors = available_parallelism().map_or(1, |number| u64::try_from(number.get()).unwrap_or(1));
         let others = u64::try_from(others).unwrap_or(u64::MAX);
-        let used = self.used.get(&site).map_or(0, |used| used.lately);
-        (share(self.period_us, processors, weight, others), used)
+        (share(self.period_us, processors, weight, others), self.used_lately(site))
+    }
+
+    /// Who had processes when they were counted last, or is held: of them something else may be to tell now.
+    pub(super) fn known(&self) -> impl Iterator<Item = Site> {
+        let counted = self.used.iter().filter(|(_, used)| used.processes > 0).map(|(site, _)| *site);
+        counted.chain(self.held.keys().copied())
+    }
+
+    /// CPU time of the last period, in microseconds.
+    pub(super) fn used_lately(&self, site: Site) -> u64 {
+        self.used.get(&site).map_or(0, |used| used.lately)
+    }
+
+    pub(super) fn is_behind(&self, site: Site) -> bool {
+        self.held.get(&site).is_some_and(|held| held.is_behind)
     }
 
     /// `sums`: what all have used so far.
@@ -102,9 +117,10 @@ impl Behind {
         let before = std::mem::take(&mut self.used);
         let used = sums.iter().map(|(site, usage)| {
             let so_far = usage.cpu_us;
-            // Of a worker that has ended its time is gone with it.
-            let lately = before.get(site).map_or(0, |before| so_far.saturating_sub(before.so_far));
-            (*site, Used { so_far, lately })
+            // Of a worker that has ended its time is gone with it. Who had none has used all of it since then.
+            let before = before.get(site).copied().unwrap_or_default();
+            let lately = so_far.saturating_sub(before.so_far);
+            (*site, Used { so_far, lately, processes: usage.processes })
         });
         self.used = used.collect();
     }
@@ -297,7 +313,7 @@ mod tests {
             let (share, lately) = behind.lately(site, 100);
             (share * 2 / processors, lately)
         };
-        assert_eq!(count(1, [500, 900]), (SECOND, 0), "the first time is about any time before");
+        assert_eq!(count(1, [500, 900]), (SECOND, 500), "it had no worker before");
         assert_eq!(count(2, [800, 900]), (SECOND, 300));
         assert_eq!(count(4, [900, 900]), (2 * SECOND, 100), "a late second is a long one");
         assert_eq!(

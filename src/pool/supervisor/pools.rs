@@ -64,6 +64,8 @@ pub(super) struct Pool {
     /// What the broker wants.
     pub(super) wanted: u32,
     pub(super) failures: Failures,
+    /// CPU time of all its workers and runs since it is there, in microseconds.
+    pub(super) cpu_us: u64,
     /// The end of a worker that may count as a failed start.
     pub(super) doubted: Option<Doubt>,
     /// Workers were ended too early.
@@ -236,6 +238,7 @@ impl Supervisor {
             paused,
             wanted: 0,
             failures: Failures::default(),
+            cpu_us: 0,
             doubted: None,
             spacing: Spacing::default(),
             not_before: None,

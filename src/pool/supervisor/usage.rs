@@ -42,19 +42,27 @@ impl Supervisor {
                 fat.push((worker, site, used.memory));
             }
         }
+        // Of those whose last worker is gone, that is told.
+        for site in self.behind.known() {
+            sums.entry(site).or_default();
+        }
         self.weigh(&sums);
         for (worker, site, memory) in fat {
             self.recycle(site, worker, memory);
         }
-        let sums = sums.into_iter().map(|(site, Usage { processes, memory, cpu_us })| Down::Usage {
-            site,
-            processes,
-            memory,
-            cpu_us,
-        });
-        for message in spent.into_iter().chain(sums) {
+        let used: Vec<Down> = sums.into_iter().filter_map(|(site, used)| self.used(site, used)).collect();
+        for message in spent.into_iter().chain(used) {
             self.tell_broker(&message, Vec::new());
         }
+    }
+
+    /// What the broker is told of a site. Its CPU time goes on where workers end, and their own is gone with them.
+    fn used(&mut self, site: Site, Usage { processes, memory, .. }: Usage) -> Option<Down> {
+        let behind = self.behind.is_behind(site);
+        let lately = self.behind.used_lately(site);
+        let pool = self.pools.get_mut(&site)?;
+        pool.cpu_us = pool.cpu_us.saturating_add(lately);
+        Some(Down::Usage { site, processes, memory, cpu_us: pool.cpu_us, behind })
     }
 
     fn recycle(&mut self, site: Site, worker: Worker, memory: u64) {

@@ -86,6 +86,11 @@ fn small(number: u64) -> Result<u32, Nonsense> {
     u32::try_from(number).map_err(|_| Nonsense)
 }
 
+/// Of a message that says nothing but whom it is about.
+fn of_site(kind: u8, site: Site) -> Fields {
+    Fields { kind, site: site.0, ..Fields::default() }
+}
+
 impl Message for Down {
     fn descriptors(&self) -> usize {
         match self {
@@ -116,9 +121,9 @@ impl Message for Down {
             Self::Site { site, generation } => {
                 Fields { kind: 2, site: site.0, number: generation.into(), ..none }
             }
-            Self::SiteGone { site } => Fields { kind: 3, site: site.0, ..none },
-            Self::Pause { site } => Fields { kind: 4, site: site.0, ..none },
-            Self::Resume { site } => Fields { kind: 5, site: site.0, ..none },
+            Self::SiteGone { site } => of_site(3, site),
+            Self::Pause { site } => of_site(4, site),
+            Self::Resume { site } => of_site(5, site),
             Self::Lines { site, sink } => Fields { kind: 6, detail: sink.number(), site: site.0, ..none },
             Self::Worker { site, worker, generation, connections } => Fields {
                 kind: 7,
@@ -152,8 +157,9 @@ impl Message for Down {
                 other: code.into(),
                 ..none
             },
-            Self::Usage { site, processes, memory, cpu_us } => {
-                Fields { kind: 14, site: site.0, worker: processes, number: memory, other: cpu_us, ..none }
+            Self::Usage { site, processes, memory, cpu_us, behind } => {
+                let fields = Fields { detail: behind.into(), worker: processes, ..of_site(14, site) };
+                Fields { number: memory, other: cpu_us, ..fields }
             }
             Self::Ask { number } => Fields { kind: 15, number, ..none },
             Self::Quit { within_ms } => Fields { kind: 16, number: within_ms, ..none },
@@ -164,7 +170,7 @@ impl Message for Down {
                 Fields { kind: 18, site: site.0, number: token.0, other: cpu_us, ..none }
             }
             Self::Errors { site, worker } => Fields { kind: 19, site: site.0, worker: worker.0, ..none },
-            Self::StandIn { site } => Fields { kind: 20, site: site.0, ..none },
+            Self::StandIn { site } => of_site(20, site),
         }
     }
 
@@ -185,7 +191,17 @@ impl Message for Down {
             11 => Self::Started { token, site },
             12 => Self::NotStarted { token, site, why: Busy::of(detail)? },
             13 => Self::RunEnded { token, site, how: Ended::of(detail)?, code: small(other)? },
-            14 => Self::Usage { site, processes: worker.0, memory: number, cpu_us: other },
+            14 => Self::Usage {
+                site,
+                processes: worker.0,
+                memory: number,
+                cpu_us: other,
+                behind: match detail {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Nonsense),
+                },
+            },
             15 => Self::Ask { number },
             16 => Self::Quit { within_ms: number },
             17 => Self::Spent { site, worker, cpu_us: number },
@@ -228,7 +244,7 @@ impl Message for Up {
             Self::Renew { site, worker, child } => {
                 Fields { kind: 141, site: site.0, worker: worker.0, number: child.into(), ..none }
             }
-            Self::Disturbs { site } => Fields { kind: 142, site: site.0, ..none },
+            Self::Disturbs { site } => of_site(142, site),
         }
     }
 

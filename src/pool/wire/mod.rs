@@ -167,7 +167,7 @@ pub enum Down {
         /// Exit status or signal.
         code: u32,
     },
-    /// What a site uses at the moment, for the status service. Sent now and then for sites with workers.
+    /// What a site uses at the moment, for the status service. Sent once a second for sites with workers, and once when they are gone.
     Usage {
         /// Which.
         site: Site,
@@ -177,6 +177,8 @@ pub enum Down {
         memory: u64,
         /// Microseconds of CPU time since the site's first worker.
         cpu_us: u64,
+        /// It takes more than its share of the processors, and is behind other sites.
+        behind: bool,
     },
     /// The CPU time of a worker's whole tree so far, where the site limits that of a request. Sent once a second.
     Spent {
