@@ -126,6 +126,48 @@ fn import_tells_each_sites_file_and_what_it_wrote() {
     });
 }
 
+/// Who imports again, or where a site's file has another name, learns it without a word of stderr.
+#[test]
+fn import_tells_what_stays_as_it_is_and_what_left_no_site_over() {
+    world(Launcher::Cellwall, |world| {
+        let host = |name: &str, user: &str| {
+            format!(
+                "<VirtualHost *:80>\n  ServerName {name}.example\n  DocumentRoot /var/www/{user}/htdocs\n  \
+                 SuexecUserGroup {user} {user}\n</VirtualHost>\n"
+            )
+        };
+        put("/tmp/dump", (host("rose", "alice") + &host("fern", "bob")).as_bytes(), 0, 0o644);
+        fs::create_dir("/tmp/sites").unwrap();
+        put("/tmp/sites/garden.toml", b"user = \"bob\"\ndocroot = \"/var/www/bob/htdocs\"\n", 0, 0o644);
+        let words = ["import", "--json", "--to", "/tmp/sites", "/tmp/dump"];
+        let garden = "{\"file\":\"/tmp/sites/garden.toml\",\"not_written\":\"/tmp/sites/fern.example.toml\",\
+                      \"reason\":\"has docroot /var/www/bob/htdocs already\"}";
+        let rose = "{\"file\":\"/tmp/sites/rose.example.toml\",\"not_written\":\"/tmp/sites/rose.example.toml\",\
+                    \"reason\":\"is there already\"}";
+        for (stays, written) in [
+            (format!("\"stays\":[{garden}]"), "\"written\":[\"/tmp/sites/rose.example.toml\"]"),
+            (format!("\"stays\":[{garden},{rose}]"), "\"written\":[]"),
+        ] {
+            let (text, status) = json(world, &words);
+            assert_eq!(status, Some(0), "{text}");
+            has(&text, &[&stays, written]);
+            assert_eq!(String::from_utf8(world.cellwall(&words).stderr).unwrap(), "");
+            fs::remove_file("/tmp/sites/rose.example.toml").unwrap();
+            world.cellwall(&["import", "--to", "/tmp/sites", "/tmp/dump"]);
+        }
+        // None is left: why, is the evidence.
+        put(
+            "/tmp/dump",
+            host("old", "nobodyhere").replace("SuexecUserGroup", "Options").as_bytes(),
+            0,
+            0o644,
+        );
+        let (text, status) = json(world, &["import", "--json", "/tmp/dump"]);
+        assert_eq!(status, Some(1), "{text}");
+        has(&text, &["\"evidence\":[\"left out: ", "old.example"]);
+    });
+}
+
 /// A panel reads one object from stdout, whatever went wrong, and needs no word of stderr.
 #[test]
 fn what_keeps_a_command_from_its_work_is_an_object_with_code_evidence_and_remedy() {
