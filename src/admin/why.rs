@@ -24,9 +24,9 @@ use super::{End, again, codes, elsewhere, installed, kernel, mend, policy, poole
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").args(["reference", "last"]).required(true)))]
 pub struct Args {
     /// The reference on the visitor's page, such as 8F3C-21QX; or a line with it, or with a pool's socket, of a web server's log
-    #[arg(required_unless_present = "last")]
     pub reference: Option<OsString>,
     /// The last refusal or, with --again, launch instead; with a site's name, its last
     #[arg(long, value_name = "SITE", num_args = 0..=1, default_missing_value = "", conflicts_with = "reference")]

@@ -231,6 +231,47 @@ fn an_incomplete_command_of_several_words_is_told_what_it_lacks_and_its_own_help
     });
 }
 
+/// What can be asked in several ways names them all, and one that works; people read the same.
+#[test]
+fn of_a_command_that_can_be_asked_in_several_ways_one_that_works_is_told() {
+    world(Launcher::Cellwall, |world| {
+        world.call(&world.alice, "missing").run().refused("V117", 117);
+        let learn = "cellwall learn alice --traffic 1m";
+        let wrong: [(&[&str], &str, &str); 4] = [
+            (&["why"], "<REFERENCE|--last [<SITE>]>", "cellwall why --last"),
+            (&["why", "--again"], "<REFERENCE|--last [<SITE>]>", "cellwall why --last"),
+            (&["learn"], "<--request <PATH>|--traffic [<TIME>]|COMMAND>", learn),
+            (
+                &["learn", "bob"],
+                "<--request <PATH>|--traffic [<TIME>]|COMMAND>",
+                "cellwall learn bob --traffic 1m",
+            ),
+        ];
+        for (words, lacking, command) in wrong {
+            let said = world.cellwall(words);
+            let told = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(2), "{told}");
+            assert!(told.contains(lacking), "{words:?}: {told}");
+            assert!(told.contains(&format!("\nhelp: run: {command} # ")), "{words:?}: {told}");
+            // `--again` has no object.
+            if !words.contains(&"--again") {
+                let (text, status) = json(world, &[words, &["--json"][..]].concat());
+                assert_eq!(status, Some(2), "{text}");
+                has(&text, &[lacking, &format!("\"remedy\":\"{command} # ")]);
+            }
+        }
+        // As it is pasted.
+        let pasted =
+            |command: &str| crate::harness::run(std::process::Command::new("sh").args(["-c", command]));
+        assert!(pasted("cellwall why --last # the last refusal").status.success());
+        for words in
+            [&["why", "AAAA-BBBB", "--last"][..], &["learn", "alice", "--traffic", "1s", "--request", "/x"]]
+        {
+            assert_eq!(world.cellwall(words).status.code(), Some(2), "{words:?}");
+        }
+    });
+}
+
 /// Each file that import is to read, and the directory that it is to write to, may not be there.
 #[test]
 fn what_import_does_not_find_is_told_with_the_command_that_makes_it() {
