@@ -254,6 +254,10 @@ fn nothing(args: &Args, journal: &Journal, found: &Last) {
         (Some(_), _) if !journal::is_reference(&spelled(&text)) => {
             return match reach::named(&text) {
                 Some(site) => unreached(&site),
+                None if policy::unknown(&text).is_none() => say::note(format_args!(
+                    "error: `{text}` is no reference, but a site\n  help: run: cellwall why --last {}",
+                    mend::word(&text)
+                )),
                 None => say::note(format_args!(
                     "error: `{}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last",
                     Untrusted(text.as_bytes())

@@ -272,6 +272,40 @@ fn of_a_command_that_can_be_asked_in_several_ways_one_that_works_is_told() {
     });
 }
 
+/// Words that people take for the right ones are told with those that are.
+#[test]
+fn words_in_another_order_are_told_with_the_command_that_was_meant() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "missing").run().refused("V117", 117);
+        let path = "/var/www/alice/htdocs/a.cgi";
+        let wrong: [(&[&str], i32, &str); 5] = [
+            (&["explain", "alice", path], 2, "cellwall explain alice alice /var/www/alice/htdocs a.cgi"),
+            (
+                &["explain", "alice", "alice", path],
+                2,
+                "cellwall explain alice alice /var/www/alice/htdocs a.cgi",
+            ),
+            (&["why", "alice"], 1, "cellwall why --last alice"),
+            (&["fix", path], 1, "ls /etc/cellwall/sites.d #"),
+            (&["policy", "sites.d/nothing"], 1, "ls /etc/cellwall/sites.d #"),
+        ];
+        for (words, status, command) in wrong {
+            let said = world.cellwall(words);
+            let told = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(status), "{words:?}: {told}");
+            let help = told.lines().find_map(|line| line.trim().strip_prefix("help: run: "));
+            let help = help.unwrap_or_else(|| panic!("{words:?}: {told}"));
+            assert!(help.starts_with(command), "{words:?}: {told}");
+            let done = crate::harness::run(std::process::Command::new("sh").args(["-c", help]));
+            assert!(done.status.success(), "{help}: {done:?}");
+        }
+        // No path, no guess.
+        let told = String::from_utf8(world.cellwall(&["explain", "alice", "a.cgi"]).stderr).unwrap();
+        assert!(!told.contains("help"), "{told}");
+    });
+}
+
 /// Each file that import is to read, and the directory that it is to write to, may not be there.
 #[test]
 fn what_import_does_not_find_is_told_with_the_command_that_makes_it() {
