@@ -29,13 +29,23 @@ pub fn run(args: &Args) -> ExitCode {
     match args.words.as_slice() {
         [code] => manual(args, code),
         [user, group, directory, command] => rehearsal(args, [user, group, directory, command]),
-        _ => {
-            say::note("error: give a CODE, or USER GROUP DIRECTORY COMMAND");
+        words => {
+            let help = whole(words).map_or_else(String::new, |command| format!("\n  help: run: {command}"));
+            say::note(format_args!("error: give a CODE, or USER GROUP DIRECTORY COMMAND{help}"));
             return ExitCode::from(2);
         }
     }
     .unwrap_or_else(Stop::said)
     .into()
+}
+
+/// What was meant by a program that was named by its whole path.
+fn whole(words: &[OsString]) -> Option<String> {
+    let (user, path) = (words.first()?, Path::new(words.last()?));
+    let group = words.get(1).filter(|_| words.len() > 2).unwrap_or(user);
+    let parts =
+        [user.as_os_str(), group.as_os_str(), path.parent()?.as_os_str(), path.file_name()?].map(mend::word);
+    path.is_absolute().then(|| format!("cellwall explain {}", parts.join(" ")))
 }
 
 fn manual(args: &Args, code: &OsStr) -> Result<End, Stop> {

@@ -169,8 +169,38 @@ pub struct Last {
     pub entry: Option<Entry>,
     /// Behind it, the youngest refusal that names no site.
     pub nameless: Option<Entry>,
+    /// Behind it, the youngest refusal of the site that was asked about.
+    pub later: Option<Entry>,
     /// Behind it, what programs wrote to their error output: time, site, words; the last lines.
     pub said: Vec<(String, String, String)>,
+}
+
+impl Last {
+    /// A launcher that refuses says so to the program's error output as well, with the reference of its record: those are no words of
+    /// the site's programs. False: this is not the record of any.
+    fn explained_by(&mut self, entry: &Entry) -> bool {
+        let before = self.said.len();
+        if entry.refused {
+            let reference = entry.field("ref");
+            // Which site it was stands in no record of suEXEC's form.
+            let its = |name: &str| entry.field("site").is_none_or(|site| site == name);
+            self.said.retain(|(_, name, words)| {
+                !its(name) || reference.is_none() || refusal_in(words) != reference
+            });
+        }
+        self.said.len() < before
+    }
+}
+
+/// How a launcher's own words begin.
+pub const LAUNCHERS: &str = "cellwall: refused, reference ";
+
+/// So many lines more are kept as may be the launcher's: its records stand further up.
+const LAUNCHERS_MOST: usize = 100;
+
+/// The reference in a launcher's own words.
+fn refusal_in(words: &str) -> Option<&str> {
+    words.strip_prefix(LAUNCHERS)?.get(..9)
 }
 
 /// Where records are, and what was found there.
@@ -254,17 +284,22 @@ impl Journal {
 
     /// The youngest record that is `wanted`, of one site or (``) of all, and what stands in the log behind it.
     pub fn last(&self, site: &str, most: usize, wanted: impl Fn(&Entry) -> bool) -> Last {
-        let mut last = Last::default();
+        let (mut last, room) = (Last::default(), most.saturating_add(LAUNCHERS_MOST));
         for line in self.lines() {
             if let Some((name, words)) = stderr(&line) {
-                if last.said.len() < most && (site.is_empty() || name == site) {
+                if last.said.len() < room && (site.is_empty() || name == site) {
                     let time = told(&line).map_or("", |(time, _)| time);
                     last.said.push((time.to_owned(), name.to_owned(), words.to_owned()));
                 }
             } else if let Some(entry) = Entry::parse(&line) {
+                let its = last.explained_by(&entry) || entry.field("site").is_some_and(|name| name == site);
                 if wanted(&entry) {
                     last.entry = Some(entry);
                     break;
+                }
+                if entry.refused && its && !site.is_empty() && last.later.is_none() {
+                    last.later = Some(entry);
+                    continue;
                 }
                 let nameless = entry.refused && entry.field("site") == Some("-");
                 if nameless && last.nameless.is_none() {
@@ -272,6 +307,7 @@ impl Journal {
                 }
             }
         }
+        last.said.truncate(most);
         last.said.reverse();
         last
     }

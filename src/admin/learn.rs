@@ -24,12 +24,12 @@ use super::{End, Stop, patience, say, traffic};
 
 /// Arguments of `cellwall learn`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("watched").args(["request", "traffic", "command"]).required(true)))]
 pub struct Args {
     /// The site (`shop`, `~alice`)
     pub site: String,
     /// A program of the site's, run as for a GET request
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["command", "traffic"],
-        conflicts_with = "command")]
+    #[arg(long, value_name = "PATH", conflicts_with = "command")]
     pub request: Option<PathBuf>,
     /// The query of that request
     #[arg(long, value_name = "QUERY", default_value = "", requires = "request")]

@@ -102,7 +102,8 @@ pub fn plain_remedy(entry: &Entry) -> Option<String> {
         "P03" if is_hidden(why, uid(entry)?) => Some(without("ProtectHome")),
         // openat2(2), which a filter cannot look into, is what systemd takes away for it.
         "P01" if why.ends_with(Errno::ENOSYS.desc()) => Some(without("RestrictSUIDSGID")),
-        "P03" if why.ends_with("is not there any more") => Some(format!(
+        // Of a ~user no file names it: its record goes.
+        "P03" if why.ends_with("is not there any more") && !is_users(entry) => Some(format!(
             "cellwall check {SITES_DIRECTORY}/{}.toml # mend what it says, then: cellwall apply",
             site(entry)?
         )),
@@ -187,6 +188,12 @@ fn site(entry: &Entry) -> Option<String> {
     let mut names = store::names(uid(entry)?).into_iter();
     let only = names.next()?;
     names.next().is_none().then(|| word(&only))
+}
+
+/// A site of `[userdir]`, which has no file.
+fn is_users(entry: &Entry) -> bool {
+    // As a word of a shell, which may be quoted.
+    site(entry).is_some_and(|site| site.trim_start_matches('\'').starts_with('~'))
 }
 
 /// The user that was asked for; where no words asked, the site's.

@@ -48,7 +48,10 @@ pub mod why;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::store;
 
 /// Every site of a shared web server in its own cell.
 #[derive(Debug, Parser)]
@@ -129,8 +132,32 @@ fn misspelt(wrong: &clap::Error, words: &[OsString]) -> ExitCode {
     say::keep(message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     let said = rest.lines().filter(|line| !line.starts_with("For more information"));
     say::keep(said.collect::<Vec<_>>().join("\n"));
-    say::keep(format!("help: run: {} --help", begun(words)));
+    let begun = begun(words);
+    if wrong.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(example) = example(&begun, words)
+    {
+        say::note(format_args!("help: run: {example}"));
+    }
+    say::keep(format!("help: run: {begun} --help"));
     WRONG_WORDS.into()
+}
+
+/// One that works, of a command that can be asked in several ways.
+fn example(begun: &str, words: &[OsString]) -> Option<String> {
+    match begun {
+        "cellwall why" => Some(
+            "cellwall why --last # the last refusal; the reference on a visitor's page in its place: that one".to_owned(),
+        ),
+        "cellwall learn" => {
+            let site = words.get(2).and_then(|word| word.to_str()).filter(|word| !word.starts_with('-'));
+            let known = || store::uids().into_iter().find_map(|uid| store::names(uid).pop_first());
+            let site = mend::word(site.map(str::to_owned).or_else(known)?);
+            Some(format!(
+                "cellwall learn {site} --traffic 1m # hears what is served; --request PATH runs a script, -- COMMAND a command"
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// The command with which the words begin, as far as there is one of that name (`cellwall jail build`).

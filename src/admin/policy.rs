@@ -117,6 +117,11 @@ pub(super) fn meant(site: &str) -> String {
     let longer = names.iter().map(String::as_str).find(|name| name.starts_with(&format!("{site}.")));
     match by_file.or(longer).or_else(|| nearest(site, names.iter().map(String::as_str))) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if site.contains('/') => {
+            format!(
+                "run: ls {SITES_DIRECTORY} # a site is named as its file, without .toml and its directory"
+            )
+        }
         None => format!("its file would be {SITES_DIRECTORY}/{site}.toml"),
     }
 }

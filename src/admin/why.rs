@@ -24,9 +24,9 @@ use super::{End, again, codes, elsewhere, installed, kernel, mend, policy, poole
 
 /// Arguments of `cellwall why`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").args(["reference", "last"]).required(true)))]
 pub struct Args {
     /// The reference on the visitor's page, such as 8F3C-21QX; or a line with it, or with a pool's socket, of a web server's log
-    #[arg(required_unless_present = "last")]
     pub reference: Option<OsString>,
     /// The last refusal or, with --again, launch instead; with a site's name, its last
     #[arg(long, value_name = "SITE", num_args = 0..=1, default_missing_value = "", conflicts_with = "reference")]
@@ -106,7 +106,9 @@ fn more(args: &Args, entry: &Entry, journal: &Journal) -> Result<(), String> {
 fn pools(args: &Args, entry: &Entry, journal: &Journal) {
     // What the gate refuses, the program never hears of; and what a launch said of its refusal is told by its record.
     let heard = !entry.field("code").is_some_and(|code| code.starts_with('G'));
-    for said in journal.said(entry, args.said).iter().filter(|said| heard && !said.starts_with(LAUNCHERS)) {
+    for said in
+        journal.said(entry, args.said).iter().filter(|said| heard && !said.starts_with(journal::LAUNCHERS))
+    {
         line("said", &format!("\"{said}\""));
     }
     let code = entry.field("code").unwrap_or_default();
@@ -165,7 +167,8 @@ fn last(site: &str, refused: bool, most: usize, journal: &Journal) -> Last {
     if let Some(entry) = last.entry.as_ref().filter(|_| site.is_empty())
         && let Some(own) = entry.field("site").filter(|name| *name != "-")
     {
-        last.said = journal.last(own, most, |other| other.field("ref") == entry.field("ref")).said;
+        let its = journal.last(own, most, |other| other.field("ref") == entry.field("ref"));
+        (last.said, last.later) = (its.said, its.later);
     }
     // One that was for another site's user is that site's.
     last.nameless = last.nameless.filter(|entry| asked_user(entry).is_none_or(|uid| !store::is_known(uid)));
@@ -197,10 +200,17 @@ fn since(args: &Args, entry: &Entry, journal: &Journal, last: &Last) {
         say::out("\n  since then its programs said:");
     }
     new.iter().for_each(|said| line("said", &words(said)));
-    nameless(last);
+    later(last);
 }
 
-fn nameless(last: &Last) {
+/// Refusals behind what was found.
+fn later(last: &Last) {
+    if let Some(entry) = &last.later {
+        let [code, reference] = ["code", "ref"].map(|name| entry.field(name).unwrap_or("-"));
+        say::note(format_args!(
+            "note: later a request of the site was refused ({code}): cellwall why {reference}"
+        ));
+    }
     if let Some(entry) = &last.nameless {
         let [code, reference] = ["code", "ref"].map(|name| entry.field(name).unwrap_or("-"));
         say::note(format_args!(
@@ -244,6 +254,10 @@ fn nothing(args: &Args, journal: &Journal, found: &Last) {
         (Some(_), _) if !journal::is_reference(&spelled(&text)) => {
             return match reach::named(&text) {
                 Some(site) => unreached(&site),
+                None if policy::unknown(&text).is_none() => say::note(format_args!(
+                    "error: `{text}` is no reference, but a site\n  help: run: cellwall why --last {}",
+                    mend::word(&text)
+                )),
                 None => say::note(format_args!(
                     "error: `{}` is no reference\n  help: one looks like 7F3K-92QX; the last refusal: cellwall why --last",
                     Untrusted(text.as_bytes())
@@ -260,7 +274,7 @@ fn nothing(args: &Args, journal: &Journal, found: &Last) {
     };
     say::note(format_args!("error: {what}\n  note: looked at {}", journal.places.join(", ")));
     found.said.iter().for_each(|said| say::note(format_args!("  said: {}", words(said))));
-    nameless(found);
+    later(found);
     if let Some(site) = site {
         elsewhere::notes(site).into_iter().for_each(say::note);
     }
@@ -358,7 +372,7 @@ fn said(words: &str) -> String {
 
 /// The second time the launch itself was refused: that record tells why.
 fn refused_now(message: String) -> Result<(), String> {
-    let reference = message.split_once("cellwall: refused, reference ").and_then(|(_, rest)| rest.get(..9));
+    let reference = message.split_once(journal::LAUNCHERS).and_then(|(_, rest)| rest.get(..9));
     let mut journal = Journal::open();
     let find = |journal: &Journal| reference.and_then(|reference| journal.entry(reference));
     let mut found = find(&journal);
@@ -444,9 +458,6 @@ fn told(first: &Cause, others: Option<&[Cause]>) {
         line("also", &format!("{} ({})", other.found, other.name));
     }
 }
-
-/// How a launcher's own words begin.
-const LAUNCHERS: &str = "cellwall: refused, reference ";
 
 /// How many less likely causes are told.
 const MOST_OTHERS: usize = 5;
@@ -543,6 +554,9 @@ fn rule(code: &str, site: &str, evidence: &str) -> String {
 
 fn json(entry: &Entry, now: Option<&Now>, last: &Last) -> Json {
     let field = |name: &str| entry.field(name).map_or(Json::Null, Json::text);
+    let behind = |entry: &Option<Entry>| {
+        entry.as_ref().and_then(|entry| entry.field("ref")).map_or(Json::Null, Json::text)
+    };
     let code = entry.field("code").unwrap_or_default();
     Json::object([
         ("verdict", Json::text(if entry.refused { "refused" } else { "launched" })),
@@ -562,9 +576,7 @@ fn json(entry: &Entry, now: Option<&Now>, last: &Last) -> Json {
         ("means", codes::meaning(code).map_or(Json::Null, Json::text)),
         ("now", now.map_or(Json::Null, Now::json)),
         ("said", Json::texts(last.said.iter().map(words))),
-        (
-            "nameless",
-            last.nameless.as_ref().and_then(|entry| entry.field("ref")).map_or(Json::Null, Json::text),
-        ),
+        ("later", behind(&last.later)),
+        ("nameless", behind(&last.nameless)),
     ])
 }

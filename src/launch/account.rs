@@ -89,7 +89,8 @@ fn drift(policy: &Record<'_>, why: String) -> Refusal {
 static DRIFT: Card = Card {
     code: "P03",
     status: 83,
-    remedy: "getent passwd {} # if that is still the same account: cellwall apply",
+    // Of an account that is gone nothing is printed: then the configuration is what must change, and `apply` says where.
+    remedy: "getent passwd {} || cellwall apply # an account that is shown, and still the same: cellwall apply",
 };
 
 /// Bytes that are read at once.

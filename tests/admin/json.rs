@@ -126,6 +126,48 @@ fn import_tells_each_sites_file_and_what_it_wrote() {
     });
 }
 
+/// Who imports again, or where a site's file has another name, learns it without a word of stderr.
+#[test]
+fn import_tells_what_stays_as_it_is_and_what_left_no_site_over() {
+    world(Launcher::Cellwall, |world| {
+        let host = |name: &str, user: &str| {
+            format!(
+                "<VirtualHost *:80>\n  ServerName {name}.example\n  DocumentRoot /var/www/{user}/htdocs\n  \
+                 SuexecUserGroup {user} {user}\n</VirtualHost>\n"
+            )
+        };
+        put("/tmp/dump", (host("rose", "alice") + &host("fern", "bob")).as_bytes(), 0, 0o644);
+        fs::create_dir("/tmp/sites").unwrap();
+        put("/tmp/sites/garden.toml", b"user = \"bob\"\ndocroot = \"/var/www/bob/htdocs\"\n", 0, 0o644);
+        let words = ["import", "--json", "--to", "/tmp/sites", "/tmp/dump"];
+        let garden = "{\"file\":\"/tmp/sites/garden.toml\",\"not_written\":\"/tmp/sites/fern.example.toml\",\
+                      \"reason\":\"has docroot /var/www/bob/htdocs already\"}";
+        let rose = "{\"file\":\"/tmp/sites/rose.example.toml\",\"not_written\":\"/tmp/sites/rose.example.toml\",\
+                    \"reason\":\"is there already\"}";
+        for (stays, written) in [
+            (format!("\"stays\":[{garden}]"), "\"written\":[\"/tmp/sites/rose.example.toml\"]"),
+            (format!("\"stays\":[{garden},{rose}]"), "\"written\":[]"),
+        ] {
+            let (text, status) = json(world, &words);
+            assert_eq!(status, Some(0), "{text}");
+            has(&text, &[&stays, written]);
+            assert_eq!(String::from_utf8(world.cellwall(&words).stderr).unwrap(), "");
+            fs::remove_file("/tmp/sites/rose.example.toml").unwrap();
+            world.cellwall(&["import", "--to", "/tmp/sites", "/tmp/dump"]);
+        }
+        // None is left: why, is the evidence.
+        put(
+            "/tmp/dump",
+            host("old", "nobodyhere").replace("SuexecUserGroup", "Options").as_bytes(),
+            0,
+            0o644,
+        );
+        let (text, status) = json(world, &["import", "--json", "/tmp/dump"]);
+        assert_eq!(status, Some(1), "{text}");
+        has(&text, &["\"evidence\":[\"left out: ", "old.example"]);
+    });
+}
+
 /// A panel reads one object from stdout, whatever went wrong, and needs no word of stderr.
 #[test]
 fn what_keeps_a_command_from_its_work_is_an_object_with_code_evidence_and_remedy() {
@@ -186,6 +228,81 @@ fn an_incomplete_command_of_several_words_is_told_what_it_lacks_and_its_own_help
             let words: Vec<&str> = help.split(' ').skip(1).collect();
             assert!(world.cellwall(&words).status.success(), "{help}");
         }
+    });
+}
+
+/// What can be asked in several ways names them all, and one that works; people read the same.
+#[test]
+fn of_a_command_that_can_be_asked_in_several_ways_one_that_works_is_told() {
+    world(Launcher::Cellwall, |world| {
+        world.call(&world.alice, "missing").run().refused("V117", 117);
+        let learn = "cellwall learn alice --traffic 1m";
+        let wrong: [(&[&str], &str, &str); 4] = [
+            (&["why"], "<REFERENCE|--last [<SITE>]>", "cellwall why --last"),
+            (&["why", "--again"], "<REFERENCE|--last [<SITE>]>", "cellwall why --last"),
+            (&["learn"], "<--request <PATH>|--traffic [<TIME>]|COMMAND>", learn),
+            (
+                &["learn", "bob"],
+                "<--request <PATH>|--traffic [<TIME>]|COMMAND>",
+                "cellwall learn bob --traffic 1m",
+            ),
+        ];
+        for (words, lacking, command) in wrong {
+            let said = world.cellwall(words);
+            let told = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(2), "{told}");
+            assert!(told.contains(lacking), "{words:?}: {told}");
+            assert!(told.contains(&format!("\nhelp: run: {command} # ")), "{words:?}: {told}");
+            // `--again` has no object.
+            if !words.contains(&"--again") {
+                let (text, status) = json(world, &[words, &["--json"][..]].concat());
+                assert_eq!(status, Some(2), "{text}");
+                has(&text, &[lacking, &format!("\"remedy\":\"{command} # ")]);
+            }
+        }
+        // As it is pasted.
+        let pasted =
+            |command: &str| crate::harness::run(std::process::Command::new("sh").args(["-c", command]));
+        assert!(pasted("cellwall why --last # the last refusal").status.success());
+        for words in
+            [&["why", "AAAA-BBBB", "--last"][..], &["learn", "alice", "--traffic", "1s", "--request", "/x"]]
+        {
+            assert_eq!(world.cellwall(words).status.code(), Some(2), "{words:?}");
+        }
+    });
+}
+
+/// Words that people take for the right ones are told with those that are.
+#[test]
+fn words_in_another_order_are_told_with_the_command_that_was_meant() {
+    world(Launcher::Cellwall, |world| {
+        world.probe(&world.alice, "a.cgi");
+        world.call(&world.alice, "missing").run().refused("V117", 117);
+        let path = "/var/www/alice/htdocs/a.cgi";
+        let wrong: [(&[&str], i32, &str); 5] = [
+            (&["explain", "alice", path], 2, "cellwall explain alice alice /var/www/alice/htdocs a.cgi"),
+            (
+                &["explain", "alice", "alice", path],
+                2,
+                "cellwall explain alice alice /var/www/alice/htdocs a.cgi",
+            ),
+            (&["why", "alice"], 1, "cellwall why --last alice"),
+            (&["fix", path], 1, "ls /etc/cellwall/sites.d #"),
+            (&["policy", "sites.d/nothing"], 1, "ls /etc/cellwall/sites.d #"),
+        ];
+        for (words, status, command) in wrong {
+            let said = world.cellwall(words);
+            let told = String::from_utf8(said.stderr).unwrap();
+            assert_eq!(said.status.code(), Some(status), "{words:?}: {told}");
+            let help = told.lines().find_map(|line| line.trim().strip_prefix("help: run: "));
+            let help = help.unwrap_or_else(|| panic!("{words:?}: {told}"));
+            assert!(help.starts_with(command), "{words:?}: {told}");
+            let done = crate::harness::run(std::process::Command::new("sh").args(["-c", help]));
+            assert!(done.status.success(), "{help}: {done:?}");
+        }
+        // No path, no guess.
+        let told = String::from_utf8(world.cellwall(&["explain", "alice", "a.cgi"]).stderr).unwrap();
+        assert!(!told.contains("help"), "{told}");
     });
 }
 

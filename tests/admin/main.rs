@@ -12,6 +12,7 @@ mod harness;
 
 mod apply;
 mod denials;
+mod examples;
 mod explain;
 mod fix;
 #[allow(dead_code, reason = "the daemon's own tests use the rest")]

@@ -46,6 +46,36 @@ fn what_is_not_there_is_said() {
     });
 }
 
+/// Of an account that has gone a look at the account shows nothing: what is pasted leads to the line that names it.
+#[test]
+fn an_account_that_is_gone_is_told_with_a_command_that_leads_on() {
+    world(Launcher::Cellwall, |world| {
+        world.sites(&everything("host"));
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+        let pasted = |words: &[&str], label: &str| {
+            let said = world.cellwall(words);
+            let told = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+            assert!(told.contains("(P03)"), "{told}");
+            let remedy = told.lines().find_map(|line| line.trim().strip_prefix(label)).unwrap().to_owned();
+            let done = crate::harness::run(Command::new("sh").args(["-c", &remedy]));
+            (remedy, String::from_utf8([done.stdout, done.stderr].concat()).unwrap())
+        };
+        std::fs::write("/etc/passwd", accounts.replace("\nalice:", "\nalyce:")).unwrap();
+        for (words, label) in
+            [(&["run", "alice", "--", "true"][..], "help: "), (&["jail", "check", "alice"], "-> to mend it")]
+        {
+            let (remedy, told) = pasted(words, label);
+            assert!(told.contains("is `alyce` now") && told.contains("/alice.toml:1:"), "{remedy}: {told}");
+        }
+        // It is there, and another one: it is shown, and whoever looks decides.
+        std::fs::write("/etc/passwd", accounts).unwrap();
+        std::fs::rename(world.alice.home(), "/home/before").unwrap();
+        make_directory(world.alice.home(), world.alice.id, 0o755);
+        let (_, told) = pasted(&["run", "alice", "--", "true"], "help: ");
+        assert!(told.starts_with("alice:x:") && told.lines().count() == 1, "{told}");
+    });
+}
+
 #[test]
 fn at_a_terminal_the_command_gets_one_of_its_own() {
     world(Launcher::Cellwall, |world| {

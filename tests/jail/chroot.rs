@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use nix::mount::{MsFlags, mount};
+
 use crate::harness::{Launcher, Outcome, World, make_directory, put, run, world};
 use crate::pieces::share;
 
@@ -409,5 +411,42 @@ fn of_a_tree_nothing_is_copied_that_others_may_change() {
         put("/srv/alone", b"#!/bin/sh\n", 0, 0o777);
         let (said, _) = jail(world, &["build", JAIL, "--site", "alice", "--program", "/srv/alone"]);
         assert!(said.contains("/srv/alone is left out: others than root may change it"), "{said}");
+    });
+}
+
+/// A part of a file is of no use to anybody, and takes the room that the list of what was built needs.
+#[test]
+fn a_full_disk_leaves_no_part_of_a_file_behind_and_the_next_build_is_whole() {
+    world(Launcher::Cellwall, |world| {
+        site("\"sh\"", "");
+        let disk = |flags, size: &str| {
+            let options = format!("size={size},mode=755");
+            mount(Some("tmpfs"), "/var/www/jails", Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        };
+        let halves = || {
+            let said = run(Command::new("find").args([JAIL, "-name", ".cellwall-half"]));
+            text(&said.stdout)
+        };
+        // Room for some of it, and for the list of that; not even for the list.
+        for (size, ended) in [("3m", 1), ("4k", 3)] {
+            disk(MsFlags::empty(), size);
+            put("/var/www/jails/other", &[1; 4096], 0, 0o644);
+            let (said, status) = jail(world, &["build", JAIL, "--site", "alice"]);
+            assert_eq!(halves(), "", "{size}: {said}");
+            assert_eq!(status, ended, "{size}: {said}");
+            assert!(said.contains("No space left on device"), "{size}: {said}");
+            assert!(said.lines().count() < 10, "{size}: {said}");
+            assert!(said.contains("and run it again"), "{size}: {said}");
+            let list = Path::new(JAIL).join(".cellwall-jail").exists();
+            let empty = fs::read_dir(JAIL).unwrap().next().is_none();
+            assert_eq!((list, empty), (ended == 1, ended == 3), "{size}: {said}");
+            disk(MsFlags::MS_REMOUNT, "300m");
+            good(world, &["build", JAIL, "--site", "alice"]);
+            world.apply();
+            let outcome =
+                script(world, "a.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nwhole\\n'\n");
+            assert!(outcome.out_text().ends_with("whole\n"), "{}", outcome.story());
+            as_json(world, &["refresh", JAIL], &["\"made\":[],\"renewed\":[],\"removed\":[],"]);
+        }
     });
 }

@@ -150,15 +150,9 @@ impl Place {
                 fchown(&made, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
                 File::from(made).set_permissions(Permissions::from_mode(*rights))?;
             }
-            Thing::Link(text) => {
-                half(&above)?;
-                symlinkat(text.as_path(), &above, HALF)?;
-                renameat(&above, HALF, &above, name)?;
-            }
+            Thing::Link(text) => whole(&above, name, || Ok(symlinkat(text.as_path(), &above, HALF)?))?,
             Thing::Device(number) => {
-                half(&above)?;
-                mknodat(&above, HALF, SFlag::S_IFCHR, mode(0o666), *number)?;
-                renameat(&above, HALF, &above, name)?;
+                whole(&above, name, || Ok(mknodat(&above, HALF, SFlag::S_IFCHR, mode(0o666), *number)?))?;
             }
             Thing::Text(text) => write(&above, name, &mut text.as_bytes(), 0o644, None)?,
             Thing::Copy(copied) => {
@@ -188,7 +182,7 @@ impl Place {
     pub fn remove(&self, path: &Path, thing: &Thing) -> io::Result<()> {
         let Some((above, name)) = self.above(path)? else { return Ok(()) };
         let flag = match thing {
-            Thing::Directory => UnlinkatFlags::RemoveDir,
+            Thing::Directory | Thing::Own { .. } => UnlinkatFlags::RemoveDir,
             _ => UnlinkatFlags::NoRemoveDir,
         };
         match unlinkat(&above, name, flag) {
@@ -252,19 +246,30 @@ fn write(
     rights: u32,
     modified: Option<i64>,
 ) -> io::Result<()> {
+    whole(above, name, || {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(above, HALF, flags, mode(0o600))?);
+        io::copy(from, &mut file)?;
+        file.flush()?;
+        file.set_permissions(Permissions::from_mode(rights))?;
+        if let Some(modified) = modified {
+            let (seconds, rest) = (modified.div_euclid(1_000_000_000), modified.rem_euclid(1_000_000_000));
+            let time = TimeSpec::new(seconds, rest);
+            futimens(&file, &time, &time)?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes it under the other name, then gives it this one. What could not be made whole is taken away: on a full disk it would have
+/// the room that whoever comes next needs.
+fn whole(above: &OwnedFd, name: &std::ffi::OsStr, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     half(above)?;
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(above, HALF, flags, mode(0o600))?);
-    io::copy(from, &mut file)?;
-    file.flush()?;
-    file.set_permissions(Permissions::from_mode(rights))?;
-    if let Some(modified) = modified {
-        let (seconds, rest) = (modified.div_euclid(1_000_000_000), modified.rem_euclid(1_000_000_000));
-        let time = TimeSpec::new(seconds, rest);
-        futimens(&file, &time, &time)?;
+    let made = make().and_then(|()| Ok(renameat(above, HALF, above, name)?));
+    if made.is_err() {
+        drop(half(above));
     }
-    renameat(above, HALF, above, name)?;
-    Ok(())
+    made
 }
 
 /// A file of the copy's own.

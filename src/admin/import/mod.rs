@@ -86,7 +86,8 @@ fn import(args: &Args) -> Result<End, Stop> {
     let directory = to.as_deref().unwrap_or(Path::new(SITES_DIRECTORY));
     let (sites, notes) =
         if args.php_fpm { pool::sites(args, directory)? } else { apache::sites(args, directory)? };
-    if !args.json {
+    // Who asked for JSON reads them in the object: that of the sites, or that of what kept them from being made.
+    if !args.json || sites.is_empty() {
         // One line each, whatever a file has between quotes.
         notes.iter().for_each(|note| say::note(format_args!("left out: {}", note.replace('\n', " "))));
     }
@@ -97,12 +98,12 @@ fn import(args: &Args) -> Result<End, Stop> {
             "no virtual host of this Apache has a user of its own (SuexecUserGroup)"
         }));
     }
-    let (mut written, there) = (Vec::new(), before::docroots(directory));
+    let (mut done, there) = (Done::default(), before::docroots(directory));
     for (name, site) in &sites {
-        put(args, directory, name, site, &there, &mut written)?;
+        put(args, directory, name, site, &there, &mut done)?;
     }
     if args.json {
-        say::out(json(directory, &sites, &notes, written));
+        say::out(json(directory, &sites, &notes, done));
         return Ok(End::Good);
     }
     let next = match &args.to {
@@ -116,7 +117,7 @@ fn import(args: &Args) -> Result<End, Stop> {
     Ok(End::Good)
 }
 
-fn json(directory: &Path, sites: &BTreeMap<String, Made>, notes: &[String], written: Vec<String>) -> Json {
+fn json(directory: &Path, sites: &BTreeMap<String, Made>, notes: &[String], done: Done) -> Json {
     let site = |(name, site): (&String, &Made)| {
         let values = values_of(directory, name).join("values.ini");
         Json::object([
@@ -135,7 +136,8 @@ fn json(directory: &Path, sites: &BTreeMap<String, Made>, notes: &[String], writ
     Json::object([
         ("sites", Json::List(sites.iter().map(site).collect())),
         ("left_out", Json::texts(notes.iter().cloned())),
-        ("written", Json::texts(written)),
+        ("written", Json::texts(done.written)),
+        ("stays", Json::List(done.stays)),
     ])
 }
 
@@ -159,7 +161,7 @@ fn put(
     name: &str,
     site: &Made,
     there: &BTreeMap<String, PathBuf>,
-    written: &mut Vec<String>,
+    done: &mut Done,
 ) -> Result<(), Stop> {
     let (file, values) = (directory.join(format!("{name}.toml")), values_of(directory, name));
     if args.to.is_none() && args.json {
@@ -177,27 +179,49 @@ fn put(
             before::docroots_of(&site.text).iter().find_map(|docroot| there.get_key_value(docroot))
     {
         // Two files of one docroot would keep all sites from being applied.
-        let (file, other) = (file.display(), other.display());
-        say::note(format_args!("left out: {file}: {other} has docroot {docroot} already, and stays"));
+        done.stays(args, other, &file, &format!("has docroot {docroot} already"));
         return Ok(());
     }
     if !site.values.is_empty() && !file.exists() {
         readable(&values).map_err(|error| format!("{}: {error}", values.display()))?;
-        new(args, &values.join("values.ini"), &site.values, written)?;
+        done.file(args, &values.join("values.ini"), &site.values)?;
     }
-    new(args, &file, &site.text, written)
+    done.file(args, &file, &site.text)
 }
 
-/// A new file, which is told; one that is there already stays.
-fn new(args: &Args, path: &Path, text: &str, written: &mut Vec<String>) -> Result<(), Stop> {
-    if !write(path, text)? {
-        say::note(format_args!("left out: {} is there already, and stays", path.display()));
-    } else if args.json {
-        written.push(path.to_string_lossy().into_owned());
-    } else {
-        say::out(path.display());
+/// What became of the files, for who asked for JSON; people are told at once.
+#[derive(Debug, Default)]
+struct Done {
+    written: Vec<String>,
+    stays: Vec<Json>,
+}
+
+impl Done {
+    /// A new file; one that is there already stays.
+    fn file(&mut self, args: &Args, path: &Path, text: &str) -> Result<(), Stop> {
+        if !write(path, text)? {
+            self.stays(args, path, path, "is there already");
+        } else if args.json {
+            self.written.push(path.to_string_lossy().into_owned());
+        } else {
+            say::out(path.display());
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// `there` stays as it is, and `new`, which may be the same, is not written.
+    fn stays(&mut self, args: &Args, there: &Path, new: &Path, why: &str) {
+        let place = if there == new { String::new() } else { format!("{}: ", new.display()) };
+        if args.json {
+            self.stays.push(Json::object([
+                ("file", Json::text(there.to_string_lossy())),
+                ("not_written", Json::text(new.to_string_lossy())),
+                ("reason", Json::text(why)),
+            ]));
+        } else {
+            say::note(format_args!("left out: {place}{} {why}, and stays", there.display()));
+        }
+    }
 }
 
 /// For a shell.

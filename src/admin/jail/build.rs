@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
@@ -156,6 +157,8 @@ struct Done {
     same: usize,
     /// What was not done.
     wrong: Vec<String>,
+    /// There is no room for more.
+    full: bool,
 }
 
 /// How it is done, and told.
@@ -175,7 +178,8 @@ fn bring(directory: &Path, before: &Manifest, notes: Vec<String>, how: How) -> R
     let mut done = Done::default();
     let mut kept = Manifest { selection: before.selection.clone(), ..Manifest::default() };
     for (path, thing) in &wanted.things {
-        if done.one(place.as_ref(), path, thing, before, dry) {
+        // Each of a thousand files would say the same.
+        if !done.full && done.one(place.as_ref(), path, thing, before, dry) {
             kept.things.insert(path.clone(), thing.clone());
         } else if let Some(old) = before.things.get(path) {
             kept.things.insert(path.clone(), old.clone());
@@ -188,11 +192,12 @@ fn bring(directory: &Path, before: &Manifest, notes: Vec<String>, how: How) -> R
             done.gone(place, path, thing, dry);
         }
     }
-    if let Some(place) = place.filter(|_| !dry) {
-        let text = kept.encode();
-        place.keep(manifest::NAME, &text).map_err(|error| format!("{}: {error}", manifest::NAME))?;
-    }
-    let end = if done.wrong.is_empty() { End::Good } else { End::Findings };
+    let listed = place.filter(|_| !dry).is_none_or(|place| done.listed(&place, &kept, &wanted));
+    let end = match (listed, done.wrong.is_empty()) {
+        (false, _) => End::Failed,
+        (true, false) => End::Findings,
+        (true, true) => End::Good,
+    };
     if json {
         say::out(done.json(directory, &wanted, dry));
     } else {
@@ -227,11 +232,27 @@ impl Done {
             }
             Err(error) => return self.failed(path, &error),
         };
-        list.push(path.display().to_string());
-        match place.filter(|_| !dry).map_or(Ok(()), |place| place.put(path, thing)) {
-            Ok(()) => true,
-            Err(error) => self.failed(path, &error),
+        if let Err(error) = place.filter(|_| !dry).map_or(Ok(()), |place| place.put(path, thing)) {
+            return self.failed(path, &error);
         }
+        list.push(path.display().to_string());
+        true
+    }
+
+    /// Keeps the list of what was built. False: it could not be, and what is new was taken away again, for without the list it would
+    /// be somebody else's.
+    fn listed(&mut self, place: &Place, kept: &Manifest, wanted: &Plan) -> bool {
+        let Err(error) = place.keep(manifest::NAME, &kept.encode()) else { return true };
+        self.failed(Path::new(manifest::NAME), &error);
+        let made: BTreeSet<String> = std::mem::take(&mut self.made).into_iter().collect();
+        let is_new = |path: &Path| made.contains(&path.display().to_string());
+        // Deepest first.
+        for (path, thing) in wanted.things.iter().rev().filter(|(path, _)| is_new(path)) {
+            if let Err(error) = place.remove(path, thing) {
+                self.failed(path, &error);
+            }
+        }
+        false
     }
 
     /// Something that was copied and is not needed any more.
@@ -252,12 +273,22 @@ impl Done {
     }
 
     fn failed(&mut self, path: &Path, error: &io::Error) -> bool {
+        self.full |= matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         self.wrong.push(format!("{}: {error}", path.display()));
         false
     }
 
+    /// What is to be done about it.
+    fn remedy(&self, directory: &Path) -> Option<String> {
+        let shown = Pasted(directory.as_os_str().as_bytes());
+        self.full.then(|| {
+            format!("df -h {shown} # make room there, and run it again: what is made already is kept")
+        })
+    }
+
     fn json(self, directory: &Path, wanted: &Plan, dry: bool) -> Json {
         let (files, bytes) = copies(wanted);
+        let remedy = self.remedy(directory).map_or(Json::Null, Json::text);
         Json::object([
             ("directory", Json::text(directory.display().to_string())),
             ("dry_run", Json::Bool(dry)),
@@ -269,6 +300,7 @@ impl Done {
             ("removed", Json::texts(self.removed)),
             ("same", Json::count(self.same)),
             ("notes", Json::texts(wanted.notes.iter().cloned())),
+            ("remedy", remedy),
             ("errors", Json::texts(self.wrong)),
         ])
     }
@@ -292,6 +324,7 @@ fn tell(directory: &Path, wanted: &Plan, done: &Done, before: &Manifest, dry: bo
     }
     wanted.notes.iter().for_each(|note| say::note(format_args!("note: {note}")));
     done.wrong.iter().for_each(|line| say::note(format_args!("error: {line}")));
+    done.remedy(directory).iter().for_each(|remedy| say::note(format_args!("  help: run: {remedy}")));
     let (files, bytes) = copies(wanted);
     let megabytes = bytes.div_ceil(1 << 20);
     let would = if dry { "would have" } else { "has" };

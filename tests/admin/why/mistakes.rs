@@ -73,6 +73,29 @@ fn an_account_that_is_gone_leads_to_the_file_that_names_it() {
     });
 }
 
+/// No file names a ~user: with the account its record goes, and the next visitor is told that there is no such site.
+#[test]
+fn of_a_user_who_is_gone_the_record_goes_and_no_file_is_named() {
+    world(Launcher::Cellwall, |world| {
+        std::fs::remove_file("/etc/cellwall/sites.d/alice.toml").unwrap();
+        world.host("[userdir]\nenabled = true\n");
+        world.apply();
+        let place = world.alice.home().join("public_html");
+        world.probe_at(&world.alice, place.join("a.cgi"));
+        let user = format!("~{}", world.alice.id);
+        let ask = || world.call(&world.alice, "a.cgi").word(1, &user).cwd(&place).run();
+        ask().ran();
+        let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+        std::fs::write("/etc/passwd", accounts.replace("\nalice:", "\nalyce:")).unwrap();
+        ask().refused("P03", 83);
+        let told = repair(world);
+        assert_eq!(told, "cellwall apply");
+        assert!(pasted(&told));
+        // The name of today has the site: alyce's, who has the uid and the directory.
+        ask().ran();
+    });
+}
+
 /// A directory service that is down must not have the files of all sites removed.
 #[test]
 fn while_the_name_service_finds_nobody_no_file_is_said_to_be_superfluous() {
