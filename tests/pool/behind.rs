@@ -29,8 +29,15 @@ fn weighs(world: &World, weight: u32) {
     world.apply();
 }
 
-/// A site of the weight 10 that computes while another one is asked, until it is behind: who asks for it, and its group. None where
-/// the kernel has no such groups.
+/// A site of the weight 10 beside one that is asked for brief things.
+fn begun(world: &World) -> (Daemon, Nginx) {
+    sites(world);
+    weighs(world, 10);
+    (Daemon::start(world), Nginx::start(&["alice", "bob"], ""))
+}
+
+/// It computes while the other one is asked, until it is behind: who asks for it, and its group. None where the kernel has no such
+/// groups.
 fn behind(world: &World, nginx: &Nginx) -> Option<(impl Sized + use<>, PathBuf)> {
     let hog = nginx.begun("alice", "/spin.cgi");
     let mut found = None;
@@ -54,10 +61,7 @@ fn behind(world: &World, nginx: &Nginx) -> Option<(impl Sized + use<>, PathBuf)>
 #[test]
 fn a_site_is_behind_others_while_it_takes_more_than_its_share_and_keeps_its_weight() {
     world(Launcher::Cellwall, |world| {
-        sites(world);
-        weighs(world, 10);
-        let daemon = Daemon::start(world);
-        let nginx = Nginx::start(&["alice", "bob"], "");
+        let (daemon, nginx) = begun(world);
         let Some((hog, group)) = behind(world, &nginx) else { return };
         assert_eq!(logged(&["pool behind site=alice used_ms=", " share_ms="]).len(), 1);
         until("that it is told", || {
@@ -88,10 +92,7 @@ fn a_site_is_behind_others_while_it_takes_more_than_its_share_and_keeps_its_weig
 #[test]
 fn who_has_less_than_his_share_is_behind_nobody() {
     world(Launcher::Cellwall, |world| {
-        sites(world);
-        weighs(world, 10);
-        let daemon = Daemon::start(world);
-        let nginx = Nginx::start(&["alice", "bob"], "");
+        let (daemon, nginx) = begun(world);
         let Some((hog, group)) = behind(world, &nginx) else { return };
         // Programs of the host that want all processors: nothing is left for an idle group.
         let busy = Busy::start();
@@ -107,10 +108,7 @@ fn who_has_less_than_his_share_is_behind_nobody() {
 #[test]
 fn a_daemon_that_ends_leaves_nobody_behind_and_neither_does_the_one_after_a_killed_one() {
     world(Launcher::Cellwall, |world| {
-        sites(world);
-        weighs(world, 10);
-        let mut daemon = Daemon::start(world);
-        let nginx = Nginx::start(&["alice", "bob"], "");
+        let (mut daemon, nginx) = begun(world);
         let Some((hog, group)) = behind(world, &nginx) else { return };
         daemon.murder();
         assert!(is_idle(&group), "nobody was there to free it");
